@@ -1,0 +1,48 @@
+# A bare machine needs Python 3.11 or newer and make; the first target creates .venv, later ones reuse it.
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP_INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint slow bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target what; do \
+		printf '  make %-7s %s\n' "$$target" "$$what"; done
+
+demo: $(READY)  ## track by instruction on a drawn clip; the last line of stdout is key=value
+	@$(BIN)/trackgpt demo
+
+test: lint  ## everything that must hold before a change lands: lint, then the fast tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+lint: $(READY)  ## style, spelling, import directions, types
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/codespell
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+
+slow: $(READY)  ## the tests that take minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
+
+bench: $(READY)  ## measure speed on this machine
+	@$(BIN)/python -m eval speed
+
+clean:  ## remove the environment, caches and builds
+	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch first and alone: an installer that meets it last may choose another build of it.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"trackgpt needs Python 3.11 or newer, {sys.executable} is {v[0]}.{v[1]}; run make PYTHON=python3.11")'
+	@echo "trackgpt: preparing $(VENV) (once; minutes, most of them torch)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@echo "trackgpt: 1/2 installing torch" >&2
+	@$(PIP_INSTALL) torch
+	@echo "trackgpt: 2/2 installing trackgpt and its tools" >&2
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@

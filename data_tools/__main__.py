@@ -1,0 +1,47 @@
+"""``python -m data_tools VERB``: makes, checks and shows data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_tools import check, synthtrack, view
+from trackgpt.errors import TrackGPTError
+
+app = typer.Typer(
+    help="Make, check and show data. Example: python -m data_tools view -o sheet.png",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("make")(synthtrack.command)
+app.command("check")(check.command)
+app.command("view")(view.command)
+
+
+@app.command("atlas")
+def atlas(
+    font: Annotated[Path, typer.Argument(help="NotoColorEmoji.ttf")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for atlas.png and atlas.json")],
+) -> None:
+    """Build the sprite atlas of SynthTrack from a colour emoji font."""
+    from data_tools.atlas import build_atlas
+
+    print(f"atlas={build_atlas(font, out)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; an error of the package is one line on stderr and its exit code."""
+    try:
+        app(args=arguments, prog_name="python -m data_tools")
+    except TrackGPTError as error:
+        print(f"data_tools: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The SynthTrack kit: instructions of every kind on held-out synthetic videos, J&F over all frames.
+
+Protocol "synthtrack": one instruction of each kind (explicit, implicit, multi, none) about the first frame of each test
+video, 36 frames of at most 320 pixels a side. An instruction's prediction is the union of its targets' masks and its
+truth the union of theirs, as in MeViS; empty against empty scores 1. "none" is right when the first answer names no
+target. Variants run in the same process on the same frames:
+    full             propagation and rethinking (the system)
+    no-rethinking    the brain reads the first frame only
+    no-propagation   Q_t is the learned embedding on every frame
+    first-frame      neither: the first frame's queries on every frame
+    random-object    the true masks of one object drawn from those visible in the first frame (no model)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from eval.metrics.calibration import expected_calibration_error, spearman
+from eval.metrics.intervals import bootstrap_mean
+from eval.metrics.masks import region_similarity, sequence_scores
+from trackgpt.data.synthtrack.clips import Case, make_case
+from trackgpt.data.synthtrack.scene import Expression
+from trackgpt.types import Prediction, Prompt, Tracker
+
+VARIANTS = ("full", "no-rethinking", "no-propagation", "first-frame", "random-object")
+FRAMES = 36
+LONGEST = 320
+
+
+@dataclass(frozen=True)
+class Row:
+    """One instruction on one video.
+
+    Attributes:
+        j, f: means over frames, in [0, 1].
+        refused: the first answer named no target.
+        rethinks: frames on which the brain was asked again.
+        scores, ious: purport score and true IoU of the union on every frame where a target was being tracked.
+    """
+
+    video: int
+    difficulty: str
+    kind: str
+    form: str
+    wording: int
+    variant: str
+    text: str
+    answer: str
+    j: float
+    f: float
+    refused: bool
+    rethinks: int
+    frames: int
+    scores: list[float]
+    ious: list[float]
+
+    @property
+    def jf(self) -> float:
+        """(J + F) / 2."""
+        return (self.j + self.f) / 2
+
+
+def cases(seed: int, videos: int) -> Iterator[tuple[int, Case]]:
+    """Test cases `seed * 10000 + i`, disjoint from every training scene by split."""
+    for i in range(videos):
+        yield i, make_case(seed * 10_000 + i, split="test", frames=FRAMES, longest=LONGEST)
+
+
+def evaluate_case(video: int, case: Case, tracker: Tracker, variant: str) -> list[Row]:
+    """Run every instruction of a case through a tracker."""
+    return [_evaluate(video, case, expression, tracker, variant) for expression in case.expressions]
+
+
+def random_object(video: int, case: Case) -> list[Row]:
+    """The baseline that understands nothing but segments perfectly."""
+    rng = np.random.default_rng([video, 6])
+    rows = []
+    for expression in case.expressions:
+        visible = np.setdiff1d(np.unique(case.clip.ids[0]), [0])
+        masks = case.clip.ids == (rng.choice(visible) if len(visible) else 255)
+        rows.append(_row(video, case, expression, "random-object", masks, "", False, 0, [], []))
+    return rows
+
+
+def _evaluate(video: int, case: Case, expression: Expression, tracker: Tracker, variant: str) -> Row:
+    truth = _truth(case, expression)
+    masks = np.zeros_like(truth)
+    scores: list[float] = []
+    ious: list[float] = []
+    answer, refused, rethinks = "", False, 0
+    for t, frame in enumerate(case.clip.frames):
+        prediction = tracker.initialize(frame, Prompt(expression.text)) if t == 0 else tracker.track(frame)
+        if t == 0:
+            answer = prediction.cue.text if prediction.cue else ""
+            refused = len(prediction.ids) == 0
+        rethinks += int(t > 0 and prediction.reason != "")
+        masks[t] = _union(prediction, masks[t])
+        if len(prediction.scores):
+            scores.append(float(prediction.scores.min()))
+            ious.append(region_similarity(masks[t], truth[t]))
+    return _row(video, case, expression, variant, masks, answer, refused, rethinks, scores, ious)
+
+
+def _union(prediction: Prediction, empty: np.ndarray) -> np.ndarray:
+    return prediction.masks.any(axis=0) if len(prediction.masks) else empty
+
+
+def _truth(case: Case, expression: Expression) -> np.ndarray:
+    return np.isin(case.clip.ids, np.array(expression.targets, np.uint8))
+
+
+def _row(
+    video: int,
+    case: Case,
+    expression: Expression,
+    variant: str,
+    masks: np.ndarray,
+    answer: str,
+    refused: bool,
+    rethinks: int,
+    scores: list[float],
+    ious: list[float],
+) -> Row:
+    result = sequence_scores(masks, _truth(case, expression))
+    return Row(
+        video,
+        case.scene.difficulty,
+        expression.kind,
+        expression.form,
+        expression.wording,
+        variant,
+        expression.text,
+        answer,
+        float(np.mean(result.j)),
+        float(np.mean(result.f)),
+        refused,
+        rethinks,
+        len(masks),
+        [round(s, 4) for s in scores],
+        [round(i, 4) for i in ious],
+    )
+
+
+def summarise(rows: Iterable[Row], variant: str) -> dict[str, float]:
+    """The figures of one variant, in percent except where named: J&F per kind, refusals, calibration, rethink rate."""
+    mine = [row for row in rows if row.variant == variant]
+    out: dict[str, float] = {}
+    for kind in ("explicit", "implicit", "multi"):
+        group = [row for row in mine if row.kind == kind]
+        if group:
+            interval = bootstrap_mean(np.array([row.jf for row in group]), seed=0)
+            out[kind] = 100 * interval.mean
+            out[f"{kind}_low"], out[f"{kind}_high"] = 100 * interval.low, 100 * interval.high
+    tracked = [row for row in mine if row.kind != "none"]
+    out["J"], out["F"] = (100 * float(np.mean([getattr(row, key) for row in tracked])) for key in ("j", "f"))
+    out["J&F"] = (out["J"] + out["F"]) / 2
+    nothing = [row for row in mine if row.kind == "none"]
+    if nothing:
+        out["none_right"] = 100 * float(np.mean([row.refused for row in nothing]))
+    out["wrongly_refused"] = 100 * float(np.mean([row.refused for row in tracked]))
+    scores = np.array([s for row in mine for s in row.scores])
+    ious = np.array([i for row in mine for i in row.ious])
+    if len(scores) > 2:
+        out["spearman"] = spearman(scores, ious)
+        out["ece"] = expected_calibration_error(scores, ious)
+    out["rethink_rate"] = 100 * sum(row.rethinks for row in mine) / max(1, sum(row.frames for row in mine))
+    return out
+
+
+def breakdown(rows: Iterable[Row], variant: str, key: str) -> dict[str, tuple[float, int]]:
+    """J&F in percent and the number of instructions for each value of a field ("difficulty", "form", ...)."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        if row.variant == variant and row.kind != "none":
+            groups.setdefault(f"{row.kind}/{getattr(row, key)}", []).append(row.jf)
+    return {name: (100 * float(np.mean(values)), len(values)) for name, values in sorted(groups.items())}
+
+
+def as_json(row: Row) -> dict[str, object]:
+    """A row as plain values."""
+    return asdict(row)
+
+
+def from_json(values: dict[str, object]) -> Row:
+    """The inverse of `as_json`; unknown fields of a newer writer are dropped."""
+    names = {f.name for f in dataclasses.fields(Row)}
+    return Row(**{k: v for k, v in values.items() if k in names})  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""Several turns behind one image equal as many separate conversations."""
+
+import pytest
+import torch
+from tiny_models import ANSWER, PAIR, square, tiny_brain
+
+from train.packing import pack, packed_hidden, packed_logits, packed_queries
+
+TURNS = [("track the red car", ANSWER), ("what is there?", "a dog"), ("track both", PAIR), ("track the moon", "nothing")]
+
+
+def alone(brain, pixels, question, answer):
+    """Last hidden states (l, h) of one conversation, and the length of its prefix."""
+    prefix = brain.template.prefix()
+    ids = torch.tensor([prefix + brain.template.question(question) + brain.template.answer(answer)])
+    return brain.hidden(ids, pixels)[0], len(prefix)
+
+
+def packed(brain, images, silent=None):
+    batch = pack(brain.template, images, silent)
+    pixels = brain.preprocess(torch.stack([square(brain, seed) for seed in range(len(images))]))
+    with torch.no_grad():
+        return batch, pixels, packed_hidden(brain, batch, pixels)
+
+
+@pytest.mark.parametrize("tower", ["clip", "conv"])
+def test_packed_turns_equal_separate_conversations(tower):
+    brain = tiny_brain(tower)
+    images = [TURNS, TURNS[2:3], TURNS[::-1]]
+    batch, pixels, hidden = packed(brain, images)
+    compared = 0
+    for row, turns in enumerate(images):
+        for k, (question, answer) in enumerate(turns, start=1):
+            with torch.no_grad():
+                single, prefix = alone(brain, pixels[row : row + 1], question, answer)
+            here = hidden[row][batch.turn[row] == k]
+            assert here.shape == single[prefix:].shape
+            assert (here - single[prefix:]).abs().max() <= 1e-5
+            assert (hidden[row][batch.turn[row] == 0] - single[:prefix]).abs().max() <= 1e-5
+            compared += 1
+    assert compared == 9
+
+
+def test_packed_queries_are_those_of_the_brain():
+    for read_at in ("predict", "token"):
+        brain = tiny_brain(read_at=read_at)
+        batch, _, hidden = packed(brain, [TURNS, TURNS[2:]])
+        referring, purport = packed_queries(brain, hidden, batch)
+        wanted = [
+            brain.reason(square(brain, row), question, forced=answer)
+            for row, turns in enumerate([TURNS, TURNS[2:]])
+            for question, answer in turns
+        ]
+        assert batch.row.tolist() == [0, 0, 0, 1, 1]
+        assert (referring - torch.cat([w.referring for w in wanted])).abs().max() <= 1e-5
+        assert (purport - torch.cat([w.purport for w in wanted])).abs().max() <= 1e-5
+
+
+def test_padding_and_an_image_without_turns_bring_no_nan():
+    brain = tiny_brain()
+    batch, _, hidden = packed(brain, [TURNS, TURNS[1:2], []])
+    assert (batch.turn[2] == -1).sum() > 50
+    assert bool(hidden.isfinite().all())
+    brain.train()
+    loss = packed_hidden(brain, batch, brain.preprocess(torch.stack([square(brain)] * 3)))[batch.turn > 0].sum()
+    loss.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in brain.parameters() if p.grad is not None)
+
+
+def test_the_mask_keeps_turns_apart_and_lets_all_see_the_image():
+    brain = tiny_brain()
+    batch = pack(brain.template, [TURNS[:2], TURNS[1:2]])
+    seen = batch.mask()[0, 0]
+    image, first, second = ((batch.turn[0] == k).nonzero().flatten() for k in (0, 1, 2))
+    assert bool(seen[first][:, image].all())
+    assert bool(seen[second][:, image].all())
+    assert not bool(seen[second][:, first].any())
+    assert not bool(seen[image][:, first].any())
+    assert not bool(torch.triu(seen, 1).any())
+    padding = (batch.turn[1] == -1).nonzero().flatten()
+    assert batch.mask()[1, 0][padding].sum(1).tolist() == [1] * len(padding)
+    assert not bool(batch.mask()[1, 0][batch.turn[1] >= 0][:, padding].any())
+
+
+def test_positions_of_every_turn_start_where_the_image_ends():
+    template = tiny_brain().template
+    batch = pack(template, [TURNS])
+    prefix = len(template.prefix())
+    for k in range(1, 5):
+        own = batch.positions[0][batch.turn[0] == k].tolist()
+        assert own == list(range(prefix, prefix + len(own)))
+
+
+def test_labels_cover_the_answers_and_their_end_alone():
+    brain = tiny_brain()
+    template = brain.template
+    batch = pack(template, [TURNS, TURNS[:1]])
+    answers = [template.answer(answer) for _, answer in TURNS]
+    assert batch.labels[0][batch.labels[0] >= 0].tolist() == sum(answers, [])
+    assert batch.labels[1][batch.labels[1] >= 0].tolist() == answers[0]
+    assert torch.equal(batch.labels[batch.labels >= 0], batch.ids[batch.labels >= 0])
+
+
+def test_logits_stand_one_position_before_their_labels():
+    brain = tiny_brain()
+    batch, _, hidden = packed(brain, [TURNS[:1]])
+    logits, labels = packed_logits(brain, hidden, batch)
+    assert labels.tolist() == brain.template.answer(ANSWER)
+    first = int((batch.labels[0] >= 0).nonzero()[0])
+    assert torch.equal(logits[0], brain.llava.lm_head(hidden[0, first - 1]))
+
+
+def test_silent_turns_have_no_labels_but_their_queries_are_read():
+    brain = tiny_brain()
+    images = [TURNS[:3], TURNS[2:]]
+    loud = pack(brain.template, images)
+    quiet = pack(brain.template, images, [[True, False, True], [False, True]])
+    assert torch.equal(quiet.ids, loud.ids)
+    assert torch.equal(quiet.track, loud.track)
+    assert torch.equal(quiet.purport, loud.purport)
+    spoken = {(row, turn) for row in (0, 1) for turn in quiet.turn[row][quiet.labels[row] >= 0].tolist()}
+    assert spoken == {(0, 2), (1, 1)}
+
+
+def test_a_batch_without_a_single_target_has_no_queries():
+    brain = tiny_brain()
+    batch, _, hidden = packed(brain, [TURNS[1:2]])
+    referring, purport = packed_queries(brain, hidden, batch)
+    assert referring.shape == purport.shape == (0, 32)

@@ -1,0 +1,712 @@
+"""Sources: every kind gives the same frames, damage keeps its place, and every refusal is one clear line."""
+
+import itertools
+import os
+import random
+import re
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trackgpt.errors import InputError, UsageError
+from trackgpt.video import source as source_module
+from trackgpt.video.source import FrameSource, SourceFrame, StreamSource, open_source
+
+av = pytest.importorskip("av")
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def level(index: int) -> int:
+    """The grey level of a test frame tells its index."""
+    return 20 + 5 * index
+
+
+def grey(index: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.full((height, width, 3), level(index), np.uint8)
+
+
+def textured(index: int, height: int = 96, width: int = 128) -> np.ndarray:
+    """Noise does not compress: every packet is large enough to be damaged inside."""
+    return np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def encode(path: Path, frames, rate=10, codec="libx264", stamps=None, size=(48, 64), options=None, form=None) -> Path:
+    with av.open(
+        str(path), "w", format=form, options={"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    ) as out:
+        stream = out.add_stream(codec, rate=Fraction(rate), options=options or {"threads": "1"})
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        base = Fraction(1, 1000) if stamps else Fraction(1, rate)
+        stream.codec_context.time_base = base
+        for index, image in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            picture.pts, picture.time_base = (stamps[index] if stamps else index), base
+            for packet in stream.encode(picture):
+                out.mux(packet)
+        for packet in stream.encode(None):
+            out.mux(packet)
+    return path
+
+
+def save(folder: Path, names: list[str], size=(48, 64)) -> Path:
+    folder.mkdir(exist_ok=True)
+    for index, name in enumerate(names):
+        Image.fromarray(grey(index, *size)).save(folder / name)
+    return folder
+
+
+def packets(path: Path) -> list[tuple[int, int, int]]:
+    with av.open(str(path)) as container:
+        return [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
+
+
+def overwrite(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def read(source, **options) -> list[SourceFrame]:
+    with open_source(source, **options) as opened:
+        return list(opened)
+
+
+def indices(frames: list[SourceFrame]) -> list[int]:
+    return [frame.index for frame in frames]
+
+
+def levels(frames: list[SourceFrame]) -> list[int]:
+    """The index that each image shows."""
+    return [round((float(frame.image.mean()) - 20) / 5) for frame in frames if frame.image is not None]
+
+
+def refusal(source, **options) -> InputError:
+    with pytest.raises(InputError) as caught:
+        read(source, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return encode(tmp_path / "clip.mp4", [grey(i) for i in range(20)])
+
+
+# --- the same frames from every kind ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi", "h264"])
+def test_every_container_gives_all_frames_in_order_of_presentation_with_even_times(tmp_path, suffix):
+    path = tmp_path / f"clip.{suffix}"
+    encode(path, [grey(i) for i in range(20)], form="h264" if suffix == "h264" else None)
+    frames = read(path)
+    assert indices(frames) == list(range(20))
+    assert levels(frames) == list(range(20))
+    assert [frame.time for frame in frames] == pytest.approx([i / 10 for i in range(20)], abs=2e-3)
+    assert not any(frame.problem for frame in frames)
+
+
+def test_a_file_a_folder_a_glob_and_arrays_agree(tmp_path, clip):
+    save(tmp_path / "frames", [f"{i}.png" for i in range(20)])
+    for source in (clip, tmp_path / "frames", str(tmp_path / "frames" / "*.png"), [grey(i) for i in range(20)]):
+        frames = read(source, fps=10)
+        assert levels(frames) == list(range(20))
+        assert [frame.time for frame in frames] == [i / 10 for i in range(20)]
+        assert frames[0].image.dtype == np.uint8
+        assert frames[0].image.shape == (48, 64, 3)
+
+
+def test_an_open_source_knows_its_name_kind_size_rate_and_length(clip):
+    with open_source(clip) as source:
+        assert (source.name, source.kind, source.size, source.fps) == ("clip.mp4", "file", (48, 64), 10.0)
+        assert (source.frames_hint, source.fps_note, source.end_note) == (20, "", "")
+
+
+@pytest.mark.parametrize("kind", ["file", "array"])
+def test_start_end_and_stride_select_frames_that_keep_their_index(clip, kind):
+    given = clip if kind == "file" else (grey(i) for i in itertools.count())
+    with open_source(given, start=3, end=12, stride=4) as source:
+        assert source.frames_hint == 3
+        frames = list(source)
+    assert indices(frames) == levels(frames) == [3, 7, 11]
+    if kind == "file":
+        assert [frame.time for frame in frames] == pytest.approx([0.3, 0.7, 1.1])
+
+
+def test_an_endless_iterator_is_read_one_array_at_a_time():
+    taken = []
+
+    def camera():
+        for index in itertools.count():
+            taken.append(index)
+            yield grey(index % 40)
+
+    with open_source(camera()) as source:
+        assert source.frames_hint is None
+        assert indices(list(itertools.islice(source, 5))) == [0, 1, 2, 3, 4]
+    assert taken == [0, 1, 2, 3, 4]
+
+
+def test_an_iterator_may_lose_a_frame():
+    frames = read([grey(0), None, grey(2)])
+    assert indices(frames) == [0, 1, 2]
+    assert frames[1].image is None
+    assert frames[1].problem
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)]
+)
+def test_an_array_that_is_not_uint8_rgb_is_refused_with_its_index(array):
+    assert "frame 1 of the arrays" in str(refusal([np.zeros((8, 8, 3), np.uint8), array]))
+
+
+def test_a_closed_source_gives_nothing_more(clip):
+    with open_source(clip) as source:
+        next(source)
+    assert list(source) == []
+
+
+def test_digests_change_with_content_and_with_names_and_with_nothing_else(tmp_path, clip):
+    def digest(source) -> str:
+        with open_source(source) as opened:
+            return opened.digest()
+
+    folder = save(tmp_path / "frames", ["0.png", "1.png"])
+    before = digest(folder)
+    assert re.fullmatch("[0-9a-f]{64}", before)
+    assert digest(folder) == before
+    (folder / "notes.txt").write_text("no frame")
+    assert digest(folder) == before
+    (folder / "1.png").rename(folder / "2.png")
+    assert digest(folder) != before
+    whole = digest(clip)
+    clip.write_bytes(clip.read_bytes() + b"\0")
+    assert digest(clip) != whole
+    assert digest([grey(0)]) == ""
+
+
+@pytest.mark.parametrize(
+    "options", [{"fps": 0}, {"fps": float("nan")}, {"start": -1}, {"stride": 0}, {"start": 5, "end": 5}]
+)
+def test_options_that_select_nothing_are_a_usage_error(clip, options):
+    with pytest.raises(UsageError):
+        open_source(clip, **options)
+
+
+def test_a_source_of_an_unknown_type_or_scheme_is_a_usage_error():
+    with pytest.raises(UsageError, match="float"):
+        open_source(1.5)
+    with pytest.raises(UsageError, match="gopher"):
+        open_source("gopher://somewhere")
+
+
+# --- IN01, IN02: missing and empty ------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_names_what_lies_nearby_whatever_its_case(tmp_path):
+    (tmp_path / "Race.MP4").write_bytes(b"")
+    error = refusal(tmp_path / "race.mp4")
+    assert error.code == "IN01"
+    assert "Nearby" in str(error)
+    assert "Race.MP4" in str(error)
+
+
+def test_a_missing_folder_on_the_way_is_named(tmp_path):
+    (tmp_path / "videos").mkdir()
+    error = refusal(tmp_path / "vidoes" / "deep" / "race.mp4")
+    assert error.code == "IN01"
+    assert str(tmp_path / "videos") in str(error)
+
+
+def test_a_file_without_permission_says_so(clip, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    error = refusal(clip)
+    assert error.code == "IN01"
+    assert "permission" in str(error)
+
+
+def test_a_glob_that_matches_nothing_or_several_videos_is_refused(tmp_path, clip):
+    assert refusal(str(tmp_path / "*.png")).code == "IN01"
+    assert len(read(str(tmp_path / "c*.mp4"))) == 20
+    clip.with_name("clip2.mp4").write_bytes(clip.read_bytes())
+    assert "2 entries" in str(refusal(str(tmp_path / "c*.mp4")))
+
+
+@pytest.mark.parametrize("name", ["talk.mp4", "talk.txt", "talk.m3u8"])
+def test_text_is_no_video_whatever_its_name(tmp_path, name):
+    (tmp_path / name).write_text("this is a sentence\n" * 100)
+    error = refusal(tmp_path / name)
+    assert error.code == "IN02"
+    assert "text" in str(error)
+
+
+def test_a_playlist_cannot_reach_other_files(tmp_path, clip):
+    playlist = tmp_path / "upload.mp4"
+    playlist.write_text(f"ffconcat version 1.0\nfile {clip}\n")
+    assert refusal(playlist).code == "IN02"
+
+
+def test_an_empty_file_says_that_it_is_empty(tmp_path):
+    (tmp_path / "none.mp4").write_bytes(b"")
+    error = refusal(tmp_path / "none.mp4")
+    assert error.code == "IN02"
+    assert "empty" in str(error)
+
+
+def test_a_video_whose_frames_are_all_damaged_names_container_and_codec(tmp_path):
+    path = encode(tmp_path / "clip.mp4", [textured(i) for i in range(3)], size=(96, 128))
+    for at, size, _ in packets(path):
+        overwrite(path, at, bytes(size))
+    error = refusal(path)
+    assert error.code == "IN02"
+    assert "h264" in str(error)
+    assert "mov" in str(error)
+
+
+def test_a_file_with_sound_only_names_what_it_holds(tmp_path):
+    with av.open(str(tmp_path / "song.mp4"), "w") as out:
+        stream = out.add_stream("aac", rate=48000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate, sound.pts = 48000, 0
+        for packet in [*stream.encode(sound), *stream.encode(None)]:
+            out.mux(packet)
+    error = refusal(tmp_path / "song.mp4")
+    assert error.code == "IN02"
+    assert "audio aac" in str(error)
+
+
+def test_a_start_behind_the_end_says_how_many_frames_there_are(clip):
+    assert "only 20 frames" in str(refusal(clip, start=20))
+
+
+def test_no_arrays_at_all_are_an_error_not_an_empty_result():
+    assert refusal([]).code == "IN02"
+
+
+def test_a_folder_without_images_names_what_it_holds(tmp_path):
+    (tmp_path / "img1").mkdir()
+    error = refusal(tmp_path)
+    assert error.code == "IN02"
+    assert "img1/" in str(error)
+
+
+# --- IN03: damage -----------------------------------------------------------------------------------------------------
+
+
+def test_an_unreadable_packet_keeps_its_index_and_its_time(tmp_path):
+    # Every frame a key frame: nothing else depends on the damaged one.
+    path = encode(tmp_path / "c.mp4", [grey(i) for i in range(20)], options={"x264-params": "keyint=1"})
+    at, size, _ = packets(path)[7]
+    overwrite(path, at, b"\xff" * size)
+    frames = read(path)
+    assert indices(frames) == list(range(20))
+    assert [frame.index for frame in frames if frame.image is None] == [7]
+    assert "undecodable" in frames[7].problem
+    assert levels(frames) == [*range(7), *range(8, 20)]
+    assert [frame.time for frame in frames] == pytest.approx([i / 10 for i in range(20)])
+
+
+def test_damage_among_reordered_frames_keeps_every_index(tmp_path):
+    path = encode(
+        tmp_path / "c.mp4", [grey(i) for i in range(30)], options={"x264-params": "bframes=3:b-adapt=0:keyint=10"}
+    )
+    order = packets(path)
+    assert [p[2] for p in order] != sorted(p[2] for p in order)  # there are B-frames
+    victim = next(p for p in order if p[2] == sorted(q[2] for q in order)[14])
+    overwrite(path, victim[0], b"\xff" * victim[1])
+    frames = read(path)
+    assert indices(frames) == list(range(30))
+    assert [frame.time for frame in frames] == pytest.approx([i / 10 for i in range(30)])
+    assert frames[14].image is None
+    assert levels(frames)[-10:] == list(range(20, 30))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_a_hole_of_random_bytes_in_the_middle_never_moves_the_frames_behind_it(tmp_path, suffix):
+    path = encode(
+        tmp_path / f"c.{suffix}",
+        [textured(i) for i in range(40)],
+        size=(96, 128),
+        options={"x264-params": "keyint=5:bframes=0:scenecut=0", "threads": "1"},
+    )
+    whole = read(path)
+    middle = path.stat().st_size // 2
+    overwrite(path, middle, random.Random(0).randbytes(path.stat().st_size // 10))
+    frames = read(path)
+    assert indices(frames) == list(range(40))
+    assert [frame.time for frame in frames] == pytest.approx([frame.time for frame in whole], abs=2e-3)
+    lost = [frame.index for frame in frames if frame.image is None]
+    assert lost
+    assert min(lost) >= 15
+    assert max(lost) <= 30
+    np.testing.assert_array_equal(frames[-1].image, whole[-1].image)
+
+
+def test_a_truncated_file_keeps_the_frames_before_the_cut(tmp_path):
+    path = encode(
+        tmp_path / "c.mp4", [textured(i) for i in range(20)], size=(96, 128), options={"x264-params": "bframes=0"}
+    )
+    whole = read(path)
+    at, size, _ = packets(path)[12]
+    os.truncate(path, at + size // 2)
+    with open_source(path) as source:
+        assert source.frames_hint == 20
+        frames = list(source)
+        assert "promises 20 frames" in source.end_note
+    for index in range(12):
+        np.testing.assert_array_equal(frames[index].image, whole[index].image)
+    assert [frame.image for frame in frames[12:]] in ([], [None])
+
+
+def test_frames_that_codecs_hide_are_not_taken_for_losses(tmp_path):
+    options = {"auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "realtime", "b": "200k"}
+    frames = read(
+        encode(tmp_path / "c.webm", [textured(i) for i in range(30)], codec="libvpx", size=(96, 128), options=options)
+    )
+    assert indices(frames) == list(range(30))
+    assert not any(frame.problem for frame in frames)
+
+
+def test_a_damaged_image_in_a_folder_keeps_its_place(tmp_path):
+    folder = save(tmp_path / "frames", ["0.png", "1.png", "2.png", "3.png"])
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
+    (folder / "2.png").write_text("no image")
+    frames = read(folder)
+    assert indices(frames) == [0, 1, 2, 3]
+    assert [frame.image is None for frame in frames] == [False, True, True, False]
+    assert all("undecodable" in frames[i].problem and "\n" not in frames[i].problem for i in (1, 2))
+
+
+def test_a_folder_of_damaged_images_only_is_an_error(tmp_path):
+    (tmp_path / "0.png").write_text("no image")
+    error = refusal(tmp_path)
+    assert error.code == "IN02"
+    assert "frame 0" in str(error)
+
+
+# --- IN04: rates and timestamps ---------------------------------------------------------------------------------------
+
+
+class Header:
+    """What `_believed_fps` reads of a stream."""
+
+    def __init__(self, rate: Fraction | None) -> None:
+        self.average_rate = self.guessed_rate = rate
+
+
+@pytest.mark.parametrize("rate", [None, Fraction(0), Fraction(90000), Fraction(5)])
+def test_a_rate_that_cannot_be_gives_way_to_the_median_of_the_timestamps(rate):
+    fps, note = source_module._believed_fps(Header(rate), [0.0, 0.04, 0.08, 0.12, 0.5])
+    assert fps == pytest.approx(25)
+    assert "using timestamps (25)" in note
+
+
+def test_a_plausible_rate_is_believed_over_jitter():
+    assert source_module._believed_fps(Header(Fraction(24)), [0.0, 0.033, 0.066, 0.1]) == (24.0, "")
+
+
+def test_without_any_clock_the_default_rate_is_named():
+    fps, note = source_module._believed_fps(Header(None), [])
+    assert fps == source_module.DEFAULT_FPS
+    assert "--fps" in note
+
+
+def test_variable_frame_times_are_kept(tmp_path):
+    stamps = [0, 40, 80, 500, 540, 580, 2000]
+    frames = read(encode(tmp_path / "c.mkv", [grey(i) for i in range(7)], stamps=stamps))
+    assert [frame.time for frame in frames] == pytest.approx([s / 1000 for s in stamps])
+
+
+def test_a_file_whose_header_lies_says_so_and_fps_overrules_it(tmp_path):
+    stamps = [0, 40, 80, 120, 160, 60_000]  # a pause at the end makes the average 0.1 frames per second
+    path = encode(tmp_path / "c.mp4", [grey(i) for i in range(6)], stamps=stamps)
+    with open_source(path) as source:
+        assert source.fps == pytest.approx(25)
+        assert "using timestamps" in source.fps_note
+    with open_source(path, fps=5) as source:
+        assert (source.fps, source.fps_note) == (5, "")
+        assert [frame.time for frame in source] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_joined_files_go_on_counting_where_the_first_ends(tmp_path):
+    first = encode(tmp_path / "a.ts", [grey(i) for i in range(10)])
+    second = encode(tmp_path / "b.ts", [grey(i, 32, 32) for i in range(10)], size=(32, 32))
+    (tmp_path / "ab.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    frames = read(tmp_path / "ab.ts")
+    assert levels(frames) == [*range(10), *range(10)]
+    assert [frame.time for frame in frames] == pytest.approx([i / 10 for i in range(20)])
+    assert frames[10].problem == "size changed 64x48 -> 32x32"  # IN05
+    assert frames[10].image.shape == (32, 32, 3)
+    assert [frame.index for frame in frames if frame.problem] == [10]
+
+
+# --- rotation ---------------------------------------------------------------------------------------------------------
+
+
+def rotate_header(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write the display matrix of the only track: a, b, c, d of ISO/IEC 14496-12."""
+    data = path.read_bytes()
+    at = data.index(b"tkhd") + 4 + 40
+    assert struct.unpack(">9i", data[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    a, b, c, d = (value * 65536 for value in matrix)
+    overwrite(path, at, struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "bright_corner"),
+    [((1, 0, 0, 1), "top left"), ((0, 1, -1, 0), "top right"), ((-1, 0, 0, -1), "bottom right"),
+     ((0, -1, 1, 0), "bottom left"), ((-1, 0, 0, 1), "top right"), ((1, 0, 0, -1), "bottom left")],
+)  # fmt: skip
+def test_the_display_matrix_turns_and_mirrors_frames(tmp_path, matrix, bright_corner):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:16, :16] = 255
+    path = encode(tmp_path / "c.mp4", [image] * 2)
+    rotate_header(path, matrix)
+    with open_source(path) as source:
+        turned = next(source).image
+        assert source.size == turned.shape[:2] == ((64, 48) if matrix[0] == 0 else (48, 64))
+    corners = {
+        "top left": turned[:16, :16],
+        "top right": turned[:16, -16:],
+        "bottom left": turned[-16:, :16],
+        "bottom right": turned[-16:, -16:],
+    }
+    assert max(corners, key=lambda name: corners[name].mean()) == bright_corner
+
+
+def test_the_orientation_of_a_photograph_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey(0, 48, 64)).save(tmp_path / "0.jpg", exif=exif)
+    with open_source(tmp_path / "0.jpg") as source:
+        assert source.size == (64, 48)
+        assert next(source).image.shape == (64, 48, 3)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_frame_2_stands_before_frame_10_and_other_files_are_ignored(tmp_path):
+    folder = save(tmp_path / "f", [f"frame{i}.png" for i in range(1, 13)])
+    (folder / "notes.txt").write_text("x")
+    (folder / ".hidden.png").write_text("x")
+    frames = read(folder)
+    assert levels(frames) == list(range(12))
+    assert [frame.name for frame in frames] == [f"frame{i}" for i in range(1, 13)]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "bmp", "webp", "tif"])
+def test_every_image_type_is_read(tmp_path, suffix):
+    frames = read(save(tmp_path / "f", [f"{i}.{suffix}" for i in range(2)]))
+    assert levels(frames) == [0, 1]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16"])
+def test_every_pixel_type_becomes_rgb(tmp_path, mode):
+    if mode == "I;16":
+        image = Image.fromarray(np.full((8, 8), 100 * 256, np.uint16))
+    else:
+        image = Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).convert(mode)
+    image.save(tmp_path / "0.png")
+    pixels = read(tmp_path)[0].image
+    assert pixels.shape == (8, 8, 3)
+    assert pixels.dtype == np.uint8
+    assert abs(float(pixels.mean()) - 100) <= 3
+
+
+def test_mixed_sizes_in_a_folder_are_listed_unless_allowed(tmp_path):
+    folder = save(tmp_path / "f", ["0.png", "1.png", "2.png"])
+    Image.fromarray(grey(1, 10, 20)).save(folder / "1.png")
+    error = refusal(folder)
+    assert error.code == "IN08"
+    assert "0.png is 64x48, but 1.png is 20x10" in str(error)
+    frames = read(folder, allow_gaps=True)
+    assert [frame.problem for frame in frames] == ["", "size changed 64x48 -> 20x10", "size changed 20x10 -> 64x48"]
+    assert levels(frames) == [0, 1, 2]
+
+
+def test_gaps_in_the_numbering_are_listed_unless_allowed(tmp_path):
+    folder = save(tmp_path / "f", ["00000.png", "00001.png", "00004.png", "00005.png"])
+    error = refusal(folder)
+    assert error.code == "IN08"
+    assert "after 00001.png comes 00004.png" in str(error)
+    assert indices(read(folder, allow_gaps=True)) == [0, 1, 2, 3]
+
+
+def test_only_the_first_offenders_are_listed(tmp_path):
+    folder = save(tmp_path / "f", [f"{n}.png" for n in (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16)])
+    assert "after 6.png comes 8.png" in str(refusal(folder))
+    assert "and 2 more" in str(refusal(folder))
+
+
+def test_a_number_given_twice_is_a_fault(tmp_path):
+    folder = save(tmp_path / "f", ["1.png", "01.png", "2.png", "3.png"])
+    assert "repeats the number" in str(refusal(folder))
+
+
+def test_every_fifth_frame_is_no_gap(tmp_path):
+    assert len(read(save(tmp_path / "f", [f"{i:05d}.png" for i in range(0, 30, 5)]))) == 6
+
+
+# --- IN07: size -------------------------------------------------------------------------------------------------------
+
+
+def test_an_enormous_video_is_refused_from_its_header(clip, monkeypatch):
+    monkeypatch.setattr(source_module, "_pixels", lambda *_: pytest.fail("decoded"))
+    error = refusal(clip, max_pixels=48 * 64 - 1)
+    assert error.code == "IN07"
+    assert "64x48" in str(error)
+
+
+def test_an_enormous_image_is_refused_from_its_header(tmp_path):
+    # A PNG that claims 30000 x 30000 pixels and holds none.
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        import zlib
+
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0))
+    (tmp_path / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IEND", b""))
+    error = refusal(tmp_path)
+    assert error.code == "IN07"
+    assert str(900_000_000) in str(error) or "30000x30000" in str(error)
+
+
+def test_an_enormous_array_is_refused():
+    assert refusal([np.zeros((20, 20, 3), np.uint8)], max_pixels=399).code == "IN07"
+
+
+# --- IN06: streams and cameras ----------------------------------------------------------------------------------------
+
+
+class LiveContainer:
+    """A file that behaves like a live stream: no duration, and it may break after some packets."""
+
+    def __init__(self, path: Path, packets: int | None = None) -> None:
+        self._file = av.open(str(path))
+        self._packets = packets
+        self.streams = self._file.streams
+        self.format = self._file.format
+        self.duration = None
+
+    def demux(self, stream):
+        for count, packet in enumerate(self._file.demux(stream)):
+            if count == self._packets:
+                raise av.error.ConnectionResetError(104, "Connection reset by peer")
+            yield packet
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def live(steps: list, sleeps: list[float], **options) -> FrameSource:
+    """A stream whose every connection is the next of `steps`: a container or an error; then nobody answers."""
+    left = iter(steps)
+
+    def connect():
+        step = next(left, av.error.ConnectionRefusedError(111, "Connection refused"))
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    request = source_module._Request(**options)
+    return StreamSource("rtsp://camera/1", connect, request, sleep=sleeps.append)._begin()
+
+
+def test_a_stream_that_drops_is_joined_again_and_goes_on_counting(tmp_path):
+    path = encode(
+        tmp_path / "c.ts", [grey(i) for i in range(10)], options={"x264-params": "bframes=0", "tune": "zerolatency"}
+    )
+    refused = av.error.ConnectionRefusedError(111, "Connection refused")
+    sleeps: list[float] = []
+    source = live([LiveContainer(path, 6), refused, LiveContainer(path)], sleeps, end=12)
+    frames = list(source)
+    assert indices(frames) == list(range(12))
+    assert sleeps == [0.5, 1.0]
+    again = next(frame.index for frame in frames if frame.problem)
+    assert "lost for" in frames[again].problem
+    assert "Connection" in frames[again].problem
+    assert frames[again].image is not None
+    assert all(later.time > earlier.time for earlier, later in itertools.pairwise(frames))
+
+
+def test_a_stream_that_stays_away_ends_with_one_clear_line_after_three_retries(tmp_path):
+    path = encode(tmp_path / "c.ts", [grey(i) for i in range(10)])
+    sleeps: list[float] = []
+    source = live([LiveContainer(path)], sleeps)
+    seen = []
+    with pytest.raises(InputError) as caught:
+        for frame in source:
+            seen.append(frame.index)
+    assert seen == list(range(10))
+    assert caught.value.code == "IN06"
+    assert "lost after 10 frames" in str(caught.value)
+    assert "Connection refused" in str(caught.value)
+    assert sleeps == [0.5, 1.0, 2.0]
+
+
+def test_a_stream_that_never_answers_fails_when_it_is_opened():
+    sleeps: list[float] = []
+    with pytest.raises(InputError, match="cannot be opened") as caught:
+        live([], sleeps)
+    assert caught.value.code == "IN06"
+    assert len(sleeps) == 3
+
+
+def test_a_recording_served_as_a_stream_ends_without_an_error(tmp_path):
+    path = encode(tmp_path / "c.mp4", [grey(i) for i in range(10)])
+    assert levels(list(live([av.open(str(path))], []))) == list(range(10))
+
+
+def test_an_address_keeps_its_password_out_of_messages(monkeypatch):
+    def unreachable(url):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(source_module, "_open_stream", unreachable)
+    monkeypatch.setattr(source_module, "RETRY_DELAYS", ())
+    error = refusal("rtsp://user:secret@camera/1")
+    assert "secret" not in str(error)
+    assert "rtsp://camera/1" in str(error)
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev"), reason="device files exist on Unix only")
+@pytest.mark.parametrize("camera", [97, "97"])
+def test_an_absent_camera_is_named(camera, monkeypatch):
+    monkeypatch.setattr(source_module.sys, "platform", "linux")
+    error = refusal(camera)
+    assert error.code == "IN01"
+    assert "/dev/video97 not found" in str(error)
+
+
+def test_a_folder_named_like_a_camera_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "0", ["0.png"])
+    with open_source("0") as source:
+        assert source.kind == "folder"
+
+
+# --- real files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "frames", "fps", "size"),
+    [
+        ("data/pumavos_chair/chair.mp4", 60, 30.0, (480, 720)),
+        ("data/mot/mmtracking_demo.mp4", 8, 3.0, (1080, 1920)),
+        ("data/davis/JPEGImages/240p/libby", 49, 24.0, (240, 427)),
+    ],
+)
+def test_real_sources_give_every_frame(path, frames, fps, size):
+    if not (SHARED / path).exists():
+        pytest.skip(f"the real sample {path} is not on this machine")
+    with open_source(SHARED / path) as source:
+        assert (source.fps, source.size, source.frames_hint) == (fps, size, frames)
+        read_frames = list(source)
+    assert indices(read_frames) == list(range(frames))
+    assert not any(frame.problem for frame in read_frames)

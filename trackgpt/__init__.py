@@ -1,0 +1,43 @@
+"""trackgpt: tell a video tracker what you mean, and it follows the right object as masks and boxes, online.
+
+    import trackgpt
+
+    tracker = trackgpt.load("nano")
+    with tracker.open("race.mp4") as session:
+        print(session.say("who will win the race?").text)
+        for result in session:
+            print(result.index, [(o.id, o.box, o.purport, o.state) for o in result.objects])
+    session.export("out", formats=["mp4", "davis", "coco", "mot"])
+
+Importing the package loads neither torch nor transformers; `load` does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trackgpt.errors import TrackGPTError
+from trackgpt.types import Clip, Cue, Prediction, Prompt, Tracker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trackgpt.app.session import InstructionTracker
+
+__version__ = "0.1.0"
+__all__ = ["Clip", "Cue", "Prediction", "Prompt", "Tracker", "TrackGPTError", "load", "__version__"]
+
+
+def load(model: str | Path = "nano", device: str = "auto") -> InstructionTracker:
+    """A tracker that follows instructions, from a shipped name or a folder.
+
+    Args:
+        model: "nano", or a folder written by `save_pretrained`.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        ModelError: there is no such model, its weights are damaged, or the device is not there.
+    """
+    from trackgpt.app.session import InstructionTracker
+
+    return InstructionTracker.from_pretrained(model, device)

@@ -1,0 +1,221 @@
+"""The one schema of a TrackGPT, from nano to 13B: frozen dataclasses, the only place where defaults live.
+
+A configuration is values only. It is read from YAML or JSON with strict keys and dotted overrides (OmegaConf structured
+configs), and written beside every checkpoint and into every run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trackgpt.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass
+class LoraConfig:
+    """LoRA on the language model's q_proj and v_proj (LISA's choice; the paper names LoRA and no numbers).
+
+    rank 0 means no LoRA: the language model itself is trained, as nano is.
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+
+
+@dataclass
+class BrainConfig:
+    """The reasoner: a LLaVA with two more tokens.
+
+    Attributes:
+        llava: a `LlavaConfig` as a dictionary, or a hub id / folder to take it (and the weights) from.
+        projection_depth: linear layers of phi; 2 loads LISA's weights, the paper says 3.
+        read_at: "predict" reads the hidden state that predicts <TK> / <PO> (as LISA does), "token" that of the token.
+        image_side: side of the square the brain sees, in pixels.
+        fit: "pad" shows the whole frame; "centre-crop" is what LISA's weights were trained with.
+        answer: "generated" lets the model decide (and refuse); "forced" reads the queries off `forced_answer`.
+        forced_answer: the teacher-forced answer of the paper's template.
+        max_answer_tokens: generation stops here.
+        max_instruction_tokens: a longer instruction is refused, never cut in silence.
+        lora: see `LoraConfig`.
+    """
+
+    llava: Any = None
+    projection_depth: int = 2
+    read_at: str = field(default="predict", metadata={"choices": ("predict", "token")})
+    image_side: int = 336
+    fit: str = field(default="pad", metadata={"choices": ("pad", "centre-crop")})
+    answer: str = field(default="generated", metadata={"choices": ("generated", "forced")})
+    forced_answer: str = "Sure, I track the object. <TK>, <PO>"
+    max_answer_tokens: int = 96
+    max_instruction_tokens: int = 512
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@dataclass
+class EncoderConfig:
+    """The image encoder of the perception part.
+
+    Attributes:
+        kind: "sam_vit" (the paper) or "conv" (nano: plain 3x3 convolutions, folded at load).
+        sam: a `SamVisionConfig` as a dictionary, for "sam_vit".
+        channels: output channels at strides 2, 4, 8 and 16, for "conv".
+        blocks: number of 3x3 convolutions at each of those strides, for "conv".
+    """
+
+    kind: str = field(default="sam_vit", metadata={"choices": ("sam_vit", "conv")})
+    sam: Any = None
+    channels: list[int] = field(default_factory=lambda: [32, 48, 96, 192])
+    blocks: list[int] = field(default_factory=lambda: [1, 2, 4, 5])
+
+
+@dataclass
+class DecoderConfig:
+    """The revamped SAM mask decoder (paper section 3.4).
+
+    Attributes:
+        hidden_size: width of all tokens and of the image embedding; 256 in SAM.
+        mlp_dim, layers, heads: of the two-way transformer; 2048, 2, 8 in SAM.
+        multimask: extra mask tokens of SAM, kept so that its weights load; the first mask is the one used.
+        iou_head_depth, iou_head_hidden: SAM's IoU head, whose output is the purport score here.
+        skips: add the encoder's stride-4 and stride-8 maps while upscaling (convolutional encoder only).
+        adapter_depth: linear layers between the online query's output and Q_{t+1}; the paper says 3.
+        propagate: hand Q_t to the next frame; False is Table 3's baseline.
+    """
+
+    hidden_size: int = 256
+    mlp_dim: int = 2048
+    layers: int = 2
+    heads: int = 8
+    multimask: int = 3
+    iou_head_depth: int = 3
+    iou_head_hidden: int = 256
+    skips: bool = False
+    adapter_depth: int = 3
+    propagate: bool = True
+
+
+@dataclass
+class PerceptionConfig:
+    """Encoder and decoder, and the side in pixels of the padded square they see."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    image_side: int = 1024
+
+
+@dataclass
+class RethinkConfig:
+    """When the brain is asked again (Algorithm 1) and what that resets.
+
+    Attributes:
+        enabled: False never asks again (Table 3's ablation).
+        ratio: tau = ratio x the first purport score of the track; the paper says 0.5.
+        floor: an absolute lower bound for tau; 0 is the paper.
+        rebase: a rethink's own first score becomes the new reference for tau.
+        reset_online: a rethink restarts Q_t from the learned embedding; False lets it flow on.
+        cooldown: frames that must pass between two rethinks; 0 is the paper.
+        budget: the largest share of the frames so far that may be rethought, beyond a first rethink; 1 is the paper.
+        search_every: while nothing is found, ask again every so many frames.
+    """
+
+    enabled: bool = True
+    ratio: float = 0.5
+    floor: float = 0.0
+    rebase: bool = False
+    reset_online: bool = True
+    cooldown: int = 0
+    budget: float = 1.0
+    search_every: int = 8
+
+
+@dataclass
+class TrackGPTConfig:
+    """A whole TrackGPT: name, brain, perception and the loop's rule."""
+
+    name: str = "trackgpt"
+    brain: BrainConfig = field(default_factory=BrainConfig)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    rethink: RethinkConfig = field(default_factory=RethinkConfig)
+    mask_threshold: float = 0.0
+    min_area: float = 0.0002
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain dictionaries, lists and numbers, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") -> T:
+    """Build `schema` from nested dictionaries.
+
+    Raises:
+        UsageError: a key the schema does not have (the nearest name is offered) or a value of the wrong type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    default = schema()
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else f"; it has {', '.join(fields)}"
+            raise UsageError(f"{where}: no setting `{key}`{hint}")
+        made[key] = _checked(value, getattr(default, key), f"{where}.{key}")
+        choices = fields[key].metadata.get("choices", (value,))
+        if value not in choices:
+            raise UsageError(f"{where}.{key}: `{value}` is none of {', '.join(choices)}")
+    return dataclasses.replace(default, **made)  # type: ignore[type-var]
+
+
+def _checked(value: Any, default: Any, where: str) -> Any:
+    if default is None or type(value) is type(default) is not list:
+        return value
+    if dataclasses.is_dataclass(default) and isinstance(value, dict):
+        return from_dict(type(default), value, where)  # type: ignore[arg-type]
+    if isinstance(value, list) and isinstance(default, list):
+        return [_checked(v, default[0], f"{where}[{i}]") for i, v in enumerate(value)] if default else value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = "a mapping of settings" if dataclasses.is_dataclass(default) else type(default).__name__
+    raise UsageError(f"{where}: wanted {wanted}, found {type(value).__name__} ({value!r})")
+
+
+def read(schema: type[T], path: str | Path | None, overrides: list[str] | None = None) -> T:
+    """Read a YAML or JSON file and apply overrides of the form ``brain.read_at=token``.
+
+    Args:
+        schema: the dataclass to fill.
+        path: the file, or None for the defaults alone.
+        overrides: dotted assignments; the value is read as YAML.
+
+    Raises:
+        UsageError: the file is missing or is no mapping, a key is unknown, a value has the wrong type.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        merged = OmegaConf.load(path) if path is not None else OmegaConf.create({})
+        if overrides:
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such configuration file") from error
+    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: wanted a mapping of settings, found a {type(values).__name__}")
+    return from_dict(schema, values, str(path or "config"))
+
+
+def write_json(config: Any, path: Path) -> None:
+    """Write the configuration as indented JSON."""
+    path.write_text(json.dumps(to_dict(config), indent=2, sort_keys=True) + "\n")

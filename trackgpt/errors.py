@@ -1,0 +1,51 @@
+"""Errors a person can act on: what went wrong, where, what was wanted, what to do.
+
+Every class carries the exit code of the command line. The code in front of a message (``IN01``, ``NL02``, ...)
+names a row of the error table in the README, so that a message can be looked up and a test can name it.
+"""
+
+
+class TrackGPTError(Exception):
+    """Base class of everything the package raises on purpose; the command line prints its message alone."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(f"{code}: {message}" if code else message)
+        self.code = code
+
+
+class UsageError(TrackGPTError):
+    """The request itself cannot be understood: options, configuration, an empty or over-long instruction."""
+
+    exit_code = 2
+
+
+class InputError(TrackGPTError):
+    """The source cannot be read: missing, empty, damaged, too large, or changing where it must not."""
+
+    exit_code = 3
+
+
+class ModelError(TrackGPTError):
+    """Weights are missing, damaged, or do not fit the configuration."""
+
+    exit_code = 4
+
+
+class NothingFoundError(TrackGPTError):
+    """The instruction named something that was never found in the whole source."""
+
+    exit_code = 5
+
+
+class OutputError(TrackGPTError):
+    """The output cannot be written: it exists, the disk is full, the place is read-only."""
+
+    exit_code = 6
+
+
+class OutOfMemoryError(TrackGPTError):
+    """The device has not enough memory for the model or the frames."""
+
+    exit_code = 7

@@ -1,0 +1,121 @@
+"""Masks as DAVIS keeps them: one indexed PNG a frame, 0 for background, otherwise the object's id."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trackgpt.errors import OutputError
+from trackgpt.export.records import MASKS, TrackRecord, read_tracks, tracks_of, write_whole, writing
+from trackgpt.geometry.masks import resize
+
+LARGEST = 255
+
+logger = logging.getLogger(__name__)
+
+
+def palette() -> bytes:
+    """The 256 colours of PASCAL VOC and DAVIS, 768 bytes RGB.
+
+    Bits 0, 1, 2 of the index are the highest bits of red, green, blue; bits 3, 4, 5 the next ones, and so on.
+    """
+    index = np.arange(256)
+    channels = [
+        sum(((index >> (3 * place + channel)) & 1) << (7 - place) for place in range(8)) for channel in range(3)
+    ]
+    return np.stack(channels, axis=1).astype(np.uint8).tobytes()
+
+
+PALETTE = palette()
+
+
+class DavisWriter:
+    """Writes masks/00000.png and on while a run goes, every frame, empty ones included.
+
+    Where objects overlap, the higher purport score has the pixel, of equal ones the lower id.
+
+    Attributes:
+        frames_overlapping: frames on which objects overlapped.
+        pixels_overlapping: pixels, over all frames, that more than one object covered.
+
+    Raises:
+        OutputError: OUT02, the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.frames_overlapping = 0
+        self.pixels_overlapping = 0
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, record: TrackRecord, height: int, width: int) -> Path:
+        """Write one frame.
+
+        Args:
+            record: the frame's objects; its index gives the name.
+            height: rows of the picture; masks of another size are resized.
+            width: columns of the picture.
+
+        Raises:
+            OutputError: an id above 255 does not fit, or OUT02.
+        """
+        picture = Image.fromarray(self.indices(record, height, width))
+        picture.putpalette(PALETTE)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        return write_whole(self.folder / f"{record.index:05d}.png", [buffer.getvalue()])
+
+    def indices(self, record: TrackRecord, height: int, width: int) -> np.ndarray:
+        """The picture's values, uint8 (height, width): ids where objects are, 0 elsewhere. Counts overlaps."""
+        largest = max((item.id for item in record.objects), default=0)
+        if largest > LARGEST:
+            raise OutputError(
+                f"frame {record.index}: object id {largest} does not fit the davis format, which holds ids up to "
+                f"{LARGEST}; export coco instead, or track fewer objects in one run"
+            )
+        covered = np.zeros((height, width), np.uint8)
+        values = np.zeros((height, width), np.uint8)
+        masks = record.masks()
+        for k in sorted(range(len(masks)), key=lambda k: _claim(record, k)):
+            mask = resize(masks[k], height, width)
+            values[mask] = record.objects[k].id
+            covered += mask
+        shared = int(np.count_nonzero(covered > 1))
+        self.pixels_overlapping += shared
+        self.frames_overlapping += shared > 0
+        return values
+
+
+def _claim(record: TrackRecord, k: int) -> tuple[float, int]:
+    """What decides over an overlapping pixel; the largest is drawn last and stays."""
+    item = record.objects[k]
+    return (-1.0 if item.purport is None else item.purport, -item.id)
+
+
+def export_davis(run: str | Path) -> Path:
+    """Write the masks of a run folder, finished or cut; overlaps are resolved and reported to the log.
+
+    Returns:
+        The folder of pictures, `run`/masks.
+
+    Raises:
+        InputError: the run is missing or damaged.
+        OutputError: an id above 255 does not fit, or OUT02.
+    """
+    tracks_of(run)  # a damaged log is refused before a picture is written
+    writer = DavisWriter(Path(run) / MASKS)
+    for record in read_tracks(run):
+        writer.write(record, *record.size)
+    if writer.frames_overlapping:
+        logger.warning(
+            "%s: objects overlap on %d frames (%d pixels); the higher purport score has the pixel",
+            writer.folder,
+            writer.frames_overlapping,
+            writer.pixels_overlapping,
+        )
+    return writer.folder

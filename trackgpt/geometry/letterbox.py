@@ -1,0 +1,155 @@
+"""Fit a frame of any shape into a square, and bring boxes and masks back.
+
+The slow model and the fast model both look at a square; only this file knows how a frame lies in it. Pixel (x, y)
+covers the area from its edge (x, y) to (x + 1, y + 1), so an edge at `x` in the frame is at `left + x * width / w` in
+the square, and the same rule moves boxes, masks and pixel centres.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from trackgpt.errors import InputError
+
+MEAN_GREY = (124, 116, 104)  # the mean ImageNet colour, RGB: after normalisation the padding is close to zero
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How one size of frame is scaled and padded to a square.
+
+    Attributes:
+        source: (height, width) of the original frame, pixels.
+        side: side of the square, pixels.
+        scale: square pixels per frame pixel, `side / max(source)`. The two axes may differ from it by the rounding to
+            whole pixels; the methods use what was really done.
+        top: padding above the frame, square pixels.
+        left: padding left of the frame, square pixels.
+        height: rows of the square that the frame fills, at least 1.
+        width: columns of the square that the frame fills, at least 1.
+    """
+
+    source: tuple[int, int]
+    side: int
+    scale: float
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def apply(self, frame: np.ndarray) -> np.ndarray:
+        """Scale and pad a frame.
+
+        Args:
+            frame: uint8 (H, W, 3) RGB, of size `source`.
+
+        Returns:
+            uint8 (side, side, 3) RGB; a new array, padded with MEAN_GREY.
+
+        Raises:
+            InputError: the frame has another size than `source`.
+        """
+        if frame.shape != (*self.source, 3):
+            raise InputError(
+                f"letterbox: got a frame of shape {frame.shape}, wanted {(*self.source, 3)}; "
+                "frames of one video must share a size: fit a new letterbox or resize them"
+            )
+        shrinks = self.height < self.source[0] or self.width < self.source[1]
+        square = np.full((self.side, self.side, 3), MEAN_GREY, np.uint8)
+        square[self.top : self.top + self.height, self.left : self.left + self.width] = cv2.resize(
+            frame, (self.width, self.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
+        return square
+
+    def crop_mask(self, logits: np.ndarray) -> np.ndarray:
+        """Cut the padding off masks of the square and scale them to the frame, in one bilinear step.
+
+        The masks may be of any resolution (a decoder's are usually a quarter of `side`); the padding need not end on
+        one of their pixels.
+
+        Args:
+            logits: float32 (K, s, s), covering the whole square.
+
+        Returns:
+            float32 (K, H, W), H and W of `source`.
+        """
+        zoom = logits.shape[-1] / self.side
+        step_x, step_y = self._ratio[:2] * zoom  # mask pixels per frame pixel
+        x, y = self.left * zoom, self.top * zoom
+        # Whole mask pixels that hold some of the frame; what the model thinks of the padding must not bleed in.
+        x0, y0 = math.floor(x), math.floor(y)
+        x1, y1 = math.ceil((self.left + self.width) * zoom), math.ceil((self.top + self.height) * zoom)
+        # Centre to centre: pixel i has its centre at i + 0.5 on both sides.
+        centres = np.array([[step_x, 0, x - x0 + (step_x - 1) / 2], [0, step_y, y - y0 + (step_y - 1) / 2]])
+        height, width = self.source
+        masks = np.empty((len(logits), height, width), np.float32)
+        for mask, out in zip(logits, masks, strict=True):
+            cv2.warpAffine(
+                mask[y0:y1, x0:x1],
+                centres,
+                (width, height),
+                dst=out,
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+        return masks
+
+    def to_source(self, boxes: np.ndarray) -> np.ndarray:
+        """Move boxes from the square to the frame.
+
+        Args:
+            boxes: (..., 4) xyxy edges in square pixels; NaN stays NaN.
+
+        Returns:
+            float32 (..., 4) xyxy in frame pixels, not clipped: a box in the padding lies outside the frame.
+        """
+        return ((np.asarray(boxes, np.float64) - self._offset) / self._ratio).astype(np.float32)
+
+    def to_square(self, boxes: np.ndarray) -> np.ndarray:
+        """Move boxes from the frame to the square; the inverse of `to_source`.
+
+        Args:
+            boxes: (..., 4) xyxy edges in frame pixels; NaN stays NaN.
+
+        Returns:
+            float32 (..., 4) xyxy in square pixels, not clipped.
+        """
+        return (np.asarray(boxes, np.float64) * self._ratio + self._offset).astype(np.float32)
+
+    @property
+    def _offset(self) -> np.ndarray:
+        return np.array([self.left, self.top, self.left, self.top], np.float64)
+
+    @property
+    def _ratio(self) -> np.ndarray:
+        """Square pixels per frame pixel, as x y x y."""
+        x, y = self.width / self.source[1], self.height / self.source[0]
+        return np.array([x, y, x, y], np.float64)
+
+
+def fit(source: tuple[int, int], side: int, centre: bool = False) -> Letterbox:
+    """Scale the longest side of a frame to `side`, keep its aspect, pad the rest.
+
+    Args:
+        source: (height, width) of the frame, pixels.
+        side: side of the square, pixels.
+        centre: pad on both sides instead of only below and to the right (as SAM does).
+
+    Raises:
+        InputError: the frame or the square is empty.
+    """
+    h, w = source
+    if min(h, w, side) < 1:
+        raise InputError(
+            f"letterbox: cannot fit a frame of {w}x{h} pixels into a square of side {side}; "
+            "every side must be at least 1 pixel: check that the frame was decoded"
+        )
+    scale = side / max(h, w)
+    # Half up, as segment-anything rounds; a sliver keeps one row so that nothing of the frame is lost.
+    height, width = (max(1, int(length * scale + 0.5)) for length in (h, w))
+    top, left = ((side - height) // 2, (side - width) // 2) if centre else (0, 0)
+    return Letterbox((h, w), side, scale, top, left, height, width)

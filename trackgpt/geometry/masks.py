@@ -1,0 +1,142 @@
+"""Masks as run lengths, as boxes, at other sizes.
+
+A mask is bool (height, width). Run lengths are COCO's: column by column, background first, packed into printable
+characters by pycocotools; the text alone, without the size, is what the run log keeps. Boxes are xyxy float32 pixels
+with edges: a one-pixel mask at the origin has the box 0, 0, 1, 1.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from trackgpt.errors import InputError
+
+
+def encode_rle(mask: np.ndarray) -> str:
+    """COCO's compressed run lengths of a mask.
+
+    Args:
+        mask: bool (height, width).
+
+    Returns:
+        ASCII text, the `counts` of a COCO segmentation; equal masks give equal text.
+    """
+    from pycocotools import mask as coco
+
+    counts: bytes = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    return counts.decode("ascii")
+
+
+def decode_rle(counts: str, height: int, width: int) -> np.ndarray:
+    """The mask of COCO's compressed run lengths.
+
+    Args:
+        counts: ASCII text as `encode_rle` and COCO files hold it.
+        height: rows of the mask.
+        width: columns of the mask.
+
+    Returns:
+        bool (height, width).
+
+    Raises:
+        InputError: the text is no run-length code, or covers another number of pixels.
+    """
+    runs = check_rle(counts, height, width)
+    # pycocotools' own decoder warns of deprecation under numpy 2, and the checked runs are all it would read.
+    columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)
+    return np.ascontiguousarray(columns.T)
+
+
+def area_of_rle(counts: str, height: int, width: int) -> int:
+    """Foreground pixels of COCO's compressed run lengths, without decoding the mask.
+
+    Raises:
+        InputError: as `decode_rle`.
+    """
+    return int(check_rle(counts, height, width)[1::2].sum())
+
+
+def check_rle(counts: str, height: int, width: int) -> np.ndarray:
+    """The run lengths behind the text; refused unless they cover the mask exactly.
+
+    pycocotools trusts its input: for text that is cut short it returns memory it never wrote, and files come from
+    strangers.
+
+    The code, after pycocotools: a number is a little-endian string of 5-bit groups, each stored as one character from
+    code 48 on; bit 5 of a group says that another follows, bit 4 of the last one is the sign. From the fourth number
+    on, the difference to the number two places before is stored.
+
+    Returns:
+        int64 (runs,), background first.
+
+    Raises:
+        InputError: the text is no run-length code, or covers another number of pixels.
+    """
+    shown = f"run-length text {counts[:20]!r}"
+    groups = np.frombuffer(counts.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    if len(groups) == 0 or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
+        raise InputError(f"{shown} is damaged; wanted COCO's compressed counts")
+    ends = np.flatnonzero((groups & 32) == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    if place.max() > 6:
+        raise InputError(f"{shown} holds a number beyond 32 bits; wanted COCO's compressed counts")
+    numbers = np.add.reduceat((groups & 31) << (5 * place), starts)
+    numbers -= np.where(groups[ends] & 16, np.int64(1) << (5 * (place[ends] + 1)), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    if numbers.min() < 0 or numbers.sum() != height * width:
+        raise InputError(f"{shown} covers {numbers.sum()} pixels; wanted {height} x {width} = {height * width}")
+    return numbers
+
+
+def box_of(mask: np.ndarray) -> np.ndarray:
+    """The tight box of a mask.
+
+    Args:
+        mask: bool (height, width).
+
+    Returns:
+        float32 (4,) xyxy with edges, NaN when the mask is empty.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    if len(rows) == 0:
+        return np.full(4, np.nan, np.float32)
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def boxes_of(masks: np.ndarray) -> np.ndarray:
+    """The tight boxes, float32 (k, 4), of masks (k, height, width); see `box_of`."""
+    return np.stack([box_of(mask) for mask in masks]) if len(masks) else np.zeros((0, 4), np.float32)
+
+
+def union(masks: np.ndarray) -> np.ndarray:
+    """What any of the masks covers.
+
+    Args:
+        masks: bool (k, height, width); k may be 0.
+
+    Returns:
+        bool (height, width).
+    """
+    covered: np.ndarray = np.any(masks, axis=0)
+    return covered
+
+
+def resize(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask at another size: each new pixel takes the old one under its centre, so that edges stay where they were.
+
+    Args:
+        mask: bool (old height, old width).
+        height: new rows.
+        width: new columns.
+
+    Returns:
+        bool (height, width).
+    """
+    if mask.shape == (height, width):
+        return mask.copy()
+    old = np.ascontiguousarray(mask, dtype=np.uint8)
+    return cv2.resize(old, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)

@@ -1,0 +1,130 @@
+"""The revamped SAM mask decoder of TrackGPT (paper section 3.4, Eq. 2 and 3, Fig. 3).
+
+Token order: [IoU token x Q_p, mask tokens, Q_R, Q_t]. With Q_p = 1 and no Q_t it is SAM's own decoder given Q_R as its
+only prompt token. Names of parameters follow transformers' `SamMaskDecoder`, so that SAM's weights load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import SamMaskDecoderConfig
+from transformers.models.sam.modeling_sam import SamFeedForward, SamMaskDecoder
+
+from trackgpt.config import DecoderConfig
+from trackgpt.perception.encoders import Features
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the decoder says about n targets, one row each.
+
+    Attributes:
+        logits: (n, 4h, 4w) mask logits on the decoder's grid, a quarter of the input side.
+        score: (n,) purport score S_p, the IoU head's output.
+        online: (n, c) the next frame's online query Q_{t+1}.
+    """
+
+    logits: Tensor
+    score: Tensor
+    online: Tensor
+
+
+class PurportMaskDecoder(SamMaskDecoder):
+    """SAM's two-way mask decoder with referring, online and purport queries.
+
+    Args:
+        config: see `DecoderConfig`.
+        fine_channels: channels of the encoder's stride-4 and stride-8 maps, used when `config.skips`.
+        norm_eps: of the two-way blocks' normalisations: 1e-5 in SAM's own decoder, 1e-6 in transformers' and in nano.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, fine_channels: tuple[int, int] | None = None, norm_eps: float = 1e-6
+    ) -> None:
+        sam = SamMaskDecoderConfig(
+            hidden_size=config.hidden_size,
+            mlp_dim=config.mlp_dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_multimask_outputs=config.multimask,
+            iou_head_depth=config.iou_head_depth,
+            iou_head_hidden_dim=config.iou_head_hidden,
+            layer_norm_eps=norm_eps,
+        )
+        sam._attn_implementation = "sdpa"
+        super().__init__(sam)
+        c = config.hidden_size
+        self.propagate = config.propagate
+        self.first_online = nn.Embedding(1, c)
+        self.adapter = SamFeedForward(c, c, c, config.adapter_depth)
+        self.fine4: nn.Conv2d | None = None
+        self.fine8: nn.Conv2d | None = None
+        if config.skips:
+            if fine_channels is None:
+                raise ValueError("skips need an encoder with stride-4 and stride-8 maps")
+            self.fine4 = nn.Conv2d(fine_channels[0], c // 8, 1)
+            self.fine8 = nn.Conv2d(fine_channels[1], c // 4, 1)
+
+    def first_query(self, targets: int) -> Tensor:
+        """The online query before the first frame of a track, a learned embedding: (targets, c)."""
+        return self.first_online.weight.expand(targets, -1)
+
+    def forward(  # type: ignore[override]
+        self,
+        features: Features,
+        positions: Tensor,
+        dense: Tensor,
+        referring: Tensor,
+        online: Tensor | None,
+        purport: Tensor | None,
+    ) -> Decoded:
+        """Decode n targets, one per row of `features`.
+
+        Args:
+            features: of the frame, embedding (n, c, h, w); repeat a row for several targets of one frame.
+            positions: (1, c, h, w) positional encoding of the image grid.
+            dense: (1, c, 1, 1) or (n, c, h, w) dense prompt (SAM's no-mask embedding).
+            referring: (n, p, c) prompt tokens; TrackGPT has one, Q_R.
+            online: (n, c) Q_t, or None for a decoder without propagation.
+            purport: (n, c) Q_p, or None for SAM's own IoU token.
+        """
+        n, c, h, w = features.embedding.shape
+        tokens = self._tokens(referring, online, purport)
+        embedding = features.embedding + dense
+        tokens_out, image_out = self.transformer(
+            point_embeddings=tokens,
+            image_embeddings=embedding,
+            image_positional_embeddings=positions.expand(n, -1, -1, -1),
+            attention_similarity=None,
+        )
+        image_out = image_out.transpose(2, 3).reshape(n, c, h, w)
+        mask_token = tokens_out[:, 0, 1]
+        logits = self._masks(image_out, mask_token, features)
+        score = self.iou_prediction_head(tokens_out[:, 0, 0])[:, 0]
+        last = tokens_out[:, 0, -1]
+        return Decoded(logits, score, self.adapter(last))
+
+    def _tokens(self, referring: Tensor, online: Tensor | None, purport: Tensor | None) -> Tensor:
+        n = referring.shape[0]
+        iou = self.iou_token.weight.expand(n, 1, -1)
+        if purport is not None:
+            iou = iou * purport.unsqueeze(1)
+        parts = [iou, self.mask_tokens.weight.expand(n, -1, -1), referring]
+        if online is not None:
+            parts.append(online.unsqueeze(1))
+        return torch.cat(parts, dim=1).unsqueeze(1)
+
+    def _masks(self, image_out: Tensor, mask_token: Tensor, features: Features) -> Tensor:
+        up = self.upscale_conv1(image_out)
+        if self.fine8 is not None and features.fine is not None:
+            up = up + self.fine8(features.fine[1])
+        up = self.activation(self.upscale_layer_norm(up))
+        up = self.upscale_conv2(up)
+        if self.fine4 is not None and features.fine is not None:
+            up = up + self.fine4(features.fine[0])
+        up = self.activation(up)
+        kernel = self.output_hypernetworks_mlps[0](mask_token)
+        return torch.einsum("nc,nchw->nhw", kernel, up)

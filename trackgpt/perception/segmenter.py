@@ -1,0 +1,61 @@
+"""The fast half: image encoder and purport mask decoder joined (paper Eq. 2 and 3). Holds weights, never state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import SamVisionConfig
+from transformers.models.sam.modeling_sam import SamPositionalEmbedding
+
+from trackgpt.config import PerceptionConfig
+from trackgpt.perception.encoders import ConvEncoder, Features, build_encoder, normalise
+from trackgpt.perception.mask_decoder import Decoded, PurportMaskDecoder
+
+
+class Segmenter(nn.Module):
+    """E and D of the paper: f_t = E(I_t); m_t, S_p, Q_{t+1} = D(f_t, Q_R, Q_t, Q_p)."""
+
+    def __init__(self, config: PerceptionConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.decoder.hidden_size
+        self.image_encoder = build_encoder(config.encoder, c)
+        if isinstance(self.image_encoder, ConvEncoder):
+            fine = (self.image_encoder.channels[1], self.image_encoder.channels[2])
+            self.mask_decoder = PurportMaskDecoder(config.decoder, fine)
+        else:
+            # SAM's weights were trained with this epsilon; transformers runs them with a tenth of it.
+            self.mask_decoder = PurportMaskDecoder(config.decoder, norm_eps=1e-5)
+        self.shared_image_embedding = SamPositionalEmbedding(SamVisionConfig(num_pos_feats=c // 2, scale=1))
+        self.shared_image_embedding.positional_embedding.requires_grad_(False)
+        self.no_mask_embed = nn.Embedding(1, c)
+
+    def encode(self, frames: Tensor) -> Features:
+        """Encode padded square frames: uint8 or float RGB 0..255, (b, 3, s, s)."""
+        weight = next(self.image_encoder.parameters())
+        return self.image_encoder(normalise(frames).to(weight.dtype))
+
+    def decode(self, features: Features, referring: Tensor, online: Tensor | None, purport: Tensor | None) -> Decoded:
+        """Decode one target per row.
+
+        Args:
+            features: n rows (use `Features.of` to repeat a frame for several targets).
+            referring: (n, c) Q_R.
+            online: (n, c) Q_t, or None at the first frame of a track.
+            purport: (n, c) Q_p.
+        """
+        n, _, h, w = features.embedding.shape
+        if not self.mask_decoder.propagate:
+            online = None
+        elif online is None:
+            online = self.mask_decoder.first_query(n)
+        dense = self.no_mask_embed.weight.view(1, -1, 1, 1)
+        return self.mask_decoder(features, self.positions(h, w), dense, referring.unsqueeze(1), online, purport)
+
+    def positions(self, h: int, w: int) -> Tensor:
+        """SAM's Fourier encoding of the grid's cell centres: (1, c, h, w)."""
+        weight = self.shared_image_embedding.positional_embedding
+        y = (torch.arange(h, device=weight.device, dtype=weight.dtype) + 0.5) / h
+        x = (torch.arange(w, device=weight.device, dtype=weight.dtype) + 0.5) / w
+        grid = torch.stack([x.expand(h, w), y.unsqueeze(1).expand(h, w)], dim=-1)
+        return self.shared_image_embedding(grid).permute(2, 0, 1).unsqueeze(0)

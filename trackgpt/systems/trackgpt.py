@@ -1,0 +1,176 @@
+"""TrackGPT (Zhu et al., 2023): how its parts are put together, saved and loaded.
+
+A folder holds `config.json` (see `trackgpt.config`), `model.safetensors` (every weight) and the tokenizer's files.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from trackgpt.arbiter import PurportArbiter
+from trackgpt.config import TrackGPTConfig, from_dict, write_json
+from trackgpt.errors import ModelError
+from trackgpt.geometry.letterbox import fit
+from trackgpt.geometry.masks import box_of
+from trackgpt.memory import QueryMemory
+from trackgpt.online import ReasoningTracker
+from trackgpt.perception.encoders import ConvEncoder, SamViT
+from trackgpt.perception.segmenter import Segmenter
+from trackgpt.reasoners.brain import Brain
+from trackgpt.types import Cue, Prediction, Prompt
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class TrackGPT(nn.Module):
+    """Brain and perception of one configuration. Holds weights only; a track's state lives in `trackgpt.online`."""
+
+    def __init__(self, config: TrackGPTConfig, brain: Brain) -> None:
+        super().__init__()
+        self.config = config
+        self.brain = brain
+        self.segmenter = Segmenter(config.perception)
+
+    @classmethod
+    def from_config(cls, config: TrackGPTConfig, tokenizer: Any) -> TrackGPT:
+        """A model with random weights; `config.brain.llava` is a `LlavaConfig` as a dictionary."""
+        return cls(config, Brain.from_config(config.brain, tokenizer, config.perception.decoder.hidden_size))
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write config, weights and tokenizer to one folder; `dtype` stores floating weights smaller (nano: bf16)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.config, folder / CONFIG_FILE)
+        self.brain.template.tokenizer.save_pretrained(folder)
+        save_file(self._stored(dtype), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> TrackGPT:
+        """Read a folder written by `save_pretrained`.
+
+        Raises:
+            ModelError: MD01 a file is missing; MD02 the weights are damaged or do not fit the configuration.
+        """
+        folder = Path(folder)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise ModelError(f"{folder}: {name} is missing; wanted a folder written by save_pretrained", "MD01")
+        config = from_dict(TrackGPTConfig, json.loads((folder / CONFIG_FILE).read_text()), str(folder / CONFIG_FILE))
+        model = cls.from_config(config, AutoTokenizer.from_pretrained(folder))
+        try:
+            weights = load_file(folder / WEIGHTS_FILE)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{folder / WEIGHTS_FILE}: not a whole safetensors file ({error})", "MD02") from error
+        model._load(weights, str(folder / WEIGHTS_FILE))
+        return model.to(dtype)
+
+    def fold(self) -> TrackGPT:
+        """Fold convolutions for inference (see `ConvUnit.fold`); the model computes the same and no longer trains."""
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, (ConvEncoder, SamViT)):
+                module.fold()
+        return self
+
+    def tracker(self) -> ReasoningTracker:
+        """A fresh online tracker over these weights; several may share one model."""
+        perception = QueryPerception(self.segmenter, self.config.mask_threshold, self.config.min_area)
+        return ReasoningTracker(BrainReasoner(self.brain), perception, PurportArbiter(self.config.rethink))
+
+    def _stored(self, dtype: torch.dtype | None) -> dict[str, Tensor]:
+        tied = tied_names(self)
+        stored = {}
+        for name, value in self.state_dict().items():
+            if name not in tied:
+                value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
+                stored[name] = value.contiguous()
+        return stored
+
+    def _load(self, weights: dict[str, Tensor], where: str) -> None:
+        wanted = self.state_dict()
+        missing = sorted(set(wanted) - set(weights) - tied_names(self))
+        unknown = sorted(set(weights) - set(wanted))
+        reshaped = sorted(k for k in set(wanted) & set(weights) if wanted[k].shape != weights[k].shape)
+        for problem, names in (("lacks", missing), ("does not know", unknown), ("differs in shape for", reshaped)):
+            if names:
+                shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+                raise ModelError(f"{where}: the model {problem} {len(names)} weights: {shown}", "MD02")
+        self.load_state_dict(weights, strict=False)
+        self.brain.llava.tie_weights()
+
+
+class BrainReasoner:
+    """The brain as the loop's slow model: original frames in, queries in numpy out."""
+
+    def __init__(self, brain: Brain) -> None:
+        self.brain = brain
+
+    def reason(self, frame: np.ndarray, prompt: Prompt) -> Cue:
+        """Read a frame, uint8 RGB (height, width, 3), padded whole into the brain's square (Eq. 1)."""
+        square = fit(frame.shape[:2], self.brain.config.image_side).apply(frame)
+        device = next(self.brain.parameters()).device
+        answer = self.brain.reason(torch.from_numpy(square).permute(2, 0, 1).to(device), prompt.text)
+        referring, purport = (q.float().cpu().numpy() for q in (answer.referring, answer.purport))
+        return Cue(text=answer.shown, referring=referring, purport=purport)
+
+
+class QueryPerception:
+    """The segmenter as the loop's fast model (Eq. 2 and 3): masks and boxes in pixels of the original frame."""
+
+    def __init__(self, segmenter: Segmenter, mask_threshold: float, min_area: float) -> None:
+        self.segmenter = segmenter
+        self.mask_threshold = mask_threshold
+        self.min_area = min_area
+
+    @torch.no_grad()
+    def perceive(self, frame: np.ndarray, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
+        """Decode every target of a cue from one image embedding; an empty cue decodes nothing."""
+        height, width = frame.shape[:2]
+        if cue.referring is None or cue.purport is None or cue.targets == 0:
+            return _nothing(height, width), QueryMemory()
+        box = fit((height, width), self.segmenter.config.image_side)
+        weight = next(self.segmenter.mask_decoder.parameters())
+        pixels = torch.from_numpy(box.apply(frame)).permute(2, 0, 1)[None].to(weight.device)
+        features = self.segmenter.encode(pixels).of(torch.zeros(cue.targets, dtype=torch.long, device=weight.device))
+        online, referring, purport = (
+            None if q is None else torch.from_numpy(q).to(weight) for q in (memory.online, cue.referring, cue.purport)
+        )
+        decoded = self.segmenter.decode(features, referring, online, purport)
+        masks = box.crop_mask(decoded.logits.float().cpu().numpy()) > self.mask_threshold
+        present = masks.sum(axis=(1, 2)) > self.min_area * height * width
+        masks[~present] = False
+        boxes = np.stack([box_of(mask) for mask in masks])
+        scores = decoded.score.float().clamp(0, 1).cpu().numpy()
+        ids = np.arange(1, cue.targets + 1, dtype=np.int64)
+        return Prediction(boxes, masks, scores, present, ids), QueryMemory(decoded.online.float().cpu().numpy())
+
+
+def _nothing(height: int, width: int) -> Prediction:
+    return Prediction(
+        np.zeros((0, 4), np.float32),
+        np.zeros((0, height, width), bool),
+        np.zeros(0, np.float32),
+        np.zeros(0, bool),
+        np.zeros(0, np.int64),
+    )
+
+
+def tied_names(model: nn.Module) -> set[str]:
+    """Names in the state dict that share storage with an earlier name (the output layer tied to the embedding)."""
+    seen: dict[int, str] = {}
+    tied = set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) in seen:
+            tied.add(name)
+        seen.setdefault(id(value), name)
+    return tied

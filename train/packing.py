@@ -1,0 +1,108 @@
+"""Several turns behind one image: each turn sees the image and itself, as if it stood alone.
+
+One image prefix and k short turns cost far fewer tokens than k whole conversations and give the same hidden states
+(tests/test_packing.py): a block mask keeps the turns apart and each turn's positions start where the prefix ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trackgpt.reasoners.brain import Brain, query_positions
+from trackgpt.reasoners.templates import TrackTemplate
+
+
+@dataclass(frozen=True)
+class Packed:
+    """b images with their turns, padded to one length l.
+
+    Attributes:
+        ids: (b, l) int64.
+        labels: (b, l) int64, the id each position should be when it is an answer token, else -100 (not shifted).
+        turn: (b, l) int64, 0 for the image prefix, 1.. for turns, -1 for padding.
+        positions: (b, l) int64 rotary positions.
+        row, track, purport: (n,) int64, image row and position of every <TK> and its <PO>, in turn order.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    turn: Tensor
+    positions: Tensor
+    row: Tensor
+    track: Tensor
+    purport: Tensor
+
+    def to(self, device: torch.device) -> Packed:
+        """The same on a device."""
+        return Packed(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def mask(self) -> Tensor:
+        """(b, 1, l, l) bool: who may attend to whom."""
+        turn = self.turn
+        same = (turn.unsqueeze(1) == turn.unsqueeze(2)) | (turn.unsqueeze(1) == 0)
+        index = torch.arange(turn.shape[1], device=turn.device)
+        causal = index.unsqueeze(0) <= index.unsqueeze(1)
+        # A padded position attends to itself: a row without any key would be NaN.
+        own = torch.eye(len(index), dtype=torch.bool, device=turn.device)
+        return ((same & causal & (turn >= 0).unsqueeze(1)) | own).unsqueeze(1)
+
+
+def pack(
+    template: TrackTemplate, images: list[list[tuple[str, str]]], silent: list[list[bool]] | None = None
+) -> Packed:
+    """Pack the (question, answer) turns of each image; answers of `silent` turns are read but not learned."""
+    prefix = template.prefix()
+    mute = silent or [[False] * len(turns) for turns in images]
+    rows = [_pack_one(template, prefix, turns, quiet) for turns, quiet in zip(images, mute, strict=True)]
+    length = max(len(row[0]) for row in rows)
+    padded = [
+        [list(v) + [fill] * (length - len(v)) for v, fill in zip(row[:4], (0, -100, -1, 0), strict=True)]
+        for row in rows
+    ]
+    ids, labels, turn, positions = (torch.tensor(column) for column in zip(*padded, strict=True))
+    where = [(i, t, p) for i, row in enumerate(rows) for t, p in zip(row[4], row[5], strict=True)]
+    row_at, track, purport = torch.tensor(where, dtype=torch.long).reshape(-1, 3).unbind(1)
+    return Packed(ids, labels, turn, positions, row_at, track, purport)
+
+
+def _pack_one(
+    template: TrackTemplate, prefix: list[int], turns: list[tuple[str, str]], silent: list[bool]
+) -> tuple[list[int], list[int], list[int], list[int], list[int], list[int]]:
+    ids, labels, turn = list(prefix), [-100] * len(prefix), [0] * len(prefix)
+    positions = list(range(len(prefix)))
+    track: list[int] = []
+    purport: list[int] = []
+    for k, (question, answer) in enumerate(turns, start=1):
+        asked, said = template.question(question), template.answer(answer)
+        start = len(ids)
+        found_track, found_purport = query_positions(asked + said, template.track_id, template.purport_id)
+        track += [start + i for i in found_track]
+        purport += [start + i for i in found_purport]
+        ids += asked + said
+        labels += [-100] * len(asked) + ([-100] * len(said) if silent[k - 1] else said)
+        turn += [k] * (len(asked) + len(said))
+        positions += range(len(prefix), len(prefix) + len(asked) + len(said))
+    return ids, labels, turn, positions, track, purport
+
+
+def packed_hidden(brain: Brain, batch: Packed, pixels: Tensor) -> Tensor:
+    """Last hidden states (b, l, h) of a packed batch; pixels (b, 3, s, s) already preprocessed."""
+    return brain.hidden(batch.ids, pixels, attention_mask=batch.mask(), position_ids=batch.positions)
+
+
+def packed_queries(brain: Brain, hidden: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
+    """Q_R and Q_p (n, c) of every <TK> of a packed batch."""
+    offset = 1 if brain.config.read_at == "predict" else 0
+    referring = brain.projection(hidden[batch.row, batch.track - offset])
+    purport = brain.projection(hidden[batch.row, batch.purport - offset])
+    return referring, purport
+
+
+def packed_logits(brain: Brain, hidden: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
+    """Logits (n, v) and labels (n,) of all answer tokens."""
+    labels = batch.labels[:, 1:]
+    at = labels >= 0
+    return brain.llava.lm_head(hidden[:, :-1][at]), labels[at]

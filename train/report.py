@@ -1,0 +1,43 @@
+"""What a run looks like: loss curves from its log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The logged lines of a run; a resumed run's repeated steps keep their last values."""
+    lines: dict[int, dict[str, float]] = {}
+    for text in (folder / "train.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        lines[int(line["step"])] = line
+    return [lines[step] for step in sorted(lines)]
+
+
+def draw_curves(folder: Path) -> Path | None:
+    """One small plot per logged figure, in `folder/curves.png`; nothing before the first line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    log = read_log(folder) if (folder / "train.jsonl").exists() else []
+    names = [name for name in (log[-1] if log else {}) if name not in ("step", "minutes")]
+    if not names:
+        return None
+    columns = 4
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        points = [(line["step"], line[name]) for line in log if name in line]
+        axis.plot(*zip(*points, strict=True), linewidth=1.2)
+        axis.set_title(name, fontsize=10)
+        axis.grid(alpha=0.3)
+    for axis in list(axes.flat)[len(names) :]:
+        axis.axis("off")
+    figure.tight_layout()
+    path = folder / "curves.png"
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+    return path

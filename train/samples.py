@@ -1,0 +1,267 @@
+"""Training samples from SynthTrack, rendered on the fly: sample i of a stage is a function of its seed alone.
+
+Worker processes call these functions; everything returned is numpy, so that it crosses processes cheaply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from trackgpt.data.synthtrack.clips import frame_size, scene_expressions, seen_actors
+from trackgpt.data.synthtrack.language import Seen, describe_scene, questions
+from trackgpt.data.synthtrack.render import render
+from trackgpt.data.synthtrack.scene import Expression, Scene
+from trackgpt.data.synthtrack.world import make_scene
+from trackgpt.geometry.letterbox import fit
+from train.codes import CATEGORY_NAMES, COLOUR_NAMES
+
+CATEGORY_INDEX = {name: i for i, name in enumerate(CATEGORY_NAMES)}
+COLOUR_INDEX = {name: i for i, name in enumerate(COLOUR_NAMES)}
+
+
+@dataclass(frozen=True)
+class View:
+    """One rendered frame in its padded square.
+
+    Attributes:
+        rgb: uint8 (height, width, 3), the frame as rendered, before scaling and padding.
+        frame: uint8 (side, side, 3) RGB.
+        ids: uint8 (side, side), 0 in the background and in the padding.
+        seen: the visible actors, boxes in fractions of the frame.
+        boxes: float32 (n, 4) of `seen`, xyxy in fractions of the padded square.
+    """
+
+    rgb: np.ndarray
+    frame: np.ndarray
+    ids: np.ndarray
+    seen: tuple[Seen, ...]
+    boxes: np.ndarray
+
+
+def look(scene: Scene, t: int, side: int, oversample: float = 1.0) -> View:
+    """Render frame t of a scene into a padded square, `oversample` times larger before it is scaled down."""
+    size = frame_size(scene.aspect, round(side * oversample))
+    rgb, ids = render(scene, t, *size)
+    box = fit(size, side)
+    square_ids = np.zeros((side, side), np.uint8)
+    square_ids[: box.height, : box.width] = cv2.resize(ids, (box.width, box.height), interpolation=cv2.INTER_NEAREST)
+    seen = seen_actors(scene, t, ids)
+    scale = np.array([box.width, box.height, box.width, box.height], np.float32) / side
+    boxes = np.array([s.box for s in seen], np.float32).reshape(-1, 4) * scale
+    return View(rgb, box.apply(rgb), square_ids, seen, boxes)
+
+
+def cell_labels(view: View, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Category and colour index (int64, cells x cells) of the actor that fills at least 30 % of a cell, else -1."""
+    side = view.ids.shape[0]
+    step = side // cells
+    best = np.full((cells, cells), 0.3, np.float32)
+    category = np.full((cells, cells), -1, np.int64)
+    colour = np.full((cells, cells), -1, np.int64)
+    for actor in view.seen:
+        share = (view.ids == actor.id).reshape(cells, step, cells, step).mean(axis=(1, 3), dtype=np.float32)
+        here = share > best
+        best = np.where(here, share, best)
+        category[here] = CATEGORY_INDEX[actor.category]
+        colour[here] = COLOUR_INDEX[actor.colour]
+    return category, colour
+
+
+def words_sample(seed: int, side: int, views: int = 2) -> dict[str, np.ndarray]:
+    """Frames with dense labels per stride-16 cell."""
+    rng = np.random.default_rng([seed, 1])
+    scene = make_scene(seed, frames=24)
+    out: dict[str, list[np.ndarray]] = {"frames": [], "category": [], "colour": []}
+    for t in rng.choice(scene.frames, views, replace=False):
+        view = look(scene, int(t), side, rng.choice([1.0, 1.5, 2.0]))
+        category, colour = cell_labels(view, side // 16)
+        out["frames"].append(view.frame)
+        out["category"].append(category)
+        out["colour"].append(colour)
+    return {key: np.stack(value) for key, value in out.items()}
+
+
+def masks_sample(seed: int, side: int, frames: int = 3, targets: int = 2) -> dict[str, np.ndarray]:
+    """A clip of frames (I_0, I_t, I_t+1, ...) with targets named by what they are and where they were at first.
+
+    A target may be an actor of the scene or, rarely, a category that is not there (its truth is empty).
+    """
+    rng = np.random.default_rng([seed, 2])
+    scene = make_scene(seed, frames=24)
+    gap = int(rng.choice([1, 1, 1, 2, 3, 6]))
+    first = int(rng.integers(0, scene.frames - gap - frames + 2))
+    times = [first, *range(first + gap, first + gap + frames - 1)]
+    views = [look(scene, t, side, rng.choice([1.0, 1.5])) for t in times]
+    dense = [cell_labels(view, side // 16) for view in views]
+    boxes, category, colour, masks = [], [], [], []
+    seen = [s for s in views[0].seen if s.visible_fraction > 0.4 and s.area > 0.002]
+    picks = rng.permutation(len(seen))
+    for k in range(targets):
+        if k < len(picks) and rng.random() > 0.06:
+            actor = seen[picks[k]]
+            row = views[0].seen.index(actor)
+            boxes.append(views[0].boxes[row])
+            category.append(CATEGORY_INDEX[actor.category])
+            colour.append(COLOUR_INDEX[actor.colour])
+            masks.append([small_mask(view.ids == actor.id) for view in views])
+        else:
+            absent = [
+                n for n in range(len(CATEGORY_NAMES)) if all(CATEGORY_INDEX[a.category] != n for a in scene.actors)
+            ]
+            x, y, s = rng.random(3) * [0.7, 0.7, 0.3]
+            boxes.append(np.array([x, y, x + 0.1 + s, y + 0.1 + s], np.float32))
+            category.append(int(rng.choice(absent)))
+            colour.append(int(rng.integers(len(COLOUR_NAMES))))
+            masks.append([np.zeros((side // 4, side // 4), bool)] * len(views))
+    return {
+        "frames": np.stack([view.frame for view in views]),
+        "dense_category": np.stack([d[0] for d in dense]),
+        "dense_colour": np.stack([d[1] for d in dense]),
+        "boxes": np.stack(boxes).astype(np.float32),
+        "category": np.array(category),
+        "colour": np.array(colour),
+        "masks": np.stack([np.stack(m) for m in masks]),
+    }
+
+
+def small_mask(mask: np.ndarray) -> np.ndarray:
+    """A mask at a quarter of its side: a pixel is set where more than half of its 4 x 4 block is."""
+    side = mask.shape[0] // 4
+    return mask.reshape(side, 4, side, 4).mean(axis=(1, 3)) > 0.5
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An instruction and its answer about a frame; target boxes are xyxy in fractions of the square, in answer order."""
+
+    question: str
+    answer: str
+    boxes: np.ndarray
+    category: tuple[int, ...]
+    colour: tuple[int, ...]
+    kind: str
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A frame with several turns about it, and its dense labels."""
+
+    frame: np.ndarray
+    category: np.ndarray
+    colour: np.ndarray
+    turns: tuple[Turn, ...]
+
+
+def reading_sample(seed: int, side: int, tracks: int = 5, plain: int = 2) -> Reading:
+    """A frame with `tracks` instructions of mixed kinds, `plain` questions, and one description."""
+    rng = np.random.default_rng([seed, 3])
+    scene = make_scene(seed, frames=24)
+    t = int(rng.integers(scene.frames))
+    view = look(scene, t, side, rng.choice([1.0, 1.5, 2.0]))
+    turns = [track_turn(e, view) for e in mixed(scene_expressions(scene, t, view.seen, rng), tracks, rng)]
+    turns += [_plain(q, a) for q, a in questions(view.seen, rng)[:plain]]
+    if view.seen:
+        turns.append(_plain("describe the scene.", describe_scene(view.seen)))
+    category, colour = cell_labels(view, side // 16)
+    return Reading(view.frame, category, colour, tuple(turns))
+
+
+def mixed(found: list[Expression], count: int, rng: np.random.Generator) -> list[Expression]:
+    """`count` expressions: a kind is drawn first (explicit 4, implicit 4, multi 2, none 1), then one of its forms."""
+    chosen: list[Expression] = []
+    weights = {"explicit": 4.0, "implicit": 4.0, "multi": 2.0, "none": 1.0}
+    pool = list(found)
+    while pool and len(chosen) < count:
+        kinds = sorted({e.kind for e in pool})
+        share = np.array([weights[k] for k in kinds])
+        kind = kinds[int(rng.choice(len(kinds), p=share / share.sum()))]
+        forms = sorted({e.form for e in pool if e.kind == kind})
+        form = forms[int(rng.integers(len(forms)))]
+        options = [i for i, e in enumerate(pool) if e.kind == kind and e.form == form]
+        chosen.append(pool.pop(options[int(rng.integers(len(options)))]))
+    return chosen
+
+
+def track_turn(expression: Expression, view: View) -> Turn:
+    """An expression with the boxes and kinds of its targets."""
+    rows = [next(i for i, s in enumerate(view.seen) if s.id == target) for target in expression.targets]
+    return Turn(
+        expression.text,
+        expression.answer,
+        view.boxes[rows].reshape(-1, 4),
+        tuple(CATEGORY_INDEX[view.seen[i].category] for i in rows),
+        tuple(COLOUR_INDEX[view.seen[i].colour] for i in rows),
+        expression.kind,
+        expression.targets,
+    )
+
+
+def _plain(question: str, answer: str) -> Turn:
+    return Turn(question, answer, np.zeros((0, 4), np.float32), (), (), "plain", ())
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A clip with instructions about its first frame: what the join stage learns from.
+
+    Attributes:
+        frames: uint8 (t, side, side, 3), I_0, I_t, I_t+1, ...
+        read: uint8 (brain side, brain side, 3), the first frame as the brain sees it.
+        category, colour: dense labels of `read`.
+        turns: instructions and answers.
+        masks: bool (n, t, side / 4, side / 4), truth of every target of every turn, in order.
+        misled: bool per turn: the answer names another actor than the instruction means. Its words and masks are not
+            to be learned; that its purport score must be low is.
+    """
+
+    frames: np.ndarray
+    read: np.ndarray
+    category: np.ndarray
+    colour: np.ndarray
+    turns: tuple[Turn, ...]
+    masks: np.ndarray
+    misled: tuple[bool, ...]
+
+
+def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: int = 3) -> Lesson:
+    """A clip, `tracks` instructions about its first frame, and the masks of all their targets."""
+    rng = np.random.default_rng([seed, 4])
+    scene = make_scene(seed, frames=24)
+    gap = int(rng.choice([1, 1, 1, 2, 4, 8]))
+    first = int(rng.integers(0, scene.frames - gap - frames + 2))
+    times = [first, *range(first + gap, first + gap + frames - 1)]
+    views = [look(scene, t, side, rng.choice([1.0, 1.25])) for t in times]
+    reading = views[0]
+    chosen = mixed(scene_expressions(scene, first, reading.seen, rng), tracks, rng)
+    turns, misled = [], []
+    for expression in chosen:
+        wrong = _misleading(expression, chosen, rng)
+        misled.append(wrong is not None)
+        turns.append(track_turn(wrong or expression, reading))
+    meant = [target for e, bad in zip(chosen, misled, strict=True) for target in e.targets]
+    masks = [[small_mask(view.ids == target) for view in views] for target in meant]
+    grid = (len(views), side // 4, side // 4)
+    square = fit(reading.rgb.shape[:2], brain_side).apply(reading.rgb)
+    category, colour = cell_labels(reading, brain_side // 16)
+    return Lesson(
+        np.stack([view.frame for view in views]),
+        square,
+        category,
+        colour,
+        tuple(turns),
+        np.array(masks, bool).reshape(-1, *grid),
+        tuple(misled),
+    )
+
+
+def _misleading(expression: Expression, others: list[Expression], rng: np.random.Generator) -> Expression | None:
+    """The expression answered with another one's single target, for one in eight of the single-target instructions."""
+    wrong = [e for e in others if len(e.targets) == 1 and e.targets != expression.targets]
+    if len(expression.targets) != 1 or not wrong or rng.random() > 0.125:
+        return None
+    other = wrong[int(rng.integers(len(wrong)))]
+    return replace(expression, answer=other.answer, targets=other.targets)

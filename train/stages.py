@@ -1,0 +1,347 @@
+"""What differs between stages: which samples, which parameters, which losses. The loop is `train.loop.fit`.
+
+Foundation (it plays the part of SAM's and LLaVA's pre-training, of which nano has none):
+    words     the vision tower learns to lay patches on the words that name them
+    masks     the perception part learns to follow a fixed code of a target (`train.codes`), propagation unrolled
+    language  the brain learns to describe, count, locate and to answer instructions, and to write those codes
+Then, with the losses of paper section 3.5:
+    join      instruction to masks, end to end, unrolled over I_0, I_t, I_t+1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trackgpt.systems.trackgpt import TrackGPT
+from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
+from train.losses import mask_iou, mask_loss, purport_loss, text_loss, word_patch_loss
+from train.packing import pack, packed_logits, packed_queries
+from train.samples import (
+    Lesson,
+    Reading,
+    join_sample,
+    masks_sample,
+    reading_sample,
+    words_sample,
+)
+from train.shape import Shape
+
+Losses = dict[str, Tensor]
+
+
+class Stage(Protocol):
+    """A stage of the recipe."""
+
+    weights: dict[str, float]
+
+    def sample(self, seed: int) -> Any:
+        """One sample, numpy only; runs in worker processes."""
+        ...
+
+    def modules(self) -> Iterable[nn.Module]:
+        """What trains."""
+        ...
+
+    def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
+        """Loss parts and figures to log for a batch of samples."""
+        ...
+
+
+class Naming(nn.Module):
+    """Names of categories and colours as rows of the language model's own embedding (mean over their tokens)."""
+
+    def __init__(self, model: TrackGPT) -> None:
+        super().__init__()
+        template = model.brain.template
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.category = [template.encode(f" {name}") for name in CATEGORY_NAMES]
+        self.colour = [template.encode(f" {name}") for name in COLOUR_NAMES]
+
+    def words(self, embedding: nn.Embedding, names: list[list[int]]) -> Tensor:
+        """(names, h) embeddings."""
+        return torch.stack([embedding.weight[ids].mean(0) for ids in names])
+
+    def losses(
+        self, model: TrackGPT, tokens: Tensor, category: Tensor, colour: Tensor
+    ) -> tuple[Losses, dict[str, float]]:
+        """Word-patch losses of image tokens (b, cells, h) with labels (b, rows, columns), -1 in the background."""
+        embedding = model.brain.llava.get_input_embeddings()
+        on = category.flatten() >= 0
+        patches = tokens.flatten(0, 1)[on]
+        out: Losses = {}
+        figures: dict[str, float] = {}
+        for name, labels, ids in (("category", category, self.category), ("colour", colour, self.colour)):
+            words = self.words(embedding, ids)
+            right = labels.flatten()[on]
+            out[f"word_{name}"] = word_patch_loss(patches, words, right, self.scale)
+            with torch.no_grad():
+                picked = (F.normalize(patches.float(), dim=-1) @ F.normalize(words.float(), dim=-1).t()).argmax(1)
+                figures[f"{name}_acc"] = (picked == right).float().mean().item()
+        return out, figures
+
+
+def _tensor(samples: list[dict[str, np.ndarray]], key: str) -> Tensor:
+    return torch.from_numpy(np.stack([s[key] for s in samples]))
+
+
+def _frames(array: Tensor) -> Tensor:
+    """uint8 (..., s, s, 3) to (n, 3, s, s)."""
+    return array.flatten(0, -4).permute(0, 3, 1, 2)
+
+
+class Words:
+    """Patches to words: the vision tower, the projector and the word embeddings."""
+
+    weights = {"word_category": 1.0, "word_colour": 0.5, "background": 0.2}
+
+    def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
+        self.model, self.shape, self.device = model, shape, device
+        self.naming = Naming(model).to(device)
+        width = model.brain.llava.config.text_config.hidden_size
+        self.objectness = nn.Linear(width, 1).to(device)
+
+    def sample(self, seed: int) -> dict[str, np.ndarray]:
+        return words_sample(seed, self.shape.side)
+
+    def modules(self) -> Iterable[nn.Module]:
+        llava = self.model.brain.llava.model
+        return [
+            llava.vision_tower,
+            llava.multi_modal_projector,
+            llava.get_input_embeddings(),
+            self.naming,
+            self.objectness,
+        ]
+
+    def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
+        frames = _frames(_tensor(samples, "frames")).to(self.device)
+        category = _tensor(samples, "category").flatten(0, 1).to(self.device)
+        colour = _tensor(samples, "colour").flatten(0, 1).to(self.device)
+        tokens = project(self.model, self.model.brain.preprocess(frames))
+        out, figures = self.naming.losses(self.model, tokens, category, colour)
+        logit = self.objectness(tokens).flatten()
+        out["background"] = F.binary_cross_entropy_with_logits(logit.float(), (category.flatten() >= 0).float())
+        return out, figures
+
+
+def project(model: TrackGPT, pixels: Tensor) -> Tensor:
+    """Image tokens in the language model's space: (b, cells, h)."""
+    return torch.stack(list(model.brain.llava.model.get_image_features(pixels, return_dict=True).pooler_output))
+
+
+class Masks:
+    """Code to masks over time: encoder and decoder, propagation unrolled as inference runs it."""
+
+    weights = {"mask": 1.0, "purport": 1.0, "dense_category": 0.2, "dense_colour": 0.1}
+
+    def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
+        self.model, self.shape, self.device = model, shape, device
+        self.codes = Codes()
+        width = model.segmenter.config.decoder.hidden_size
+        self.dense = nn.Linear(width, len(CATEGORY_NAMES) + len(COLOUR_NAMES)).to(device)
+        self.generator = np.random.default_rng(7)
+
+    def sample(self, seed: int) -> dict[str, np.ndarray]:
+        return masks_sample(seed, self.shape.side, self.shape.frames, self.shape.targets)
+
+    def modules(self) -> Iterable[nn.Module]:
+        return [self.model.segmenter, self.dense]
+
+    def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
+        frames = _tensor(samples, "frames")
+        b = len(frames)
+        features = self.model.segmenter.encode(_frames(frames).to(self.device))
+        truth = _tensor(samples, "masks").to(self.device)
+        k = truth.shape[1]
+        referring, purport = self._codes(samples)
+        clip = torch.arange(b, device=self.device).repeat_interleave(k)
+        learn = torch.ones(b * k, dtype=torch.bool, device=self.device)
+        out, figures = unroll(self.model, features, referring, purport, truth.flatten(0, 1), clip, learn, 5.0, 1.0)
+        cells = self.dense(features.embedding.permute(0, 2, 3, 1))
+        split = cells.split([len(CATEGORY_NAMES), len(COLOUR_NAMES)], dim=-1)
+        for part, key in zip(split, ("dense_category", "dense_colour"), strict=True):
+            labels = _tensor(samples, key).to(self.device).flatten()
+            out[key] = F.cross_entropy(part.flatten(0, 2).float(), labels, ignore_index=-1)
+        return out, figures
+
+    def _codes(self, samples: list[Any]) -> tuple[Tensor, Tensor]:
+        """Codes of all targets with parts left out at random, as instructions leave things unsaid, and noise."""
+        boxes, category, colour = (_tensor(samples, key).flatten(0, 1) for key in ("boxes", "category", "colour"))
+        referring = self.codes.referring(boxes, category, colour)
+        purport = self.codes.purport(category, colour)
+        n = len(boxes)
+        draw = torch.from_numpy(self.generator.random((n, 4)).astype(np.float32))
+        referring[draw[:, 0] < 0.15, PLACE.start : EXTENT.stop] = 0
+        drop_category, drop_colour = (draw[:, 1] < 0.1), (draw[:, 2] < 0.2)
+        referring[drop_category, CATEGORY] = 0
+        referring[drop_colour, COLOUR] = 0
+        purport[drop_category, CATEGORY] = 1
+        purport[drop_colour, COLOUR] = 1
+        noise = torch.from_numpy(self.generator.standard_normal(referring.shape).astype(np.float32))
+        # The brain's codes come out shrunk and noisy where it is unsure; so do these.
+        shrink = 1 - 0.5 * draw[:, 3:] ** 2
+        return (referring * shrink + 0.2 * noise).to(self.device), purport.to(self.device)
+
+
+def unroll(
+    model: TrackGPT,
+    features: Any,
+    referring: Tensor,
+    purport: Tensor,
+    truth: Tensor,
+    clip: Tensor,
+    learn: Tensor,
+    bce: float = 2.0,
+    dice: float = 0.5,
+) -> tuple[Losses, dict[str, float]]:
+    """Decode n targets over t frames with Q_t handed on, as the online loop does.
+
+    Args:
+        features: of all clips' frames, clip-major.
+        referring, purport: (n, c).
+        truth: (n, t, h, w) bool on the decoder's grid.
+        clip: (n,) int64, the clip of each target.
+        learn: (n,) bool, False for targets whose masks are not to be learned (their purport score is).
+    """
+    t = truth.shape[1]
+    online = None
+    logits, scores = [], []
+    for step in range(t):
+        decoded = model.segmenter.decode(features.of(clip * t + step), referring, online, purport)
+        online = decoded.online
+        logits.append(decoded.logits)
+        scores.append(decoded.score)
+    all_logits, all_scores = torch.stack(logits, 1).flatten(0, 1), torch.stack(scores, 1).flatten()
+    flat = truth.flatten(0, 1)
+    rows = learn.repeat_interleave(t)
+    out = {
+        "mask": mask_loss(all_logits[rows], flat[rows], bce, dice),
+        "purport": purport_loss(all_scores, all_logits, flat),
+    }
+    with torch.no_grad():
+        iou = mask_iou(all_logits, flat).view(-1, t)
+        there = truth.flatten(2).any(-1) & learn.unsqueeze(1)
+        figures = {"iou": iou[there].mean().item(), "iou_last": iou[:, -1][there[:, -1]].mean().item()}
+    return out, figures
+
+
+class Language:
+    """Instruction to answer and codes: the whole brain; word-patch losses go on beside, on more frames than are read.
+
+    Words cost the language model far more than frames cost the vision tower, and frames are what the tower still lacks.
+    """
+
+    weights = {"text": 1.0, "code": 1.0, "purport_code": 0.5, "word_category": 0.6, "word_colour": 0.3}
+
+    def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
+        self.model, self.shape, self.device = model, shape, device
+        self.naming = Naming(model).to(device)
+        self.codes = Codes()
+
+    def sample(self, seed: int) -> tuple[Reading, dict[str, np.ndarray]]:
+        return reading_sample(seed, self.shape.side), words_sample(seed + 50_000_000, self.shape.side)
+
+    def modules(self) -> Iterable[nn.Module]:
+        return [self.model.brain, self.naming]
+
+    def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
+        brain = self.model.brain
+        read, looked = [s[0] for s in samples], [s[1] for s in samples]
+        batch = pack(brain.template, [[(t.question, t.answer) for t in s.turns] for s in read]).to(self.device)
+        frames = torch.from_numpy(np.stack([s.frame for s in read])[:, None])
+        frames = torch.cat([_frames(frames), _frames(_tensor(looked, "frames"))])
+        tokens = project(self.model, brain.preprocess(frames.to(self.device)))
+        embeds = embed(brain, batch.ids, tokens[: len(read)])
+        hidden = brain.llava.model.language_model(
+            inputs_embeds=embeds, attention_mask=batch.mask(), position_ids=batch.positions
+        ).last_hidden_state
+        category, colour = (
+            torch.cat([torch.from_numpy(np.stack([getattr(s, key) for s in read])), _tensor(looked, key).flatten(0, 1)])
+            for key in ("category", "colour")
+        )
+        category, colour = category.to(self.device), colour.to(self.device)
+        out, figures = self.naming.losses(self.model, tokens, category, colour)
+        logits, labels = packed_logits(brain, hidden, batch)
+        out["text"] = text_loss(logits, labels)
+        referring, purport = packed_queries(brain, hidden, batch)
+        turns = [t for s in read for t in s.turns]
+        boxes = torch.from_numpy(np.concatenate([t.boxes for t in turns]))
+        kinds = torch.tensor([c for t in turns for c in t.category]), torch.tensor([c for t in turns for c in t.colour])
+        wanted = self.codes.referring(boxes, *kinds).to(self.device)
+        out["code"] = F.mse_loss(referring.float(), wanted)
+        out["purport_code"] = F.mse_loss(purport.float(), self.codes.purport(*kinds).to(self.device))
+        with torch.no_grad():
+            figures["place_mse"] = F.mse_loss(referring[:, PLACE].float(), wanted[:, PLACE]).item()
+            figures["what_mse"] = F.mse_loss(referring[:, CATEGORY].float(), wanted[:, CATEGORY]).item()
+            figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
+        return out, figures
+
+
+class Join:
+    """Instruction to masks, end to end, with the paper's losses; codes and word-patch losses stay as light anchors."""
+
+    weights = {"text": 1.0, "mask": 1.0, "purport": 1.0, "code": 0.2, "word_category": 0.1, "word_colour": 0.05}
+
+    def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
+        self.model, self.shape, self.device = model, shape, device
+        self.naming = Naming(model).to(device)
+        self.codes = Codes()
+
+    def sample(self, seed: int) -> Lesson:
+        shape, read = self.shape, self.model.brain.config.image_side
+        return join_sample(seed, shape.side, read, shape.frames, shape.targets)
+
+    def modules(self) -> Iterable[nn.Module]:
+        return [self.model, self.naming]
+
+    def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
+        brain = self.model.brain
+        turns = [[(t.question, t.answer) for t in s.turns] for s in samples]
+        batch = pack(brain.template, turns, [list(s.misled) for s in samples]).to(self.device)
+        read = torch.from_numpy(np.stack([s.read for s in samples])[:, None])
+        tokens = project(self.model, brain.preprocess(_frames(read).to(self.device)))
+        hidden = brain.llava.model.language_model(
+            inputs_embeds=embed(brain, batch.ids, tokens), attention_mask=batch.mask(), position_ids=batch.positions
+        ).last_hidden_state
+        category, colour = (
+            torch.from_numpy(np.stack([getattr(s, key) for s in samples])).to(self.device)
+            for key in ("category", "colour")
+        )
+        out, figures = self.naming.losses(self.model, tokens, category, colour)
+        logits, labels = packed_logits(brain, hidden, batch)
+        out["text"] = text_loss(logits, labels)
+        referring, purport = packed_queries(brain, hidden, batch)
+        every = [t for s in samples for t in s.turns]
+        boxes = torch.from_numpy(np.concatenate([t.boxes for t in every]))
+        kinds = torch.tensor([c for t in every for c in t.category]), torch.tensor([c for t in every for c in t.colour])
+        out["code"] = F.mse_loss(referring.float(), self.codes.referring(boxes, *kinds).to(self.device))
+
+        truth = torch.from_numpy(np.concatenate([s.masks for s in samples])).to(self.device)
+        honest = [not bad for s in samples for turn, bad in zip(s.turns, s.misled, strict=True) for _ in turn.targets]
+        frames = torch.from_numpy(np.stack([s.frames for s in samples]))
+        features = self.model.segmenter.encode(_frames(frames).to(self.device))
+        learn = torch.tensor(honest, device=self.device)
+        more, seen = unroll(self.model, features, referring, purport, truth, batch.row, learn)
+        figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
+        return {**out, **more}, {**figures, **seen}
+
+
+def embed(brain: Any, ids: Tensor, tokens: Tensor) -> Tensor:
+    """Word embeddings of ids (b, l) with the image placeholders replaced by projected tokens (b, cells, h)."""
+    embeds = brain.llava.get_input_embeddings()(ids)
+    at = (ids == brain.template.image_id).unsqueeze(-1)
+    return embeds.masked_scatter(at, tokens.to(embeds.dtype))
+
+
+STAGES: dict[str, Callable[[TrackGPT, Shape, torch.device], Stage]] = {
+    "words": Words,
+    "masks": Masks,
+    "language": Language,
+    "join": Join,
+}
