@@ -1,4 +1,4 @@
-"""Builds the sprite atlas of SynthTrack from a colour emoji font: ``python -m data_tools.atlas FONT FOLDER``.
+"""Builds the sprite atlas of SynthTrack from a colour emoji font: ``python -m data_tools atlas FONT FOLDER``.
 
 The atlas is one RGBA image of square cells and a small JSON index. Only the glyphs of the catalog are taken; shapes are
 drawn by the package itself. The font of record is NotoColorEmoji (SIL Open Font License 1.1), which holds bitmaps of
@@ -8,7 +8,6 @@ one size, so that the cells are scaled pictures of 136 x 128 pixels, not outline
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -101,9 +100,3 @@ def build_atlas(font_path: str | Path, out: str | Path) -> Path:
     index_text = json.dumps({"cell": CELL, "columns": COLUMNS, "names": names}, indent=1)
     (folder / "atlas.json").write_text(index_text + "\n", encoding="utf-8")
     return path
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m data_tools.atlas FONT FOLDER")
-    print(build_atlas(sys.argv[1], sys.argv[2]))

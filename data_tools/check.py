@@ -7,6 +7,7 @@ A problem is one line: the path, what is there, what was wanted. The forms check
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,6 +22,8 @@ from trackgpt.errors import InputError
 from trackgpt.export.davis import PALETTE
 
 ANNOTATIONS = 4
+MOST = 5  # lines of one kind about one folder
+PARTS = ("train", "valid", "test")
 Size = tuple[int, int]
 
 
@@ -38,25 +41,37 @@ PUBLISHED = {
 }
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A fault of a file or folder; `path` starts at the root, where it lies below it."""
+
+    path: Path
+    found: str
+    wanted: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.found}; wanted {self.wanted}"
+
+
 @dataclass
 class Report:
     """What was found below a root.
 
     Attributes:
         root: the folder checked.
-        problems: one line each, "path: what is there; wanted what".
+        problems: one line each when written as text.
         notes: what is worth knowing and no fault.
         counts: videos, frames, masks, expressions and objects by part.
     """
 
     root: Path
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def problem(self, path: Path, found: str, wanted: str) -> None:
         """Record a fault of a file or folder."""
-        self.problems.append(f"{self._short(path)}: {found}; wanted {wanted}")
+        self.problems.append(Problem(self._short(path), found, wanted))
 
     def note(self, path: Path, found: str) -> None:
         """Record something that is no fault."""
@@ -68,8 +83,8 @@ class Report:
         for name, number in more.items():
             counts[name] = counts.get(name, 0) + number
 
-    def _short(self, path: Path) -> str:
-        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) and path != self.root else str(path)
+    def _short(self, path: Path) -> Path:
+        return path.relative_to(self.root) if path.is_relative_to(self.root) and path != self.root else path
 
 
 def check_tree(benchmark: Benchmark, root: Path) -> Report:
@@ -88,9 +103,9 @@ def check_tree(benchmark: Benchmark, root: Path) -> Report:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; wanted the top folder of a {benchmark} tree")
     report = Report(root)
-    files = {part: root / "meta_expressions" / part / "meta_expressions.json" for part in ("train", "valid", "test")}
+    files = {part: root / "meta_expressions" / part / "meta_expressions.json" for part in PARTS}
     if not any(path.is_file() for path in files.values()):
-        found = _elsewhere(root, "meta_expressions.json")
+        found = _elsewhere(root, "meta_expressions")
         report.problem(root / "meta_expressions", found, "{train,valid}/meta_expressions.json below the root")
         return report
     if benchmark is Benchmark.refer_youtube_vos:
@@ -100,12 +115,13 @@ def check_tree(benchmark: Benchmark, root: Path) -> Report:
     return report
 
 
-def _elsewhere(folder: Path, name: str) -> str:
-    """Whether a file or folder of that name lies in a wrong place: at most three levels below, or one above."""
-    for pattern in (f"*/{name}", f"*/*/{name}", f"*/*/*/{name}", f"../{name}", f"../*/{name}"):
-        for path in sorted(folder.glob(pattern)) if folder.is_dir() else []:
-            return f"missing (one lies at {path}: wrong root, or unpacked one level off)"
-    return "missing"
+def _elsewhere(root: Path, name: str) -> str:
+    """What to say of a missing folder: whether one of its name lies up to three levels below the root, or beside it."""
+    found = [path for depth in ("*/", "*/*/", "*/*/*/") for path in sorted(root.glob(depth + name))]
+    found = [path for path in found if path.parent not in [root / part for part in PARTS]]
+    beside = root.resolve().parent / name
+    found += [beside] if beside.exists() else []
+    return f"missing, but {found[0]} is there: another root, or unpacked one level off" if found else "missing"
 
 
 def _check_youtube_vos(report: Report, files: dict[str, Path]) -> None:
@@ -161,6 +177,8 @@ def _check_numbers(report: Report, path: Path, name: str, video: dict[str, Any])
     entries = video["expressions"]
     objects = sorted({entry["obj_id"] for entry in entries.values()})
     each = 1 if len(entries) == len(objects) else ANNOTATIONS
+    if not entries:
+        return 0
     if len(entries) != each * len(objects):
         found = f"video {name} has {len(entries)} expressions of {len(objects)} objects"
         report.problem(path, found, f"{ANNOTATIONS} of each object")
@@ -271,13 +289,21 @@ def _check_part(report: Report, part: str, videos: dict[str, dict[str, Any]], ma
         sizes = _check_frames(report, part, pictures / name, video["frames"]) if pictures.is_dir() else {}
         if masks and labels.is_dir():
             seen = _check_masks(report, part, labels / name, video["frames"], sizes, davis_palette)
-            _check_objects(report, part, labels / name, video, seen)
+            if seen is not None:
+                _check_objects(report, part, labels / name, video, seen)
+
+
+def _in_another_part(folder: Path) -> str:
+    """What to say of a video that a part lacks: whether another part has it."""
+    part, kind = folder.parents[1], folder.parent.name
+    others = [part.with_name(other) / kind / folder.name for other in PARTS]
+    return next((f"missing, but {other} is there" for other in others if other.is_dir()), "missing")
 
 
 def _check_frames(report: Report, part: str, folder: Path, frames: list[str]) -> dict[str, Size]:
     """Sizes (width, height) of a video's listed frames by name; they must exist, be whole and of one size."""
     if not folder.is_dir():
-        report.problem(folder, "missing", f"a folder with {len(frames)} frames")
+        report.problem(folder, _in_another_part(folder), f"a folder with {len(frames)} frames")
         return {}
     sizes: dict[str, Size] = {}
     for frame in frames:
@@ -316,12 +342,15 @@ def _size_of_jpeg(report: Report, path: Path) -> Size | None:
 
 def _check_masks(
     report: Report, part: str, folder: Path, frames: list[str], sizes: dict[str, Size], davis_palette: bool
-) -> set[int]:
-    """All labels in a video's masks; each must exist for its frame, be whole, indexed, and of the frame's size."""
+) -> set[int] | None:
+    """All labels in a video's masks, None when none can be read.
+
+    Each frame must have one, whole, indexed and of the frame's size.
+    """
     if not folder.is_dir():
-        report.problem(folder, "missing", f"a folder with {len(frames)} masks")
-        return set()
-    labels: set[int] = set()
+        report.problem(folder, _in_another_part(folder), f"a folder with {len(frames)} masks")
+        return None
+    read: list[set[int]] = []
     for frame in frames:
         path = folder / f"{frame}.png"
         if not path.is_file():
@@ -329,9 +358,9 @@ def _check_masks(
             continue
         found = _labels_of(report, path, sizes.get(frame), davis_palette)
         if found is not None:
-            labels |= found
+            read.append(found)
             report.count(part, masks=1)
-    return labels
+    return set().union(*read) if read else None
 
 
 def _labels_of(report: Report, path: Path, size: Size | None, davis_palette: bool) -> set[int] | None:
@@ -370,9 +399,10 @@ def _check_objects(report: Report, part: str, folder: Path, video: dict[str, Any
     """Whether every object that is talked about is seen in some mask."""
     report.count(part, objects=len(seen))
     for key, entry in video["expressions"].items():
-        if int(entry["obj_id"]) not in seen and seen:
-            has = ", ".join(map(str, sorted(seen)))
-            report.problem(folder, f"no mask shows object {entry['obj_id']} of expression {key}", f"it beside {has}")
+        if int(entry["obj_id"]) not in seen:
+            shown = ", ".join(map(str, sorted(seen))) or "nothing"
+            found = f"no mask shows object {entry['obj_id']} of expression {key}"
+            report.problem(folder, found, f"it among the objects shown ({shown})")
 
 
 def _check_categories(report: Report, part: str, videos: dict[str, dict[str, Any]]) -> None:
@@ -395,9 +425,17 @@ def _check_categories(report: Report, part: str, videos: dict[str, dict[str, Any
             report.problem(path, f"video {name} lacks object {min(lacking)}", "every object that is talked about")
 
 
-def lines(report: Report, benchmark: Benchmark) -> Iterator[str]:
-    """A report as text: problems, notes, counts by part."""
-    yield from report.problems
+def lines(report: Report, benchmark: Benchmark, every: bool = False) -> Iterator[str]:
+    """A report as text: problems, notes, counts by part; unless `every`, `MOST` problems of a kind in a folder."""
+    alike = Counter((problem.path.parent, problem.wanted) for problem in report.problems)
+    told: Counter[tuple[Path, str]] = Counter()
+    for problem in report.problems:
+        kind = (problem.path.parent, problem.wanted)
+        told[kind] += 1
+        if every or told[kind] <= MOST:
+            yield str(problem)
+        elif told[kind] == alike[kind]:
+            yield f"{problem.path.parent}: {alike[kind] - MOST} more such (--every lists them); wanted {kind[1]}"
     yield from (f"note: {note}" for note in report.notes)
     for part, counts in report.counts.items():
         yield f"{part}: " + ", ".join(f"{number} {name}" for name, number in counts.items())
@@ -407,10 +445,11 @@ def lines(report: Report, benchmark: Benchmark) -> Iterator[str]:
 def command(
     name: Annotated[Benchmark, typer.Argument(help="Which form the tree should have")],
     root: Annotated[Path, typer.Argument(help="Its top folder")],
+    every: Annotated[bool, typer.Option("--every", help="List all problems, not five of a kind")] = False,
 ) -> None:
     """Check a data set on disk: one line for each problem, then counts; exit code 3 when something is wrong."""
     report = check_tree(name, root)
-    for line in lines(report, name):
+    for line in lines(report, name, every):
         print(line)
     print(f"layout={name} problems={len(report.problems)} root={root}")
     if report.problems:

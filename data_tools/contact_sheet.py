@@ -154,11 +154,12 @@ def length(text: str, size: int) -> float:
 
 
 class _Word(NamedTuple):
-    """A word, behind a badge for a number above 0, and its width with the space before the next."""
+    """A word, the badge behind it for a number above 0, what ends the clause, and the width of it all with a space."""
 
     text: str
-    number: int
     width: float
+    number: int = 0
+    end: str = ""
 
 
 def _flow(words: list[_Word], width: float) -> list[list[_Word]]:
@@ -175,18 +176,20 @@ def _flow(words: list[_Word], width: float) -> list[list[_Word]]:
 
 
 def _words(text: str, size: int, numbers: Sequence[int] = ()) -> list[_Word]:
-    """The words of an answer, a badge in place of each target's queries."""
+    """The words of an answer; the word before a target's queries carries its badge, so that no line begins with one."""
     found = []
-    pieces = _QUERIES.split(text)
     space = length(" ", size)
-    for k, piece in enumerate(pieces):
-        words = piece.split()
-        if 0 < k <= len(numbers):
-            # What ends a clause stays with its badge, or a line might begin with it.
-            end = words.pop(0) if words and words[0] in _ENDS else ""
-            found.append(_Word(end, numbers[k - 1], BADGE + length(end, size) + space))
-        found += [_Word(word, 0, length(word, size) + space) for word in words]
+    pieces = [piece.split() for piece in _QUERIES.split(text)]
+    for k, words in enumerate(pieces):
+        found += [_Word(word, length(word, size) + space) for word in words]
+        if k + 1 < len(pieces) and k < len(numbers) and words:
+            after = pieces[k + 1]
+            found[-1] = _badged(words[-1], size, numbers[k], after.pop(0) if after and after[0] in _ENDS else "")
     return found
+
+
+def _badged(word: str, size: int, number: int, end: str = "") -> _Word:
+    return _Word(word, length(word, size) + length(f" {end}", size) + BADGE + 4, number, end)
 
 
 @dataclass(frozen=True)
@@ -207,11 +210,11 @@ ASKED, ANSWERED = 18, 15
 
 
 def _say(row: Row, line: Line, width: float) -> _Said:
-    indent = length(line.kind, 13) + 32
+    indent = max(length(one.kind, 13) for one in row.lines) + 32
     numbers = [row.numbers[target] for target in line.targets]
     asked = _words(f"\u201c{line.text}\u201d", ASKED)
     if not line.answer:
-        asked += [_Word("", number, BADGE + 4) for number in numbers]
+        asked += [_badged(asked.pop().text if k == 0 else "", ASKED, number) for k, number in enumerate(numbers)]
     answered = _flow(_words(line.answer, ANSWERED, numbers), width - indent) if line.answer else []
     return _Said(line, _flow(asked, width - indent), answered, indent)
 
@@ -401,8 +404,10 @@ def _draw_said(pen: Pen, said: _Said, x: float, y: float) -> None:
     ):
         place = x + said.after_tag
         for word in words:
+            pen.text(place, y + step / 2, word.text, size, colour)
             if word.number:
-                pen.badge(place + 9, y + step / 2, word.number, 8)
-            pen.text(place + (BADGE if word.number else 0), y + step / 2, word.text, size, colour)
+                after = place + length(word.text, size) + 4
+                pen.badge(after + 9, y + step / 2, word.number, 8)
+                pen.text(after + BADGE, y + step / 2, word.end, size, colour)
             place += word.width
         y += step

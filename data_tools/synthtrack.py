@@ -115,7 +115,7 @@ def instructions(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]
     return (*said, *one_of_each_kind([e for e in found if len(e.targets) != 1], rng))
 
 
-def annotations(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]:
+def four_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]:
     """What four annotators say of frame 0: of every actor that can be named one expression, in four wordings each."""
     passes = [
         expressions(
@@ -168,7 +168,7 @@ def _case(order: Order, seed: int, split: Split) -> Case:
     seen = seen_actors(scene, 0, clip.ids[0])
     said = instructions(scene, seen)
     if order.layout is Layout.refer_davis17:
-        said = (*annotations(scene, seen), *(one for one in said if len(one.targets) != 1))
+        said = (*four_wordings(scene, seen), *(one for one in said if len(one.targets) != 1))
     return Case(scene, replace(clip, fps=scene.fps), said)
 
 
@@ -246,7 +246,8 @@ def command(
     from rich.progress import Progress
 
     order = Order(layout, videos, seed, split, frames, longest)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"{layout}", total=sum(count for *_, count in parts(order)))
         counts = make(order, out, overwrite, lambda: progress.advance(task))
     if counts.skipped:

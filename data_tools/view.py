@@ -7,6 +7,7 @@ disk is shown.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,10 +25,8 @@ from trackgpt.video.source import open_source
 
 LINES = 6  # shown of a video on disk
 LONGEST = 480
-SUBTITLE = (
-    "Outlines and numbers mark what is asked for. Bars: when each target is in sight; ticks: what happens to it. "
-    "Instructions are about frame 0."
-)
+MOTION = {"free": "free motion", "race": "a race"}
+SUBTITLE = "Outlines and numbers: what is asked for. Bars: when it is in sight. Ticks: what happens to it."
 
 
 def synthetic_rows(seed: int, videos: int, split: Split, frames: int) -> Iterator[Row]:
@@ -45,7 +44,7 @@ def row_of(case: Case) -> Row:
         title=f"seed {scene.seed}",
         difficulty=scene.difficulty,
         facts=(
-            "a race" if scene.kind == "race" else "free motion",
+            MOTION[scene.kind],
             f"{len(scene.actors)} things, {scene.background['texture']}",
             f"{total} frames, {scene.fps:g} a second",
         ),
@@ -105,7 +104,7 @@ def _row_on_disk(name: str, video: dict[str, Any], pictures: Path, masks: Path) 
     frames = read(shown)
     ids = _ids(masks, names, (height, width)) if masks.is_dir() else None
     lines, more = _lines(video["expressions"])
-    facts = [video["scene"]] if "scene" in video else []
+    facts = [MOTION[video["scene"]]] if video.get("scene") in MOTION else []
     facts += [f"{len(names)} frames", f"{width} x {height}"]
     if ids is None:
         facts.append("no masks")
@@ -125,19 +124,19 @@ def _row_on_disk(name: str, video: dict[str, Any], pictures: Path, masks: Path) 
 
 
 def _lines(entries: dict[str, dict[str, Any]]) -> tuple[tuple[Line, ...], int]:
-    """Instructions to show, of different targets and kinds first, and how many are left out."""
-    lines = []
+    """Instructions to show, one of each kind first, then of other targets; and how many are left out."""
+    lines: list[Line] = []
     for entry in entries.values():
         named = entry.get("obj_id", [])
         targets = tuple(int(one) for one in (named if isinstance(named, list) else [named]))
         lines.append(Line(entry.get("kind", "expression"), entry["exp"], entry.get("answer", ""), targets))
-    seen: set[tuple[str, tuple[int, ...]]] = set()
-    first, again = [], []
+    ranks: list[tuple[int, int]] = []
+    said: Counter[object] = Counter()
     for line in lines:
-        known = (line.kind, line.targets) in seen
-        (again if known else first).append(line)
-        seen.add((line.kind, line.targets))
-    return tuple((first + again)[:LINES]), max(len(lines) - LINES, 0)
+        ranks.append((said[line.kind, line.targets], said[line.kind]))
+        said.update([(line.kind, line.targets), line.kind])
+    first = sorted(range(len(lines)), key=ranks.__getitem__)[:LINES]
+    return tuple(lines[k] for k in first), max(len(lines) - LINES, 0)
 
 
 def _reader(pictures: Path, names: list[str]) -> tuple[tuple[int, int], Callable[[list[int]], list[np.ndarray]]]:
@@ -189,11 +188,11 @@ def command(
     if layout_root is None:
         part = split or Split.test
         rows = list(synthetic_rows(seed, videos, part, frames))
-        title = f"SynthTrack, split {part.value}, seed {seed}"
+        title, subtitle = f"SynthTrack, split {part.value}, seed {seed}", f"{SUBTITLE} Instructions are about frame 0."
     else:
         rows = list(rows_on_disk(layout_root, videos, split))
-        title = layout_root.resolve().name
-    sheet = draw_sheet(title, SUBTITLE, rows)
+        title, subtitle = layout_root.resolve().name, SUBTITLE
+    sheet = draw_sheet(title, subtitle, rows)
     with replacing(out) as part_path:
         sheet.save(part_path, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=92)
     print(f"videos={len(rows)} width={sheet.width} height={sheet.height} out={out}")

@@ -24,7 +24,10 @@ ANNOTATIONS = 4
 JPEG_QUALITY = 92
 MANIFEST = "synthtrack.json"
 STRIDE = 5  # of the valid frames of Refer-YouTube-VOS
-_MADE = ("videos", "truth", "expressions.json", "JPEGImages", "Annotations", "meta_expressions", "train", "valid")
+_MADE = frozenset(
+    ("videos", "truth", "expressions.json", "JPEGImages", "Annotations")
+    + ("meta_expressions", "train", "valid", "valid_truth")
+)
 
 
 @dataclass
@@ -98,7 +101,7 @@ def take_folder(out: Path, overwrite: bool) -> None:
             "OUT01",
         )
     out.mkdir(parents=True, exist_ok=True)
-    for name in sorted(present & {*_MADE, "valid_truth"}):
+    for name in sorted(present & _MADE):
         entry = out / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -288,7 +291,7 @@ class ReferDavis17Writer:
         every = range(len(clip.frames))
         write_frames(self.root / part / "JPEGImages" / clip.name, clip.frames, every)
         write_masks(self.root / part / "Annotations" / clip.name, table[clip.ids], every)
-        entries = _object_major(single_target(case), labels)
+        entries = object_major(single_target(case), labels)
         video = {"expressions": entries, "frames": [stem(index) for index in every]}
         self.expressions.setdefault(part, {})[clip.name] = video
         categories = {actor.id: actor.category for actor in case.scene.actors}
@@ -317,7 +320,7 @@ class ReferDavis17Writer:
             write_json(self.root / part / "meta.json", {"videos": self.objects[part]})
 
 
-def _object_major(said: list[Expression], labels: dict[int, str]) -> dict[str, dict[str, str]]:
+def object_major(said: list[Expression], labels: dict[int, str]) -> dict[str, dict[str, str]]:
     """Entries by id, 4 * (place of the label in the string sort) + k."""
     by_label = {label: [one.text for one in said if one.targets[0] == actor] for actor, label in labels.items()}
     return {

@@ -377,7 +377,8 @@ def test_fresh_adapters_change_nothing_and_follow_the_mode_of_the_brain():
     add_lora(brain, LoraConfig(rank=4, dropout=0.5))
     assert torch.equal(brain.reason(square(brain), "track it", forced=ANSWER).referring, before.referring)
     assert not [name for name, module in brain.named_modules() if module.training]
-    assert [name for name, module in brain.train().named_modules() if isinstance(module, nn.Dropout) and module.p == 0.5]
+    dropouts = [module for module in brain.train().modules() if isinstance(module, nn.Dropout)]
+    assert [(module.p, module.training) for module in dropouts] == [(0.5, True)] * 4
 
 
 def test_rank_zero_leaves_the_brain_as_it_is():

@@ -6,7 +6,12 @@ from tiny_models import ANSWER, PAIR, square, tiny_brain
 
 from train.packing import pack, packed_hidden, packed_logits, packed_queries
 
-TURNS = [("track the red car", ANSWER), ("what is there?", "a dog"), ("track both", PAIR), ("track the moon", "nothing")]
+TURNS = [
+    ("track the red car", ANSWER),
+    ("what is there?", "a dog"),
+    ("track both", PAIR),
+    ("track the moon", "nothing"),
+]
 
 
 def alone(brain, pixels, question, answer):
@@ -78,7 +83,8 @@ def test_the_mask_keeps_turns_apart_and_lets_all_see_the_image():
     assert not bool(seen[image][:, first].any())
     assert not bool(torch.triu(seen, 1).any())
     padding = (batch.turn[1] == -1).nonzero().flatten()
-    assert batch.mask()[1, 0][padding].sum(1).tolist() == [1] * len(padding)
+    assert len(padding) > 10
+    assert bool(batch.mask()[1, 0].any(1).all())  # a row that sees nothing would be NaN
     assert not bool(batch.mask()[1, 0][batch.turn[1] >= 0][:, padding].any())
 
 
@@ -107,7 +113,8 @@ def test_logits_stand_one_position_before_their_labels():
     logits, labels = packed_logits(brain, hidden, batch)
     assert labels.tolist() == brain.template.answer(ANSWER)
     first = int((batch.labels[0] >= 0).nonzero()[0])
-    assert torch.equal(logits[0], brain.llava.lm_head(hidden[0, first - 1]))
+    assert (logits[0] - brain.llava.lm_head(hidden[0, first - 1])).abs().max() <= 1e-5
+    assert (logits[0] - brain.llava.lm_head(hidden[0, first])).abs().max() > 0.1
 
 
 def test_silent_turns_have_no_labels_but_their_queries_are_read():

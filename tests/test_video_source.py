@@ -1,12 +1,15 @@
 """Sources: every kind gives the same frames, damage keeps its place, and every refusal is one clear line."""
 
+import gc
 import itertools
 import os
 import random
 import re
 import struct
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,6 +66,12 @@ def save(folder: Path, names: list[str], size=(48, 64)) -> Path:
 def packets(path: Path) -> list[tuple[int, int, int]]:
     with av.open(str(path)) as container:
         return [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
+
+
+def packet_bytes(path: Path, index: int) -> bytes:
+    """A packet's content; where a container gives no byte position, it is found by this."""
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(video=0) if p.size][index]
 
 
 def overwrite(path: Path, at: int, data: bytes) -> None:
@@ -299,11 +308,12 @@ def test_a_folder_without_images_names_what_it_holds(tmp_path):
 # --- IN03: damage -----------------------------------------------------------------------------------------------------
 
 
-def test_an_unreadable_packet_keeps_its_index_and_its_time(tmp_path):
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_an_unreadable_packet_keeps_its_index_and_its_time(tmp_path, suffix):
     # Every frame a key frame: nothing else depends on the damaged one.
-    path = encode(tmp_path / "c.mp4", [grey(i) for i in range(20)], options={"x264-params": "keyint=1"})
-    at, size, _ = packets(path)[7]
-    overwrite(path, at, b"\xff" * size)
+    path = encode(tmp_path / f"c.{suffix}", [grey(i) for i in range(20)], options={"x264-params": "keyint=1"})
+    _, size, _ = packets(path)[7]
+    overwrite(path, path.read_bytes().index(packet_bytes(path, 7)), b"\xff" * size)
     frames = read(path)
     assert indices(frames) == list(range(20))
     assert [frame.index for frame in frames if frame.image is None] == [7]
@@ -324,7 +334,8 @@ def test_damage_among_reordered_frames_keeps_every_index(tmp_path):
     assert indices(frames) == list(range(30))
     assert [frame.time for frame in frames] == pytest.approx([i / 10 for i in range(30)])
     assert frames[14].image is None
-    assert levels(frames)[-10:] == list(range(20, 30))
+    assert levels(frames)[:14] == list(range(14))
+    assert levels(frames)[-7:] == list(range(23, 30))  # from the next key frame on
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -362,6 +373,75 @@ def test_a_truncated_file_keeps_the_frames_before_the_cut(tmp_path):
     for index in range(12):
         np.testing.assert_array_equal(frames[index].image, whole[index].image)
     assert [frame.image for frame in frames[12:]] in ([], [None])
+
+
+def test_damage_in_the_last_packet_still_counts_as_a_frame(tmp_path):
+    path = encode(tmp_path / "c.mp4", [grey(i) for i in range(6)], options={"x264-params": "keyint=1"})
+    at, size, _ = packets(path)[5]
+    overwrite(path, at, b"\xff" * size)
+    frames = read(path)
+    assert [frame.image is None for frame in frames] == [False] * 5 + [True]
+    assert frames[5].time == pytest.approx(0.5)
+
+
+class Scripted:
+    """A container whose decoder does what a script says: for each packet its stamp, then the stamps it releases."""
+
+    def __init__(self, script: list[tuple[int, list[int] | None]]) -> None:
+        self._script = script
+        self.format = SimpleNamespace(name="scripted")
+
+    def demux(self, stream):
+        for order, (stamp, released) in enumerate(self._script):
+            decode = partial(self._decode, released)
+            yield SimpleNamespace(pts=stamp, dts=order, size=1, is_discard=False, is_corrupt=False, decode=decode)
+
+    def _decode(self, released: list[int] | None) -> list[SimpleNamespace]:
+        if released is None:
+            raise av.error.InvalidDataError(1, "broken")
+        base = Fraction(1, 10)
+        return [
+            SimpleNamespace(pts=p, is_corrupt=False, key_frame=False, rotation=None, time_base=base) for p in released
+        ]
+
+
+def decoded(script: list[tuple[int, list[int] | None]]) -> list[tuple[float, bool]]:
+    """Times and whether there is a picture."""
+    clock = source_module._Clock(10)
+    stream = SimpleNamespace(time_base=Fraction(1, 10))
+    decoder = source_module._Decoder(Scripted(script), stream, clock, "x", source_module._Request(), regular=True)
+    return [(pytest.approx(raw.time), raw.load is not None) for raw in decoder]
+
+
+def test_a_decoder_in_disorder_after_damage_is_put_in_order_again():
+    script = [(0, [0]), (1, None), (2, []), (3, [3]), (4, [2]), (5, [5]), (6, [4]), (7, [6, 7])]
+    assert decoded(script) == [(i / 10, i != 1) for i in range(8)]
+
+
+def test_a_frame_that_comes_after_it_was_given_up_takes_no_second_place():
+    late = 20
+    script = [
+        (0, [0]),
+        (1, None),
+        (2, []),
+        *((i, [i]) for i in range(3, late)),
+        (late, [2, late]),
+        (late + 1, [late + 1]),
+    ]
+    assert decoded(script) == [(i / 10, i not in (1, 2)) for i in range(late + 2)]
+
+
+def test_reading_keeps_no_frame_alive_even_without_the_garbage_collector(tmp_path):
+    path = encode(tmp_path / "c.mp4", [grey(i % 40) for i in range(60)])
+    gc.collect()
+    gc.disable()
+    try:
+        with open_source(path) as source:
+            for frame in source:
+                alive = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+                assert alive <= 8, f"{alive} frames are held at frame {frame.index}"
+    finally:
+        gc.enable()
 
 
 def test_frames_that_codecs_hide_are_not_taken_for_losses(tmp_path):
@@ -424,11 +504,11 @@ def test_variable_frame_times_are_kept(tmp_path):
 
 
 def test_a_file_whose_header_lies_says_so_and_fps_overrules_it(tmp_path):
-    stamps = [0, 40, 80, 120, 160, 60_000]  # a pause at the end makes the average 0.1 frames per second
-    path = encode(tmp_path / "c.mp4", [grey(i) for i in range(6)], stamps=stamps)
+    stamps = [0, 40, 80, 120, 160, 60_000]
+    path = encode(tmp_path / "c.mkv", [grey(i) for i in range(6)], rate=5000, stamps=stamps)
     with open_source(path) as source:
         assert source.fps == pytest.approx(25)
-        assert "using timestamps" in source.fps_note
+        assert source.fps_note == "fps in header is 5000; using timestamps (25)"
     with open_source(path, fps=5) as source:
         assert (source.fps, source.fps_note) == (5, "")
         assert [frame.time for frame in source] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
@@ -619,18 +699,21 @@ def live(steps: list, sleeps: list[float], **options) -> FrameSource:
     return StreamSource("rtsp://camera/1", connect, request, sleep=sleeps.append)._begin()
 
 
-def test_a_stream_that_drops_is_joined_again_and_goes_on_counting(tmp_path):
+def test_a_stream_that_drops_is_joined_again_and_goes_on_counting(tmp_path, monkeypatch):
     path = encode(
         tmp_path / "c.ts", [grey(i) for i in range(10)], options={"x264-params": "bframes=0", "tune": "zerolatency"}
     )
     refused = av.error.ConnectionRefusedError(111, "Connection refused")
     sleeps: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: 100 + sum(sleeps))
+    monkeypatch.setattr(source_module, "wall", clock)
     source = live([LiveContainer(path, 6), refused, LiveContainer(path)], sleeps, end=12)
     frames = list(source)
     assert indices(frames) == list(range(12))
     assert sleeps == [0.5, 1.0]
     again = next(frame.index for frame in frames if frame.problem)
-    assert "lost for" in frames[again].problem
+    assert "lost for 1.5 s" in frames[again].problem
+    assert frames[again].time - frames[again - 1].time == pytest.approx(1.5)
     assert "Connection" in frames[again].problem
     assert frames[again].image is not None
     assert all(later.time > earlier.time for earlier, later in itertools.pairwise(frames))
@@ -640,15 +723,22 @@ def test_a_stream_that_stays_away_ends_with_one_clear_line_after_three_retries(t
     path = encode(tmp_path / "c.ts", [grey(i) for i in range(10)])
     sleeps: list[float] = []
     source = live([LiveContainer(path)], sleeps)
-    seen = []
+    assert indices(list(itertools.islice(source, 10))) == list(range(10))
     with pytest.raises(InputError) as caught:
-        for frame in source:
-            seen.append(frame.index)
-    assert seen == list(range(10))
+        next(source)
     assert caught.value.code == "IN06"
     assert "lost after 10 frames" in str(caught.value)
     assert "Connection refused" in str(caught.value)
     assert sleeps == [0.5, 1.0, 2.0]
+
+
+def test_a_stream_joined_between_key_frames_begins_with_its_first_picture(tmp_path):
+    path = encode(tmp_path / "c.mp4", [grey(i) for i in range(6)], options={"x264-params": "keyint=1"})
+    for at, size, _ in packets(path)[:2]:
+        overwrite(path, at, b"\xff" * size)
+    frames = list(live([LiveContainer(path)], [], end=4))
+    assert indices(frames) == [0, 1, 2, 3]
+    assert levels(frames) == [2, 3, 4, 5]
 
 
 def test_a_stream_that_never_answers_fails_when_it_is_opened():

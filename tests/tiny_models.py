@@ -1,7 +1,6 @@
 """Whole TrackGPTs with random weights, a few thousand parameters each, in the layouts of the real ones.
 
-Import what a test needs: `tiny_trackgpt(tower="clip" | "conv", encoder="conv" | "sam_vit")`, `tiny_brain`, `tiny_tokenizer`.
-`say` writes the answer of a brain before it is asked, so that generation can be tested without training anything.
+Import what a test needs: `tiny_trackgpt(tower="clip" | "conv", encoder="conv" | "sam_vit")`, `tiny_brain`. `say` writes the answer of a brain before it is asked, so that generation can be tested without training anything.
 """
 
 import functools
@@ -126,7 +125,7 @@ def tiny_brain(tower: str = "clip", image: int = 0, tied: bool = False, seed: in
 def tiny_trackgpt(
     tower: str = "clip", encoder: str = "conv", tied: bool = False, seed: int = 0, width: int = 32, **fields: Any
 ) -> TrackGPT:
-    """A whole model in evaluation mode; `fields` are those of `BrainConfig`. nano's layout is ("conv", "conv", tied)."""
+    """A whole model in evaluation mode; `fields` are those of `BrainConfig`. nano is ("conv", "conv", tied=True)."""
     config = TrackGPTConfig(
         name="tiny",
         brain=tiny_brain_config(tower, tied=tied, **fields),
@@ -140,7 +139,7 @@ def tiny_trackgpt(
 
 @torch.no_grad()
 def _liven(model: nn.Module) -> None:
-    """Normalisations with statistics of their own, and weights large enough that outputs differ by more than rounding."""
+    """Give normalisations statistics of their own, and weights a size at which inputs change outputs visibly."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)

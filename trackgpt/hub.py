@@ -60,10 +60,10 @@ def load_model(name: str | Path = "nano", device: str = "auto") -> TrackGPT:
 
     from trackgpt.systems.trackgpt import TrackGPT
 
-    folder = find(name)
+    model = TrackGPT.from_pretrained(find(name)).fold()
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        return TrackGPT.from_pretrained(folder).fold().to(place)
+        return model.to(place)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"device {place}: {reason}; --device cpu always works", "MD04") from error

@@ -58,6 +58,7 @@ def run(config: TrainConfig) -> None:
 
     from train.assemble import assemble
     from train.loop import fit
+    from train.previews import draw_previews
     from train.report import draw_curves
     from train.stages import STAGES
 
@@ -75,9 +76,10 @@ def run(config: TrainConfig) -> None:
     model = assemble(config.brain, config.segmenter, config.encoder_from_tower, config.plan.seed).to(device)
     stage = STAGES[config.stage](model, config.shape, device)
 
-    def export() -> None:
+    def export(step: int) -> None:
         model.save_pretrained(out / "model")
         draw_curves(out)
+        draw_previews(model, out / "previews" / f"{step:06d}.png")
 
     step = fit(stage, config.plan, out, device, export)
     typer.echo(f"stage={config.stage} step={step} out={out}")

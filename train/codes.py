@@ -1,8 +1,8 @@
 """Fixed codes for prompts: what a query means before any brain has learned to write one.
 
-SAM learned its decoder from point and box prompts whose encoding is a fixed random Fourier feature. The foundation
-stage does the same for language queries: a target's code is a fixed function of its box, category and colour. The decoder
-learns to read codes while the brain, in another process, learns to write them; neither waits for the other.
+SAM learned its decoder from point and box prompts, encoded as fixed random Fourier features. The foundation
+stage does the same for language queries: a target's code is a fixed function of its box, category and colour. The
+decoder learns to read codes while the brain, in another process, learns to write them; neither waits for the other.
 
 Code layout (128): 48 Fourier features of the centre, 16 of the size, 40 for the category, 24 for the colour.
 """

@@ -76,7 +76,7 @@ def _quiet_worker(_: int) -> None:
 
 def batches(stage: Stage, plan: Plan, start: int) -> Iterator[list[Any]]:
     """Batches from step `start` on, rendered by worker processes in order."""
-    count = (plan.steps - start) * plan.batch
+    count = max(0, plan.steps - start) * plan.batch
     loader: DataLoader[Any] = DataLoader(
         _Samples(stage, plan.seed, start * plan.batch, count),
         batch_size=plan.batch,
@@ -95,57 +95,62 @@ def learning_rate(step: int, plan: Plan) -> float:
     return plan.lr * min(1.0, (step + 1) / max(1, plan.warmup), max(0.0, left))
 
 
-def fit(stage: Stage, plan: Plan, folder: Path, device: torch.device, export: Callable[[], object]) -> int:
+def fit(stage: Stage, plan: Plan, folder: Path, device: torch.device, export: Callable[[int], object]) -> int:
     """Train a stage, going on from `folder/state.pt` where there is one; returns the step reached.
 
     `export` is called after every checkpoint: it writes what people look at (the model folder, curves, previews).
 
     Raises:
-        TrackGPTError: the loss is not a number; the last checkpoint stays as it is.
+        TrackGPTError: the loss or its gradient is not a number; the last checkpoint stays as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     trained = nn.ModuleList(stage.modules()).train()
     parameters = [p for p in trained.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(_groups(parameters, plan.weight_decay), lr=plan.lr, betas=(0.9, 0.98))
-    start = _resume(folder / "state.pt", trained, optimiser)
+    start = reached = _resume(folder / "state.pt", trained, optimiser)
     began = saved = time.monotonic()
-    log = (folder / "train.jsonl").open("a")
-    sums: dict[str, float] = {}
-    step = start
-    for step, samples in enumerate(batches(stage, plan, start), start=start):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, plan)
-        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-            losses, figures = stage.losses(samples)
-        weights = {**stage.weights, **plan.loss_weights}
-        total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-        if not math.isfinite(total.item()):
-            raise TrackGPTError(f"{folder}: the loss is {total.item()} at step {step}; the last checkpoint is intact")
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, plan.clip)
-        optimiser.step()
+    sums: dict[str, list[float]] = {}
+    with (folder / "train.jsonl").open("a") as log:
+        for step, samples in enumerate(batches(stage, plan, start), start=start):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, plan)
+            torch.manual_seed(plan.seed * 100_000_000 + step)  # dropout, too, is a function of seed and step alone
+            with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
+                losses, figures = stage.losses(samples)
+            weights = {**stage.weights, **plan.loss_weights}
+            total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+            _must_be_finite("loss", total.item(), step, folder)
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, plan.clip).item()
+            _must_be_finite("gradient's norm", norm, step, folder)
+            optimiser.step()
+            reached = step + 1
 
-        seen = {**{k: v.item() for k, v in losses.items()}, **figures, "grad": norm.item()}
-        for key, value in seen.items():
-            sums[key] = sums.get(key, 0.0) + value
-        if (step + 1) % plan.log_every == 0:
-            minutes = (time.monotonic() - began) / 60
-            line = {"step": step + 1, "minutes": round(minutes, 2), "lr": learning_rate(step, plan)}
-            line |= {k: round(v / plan.log_every, 4) for k, v in sums.items()}
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            sums = {}
-        if time.monotonic() - saved > plan.save_minutes * 60:
-            _save(folder / "state.pt", step + 1, trained, optimiser)
-            export()
-            saved = time.monotonic()
-        if plan.minutes and time.monotonic() - began > plan.minutes * 60:
-            break
-    if plan.steps > start:
-        _save(folder / "state.pt", step + 1, trained, optimiser)
-        export()
-    return step + 1
+            for key, value in {**{k: v.item() for k, v in losses.items()}, **figures, "grad": norm}.items():
+                sums.setdefault(key, []).append(value)
+            if reached % plan.log_every == 0:
+                minutes = (time.monotonic() - began) / 60
+                line = {"step": reached, "minutes": round(minutes, 2), "lr": learning_rate(step, plan)}
+                line |= {k: round(sum(v) / len(v), 4) for k, v in sums.items()}
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                sums = {}
+            if time.monotonic() - saved > plan.save_minutes * 60:
+                _save(folder / "state.pt", reached, trained, optimiser)
+                export(step + 1)
+                saved = time.monotonic()
+            if plan.minutes and time.monotonic() - began > plan.minutes * 60:
+                break
+    if reached > start:
+        _save(folder / "state.pt", reached, trained, optimiser)
+        export(step + 1)
+    return reached
+
+
+def _must_be_finite(name: str, value: float, step: int, folder: Path) -> None:
+    if not math.isfinite(value):
+        raise TrackGPTError(f"{folder}: the {name} is {value} at step {step}; the last checkpoint is intact")
 
 
 def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -12,10 +12,13 @@ def mask_loss(logits: Tensor, truth: Tensor, bce: float = 2.0, dice: float = 0.5
 
     Args:
         logits: (n, h, w) float.
-        truth: (n, h, w) bool. An empty truth is scored by cross-entropy alone: no overlap exists to reward.
+        truth: (n, h, w) bool. An empty truth is scored by cross-entropy alone: no overlap exists to reward. No masks at
+            all cost 0.
         bce: weight of the cross-entropy.
         dice: weight of the Dice loss.
     """
+    if len(logits) == 0:
+        return logits.float().sum()  # a mean over nothing would be NaN
     target = truth.float()
     entropy = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean(dim=(1, 2))
     prob = logits.float().sigmoid().flatten(1)
@@ -35,6 +38,8 @@ def mask_iou(logits: Tensor, truth: Tensor) -> Tensor:
 
 def purport_loss(score: Tensor, logits: Tensor, truth: Tensor) -> Tensor:
     """Mean squared error of the purport score (n,) against the true IoU of the predicted mask (paper section 3.5)."""
+    if len(score) == 0:
+        return score.float().sum()
     return F.mse_loss(score.float(), mask_iou(logits.detach(), truth))
 
 

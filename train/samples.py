@@ -54,33 +54,39 @@ def look(scene: Scene, t: int, side: int, oversample: float = 1.0) -> View:
     return View(rgb, box.apply(rgb), square_ids, seen, boxes)
 
 
-def cell_labels(view: View, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Category and colour index (int64, cells x cells) of the actor that fills at least 30 % of a cell, else -1."""
+def cell_labels(view: View, cells: int) -> dict[str, np.ndarray]:
+    """What each cell of a grid over the square shows: int64 (cells, cells) indices, -1 where there is nothing to name.
+
+    "category" and "colour" of the actor that fills at least 30 % of the cell; "region" of the frame's 3 x 3 parts.
+    """
     side = view.ids.shape[0]
     step = side // cells
     best = np.full((cells, cells), 0.3, np.float32)
-    category = np.full((cells, cells), -1, np.int64)
-    colour = np.full((cells, cells), -1, np.int64)
+    labels = {name: np.full((cells, cells), -1, np.int64) for name in ("category", "colour", "region")}
     for actor in view.seen:
         share = (view.ids == actor.id).reshape(cells, step, cells, step).mean(axis=(1, 3), dtype=np.float32)
         here = share > best
         best = np.where(here, share, best)
-        category[here] = CATEGORY_INDEX[actor.category]
-        colour[here] = COLOUR_INDEX[actor.colour]
-    return category, colour
+        labels["category"][here] = CATEGORY_INDEX[actor.category]
+        labels["colour"][here] = COLOUR_INDEX[actor.colour]
+    height, width = (size / max(view.rgb.shape[:2]) for size in view.rgb.shape[:2])
+    middle = (np.arange(cells) + 0.5) / cells
+    third = np.floor(3 * middle[:, None] / height), np.floor(3 * middle[None] / width)
+    inside = (third[0] < 3) & (third[1] < 3)
+    labels["region"][inside] = (3 * third[0] + third[1])[inside].astype(np.int64)
+    return labels
 
 
 def words_sample(seed: int, side: int, views: int = 2) -> dict[str, np.ndarray]:
     """Frames with dense labels per stride-16 cell."""
     rng = np.random.default_rng([seed, 1])
     scene = make_scene(seed, frames=24)
-    out: dict[str, list[np.ndarray]] = {"frames": [], "category": [], "colour": []}
+    out: dict[str, list[np.ndarray]] = {"frames": [], "category": [], "colour": [], "region": []}
     for t in rng.choice(scene.frames, views, replace=False):
         view = look(scene, int(t), side, rng.choice([1.0, 1.5, 2.0]))
-        category, colour = cell_labels(view, side // 16)
         out["frames"].append(view.frame)
-        out["category"].append(category)
-        out["colour"].append(colour)
+        for name, labels in cell_labels(view, side // 16).items():
+            out[name].append(labels)
     return {key: np.stack(value) for key, value in out.items()}
 
 
@@ -118,8 +124,8 @@ def masks_sample(seed: int, side: int, frames: int = 3, targets: int = 2) -> dic
             masks.append([np.zeros((side // 4, side // 4), bool)] * len(views))
     return {
         "frames": np.stack([view.frame for view in views]),
-        "dense_category": np.stack([d[0] for d in dense]),
-        "dense_colour": np.stack([d[1] for d in dense]),
+        "dense_category": np.stack([d["category"] for d in dense]),
+        "dense_colour": np.stack([d["colour"] for d in dense]),
         "boxes": np.stack(boxes).astype(np.float32),
         "category": np.array(category),
         "colour": np.array(colour),
@@ -135,7 +141,7 @@ def small_mask(mask: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Turn:
-    """An instruction and its answer about a frame; target boxes are xyxy in fractions of the square, in answer order."""
+    """An instruction and its answer about a frame; target boxes are xyxy, fractions of the square, in answer order."""
 
     question: str
     answer: str
@@ -148,11 +154,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Reading:
-    """A frame with several turns about it, and its dense labels."""
+    """A frame with several turns about it, and its dense labels (see `cell_labels`)."""
 
     frame: np.ndarray
-    category: np.ndarray
-    colour: np.ndarray
+    cells: dict[str, np.ndarray]
     turns: tuple[Turn, ...]
 
 
@@ -166,8 +171,7 @@ def reading_sample(seed: int, side: int, tracks: int = 5, plain: int = 2) -> Rea
     turns += [_plain(q, a) for q, a in questions(view.seen, rng)[:plain]]
     if view.seen:
         turns.append(_plain("describe the scene.", describe_scene(view.seen)))
-    category, colour = cell_labels(view, side // 16)
-    return Reading(view.frame, category, colour, tuple(turns))
+    return Reading(view.frame, cell_labels(view, side // 16), tuple(turns))
 
 
 def mixed(found: list[Expression], count: int, rng: np.random.Generator) -> list[Expression]:
@@ -211,7 +215,7 @@ class Lesson:
     Attributes:
         frames: uint8 (t, side, side, 3), I_0, I_t, I_t+1, ...
         read: uint8 (brain side, brain side, 3), the first frame as the brain sees it.
-        category, colour: dense labels of `read`.
+        cells: dense labels of `read` (see `cell_labels`).
         turns: instructions and answers.
         masks: bool (n, t, side / 4, side / 4), truth of every target of every turn, in order.
         misled: bool per turn: the answer names another actor than the instruction means. Its words and masks are not
@@ -220,8 +224,7 @@ class Lesson:
 
     frames: np.ndarray
     read: np.ndarray
-    category: np.ndarray
-    colour: np.ndarray
+    cells: dict[str, np.ndarray]
     turns: tuple[Turn, ...]
     masks: np.ndarray
     misled: tuple[bool, ...]
@@ -246,12 +249,10 @@ def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: 
     masks = [[small_mask(view.ids == target) for view in views] for target in meant]
     grid = (len(views), side // 4, side // 4)
     square = fit(reading.rgb.shape[:2], brain_side).apply(reading.rgb)
-    category, colour = cell_labels(reading, brain_side // 16)
     return Lesson(
         np.stack([view.frame for view in views]),
         square,
-        category,
-        colour,
+        cell_labels(reading, brain_side // 16),
         tuple(turns),
         np.array(masks, bool).reshape(-1, *grid),
         tuple(misled),

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trackgpt.data.synthtrack.language import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
 from train.losses import mask_iou, mask_loss, purport_loss, text_loss, word_patch_loss
@@ -54,35 +55,28 @@ class Stage(Protocol):
 
 
 class Naming(nn.Module):
-    """Names of categories and colours as rows of the language model's own embedding (mean over their tokens)."""
+    """Names of categories, colours and regions as rows of the language model's own embedding, mean over tokens."""
 
     def __init__(self, model: TrackGPT) -> None:
         super().__init__()
         template = model.brain.template
         self.scale = nn.Parameter(torch.tensor(10.0))
-        self.category = [template.encode(f" {name}") for name in CATEGORY_NAMES]
-        self.colour = [template.encode(f" {name}") for name in COLOUR_NAMES]
+        tables = {"category": CATEGORY_NAMES, "colour": COLOUR_NAMES, "region": REGIONS}
+        self.names = {key: [template.encode(f" {name}") for name in table] for key, table in tables.items()}
 
-    def words(self, embedding: nn.Embedding, names: list[list[int]]) -> Tensor:
-        """(names, h) embeddings."""
-        return torch.stack([embedding.weight[ids].mean(0) for ids in names])
-
-    def losses(
-        self, model: TrackGPT, tokens: Tensor, category: Tensor, colour: Tensor
-    ) -> tuple[Losses, dict[str, float]]:
-        """Word-patch losses of image tokens (b, cells, h) with labels (b, rows, columns), -1 in the background."""
+    def losses(self, model: TrackGPT, tokens: Tensor, cells: dict[str, Tensor]) -> tuple[Losses, dict[str, float]]:
+        """Word-patch losses of image tokens (b, cells, h) with labels (b, rows, columns), -1 where nothing is named."""
         embedding = model.brain.llava.get_input_embeddings()
-        on = category.flatten() >= 0
-        patches = tokens.flatten(0, 1)[on]
         out: Losses = {}
         figures: dict[str, float] = {}
-        for name, labels, ids in (("category", category, self.category), ("colour", colour, self.colour)):
-            words = self.words(embedding, ids)
-            right = labels.flatten()[on]
-            out[f"word_{name}"] = word_patch_loss(patches, words, right, self.scale)
+        for key, names in self.names.items():
+            words = torch.stack([embedding.weight[ids].mean(0) for ids in names])
+            labels = cells[key].flatten().to(tokens.device)
+            patches, right = tokens.flatten(0, 1)[labels >= 0], labels[labels >= 0]
+            out[f"word_{key}"] = word_patch_loss(patches, words, right, self.scale)
             with torch.no_grad():
                 picked = (F.normalize(patches.float(), dim=-1) @ F.normalize(words.float(), dim=-1).t()).argmax(1)
-                figures[f"{name}_acc"] = (picked == right).float().mean().item()
+                figures[f"{key}_acc"] = (picked == right).float().mean().item()
         return out, figures
 
 
@@ -98,7 +92,7 @@ def _frames(array: Tensor) -> Tensor:
 class Words:
     """Patches to words: the vision tower, the projector and the word embeddings."""
 
-    weights = {"word_category": 1.0, "word_colour": 0.5, "background": 0.2}
+    weights = {"word_category": 1.0, "word_colour": 0.5, "word_region": 0.3, "background": 0.2}
 
     def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
         self.model, self.shape, self.device = model, shape, device
@@ -121,12 +115,13 @@ class Words:
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         frames = _frames(_tensor(samples, "frames")).to(self.device)
-        category = _tensor(samples, "category").flatten(0, 1).to(self.device)
-        colour = _tensor(samples, "colour").flatten(0, 1).to(self.device)
+        cells = {key: _tensor(samples, key).flatten(0, 1) for key in self.naming.names}
         tokens = project(self.model, self.model.brain.preprocess(frames))
-        out, figures = self.naming.losses(self.model, tokens, category, colour)
+        out, figures = self.naming.losses(self.model, tokens, cells)
         logit = self.objectness(tokens).flatten()
-        out["background"] = F.binary_cross_entropy_with_logits(logit.float(), (category.flatten() >= 0).float())
+        out["background"] = F.binary_cross_entropy_with_logits(
+            logit.float(), (cells["category"].flatten() >= 0).float().to(self.device)
+        )
         return out, figures
 
 
@@ -237,7 +232,14 @@ class Language:
     Words cost the language model far more than frames cost the vision tower, and frames are what the tower still lacks.
     """
 
-    weights = {"text": 1.0, "code": 1.0, "purport_code": 0.5, "word_category": 0.6, "word_colour": 0.3}
+    weights = {
+        "text": 1.0,
+        "code": 1.0,
+        "purport_code": 0.5,
+        "word_category": 0.6,
+        "word_colour": 0.3,
+        "word_region": 0.3,
+    }
 
     def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
         self.model, self.shape, self.device = model, shape, device
@@ -261,12 +263,11 @@ class Language:
         hidden = brain.llava.model.language_model(
             inputs_embeds=embeds, attention_mask=batch.mask(), position_ids=batch.positions
         ).last_hidden_state
-        category, colour = (
-            torch.cat([torch.from_numpy(np.stack([getattr(s, key) for s in read])), _tensor(looked, key).flatten(0, 1)])
-            for key in ("category", "colour")
-        )
-        category, colour = category.to(self.device), colour.to(self.device)
-        out, figures = self.naming.losses(self.model, tokens, category, colour)
+        cells = {
+            key: torch.cat([_tensor([s.cells for s in read], key), _tensor(looked, key).flatten(0, 1)])
+            for key in self.naming.names
+        }
+        out, figures = self.naming.losses(self.model, tokens, cells)
         logits, labels = packed_logits(brain, hidden, batch)
         out["text"] = text_loss(logits, labels)
         referring, purport = packed_queries(brain, hidden, batch)
@@ -284,9 +285,21 @@ class Language:
 
 
 class Join:
-    """Instruction to masks, end to end, with the paper's losses; codes and word-patch losses stay as light anchors."""
+    """Instruction to masks, end to end, with the paper's losses; codes and word-patch losses stay as light anchors.
 
-    weights = {"text": 1.0, "mask": 1.0, "purport": 1.0, "code": 0.2, "word_category": 0.1, "word_colour": 0.05}
+    As in the paper the image encoder is fixed and the mask decoder, phi and the brain learn. Normalisation statistics
+    are those of inference.
+    """
+
+    weights = {
+        "text": 1.0,
+        "mask": 1.0,
+        "purport": 1.0,
+        "code": 0.2,
+        "word_category": 0.1,
+        "word_colour": 0.05,
+        "word_region": 0.05,
+    }
 
     def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
         self.model, self.shape, self.device = model, shape, device
@@ -298,10 +311,13 @@ class Join:
         return join_sample(seed, shape.side, read, shape.frames, shape.targets)
 
     def modules(self) -> Iterable[nn.Module]:
+        self.model.segmenter.image_encoder.requires_grad_(False)
         return [self.model, self.naming]
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         brain = self.model.brain
+        self.model.segmenter.image_encoder.eval()
+        brain.llava.model.vision_tower.eval()
         turns = [[(t.question, t.answer) for t in s.turns] for s in samples]
         batch = pack(brain.template, turns, [list(s.misled) for s in samples]).to(self.device)
         read = torch.from_numpy(np.stack([s.read for s in samples])[:, None])
@@ -309,11 +325,8 @@ class Join:
         hidden = brain.llava.model.language_model(
             inputs_embeds=embed(brain, batch.ids, tokens), attention_mask=batch.mask(), position_ids=batch.positions
         ).last_hidden_state
-        category, colour = (
-            torch.from_numpy(np.stack([getattr(s, key) for s in samples])).to(self.device)
-            for key in ("category", "colour")
-        )
-        out, figures = self.naming.losses(self.model, tokens, category, colour)
+        cells = {key: _tensor([s.cells for s in samples], key) for key in self.naming.names}
+        out, figures = self.naming.losses(self.model, tokens, cells)
         logits, labels = packed_logits(brain, hidden, batch)
         out["text"] = text_loss(logits, labels)
         referring, purport = packed_queries(brain, hidden, batch)

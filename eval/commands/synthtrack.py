@@ -3,161 +3,176 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eval.kits import synthtrack as kit
-from trackgpt.errors import TrackGPTError, UsageError
+from trackgpt.errors import UsageError
+
+if TYPE_CHECKING:
+    from trackgpt.systems.trackgpt import TrackGPT
+    from trackgpt.types import Tracker
 
 LABELS = ("explicit", "implicit", "multi", "J&F", "none_right", "wrongly_refused", "spearman", "ece", "rethink_rate")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker process needs to know; the options of `command`."""
+
+    model: str
+    seed: int
+    split: str
+    wanted: tuple[str, ...]
+    threads: int = 1
+    sets: tuple[str, ...] = ()
 
 
 def command(
     model: Annotated[str, typer.Option(help="Shipped name or folder of a model")] = "nano",
     seed: Annotated[int, typer.Option(help="Chooses the test videos")] = 1,
-    videos: Annotated[int, typer.Option(help="How many test videos")] = 200,
+    videos: Annotated[int, typer.Option(min=1, max=10_000, help="How many test videos")] = 200,
     out: Annotated[Path, typer.Option(help="Folder for rows.jsonl, summary.json, report.md")] = Path("runs/synthtrack"),
     variants: Annotated[str, typer.Option(help="Comma-separated: " + ", ".join(kit.VARIANTS))] = ",".join(kit.VARIANTS),
     split: Annotated[str, typer.Option(help="test, or train for choosing settings without touching test")] = "test",
-    jobs: Annotated[int, typer.Option(help="Processes; each takes every n-th video")] = 1,
-    threads: Annotated[int, typer.Option(help="Arithmetic threads a process")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; each takes every n-th video")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Arithmetic threads a process")] = 1,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Loop setting, e.g. --set cooldown=3")] = None,
 ) -> None:
     """J&F of a model on held-out SynthTrack videos, with ablations and baselines on the same frames."""
-    try:
-        wanted = _variants(variants)
-        out.mkdir(parents=True, exist_ok=True)
-        _run_all(model, seed, videos, out, wanted, split, jobs, threads, set_ or [])
-        summary = report(out, model, seed, videos, wanted, split, set_ or [])
-    except TrackGPTError as error:
-        typer.echo(f"eval: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    full = summary[wanted[0]]
+    job = Job(model, seed, split, _variants(variants), threads, tuple(set_ or ()))
+    needs_model = any(variant != "random-object" for variant in job.wanted)
+    settings = {
+        "protocol": "synthtrack",
+        "model": model,
+        "model_sha256": model_digest(model) if needs_model else "",
+        "split": split,
+        "seed": seed,
+        "settings": list(job.sets),
+    }
+    open_run(out, settings)
+    _run_all(job, videos, out, jobs)
+    summary = report(out, settings, videos, job.wanted)
+    full = summary[job.wanted[0]]
     typer.echo((out / "report.md").read_text())
-    typer.echo(f"J&F={full['J&F']:.2f} J={full['J']:.2f} F={full['F']:.2f} videos={videos} out={out}")
+    figures = " ".join(f"{key}={full.get(key, float('nan')):.2f}" for key in ("J&F", "J", "F"))
+    typer.echo(f"{figures} videos={videos} out={out}")
 
 
-def _variants(text: str) -> list[str]:
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
-    for name in wanted:
+def _variants(text: str) -> tuple[str, ...]:
+    wanted = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in wanted or ("",):
         if name not in kit.VARIANTS:
             raise UsageError(f"--variants: `{name}` is not one of {', '.join(kit.VARIANTS)}")
     return wanted
 
 
-def _run_all(
-    model: str,
-    seed: int,
-    videos: int,
-    out: Path,
-    wanted: list[str],
-    split: str,
-    jobs: int,
-    threads: int,
-    sets: list[str],
-) -> None:
+def _run_all(job: Job, videos: int, out: Path, jobs: int) -> None:
+    done = {(row.video, row.variant) for row in _whole_rows(out)}
+    todo = [i for i in range(videos) if any((i, variant) not in done for variant in job.wanted)]
+    with (out / "rows.jsonl").open("a") as file:
+        for rows in progress(_results(job, todo, jobs), "videos", len(todo)):
+            for row in rows:
+                if (row.video, row.variant) not in done:
+                    file.write(json.dumps(kit.as_json(row)) + "\n")
+            file.flush()
+
+
+def _whole_rows(out: Path) -> list[kit.Row]:
+    """The rows of finished videos; those of a video that a kill cut short are taken out of the file.
+
+    The rows of a video and variant stand together, so only the last ones of the file can be too few. They are dropped
+    whether or not they are: a file that ends with a whole line looks the same.
+    """
+    rows = read_rows(out)
+    if rows:
+        last = (rows[-1].video, rows[-1].variant)
+        rows = [row for row in rows if (row.video, row.variant) != last]
+    rewrite(out / "rows.jsonl", (kit.as_json(row) for row in rows))
+    return rows
+
+
+def _results(job: Job, todo: list[int], jobs: int) -> Iterator[list[kit.Row]]:
+    """Rows video by video, in the order of `todo` however many processes work."""
+    if jobs == 1:
+        yield from map(partial(_one_video, job), todo)
+        return
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from rich.progress import track
-
-    done = {(row.video, row.variant) for row in read_rows(out)}
-    todo = [i for i in range(videos) if any((i, v) not in done for v in wanted)]
-    with (out / "rows.jsonl").open("a") as file:
-        settings = (model, seed, split, wanted, threads, sets)
-        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin, initargs=settings) as pool:
-            results = pool.map(_one_video, todo)
-            for rows in track(results, "videos", total=len(todo), disable=not sys.stderr.isatty()):
-                for row in rows:
-                    if (row.video, row.variant) not in done:
-                        file.write(json.dumps(kit.as_json(row)) + "\n")
-                file.flush()
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        yield from pool.map(partial(_one_video, job), todo)
 
 
-_WORK: dict[str, object] = {}
-
-
-def _begin(model: str, seed: int, split: str, wanted: list[str], threads: int, sets: list[str]) -> None:
+def _one_video(job: Job, video: int) -> list[kit.Row]:
     import cv2
+
+    cv2.setNumThreads(1)
+    case = kit.video_case(job.seed, video, job.split)
+    rows: list[kit.Row] = []
+    for variant in job.wanted:
+        if variant == "random-object":
+            rows += kit.random_object(video, case)
+        else:
+            rows += kit.evaluate_case(video, case, variant_tracker(_model(job), variant), variant)
+    return rows
+
+
+@lru_cache(maxsize=1)
+def _model(job: Job) -> TrackGPT:
+    """The job's model, once a process."""
     import torch
 
     from trackgpt.config import RethinkConfig, read
     from trackgpt.hub import load_model
 
-    cv2.setNumThreads(1)
-    torch.set_num_threads(threads)
-    loaded = load_model(model) if any(v != "random-object" for v in wanted) else None
-    if loaded is not None:
-        base = [f"{k}={v}" for k, v in dataclasses.asdict(loaded.config.rethink).items()]
-        loaded.config.rethink = read(RethinkConfig, None, base + sets)
-    _WORK.update(model=loaded, seed=seed, split=split, wanted=wanted)
+    torch.set_num_threads(job.threads)
+    model = load_model(job.model)
+    base = [f"{key}={value}" for key, value in dataclasses.asdict(model.config.rethink).items()]
+    model.config.rethink = read(RethinkConfig, None, base + list(job.sets))
+    return model
 
 
-def _one_video(video: int) -> list[kit.Row]:
-    from trackgpt.data.synthtrack.clips import make_case
-
-    seed, wanted = _WORK["seed"], _WORK["wanted"]
-    case = make_case(seed * 10_000 + video, str(_WORK["split"]), kit.FRAMES, kit.LONGEST)  # type: ignore[operator]
-    rows: list[kit.Row] = []
-    for variant in wanted:  # type: ignore[attr-defined]
-        if variant == "random-object":
-            rows += kit.random_object(video, case)
-        else:
-            rows += kit.evaluate_case(video, case, _tracker(variant), variant)
-    return rows
-
-
-def _tracker(variant: str) -> kit.Tracker:
+def variant_tracker(model: TrackGPT, variant: str) -> Tracker:
+    """A fresh tracker of a variant (see `eval.kits.synthtrack`); it holds until the next one is made from the model."""
     from trackgpt.arbiter import PurportArbiter
 
-    model = _WORK["model"]
-    model.segmenter.mask_decoder.propagate = variant in ("full", "no-rethinking")  # type: ignore[attr-defined]
-    tracker = model.tracker()  # type: ignore[attr-defined]
+    trained = model.config.perception.decoder.propagate
+    model.segmenter.mask_decoder.propagate = trained and variant in ("full", "no-rethinking")
+    tracker = model.tracker()
     if variant in ("no-rethinking", "first-frame"):
         tracker.arbiter = PurportArbiter(dataclasses.replace(tracker.arbiter.config, enabled=False, search_every=10**9))
-    return tracker  # type: ignore[no-any-return]
+    return tracker
 
 
 def read_rows(out: Path) -> list[kit.Row]:
-    """The rows written so far; a last line that was cut off by a kill is dropped."""
-    path = out / "rows.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(kit.from_json(json.loads(line)))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    """The rows written so far."""
+    return [kit.from_json(values) for values in read_lines(out / "rows.jsonl")]
 
 
 def report(
-    out: Path, model: str, seed: int, videos: int, wanted: list[str], split: str, sets: list[str]
+    out: Path, settings: Mapping[str, object], videos: int, wanted: tuple[str, ...]
 ) -> dict[str, dict[str, float]]:
     """Write summary.json and report.md from the rows; returns the summary per variant."""
     rows = [row for row in read_rows(out) if row.video < videos]
     summary = {variant: kit.summarise(rows, variant) for variant in wanted}
-    protocol = {
-        "protocol": "synthtrack",
-        "model": model,
-        "split": split,
-        "seed": seed,
-        "videos": videos,
-        "settings": sets,
-        "commit": commit(),
-    }
-    (out / "summary.json").write_text(json.dumps({"run": protocol, "summary": summary}, indent=2) + "\n")
+    write_json(out / "summary.json", {"run": {**settings, "videos": videos, "commit": commit()}, "summary": summary})
     lines = ["| variant | " + " | ".join(LABELS) + " |", "|---" * (len(LABELS) + 1) + "|"]
     for variant in wanted:
         lines.append(f"| {variant} | " + " | ".join(_cells(summary[variant])) + " |")
     for key in ("difficulty", "form"):
         lines += ["", f"J&F of `{wanted[0]}` by {key}:", "", f"| kind/{key} | J&F | n |", "|---|---|---|"]
         lines += [f"| {name} | {value:.1f} | {n} |" for name, (value, n) in kit.breakdown(rows, wanted[0], key).items()]
-    (out / "report.md").write_text("\n".join(lines) + "\n")
+    write_text(out / "report.md", "\n".join(lines) + "\n")
     return summary
 
 
@@ -167,6 +182,82 @@ def _cells(figures: dict[str, float]) -> list[str]:
         digits = 3 if key in ("spearman", "ece") else 1
         cells.append(f"{figures[key]:.{digits}f}" if key in figures else "-")
     return cells
+
+
+# What every kit's command needs of a run folder.
+
+
+def open_run(out: Path, settings: Mapping[str, object]) -> None:
+    """Make the folder of a run, or see that the one there was begun with the same settings.
+
+    Rows of another model or seed under this one's name would be a wrong number that looks right.
+
+    Raises:
+        UsageError: the folder holds rows of other settings.
+        OutputError: OUT02.
+    """
+    from trackgpt.export.records import writing
+
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    path = out / "run.json"
+    found: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
+    other = [f"{key} {found.get(key)!r}, now {value!r}" for key, value in settings.items() if found.get(key) != value]
+    if other and (out / "rows.jsonl").exists():
+        raise UsageError(f"{out}: holds rows of another run ({'; '.join(other)}); choose another --out or delete it")
+    write_json(path, settings)
+
+
+def model_digest(name: str) -> str:
+    """The first 12 digits of the SHA-256 over a model's files: a name alone does not say which weights it had.
+
+    Raises:
+        ModelError: MD01, there is no such model.
+    """
+    from trackgpt.hub import find
+
+    digest = hashlib.sha256()
+    for path in sorted(path for path in find(name).iterdir() if path.is_file()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file, none if it is missing; a line that a kill cut off is passed over."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON Lines file anew, so that what is appended begins on a line of its own."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    """Write indented JSON, numbers that are not finite as null."""
+    from trackgpt.export.records import plain
+
+    write_text(path, json.dumps(plain(values), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    from trackgpt.export.records import write_whole
+
+    write_whole(path, [text])
+
+
+def progress(results: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    """The results with a progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(results, what, total, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
 def commit() -> str:

@@ -14,7 +14,7 @@ target. Variants run in the same process on the same frames:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from eval.metrics.intervals import bootstrap_mean
 from eval.metrics.masks import region_similarity, sequence_scores
 from trackgpt.data.synthtrack.clips import Case, make_case
 from trackgpt.data.synthtrack.scene import Expression
-from trackgpt.types import Prediction, Prompt, Tracker
+from trackgpt.types import Prompt, Tracker
 
 VARIANTS = ("full", "no-rethinking", "no-propagation", "first-frame", "random-object")
 FRAMES = 36
@@ -64,15 +64,36 @@ class Row:
         return (self.j + self.f) / 2
 
 
-def cases(seed: int, videos: int) -> Iterator[tuple[int, Case]]:
-    """Test cases `seed * 10000 + i`, disjoint from every training scene by split."""
-    for i in range(videos):
-        yield i, make_case(seed * 10_000 + i, split="test", frames=FRAMES, longest=LONGEST)
+@dataclass(frozen=True)
+class Followed:
+    """What a tracker did with one instruction over a whole video.
+
+    Attributes:
+        masks: bool (T, height, width), the union of its targets.
+        answer: what it said to the first frame.
+        refused, rethinks, scores, ious: as in `Row`.
+    """
+
+    masks: np.ndarray
+    answer: str = ""
+    refused: bool = False
+    rethinks: int = 0
+    scores: tuple[float, ...] = ()
+    ious: tuple[float, ...] = ()
+
+
+def video_case(seed: int, video: int, split: str = "test") -> Case:
+    """Video number `video` of a run's seed; the split keeps it apart from every training scene."""
+    return make_case(seed * 10_000 + video, split=split, frames=FRAMES, longest=LONGEST)
 
 
 def evaluate_case(video: int, case: Case, tracker: Tracker, variant: str) -> list[Row]:
     """Run every instruction of a case through a tracker."""
-    return [_evaluate(video, case, expression, tracker, variant) for expression in case.expressions]
+    rows = []
+    for expression in case.expressions:
+        done = follow(case.clip.frames, _truth(case, expression), expression.text, tracker)
+        rows.append(_row(video, case, expression, variant, done))
+    return rows
 
 
 def random_object(video: int, case: Case) -> list[Row]:
@@ -82,50 +103,42 @@ def random_object(video: int, case: Case) -> list[Row]:
     for expression in case.expressions:
         visible = np.setdiff1d(np.unique(case.clip.ids[0]), [0])
         masks = case.clip.ids == (rng.choice(visible) if len(visible) else 255)
-        rows.append(_row(video, case, expression, "random-object", masks, "", False, 0, [], []))
+        rows.append(_row(video, case, expression, "random-object", Followed(masks)))
     return rows
 
 
-def _evaluate(video: int, case: Case, expression: Expression, tracker: Tracker, variant: str) -> Row:
-    truth = _truth(case, expression)
+def follow(frames: Iterable[np.ndarray], truth: np.ndarray, text: str, tracker: Tracker) -> Followed:
+    """Give an instruction about the first frame and track to the last.
+
+    Args:
+        frames: T frames, uint8 RGB (height, width, 3).
+        truth: bool (T, height, width), what the instruction means; only for the IoU that scores are compared with.
+        text: the instruction.
+        tracker: starts anew here.
+    """
     masks = np.zeros_like(truth)
     scores: list[float] = []
     ious: list[float] = []
     answer, refused, rethinks = "", False, 0
-    for t, frame in enumerate(case.clip.frames):
-        prediction = tracker.initialize(frame, Prompt(expression.text)) if t == 0 else tracker.track(frame)
+    for t, frame in enumerate(frames):
+        prediction = tracker.initialize(frame, Prompt(text)) if t == 0 else tracker.track(frame)
         if t == 0:
             answer = prediction.cue.text if prediction.cue else ""
             refused = len(prediction.ids) == 0
         rethinks += int(t > 0 and prediction.reason != "")
-        masks[t] = _union(prediction, masks[t])
+        masks[t] = prediction.masks.any(axis=0)
         if len(prediction.scores):
             scores.append(float(prediction.scores.min()))
             ious.append(region_similarity(masks[t], truth[t]))
-    return _row(video, case, expression, variant, masks, answer, refused, rethinks, scores, ious)
-
-
-def _union(prediction: Prediction, empty: np.ndarray) -> np.ndarray:
-    return prediction.masks.any(axis=0) if len(prediction.masks) else empty
+    return Followed(masks, answer, refused, rethinks, tuple(scores), tuple(ious))
 
 
 def _truth(case: Case, expression: Expression) -> np.ndarray:
     return np.isin(case.clip.ids, np.array(expression.targets, np.uint8))
 
 
-def _row(
-    video: int,
-    case: Case,
-    expression: Expression,
-    variant: str,
-    masks: np.ndarray,
-    answer: str,
-    refused: bool,
-    rethinks: int,
-    scores: list[float],
-    ious: list[float],
-) -> Row:
-    result = sequence_scores(masks, _truth(case, expression))
+def _row(video: int, case: Case, expression: Expression, variant: str, done: Followed) -> Row:
+    result = sequence_scores(done.masks, _truth(case, expression))
     return Row(
         video,
         case.scene.difficulty,
@@ -134,14 +147,14 @@ def _row(
         expression.wording,
         variant,
         expression.text,
-        answer,
+        done.answer,
         float(np.mean(result.j)),
         float(np.mean(result.f)),
-        refused,
-        rethinks,
-        len(masks),
-        [round(s, 4) for s in scores],
-        [round(i, 4) for i in ious],
+        done.refused,
+        done.rethinks,
+        len(done.masks),
+        [round(score, 4) for score in done.scores],
+        [round(iou, 4) for iou in done.ious],
     )
 
 
@@ -156,12 +169,13 @@ def summarise(rows: Iterable[Row], variant: str) -> dict[str, float]:
             out[kind] = 100 * interval.mean
             out[f"{kind}_low"], out[f"{kind}_high"] = 100 * interval.low, 100 * interval.high
     tracked = [row for row in mine if row.kind != "none"]
-    out["J"], out["F"] = (100 * float(np.mean([getattr(row, key) for row in tracked])) for key in ("j", "f"))
-    out["J&F"] = (out["J"] + out["F"]) / 2
+    if tracked:
+        out["J"], out["F"] = (100 * float(np.mean([getattr(row, key) for row in tracked])) for key in ("j", "f"))
+        out["J&F"] = (out["J"] + out["F"]) / 2
+        out["wrongly_refused"] = 100 * float(np.mean([row.refused for row in tracked]))
     nothing = [row for row in mine if row.kind == "none"]
     if nothing:
         out["none_right"] = 100 * float(np.mean([row.refused for row in nothing]))
-    out["wrongly_refused"] = 100 * float(np.mean([row.refused for row in tracked]))
     scores = np.array([s for row in mine for s in row.scores])
     ious = np.array([i for row in mine for i in row.ious])
     if len(scores) > 2:

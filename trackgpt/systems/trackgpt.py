@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from trackgpt.arbiter import PurportArbiter
 from trackgpt.config import TrackGPTConfig, from_dict, write_json
-from trackgpt.errors import ModelError
+from trackgpt.errors import ModelError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import box_of
 from trackgpt.memory import QueryMemory
@@ -30,6 +30,7 @@ from trackgpt.types import Cue, Prediction, Prompt
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 class TrackGPT(nn.Module):
@@ -56,23 +57,30 @@ class TrackGPT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> TrackGPT:
-        """Read a folder written by `save_pretrained`.
+        """Read a folder written by `save_pretrained`; the model is in evaluation mode.
 
         Raises:
-            ModelError: MD01 a file is missing; MD02 the weights are damaged or do not fit the configuration.
+            ModelError: MD01 a file is missing; MD02 a file is damaged, or the weights do not fit the configuration.
         """
         folder = Path(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
+        for name in (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES):
             if not (folder / name).is_file():
                 raise ModelError(f"{folder}: {name} is missing; wanted a folder written by save_pretrained", "MD01")
-        config = from_dict(TrackGPTConfig, json.loads((folder / CONFIG_FILE).read_text()), str(folder / CONFIG_FILE))
-        model = cls.from_config(config, AutoTokenizer.from_pretrained(folder))
+        try:
+            config = from_dict(TrackGPTConfig, dict(json.loads((folder / CONFIG_FILE).read_text())))
+        except (TypeError, ValueError, UsageError) as error:
+            raise ModelError(f"{folder / CONFIG_FILE}: not a configuration of TrackGPT ({error})", "MD02") from error
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(f"{folder}: the tokenizer's files are damaged ({error})", "MD02") from error
+        model = cls.from_config(config, tokenizer)
         try:
             weights = load_file(folder / WEIGHTS_FILE)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{folder / WEIGHTS_FILE}: not a whole safetensors file ({error})", "MD02") from error
         model._load(weights, str(folder / WEIGHTS_FILE))
-        return model.to(dtype)
+        return model.to(dtype).eval()
 
     def fold(self) -> TrackGPT:
         """Fold convolutions for inference (see `ConvUnit.fold`); the model computes the same and no longer trains."""

@@ -509,17 +509,21 @@ class _Decoder:
         self._packets = 0
         self._order: int | None = None
         self._waiting: list[int] = []
-        self._held: list[tuple[int, int, Any]] = []
+        self._held: list[tuple[int, int, int, Any]] = []  # stamp, packet count on arrival, order of arrival, frame
+        self._tickets = itertools.count()
         self._given_up: deque[int] = deque(maxlen=4 * _REORDER)
         self._damage = ""
         self._damage_at = 0
         self._previous: int | None = None
+        self._rotation: int | None = None
+        self._matrix: np.ndarray | None = None
 
     def __iter__(self) -> Iterator[_RawFrame]:
         for packet, frames, error in _decoding_steps(self._container, self._stream):
             self._packets += 1
             if self._starts_anew(packet.dts):
-                yield from self._flushed()
+                yield from self._released(everything=True)
+                self._forget()
             stamp = packet.pts if self._stamped and packet.size and not packet.is_discard else None
             if stamp is not None:
                 heapq.heappush(self._waiting, stamp)
@@ -530,7 +534,9 @@ class _Decoder:
             for frame in frames:
                 yield from self._arrived(frame)
             yield from self._released(everything=False)
-        yield from self._flushed()
+        yield from self._released(everything=True)
+        while self._damage and self._waiting:
+            yield self._lost(heapq.heappop(self._waiting))
 
     def _starts_anew(self, order: int | None) -> bool:
         """True when the order of decoding jumps back: joined files start their stamps again."""
@@ -548,25 +554,21 @@ class _Decoder:
         elif stamp in self._given_up:
             self._given_up.remove(stamp)  # its place has gone out already, without an image
         elif self._damage:
-            # The second number keeps two frames of the same stamp in order and says how long the frame has been held.
-            heapq.heappush(self._held, (stamp, self._packets + len(self._held), frame))
+            heapq.heappush(self._held, (stamp, self._packets, next(self._tickets), frame))
         else:
             yield from self._passed(stamp, frame)
 
     def _released(self, *, everything: bool) -> Iterator[_RawFrame]:
         """Held frames that need not wait any longer."""
         while self._held:
-            stamp, since, _ = self._held[0]
+            stamp, since, *_ = self._held[0]
             blocked = bool(self._waiting) and self._waiting[0] < stamp
             if blocked and not everything and self._packets - since < _REORDER:
                 return
-            yield from self._passed(stamp, heapq.heappop(self._held)[2])
+            yield from self._passed(stamp, heapq.heappop(self._held)[-1])
 
-    def _flushed(self) -> Iterator[_RawFrame]:
-        """All that is held or waits; afterwards the stamps may start again."""
-        yield from self._released(everything=True)
-        while self._damage and self._waiting:
-            yield self._lost(heapq.heappop(self._waiting))
+    def _forget(self) -> None:
+        """Stamps start again. What still waits is in the decoder, and arrives between frames of the new count."""
         self._waiting.clear()
         self._given_up.clear()
         self._damage, self._damage_at, self._previous = "", 0, None
@@ -582,8 +584,12 @@ class _Decoder:
     def _shown(self, frame: Any, stamp: int | None) -> _RawFrame:
         if frame.is_corrupt:
             return self._lost(stamp)
+        if frame.rotation != self._rotation:
+            # Read once, not for each frame: PyAV's side data and its frame hold each other until the garbage collector
+            # comes, and hundreds of frames would pile up in between.
+            self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
         time = self._clock.seconds(stamp, frame.time_base)
-        return _RawFrame(time, partial(_pixels, frame, self._name, self._max_pixels))
+        return _RawFrame(time, partial(_pixels, frame, self._name, self._max_pixels, self._matrix))
 
     def _lost_before(self, stamp: int) -> Iterator[_RawFrame]:
         known = []
@@ -601,7 +607,7 @@ class _Decoder:
 
     def _hole_before(self, stamp: int) -> int:
         """How many frames of a constant-rate stream are missing between the previous stamp and this one."""
-        if not (self._damage and self._regular) or self._previous is None:
+        if not (self._damage and self._regular and self._stamped) or self._previous is None:
             return 0
         seconds = float((stamp - self._previous) * self._stream.time_base)
         return max(round(seconds * self._clock.fps) - 1, 0) if seconds < _LONGEST_HOLE else 0
@@ -635,14 +641,16 @@ def _decoding_steps(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any
             yield packet, [], _one_line(error)
 
 
-def _pixels(frame: Any, name: str, max_pixels: int) -> np.ndarray:
+def _pixels(frame: Any, name: str, max_pixels: int, matrix: np.ndarray | None) -> np.ndarray:
     """A decoded frame as uint8 RGB (height, width, 3), upright."""
     _check_pixels(name, frame.height, frame.width, max_pixels)
     image = frame.to_ndarray(format="rgb24")
+    return image if matrix is None else upright(image, matrix)
+
+
+def _display_matrix(frame: Any) -> np.ndarray | None:
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return image
-    return upright(image, np.frombuffer(bytes(matrix), np.int32))
+    return None if matrix is None else np.frombuffer(bytes(matrix), np.int32)
 
 
 def upright(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:

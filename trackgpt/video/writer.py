@@ -183,15 +183,16 @@ class VideoWriter:
         try:
             container = av.open(f"file:{self.part_path}", "w", format="mp4", options=options)
             stream = container.add_stream("libx264", rate=self._rate, options=x264)
+            height, width = self.size
+            stream.height, stream.width = height + height % 2, width + width % 2
+            stream.pix_fmt = "yuv420p"
+            context = stream.codec_context
+            context.time_base = TIME_BASE
+            context.colorspace = context.color_primaries = context.color_trc = self._colour.code
+            context.color_range = _LIMITED_RANGE
+            container.start_encoding()  # creates the file, so that a place that cannot be written is known now
         except (av.error.FFmpegError, OSError) as error:
             raise self._refused(error) from error
-        height, width = self.size
-        stream.height, stream.width = height + height % 2, width + width % 2
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.time_base = TIME_BASE
-        context.colorspace = context.color_primaries = context.color_trc = self._colour.code
-        context.color_range = _LIMITED_RANGE
         return container, stream
 
     def _encode(self, picture: Any) -> None:

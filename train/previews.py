@@ -1,0 +1,59 @@
+"""What the model in training would say and follow right now, as a picture people can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from trackgpt.data.synthtrack.clips import Case, make_case
+from trackgpt.data.synthtrack.scene import Expression
+from trackgpt.export.overlay import draw
+from trackgpt.systems.trackgpt import TrackGPT
+from trackgpt.types import Prompt
+
+SEEDS = (900_000_001, 900_000_002, 900_000_003, 900_000_004)
+SHOWN = (0, 2, 5, 9)
+CELL = 240
+
+
+def draw_previews(model: TrackGPT, path: Path) -> None:
+    """Track one instruction in each of four scenes of the training split that no run trains on; one row a scene."""
+    rows = []
+    with evaluating(model):
+        for k, seed in enumerate(SEEDS):
+            case = make_case(seed, split="train", frames=SHOWN[-1] + 1, longest=CELL)
+            rows.append(_row(model, case, case.expressions[k % len(case.expressions)]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every module gets its own mode back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _row(model: TrackGPT, case: Case, expression: Expression) -> np.ndarray:
+    tracker = model.tracker()
+    cells = []
+    answer = ""
+    for t, frame in enumerate(case.clip.frames):
+        prediction = tracker.track(frame) if t else tracker.initialize(frame, Prompt(expression.text))
+        answer = prediction.cue.text if prediction.cue else answer
+        if t in SHOWN:
+            cell = np.full((CELL, CELL, 3), 255, np.uint8)
+            drawn = draw(frame, prediction, expression.text, answer[:90], prediction.reason if t else "")
+            cell[: drawn.shape[0], : drawn.shape[1]] = drawn[:CELL, :CELL]
+            cells.append(cell)
+    return np.concatenate(cells, axis=1)
