@@ -13,14 +13,12 @@ from pycocotools.coco import COCO
 
 from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.davis import PALETTE, DavisWriter
+from trackgpt.export.exporting import check_space, estimate, export
 from trackgpt.export.records import (
     EventRecord,
     ObjectRecord,
     RunFolder,
     TrackRecord,
-    check_space,
-    estimate,
-    export,
     read_events,
     read_run,
     read_tracks,

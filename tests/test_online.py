@@ -70,7 +70,7 @@ def run(tracker, count, start=0):
 
 
 def algorithm_1(scores, ratio=0.5):
-    """Algorithm 1 of the paper on given purport scores: the frames that are read, the queries in force on each frame."""
+    """Algorithm 1 of the paper on given purport scores: the frames read, and the queries in force on each frame."""
     reads, queries = [], []
     tau = score = None
     for t in range(len(scores)):

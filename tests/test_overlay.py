@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from trackgpt.errors import InputError
+from trackgpt.export.exporting import export
 from trackgpt.export.overlay import FILL, OKABE_ITO, _font, _length, _wrapped, annotated, colour_of, draw
-from trackgpt.export.records import ObjectRecord, RunFolder, State, TrackRecord, export, record_of
+from trackgpt.export.records import ObjectRecord, RunFolder, State, TrackRecord, record_of
 from trackgpt.export.timeline import purport_timeline
 from trackgpt.geometry.masks import boxes_of, resize
 from trackgpt.types import Prediction

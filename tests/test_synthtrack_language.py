@@ -19,20 +19,16 @@ from trackgpt.data.synthtrack.catalog import (
     THIN_FACTS,
 )
 from trackgpt.data.synthtrack.language import (
-    FORMS,
-    REGIONS,
-    TEMPLATES,
     Seen,
     answer,
-    corpus,
     describe,
-    describe_scene,
     expressions,
-    questions,
     reading_order,
     region,
 )
+from trackgpt.data.synthtrack.questions import corpus, describe_scene, questions
 from trackgpt.data.synthtrack.scene import Expression
+from trackgpt.data.synthtrack.wordings import FORMS, REGIONS, TEMPLATES
 from trackgpt.errors import UsageError
 
 PLACES = {

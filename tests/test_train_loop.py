@@ -2,7 +2,10 @@
 
 import json
 import math
+import signal
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from tiny_models import tiny_trackgpt
@@ -65,7 +68,7 @@ def plan(**fields):
 
 
 def train(stage, folder, **fields):
-    return fit(stage, plan(**fields), folder, CPU, lambda: None)
+    return fit(stage, plan(**fields), folder, CPU, lambda step: None)
 
 
 def weights(stage):
@@ -112,8 +115,20 @@ def test_samples_are_a_function_of_seed_and_step():
     assert set(other).isdisjoint(sum(one, []))
 
 
-def test_worker_processes_give_the_same_samples_in_order():
-    alone, helped = ([[s[0] for s in b] for b in batches(Line(), plan(workers=w, steps=3), 0)] for w in (0, 1))
+def test_worker_processes_give_the_same_samples_in_order_even_after_opencv_has_started_threads():
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((900, 900, 3), np.uint8), (9, 9), 2)
+
+    def too_long(*_):
+        raise TimeoutError("a worker process waits for ever")
+
+    old = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(20)
+    try:
+        alone, helped = ([[s[0] for s in b] for b in batches(Line(), plan(workers=w, steps=3), 0)] for w in (0, 1))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
     assert alone == helped
 
 
@@ -121,11 +136,11 @@ def test_a_checkpoint_is_written_while_training_goes_on(tmp_path):
     steps = []
     stage = Line()
 
-    def export():
-        steps.append(torch.load(tmp_path / "state.pt", weights_only=True)["step"])
+    def export(step):
+        steps.append((step, torch.load(tmp_path / "state.pt", weights_only=True)["step"]))
 
     fit(stage, plan(save_minutes=0.0), tmp_path, CPU, export)
-    assert steps == [1, 2, 3, 4, 4]
+    assert steps == [(1, 1), (2, 2), (3, 3), (4, 4), (4, 4)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.pt", "train.jsonl"]
 
 

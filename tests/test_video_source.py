@@ -16,8 +16,11 @@ import pytest
 from PIL import Image
 
 from trackgpt.errors import InputError, UsageError
-from trackgpt.video import source as source_module
-from trackgpt.video.source import FrameSource, SourceFrame, StreamSource, open_source
+from trackgpt.video import decoder as decoder_module
+from trackgpt.video import stream as stream_module
+from trackgpt.video.decoder import Clock, Decoder, believed_fps
+from trackgpt.video.source import DEFAULT_FPS, FrameSource, Request, SourceFrame, open_source
+from trackgpt.video.stream import StreamSource
 
 av = pytest.importorskip("av")
 SHARED = Path(__file__).parents[2] / "shared"
@@ -407,9 +410,9 @@ class Scripted:
 
 def decoded(script: list[tuple[int, list[int] | None]]) -> list[tuple[float, bool]]:
     """Times and whether there is a picture."""
-    clock = source_module._Clock(10)
+    clock = Clock(10)
     stream = SimpleNamespace(time_base=Fraction(1, 10))
-    decoder = source_module._Decoder(Scripted(script), stream, clock, "x", source_module._Request(), regular=True)
+    decoder = Decoder(Scripted(script), stream, clock, "x", Request(), regular=True)
     return [(pytest.approx(raw.time), raw.load is not None) for raw in decoder]
 
 
@@ -482,18 +485,18 @@ class Header:
 
 @pytest.mark.parametrize("rate", [None, Fraction(0), Fraction(90000), Fraction(5)])
 def test_a_rate_that_cannot_be_gives_way_to_the_median_of_the_timestamps(rate):
-    fps, note = source_module._believed_fps(Header(rate), [0.0, 0.04, 0.08, 0.12, 0.5])
+    fps, note = believed_fps(Header(rate), [0.0, 0.04, 0.08, 0.12, 0.5])
     assert fps == pytest.approx(25)
     assert "using timestamps (25)" in note
 
 
 def test_a_plausible_rate_is_believed_over_jitter():
-    assert source_module._believed_fps(Header(Fraction(24)), [0.0, 0.033, 0.066, 0.1]) == (24.0, "")
+    assert believed_fps(Header(Fraction(24)), [0.0, 0.033, 0.066, 0.1]) == (24.0, "")
 
 
 def test_without_any_clock_the_default_rate_is_named():
-    fps, note = source_module._believed_fps(Header(None), [])
-    assert fps == source_module.DEFAULT_FPS
+    fps, note = believed_fps(Header(None), [])
+    assert fps == DEFAULT_FPS
     assert "--fps" in note
 
 
@@ -638,7 +641,7 @@ def test_every_fifth_frame_is_no_gap(tmp_path):
 
 
 def test_an_enormous_video_is_refused_from_its_header(clip, monkeypatch):
-    monkeypatch.setattr(source_module, "_pixels", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(decoder_module, "_pixels", lambda *_: pytest.fail("decoded"))
     error = refusal(clip, max_pixels=48 * 64 - 1)
     assert error.code == "IN07"
     assert "64x48" in str(error)
@@ -695,7 +698,7 @@ def live(steps: list, sleeps: list[float], **options) -> FrameSource:
             raise step
         return step
 
-    request = source_module._Request(**options)
+    request = Request(**options)
     return StreamSource("rtsp://camera/1", connect, request, sleep=sleeps.append)._begin()
 
 
@@ -706,7 +709,7 @@ def test_a_stream_that_drops_is_joined_again_and_goes_on_counting(tmp_path, monk
     refused = av.error.ConnectionRefusedError(111, "Connection refused")
     sleeps: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: 100 + sum(sleeps))
-    monkeypatch.setattr(source_module, "wall", clock)
+    monkeypatch.setattr(stream_module, "wall", clock)
     source = live([LiveContainer(path, 6), refused, LiveContainer(path)], sleeps, end=12)
     frames = list(source)
     assert indices(frames) == list(range(12))
@@ -758,8 +761,8 @@ def test_an_address_keeps_its_password_out_of_messages(monkeypatch):
     def unreachable(url):
         raise ConnectionRefusedError(111, "Connection refused")
 
-    monkeypatch.setattr(source_module, "_open_stream", unreachable)
-    monkeypatch.setattr(source_module, "RETRY_DELAYS", ())
+    monkeypatch.setattr(stream_module, "_open_stream", unreachable)
+    monkeypatch.setattr(stream_module, "RETRY_DELAYS", ())
     error = refusal("rtsp://user:secret@camera/1")
     assert "secret" not in str(error)
     assert "rtsp://camera/1" in str(error)
@@ -768,7 +771,7 @@ def test_an_address_keeps_its_password_out_of_messages(monkeypatch):
 @pytest.mark.skipif(not os.path.isdir("/dev"), reason="device files exist on Unix only")
 @pytest.mark.parametrize("camera", [97, "97"])
 def test_an_absent_camera_is_named(camera, monkeypatch):
-    monkeypatch.setattr(source_module.sys, "platform", "linux")
+    monkeypatch.setattr(stream_module.sys, "platform", "linux")
     error = refusal(camera)
     assert error.code == "IN01"
     assert "/dev/video97 not found" in str(error)

@@ -1,6 +1,7 @@
 """Whole TrackGPTs with random weights, a few thousand parameters each, in the layouts of the real ones.
 
-Import what a test needs: `tiny_trackgpt(tower="clip" | "conv", encoder="conv" | "sam_vit")`, `tiny_brain`. `say` writes the answer of a brain before it is asked, so that generation can be tested without training anything.
+Import what a test needs: `tiny_trackgpt(tower="clip" | "conv", encoder="conv" | "sam_vit")`, `tiny_brain`.
+`say` writes the answer of a brain before it is asked, so that generation can be tested without training anything.
 """
 
 import functools

@@ -35,7 +35,7 @@ class BrainConfig:
     """The reasoner: a LLaVA with two more tokens.
 
     Attributes:
-        llava: a `LlavaConfig` as a dictionary, or a hub id / folder to take it (and the weights) from.
+        llava: a `LlavaConfig` as a dictionary.
         projection_depth: linear layers of phi; 2 loads LISA's weights, the paper says 3.
         read_at: "predict" reads the hidden state that predicts <TK> / <PO> (as LISA does), "token" that of the token.
         image_side: side of the square the brain sees, in pixels.

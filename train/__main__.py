@@ -24,6 +24,7 @@ class TrainConfig:
         out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
         brain, segmenter: model folders to start these halves from; empty starts from a new nano.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
+        matching_heads: begin with heads that look for the word they stand on (see `train.mimetic`).
         shape: side in pixels of the padded square, frames unrolled, targets a clip (see `train.stages.Shape`).
         device: "auto", "cpu" or "cuda".
         threads: CPU threads for the arithmetic; 0 leaves torch's choice.
@@ -34,6 +35,7 @@ class TrainConfig:
     brain: str = ""
     segmenter: str = ""
     encoder_from_tower: bool = False
+    matching_heads: bool = False
     shape: Shape = field(default_factory=Shape)
     device: str = "auto"
     threads: int = 0
@@ -58,6 +60,7 @@ def run(config: TrainConfig) -> None:
 
     from train.assemble import assemble
     from train.loop import fit
+    from train.mimetic import seed_matching_heads
     from train.previews import draw_previews
     from train.report import draw_curves
     from train.stages import STAGES
@@ -74,6 +77,8 @@ def run(config: TrainConfig) -> None:
     write_json(config, out / "stage.json")
     torch.manual_seed(config.plan.seed)
     model = assemble(config.brain, config.segmenter, config.encoder_from_tower, config.plan.seed).to(device)
+    if config.matching_heads and not (out / "state.pt").exists():
+        seed_matching_heads(model)
     stage = STAGES[config.stage](model, config.shape, device)
 
     def export(step: int) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -68,14 +69,13 @@ def _identity(samples: list[Any]) -> list[Any]:
 
 
 def _quiet_worker(_: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
 
 def batches(stage: Stage, plan: Plan, start: int) -> Iterator[list[Any]]:
     """Batches from step `start` on, rendered by worker processes in order."""
+    # Here and not in the workers: OpenCV's threads do not live on in a fork, where setting their number waits for them.
+    cv2.setNumThreads(1)
     count = max(0, plan.steps - start) * plan.batch
     loader: DataLoader[Any] = DataLoader(
         _Samples(stage, plan.seed, start * plan.batch, count),

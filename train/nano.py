@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trackgpt.config import BrainConfig, DecoderConfig, EncoderConfig, LoraConfig, PerceptionConfig, TrackGPTConfig
-from trackgpt.data.synthtrack.language import corpus
+from trackgpt.data.synthtrack.questions import corpus
 from trackgpt.reasoners.templates import IMAGE_TOKEN, PURPORT_TOKEN, TRACK_TOKEN
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import WIDTH

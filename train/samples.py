@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from trackgpt.data.synthtrack.clips import frame_size, scene_expressions, seen_actors
-from trackgpt.data.synthtrack.language import Seen, describe_scene, questions
+from trackgpt.data.synthtrack.language import Seen
+from trackgpt.data.synthtrack.questions import describe_scene, questions
 from trackgpt.data.synthtrack.render import render
 from trackgpt.data.synthtrack.scene import Expression, Scene
 from trackgpt.data.synthtrack.world import make_scene

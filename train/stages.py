@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trackgpt.data.synthtrack.language import REGIONS
+from trackgpt.data.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
 from train.losses import mask_iou, mask_loss, purport_loss, text_loss, word_patch_loss
@@ -140,7 +140,6 @@ class Masks:
         self.codes = Codes()
         width = model.segmenter.config.decoder.hidden_size
         self.dense = nn.Linear(width, len(CATEGORY_NAMES) + len(COLOUR_NAMES)).to(device)
-        self.generator = np.random.default_rng(7)
 
     def sample(self, seed: int) -> dict[str, np.ndarray]:
         return masks_sample(seed, self.shape.side, self.shape.frames, self.shape.targets)
@@ -171,17 +170,16 @@ class Masks:
         referring = self.codes.referring(boxes, category, colour)
         purport = self.codes.purport(category, colour)
         n = len(boxes)
-        draw = torch.from_numpy(self.generator.random((n, 4)).astype(np.float32))
+        draw = torch.rand(n, 4)
         referring[draw[:, 0] < 0.15, PLACE.start : EXTENT.stop] = 0
         drop_category, drop_colour = (draw[:, 1] < 0.1), (draw[:, 2] < 0.2)
         referring[drop_category, CATEGORY] = 0
         referring[drop_colour, COLOUR] = 0
         purport[drop_category, CATEGORY] = 1
         purport[drop_colour, COLOUR] = 1
-        noise = torch.from_numpy(self.generator.standard_normal(referring.shape).astype(np.float32))
         # The brain's codes come out shrunk and noisy where it is unsure; so do these.
         shrink = 1 - 0.5 * draw[:, 3:] ** 2
-        return (referring * shrink + 0.2 * noise).to(self.device), purport.to(self.device)
+        return (referring * shrink + 0.2 * torch.randn_like(referring)).to(self.device), purport.to(self.device)
 
 
 def unroll(
@@ -222,7 +220,8 @@ def unroll(
     with torch.no_grad():
         iou = mask_iou(all_logits, flat).view(-1, t)
         there = truth.flatten(2).any(-1) & learn.unsqueeze(1)
-        figures = {"iou": iou[there].mean().item(), "iou_last": iou[:, -1][there[:, -1]].mean().item()}
+        seen = {"iou": iou[there], "iou_last": iou[:, -1][there[:, -1]]}
+        figures = {name: values.mean().item() for name, values in seen.items() if len(values)}
     return out, figures
 
 
@@ -275,11 +274,11 @@ class Language:
         boxes = torch.from_numpy(np.concatenate([t.boxes for t in turns]))
         kinds = torch.tensor([c for t in turns for c in t.category]), torch.tensor([c for t in turns for c in t.colour])
         wanted = self.codes.referring(boxes, *kinds).to(self.device)
-        out["code"] = F.mse_loss(referring.float(), wanted)
-        out["purport_code"] = F.mse_loss(purport.float(), self.codes.purport(*kinds).to(self.device))
+        out["code"] = code_loss(referring, wanted)
+        out["purport_code"] = code_loss(purport, self.codes.purport(*kinds).to(self.device))
         with torch.no_grad():
-            figures["place_mse"] = F.mse_loss(referring[:, PLACE].float(), wanted[:, PLACE]).item()
-            figures["what_mse"] = F.mse_loss(referring[:, CATEGORY].float(), wanted[:, CATEGORY]).item()
+            figures["place_mse"] = code_loss(referring[:, PLACE], wanted[:, PLACE]).item()
+            figures["what_mse"] = code_loss(referring[:, CATEGORY], wanted[:, CATEGORY]).item()
             figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
         return out, figures
 
@@ -333,7 +332,7 @@ class Join:
         every = [t for s in samples for t in s.turns]
         boxes = torch.from_numpy(np.concatenate([t.boxes for t in every]))
         kinds = torch.tensor([c for t in every for c in t.category]), torch.tensor([c for t in every for c in t.colour])
-        out["code"] = F.mse_loss(referring.float(), self.codes.referring(boxes, *kinds).to(self.device))
+        out["code"] = code_loss(referring, self.codes.referring(boxes, *kinds).to(self.device))
 
         truth = torch.from_numpy(np.concatenate([s.masks for s in samples])).to(self.device)
         honest = [not bad for s in samples for turn, bad in zip(s.turns, s.misled, strict=True) for _ in turn.targets]
@@ -343,6 +342,11 @@ class Join:
         more, seen = unroll(self.model, features, referring, purport, truth, batch.row, learn)
         figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
         return {**out, **more}, {**figures, **seen}
+
+
+def code_loss(written: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of codes (n, c); a batch in which no instruction has a target costs nothing."""
+    return F.mse_loss(written.float(), wanted) if len(wanted) else written.sum() * 0
 
 
 def embed(brain: Any, ids: Tensor, tokens: Tensor) -> Tensor:

@@ -1,19 +1,20 @@
 """The command line: `trackgpt track race.mp4 -i "who will win the race?"`.
 
-stdout is data (the answer, one `key=value` line at the end, or JSON); stderr is talk. Heavy imports happen inside the
-commands, so that `--help` is immediate.
+stdout is data (the answer, then one `key=value` line at the end; JSON lines before it with --json); stderr is talk.
+Heavy imports happen inside the commands, so that `--help` is immediate.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from trackgpt.app.live import say
 from trackgpt.errors import TrackGPTError
 
 app = typer.Typer(
@@ -24,7 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+INTERRUPTED = 130
 FORMATS = "mp4,davis,coco,mot,timeline,jsonl"
+Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name or folder")]
 
 
 @app.command()
@@ -32,132 +35,131 @@ def track(
     source: Annotated[str, typer.Argument(help="Video, folder of frames, glob, camera index, or stream URL")],
     instruction: Annotated[
         list[str],
-        typer.Option("-i", "--instruction", help="What to track; '240: no, the red one' applies at frame 240"),
+        typer.Option("-i", "--instruction", help="What to track; '240: TEXT' from frame 240, '@8.5: TEXT' from a time"),
     ],
-    model: Annotated[str, typer.Option("-m", "--model", help="Shipped name or folder")] = "nano",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder [default: runs/SOURCE-N]")] = None,
-    format_: Annotated[str, typer.Option("--format", help="Any of " + FORMATS)] = FORMATS,
+    model: Model = "nano",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
+    format_: Annotated[str, typer.Option("--format", help="What to write, with commas")] = FORMATS,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     seed: Annotated[int, typer.Option(help="Recorded; nano draws nothing at random")] = 0,
     start: Annotated[int, typer.Option(help="First frame")] = 0,
     end: Annotated[int | None, typer.Option(help="Frame to stop before")] = None,
     stride: Annotated[int, typer.Option(help="Take every n-th frame")] = 1,
     fps: Annotated[float | None, typer.Option(help="Override the source's frame rate")] = None,
+    max_pixels: Annotated[int, typer.Option(help="Refuse larger frames")] = 64_000_000,
+    allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Folders: mixed sizes, missing numbers")] = False,
     rethink: Annotated[str, typer.Option(help="auto or off")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when there were warnings")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a frame on stdout")] = False,
-) -> None:
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar, no warnings")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events and frames as JSON lines")] = False,
+) -> int:
     """Track what an instruction means.
 
     Examples:
         trackgpt track race.mp4 -i "who will win the race?"
 
-        trackgpt track frames/ -i "the dog" -i "240: no, the black one" -o out --format mp4,davis
+        trackgpt track frames/ -i "the dog" -i "240: no, the black one" -o out
     """
     from trackgpt.app.tracking import Request, run
 
-    request = Request(
-        source=source,
-        instructions=tuple(instruction),
-        model=model,
-        output=output,
-        formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
-        device=device,
-        seed=seed,
-        reading={"start": start, "end": end, "stride": stride, "fps": fps},
-        rethink=rethink,
-        overwrite=overwrite,
-        strict=strict,
-        quiet=quiet,
-        as_json=as_json,
+    reading = {"start": start, "end": end, "stride": stride, "fps": fps}
+    return run(
+        Request(
+            source=source,
+            instructions=tuple(instruction),
+            model=model,
+            output=output,
+            formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
+            device=device,
+            seed=seed,
+            reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
+            rethink=rethink,
+            overwrite=overwrite,
+            strict=strict,
+            quiet=quiet,
+            as_json=as_json,
+        )
     )
-    raise typer.Exit(run(request))
 
 
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Chooses the synthetic clip")] = 8,
-    model: Annotated[str, typer.Option("-m", "--model")] = "nano",
+    model: Model = "nano",
     kind: Annotated[str, typer.Option(help="explicit, implicit, multi or none")] = "implicit",
-) -> None:
+    frames: Annotated[int, typer.Option(help="Length of the clip")] = 48,
+) -> int:
     """Make a SynthTrack clip, track it, and show J&F against its truth. Example: trackgpt demo --seed 3"""
     from trackgpt.app.demonstration import run
 
-    raise typer.Exit(run(output, seed, model, kind))
+    return run(output, seed, model, kind, frames)
 
 
 @app.command()
-def doctor(model: Annotated[str, typer.Option("-m", "--model")] = "nano") -> None:
+def doctor(model: Model = "nano") -> int:
     """Versions, device, decoders, weights, and a 5-frame self-test. Example: trackgpt doctor"""
     from trackgpt.app.doctor import run
 
-    raise typer.Exit(run(model))
+    return run(model)
 
 
 @app.command()
-def models() -> None:
+def models() -> int:
     """The models that ship inside the package. Example: trackgpt models"""
     from trackgpt.hub import shipped
 
     for entry in shipped():
         weights = entry.folder / "model.safetensors"
         size = f"{weights.stat().st_size / 2**20:.1f} MiB" if weights.exists() else "missing"
-        typer.echo(f"{entry.name:10s} {size:>10s}  {entry.about}")
+        print(f"{entry.name:10s} {size:>10s}  {entry.about}")
+    return 0
 
 
 @app.command()
-def show(run: Annotated[Path, typer.Argument(help="A run folder")]) -> None:
+def show(run: Annotated[Path, typer.Argument(help="A run folder")]) -> int:
     """What happened in a run: the answer, the purport score over time, the events. Example: trackgpt show runs/demo"""
     from trackgpt.app.summary import summarise
 
-    typer.echo(summarise(run))
+    print(summarise(run))
+    return 0
 
 
 def main() -> None:
-    """Run the command line: errors become one line on stderr and an exit code."""
+    """Run the command line: errors become one line on stderr and an exit code, never a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name or an answer that the terminal cannot show
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            say("interrupted")
     except TrackGPTError as error:
-        _say(str(error))
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted")
-        sys.exit(130)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except BrokenPipeError:
-        # The reader of stdout has gone (`| head`): Python would complain once more while it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        say(str(error))
+        code = error.exit_code
+    except typer.Abort:  # what earlier versions made of it
+        say("interrupted")
+        code = INTERRUPTED
     except Exception as error:
-        _unexpected(error)
+        code = _unforeseen(error)
+    sys.exit(code)
 
 
-def _unexpected(error: Exception) -> None:
-    import click
-
-    if isinstance(error, click.ClickException):
-        error.show()
-        sys.exit(error.exit_code)
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        _say("MD05: out of memory; use a smaller model, a smaller video, or --device cpu")
-        sys.exit(7)
+def _unforeseen(error: Exception) -> int:
+    """The exit code of an error that is not ours, after its line: a wrong option, no memory, or a defect."""
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        # The parser's own errors, known by what they offer: its classes have moved between versions of typer.
+        if type(error).__name__ != "NoArgsIsHelpError":  # by then the help has been printed
+            say(f"{usage().rstrip('.')}; trackgpt --help shows what there is")
+        return int(getattr(error, "exit_code", 2))
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
+        say("MD05: out of memory; use a smaller model, smaller frames, or --device cpu; what was written is kept")
+        return 7
     if os.environ.get("TRACKGPT_TRACEBACK"):
         raise error
-    _say(f"a defect of trackgpt, please report it: {type(error).__name__}: {error} (TRACKGPT_TRACEBACK=1 shows where)")
-    sys.exit(70)
-
-
-def _say(text: str) -> None:
-    print(f"trackgpt: {text}", file=sys.stderr)
-
-
-def echo_json(values: dict[str, Any]) -> None:
-    """One JSON line on stdout."""
-    typer.echo(json.dumps(values))
+    say(f"a defect of trackgpt, please report it: {type(error).__name__}: {error} (TRACKGPT_TRACEBACK=1 shows where)")
+    return 70
 
 
 if __name__ == "__main__":

@@ -3,52 +3,86 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from trackgpt.errors import UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def run(output: Path, seed: int, model: str, kind: str) -> int:
-    """Make a held-out SynthTrack clip, track one instruction of a kind, print J&F in percent; returns the exit code."""
-    from trackgpt.app.tracking import Request
-    from trackgpt.app.tracking import run as track
+    from trackgpt.data.synthtrack.clips import Case
+    from trackgpt.data.synthtrack.scene import Expression
+
+FORMATS = ("mp4", "davis", "coco", "mot", "timeline", "jsonl")
+LONGEST = 480
+
+
+def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int:
+    """Make a held-out SynthTrack clip, track one instruction of a kind, print J&F in percent; returns the exit code.
+
+    The clip lies beside the run folder, so that it can be tracked again with other words.
+
+    Raises:
+        UsageError: no such kind, or the clip has no instruction of it.
+        ModelError: the model cannot be loaded.
+        OutputError: the run folder holds something that is no run, or cannot be written.
+    """
+    from trackgpt.app.session import InstructionTracker
+    from trackgpt.app.tracking import Outcome, Request, refuse_existing, track
+
+    refuse_existing(output, overwrite=(output / "tracks.jsonl").exists())
+    tracker = InstructionTracker.from_pretrained(model)
+    case, said = _case(seed, kind, frames)
+    clip = output.parent / f"{output.name}-clip.mp4"
+    _film(case, clip)
+    print(f"instruction: {said.text}", flush=True)
+    request = Request(str(clip), ("\\" + said.text,), model, output, FORMATS, overwrite=True)
+    outcome = Outcome(output)
+    track(request, outcome, tracker)
+    if not outcome.found:
+        # For the kind "none" this is right; for others the score says how wrong it is.
+        print("nothing was found")
+    value = _score(output, case, said)
+    print(f"J&F={value:.1f} frames={outcome.frames} rethinks={outcome.rethinks} out={output}")
+    return 0
+
+
+def _case(seed: int, kind: str, frames: int) -> tuple[Case, Expression]:
     from trackgpt.data.synthtrack.clips import KINDS, make_case
-    from trackgpt.errors import NothingFoundError
-    from trackgpt.export.records import read_events, read_tracks
-    from trackgpt.geometry.jf import sequence_scores
-    from trackgpt.video.writer import VideoWriter
 
     if kind not in KINDS:
         raise UsageError(f"--kind {kind}: choose from {', '.join(KINDS)}")
-    case = make_case(seed, split="test", frames=48, longest=480)
-    said = [e for e in case.expressions if e.kind == kind]
+    if frames < 1:
+        raise UsageError(f"--frames {frames}: wanted at least 1")
+    case = make_case(seed, split="test", frames=frames, longest=LONGEST)
+    said = [expression for expression in case.expressions if expression.kind == kind]
     if not said:
         raise UsageError(f"--seed {seed}: this clip has no {kind} instruction; try another seed")
-    output.mkdir(parents=True, exist_ok=True)
-    clip = output.parent / f"{output.name}-clip.mp4"
-    with VideoWriter(clip, case.clip.fps, case.clip.frames.shape[1:3]) as video:
+    return case, said[0]
+
+
+def _film(case: Case, path: Path) -> None:
+    from trackgpt.export.records import writing
+    from trackgpt.video.writer import VideoWriter
+
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = case.clip.frames.shape[1:3]
+    with VideoWriter(path, case.clip.fps, (height, width), overwrite=True) as video:
         for t, frame in enumerate(case.clip.frames):
             video.write(frame, t / case.clip.fps)
-    print(f"instruction: {said[0].text}", flush=True)
-    request = Request(
-        source=str(clip),
-        instructions=("\\" + said[0].text,),
-        model=model,
-        output=output,
-        formats=("mp4", "davis", "coco", "mot", "timeline", "jsonl"),
-        overwrite=True,
-    )
-    try:
-        track(request)
-    except NothingFoundError:
-        # For the "none" kind this is the right outcome; for others the score below says how wrong it is.
-        print("nothing was found")
-    truth = np.isin(case.clip.ids, np.array(said[0].targets, np.uint8))
-    records = list(read_tracks(output))
-    found = np.stack([record.masks().any(axis=0) for record in records])
-    rethinks = sum(event.type == "rethink" for event in read_events(output))
+
+
+def _score(output: Path, case: Case, said: Expression) -> float:
+    """J&F in percent over all frames, of everything found taken together against the targets taken together."""
+    import numpy as np
+
+    from trackgpt.export.records import read_tracks
+    from trackgpt.geometry.jf import sequence_scores
+
+    truth: np.ndarray = np.isin(case.clip.ids, np.array(said.targets, np.uint8))
+    height, width = truth.shape[1:]
+    # Video has even sides: an odd clip was padded by a row or a column.
+    found = np.stack([np.any(record.masks(), axis=0)[:height, :width] for record in read_tracks(output)])
     scores = sequence_scores(found, truth)
-    value = 50 * float(scores.j.mean() + scores.f.mean())
-    print(f"J&F={value:.1f} frames={len(records)} rethinks={rethinks} out={output}")
-    return 0
+    return 50 * float(scores.j.mean() + scores.f.mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import time
@@ -10,11 +11,10 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-
-from trackgpt.errors import TrackGPTError
+from trackgpt.errors import ModelError, OutputError, TrackGPTError
 
 PACKAGES = (
+    "trackgpt",
     "torch",
     "transformers",
     "peft",
@@ -25,30 +25,42 @@ PACKAGES = (
     "pillow",
     "pycocotools",
 )
+FRAMES = 5
 
 
 def run(model: str) -> int:
     """Print the report; returns 0 when every check passed, else the exit code of the first that failed."""
-    print(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
+    _line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in PACKAGES:
-        print(f"{name:13s} {_version(name)}")
-    code = 0
+        _line(name, _version(name))
     checks: dict[str, Callable[[], str]] = {
         "torchvision": _torchvision,
         "device": _device,
         "h264": _h264,
-        "weights": lambda: _weights(model),
         "disk": _disk,
+        "weights": lambda: _weights(model),
         "self-test": lambda: _self_test(model),
     }
-    for name, check in checks.items():
-        try:
-            print(f"{name:13s} {check()}")
-        except TrackGPTError as error:
-            print(f"{name:13s} FAILED: {error}")
-            code = code or error.exit_code
-    print(f"ok={int(code == 0)} model={model}")
-    return code
+    codes = [_checked(name, check) for name, check in checks.items()]
+    failed = [code for code in codes if code]
+    print(f"ok={int(not failed)} checks={len(codes)} failed={len(failed)} model={model}")
+    return failed[0] if failed else 0
+
+
+def _line(name: str, text: str) -> None:
+    print(f"{name:22s} {text}", flush=True)
+
+
+def _checked(name: str, check: Callable[[], str]) -> int:
+    try:
+        _line(name, check())
+    except TrackGPTError as error:
+        _line(name, f"FAILED: {error}")
+        return error.exit_code
+    except Exception as error:  # a doctor reports what it did not foresee, and goes on
+        _line(name, f"FAILED: {type(error).__name__}: {' '.join(str(error).split())}")
+        return 1
+    return 0
 
 
 def _version(name: str) -> str:
@@ -66,42 +78,35 @@ def _torchvision() -> str:
         import_module("torchvision")
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        return f"{found} does not import ({reason}) and breaks transformers: pip uninstall torchvision"
+        raise ModelError(
+            f"{found} does not import ({reason}) and breaks transformers: pip uninstall torchvision"
+        ) from error
     return f"{found} (not needed)"
 
 
 def _device() -> str:
-    import os
-
     import torch
 
     if torch.cuda.is_available():
-        return (
-            f"cuda: {torch.cuda.get_device_name(0)}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
-        )
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    return f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load:.1f}"
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads{load}"
 
 
 def _h264() -> str:
     import av
 
-    kinds = [
-        kind
-        for kind, mode in (("decode", "r"), ("encode", "w"))
-        if _has_codec("h264" if mode == "r" else "libx264", mode)
-    ]
-    return f"{' and '.join(kinds) or 'missing'} (PyAV {av.__version__})"
+    for codec, mode, verb in (("h264", "r", "read"), ("libx264", "w", "written")):
+        try:
+            av.Codec(codec, mode)
+        except ValueError as error:
+            raise OutputError(f"H.264 cannot be {verb} ({codec} is missing); reinstall av from its wheel") from error
+    return f"read and written (PyAV {av.__version__})"
 
 
-def _has_codec(name: str, mode: str) -> bool:
-    import av
-
-    try:
-        av.Codec(name, mode)
-    except ValueError:
-        return False
-    return True
+def _disk() -> str:
+    return f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here"
 
 
 def _weights(model: str) -> str:
@@ -110,16 +115,11 @@ def _weights(model: str) -> str:
     from trackgpt.hub import find
 
     file = find(model) / "model.safetensors"
-    if not file.exists():
-        from trackgpt.errors import ModelError
-
+    if not file.is_file():
         raise ModelError(f"{file}: missing; reinstall the package, or pass a folder of save_pretrained", "MD01")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return f"{model}: {file.stat().st_size / 2**20:.1f} MiB, sha256 {digest[:16]}"
-
-
-def _disk() -> str:
-    return f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here"
 
 
 def _self_test(model: str) -> str:
@@ -127,17 +127,17 @@ def _self_test(model: str) -> str:
     from trackgpt.data.synthtrack.clips import make_case
 
     tracker = InstructionTracker.from_pretrained(model)
-    frames = make_case(1, frames=5).clip.frames
+    frames = list(make_case(1, frames=FRAMES).clip.frames)
     begun = time.perf_counter()
-    with tracker.open(list(frames)) as session:
+    session = tracker.open(frames)
+    try:
         session.say("the biggest thing")
         results = list(session)
+    finally:
         session.close()
     seconds = time.perf_counter() - begun
-    if len(results) != len(frames) or any(not np.isfinite(o.purport or 0.0) for r in results for o in r.objects):
-        from trackgpt.errors import ModelError
-
-        raise ModelError(
-            f"{model}: the self-test gave {len(results)} of {len(frames)} frames or scores that are no numbers"
-        )
-    return f"tracked {len(results)} frames in {seconds:.2f} s"
+    scores = [item.purport for result in results for item in result.objects]
+    # A score that is no number is written as none.
+    if len(results) != len(frames) or None in scores:
+        raise ModelError(f"{model}: {len(results)} of {len(frames)} frames, scores {scores}; the weights are damaged")
+    return f"{len(results)} frames in {seconds:.2f} s, {len(results) / seconds:.0f} fps"

@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from trackgpt.export.records import read_events, read_tracks
+from trackgpt.export.records import EventRecord, TrackRecord, read_events, read_tracks
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 72
+MOST_EVENTS = 40
+SHOWN = ("instruction", "answer", "rethink", "lost", "found", "warn", "error")
 
 
 def summarise(run: Path) -> str:
-    """The instructions, answers and events of a run, and one line of purport score for each object.
+    """Counts, the words and events of a run, and one line of purport scores for each object.
 
     Raises:
         InputError: the folder holds no run, or a damaged one.
     """
-    records = list(read_tracks(run))
-    lines = [f"{run}: {len(records)} frames"]
-    for event in read_events(run):
-        if event.type in ("instruction", "answer", "rethink", "lost", "found", "warn", "error"):
-            what = event.data.get("text", event.data.get("reason", ""))
-            who = f" #{event.id}" if event.id is not None else ""
-            lines.append(f"{event.index:6d}  {event.type}{who}  {what}")
-    ids = sorted({o.id for record in records for o in record.objects})
-    for number in ids:
+    records, events = list(read_tracks(run)), list(read_events(run))
+    counts = Counter(event.type for event in events)
+    ended = "complete" if counts["done"] else "cut short"
+    lines = [f"{run}: {len(records)} frames, {counts['rethink']} rethinks, {counts['warn']} warnings, {ended}"]
+    shown = [event for event in events if event.type in SHOWN]
+    lines += [_event(event) for event in shown[:MOST_EVENTS]]
+    if len(shown) > MOST_EVENTS:
+        lines.append(f"        and {len(shown) - MOST_EVENTS} more in events.jsonl")
+    return "\n".join(lines + _objects(records))
+
+
+def _event(event: EventRecord) -> str:
+    what = str(event.data.get("text", event.data.get("reason", "")))
+    if event.type == "rethink":
+        what += f"  purport {_numbers(event.data['old'])} -> {_numbers(event.data['new'])}"
+    who = f" #{event.id}" if event.id is not None else ""
+    code = f"{event.data['code']}: " if "code" in event.data else ""
+    return f"{event.index:6d}  {event.type + who:14s}{code}{what}".rstrip()
+
+
+def _numbers(value: object) -> str:
+    values = value if isinstance(value, list) else [value]
+    return ", ".join(f"{v:.2f}" if isinstance(v, int | float) else "none" for v in values) or "none"
+
+
+def _objects(records: list[TrackRecord]) -> list[str]:
+    """A line an object: the mean purport score, on how many frames it was seen, and the score over time."""
+    lines = []
+    for number in sorted({item.id for record in records for item in record.objects}):
         scores = [next((o.purport for o in r.objects if o.id == number and o.box), None) for r in records]
-        lines.append(f"#{number} purport {sparkline(scores)}")
-    return "\n".join(lines)
+        known = [score for score in scores if score is not None]
+        mean = f"{sum(known) / len(known):.2f}" if known else "none"
+        lines.append(f"#{number}  purport {mean} on {len(known)} of {len(records)} frames")
+        lines.append(f"    {sparkline(scores)}")
+    return lines
 
 
 def sparkline(values: list[float | None]) -> str:

@@ -1,22 +1,30 @@
-"""`trackgpt track`: from a request to a run folder, with a progress bar and nothing lost on the way."""
+"""`trackgpt track`: from a request to a run folder, with nothing lost on the way."""
 
 from __future__ import annotations
 
+import math
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackgpt.errors import NothingFoundError, TrackGPTError, UsageError
+from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
-    from trackgpt.app.session import InstructionTracker, Result, Session
+    from trackgpt.app.session import InstructionTracker, Session
+    from trackgpt.video.source import FrameSource
 
 AT_FRAME = re.compile(r"^(\d+): +(.*)$", re.DOTALL)
 AT_SECOND = re.compile(r"^@(\d+(?:\.\d+)?): +(.*)$", re.DOTALL)
+
+
+class InterruptedRunError(TrackGPTError):
+    """Somebody pressed Ctrl-C; what was tracked until then is kept."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,27 @@ class Request:
     strict: bool = False
     quiet: bool = False
     as_json: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a run has come to so far; it is filled while frames come, so that it holds after any failure too."""
+
+    out: Path
+    frames: int = 0
+    rethinks: int = 0
+    warnings: int = 0
+    found: bool = False
+    said: str = ""
+    scores: float = 0.0
+    scored: int = 0
+
+    @property
+    def line(self) -> str:
+        """The `key=value` line that ends stdout; the purport score is the mean over frames and objects."""
+        purport = self.scores / self.scored if self.scored else math.nan
+        counts = f"frames={self.frames} rethinks={self.rethinks} purport={purport:.3f} warnings={self.warnings}"
+        return f"{counts} out={self.out}"
 
 
 @dataclass(frozen=True)
@@ -59,138 +88,130 @@ def parse_instruction(text: str) -> Spoken:
 
 
 def run(request: Request) -> int:
-    """Track and write; returns the exit code.
+    """Track, write, and end stdout with one `key=value` line; returns the exit code.
 
     Raises:
         TrackGPTError: see the error table; what was written before stays valid.
     """
-    from trackgpt.app.session import InstructionTracker
-    from trackgpt.export.records import EXPORTERS
+    outcome = Outcome(request.output or next_folder(request.source))
+    try:
+        track(request, outcome)
+    except KeyboardInterrupt:
+        kept = f"{outcome.frames} frames are kept in {outcome.out}" if outcome.frames else "nothing was tracked yet"
+        raise InterruptedRunError(f"interrupted; {kept}") from None
+    finally:
+        if outcome.frames:
+            print(outcome.line, flush=True)
+    if not outcome.found:
+        what = f"nothing matched {outcome.said!r}" if outcome.said else "no instruction was read"
+        raise NothingFoundError(f"{what} on any of {outcome.frames} frames", "NL05")
+    return 1 if request.strict and outcome.warnings else 0
 
-    spoken = [parse_instruction(text) for text in request.instructions]
-    unknown = [name for name in request.formats if name not in EXPORTERS]
-    if unknown:
-        raise UsageError(f"--format {unknown[0]}: no such format; choose from {', '.join(EXPORTERS)}")
+
+def track(request: Request, outcome: Outcome, tracker: InstructionTracker | None = None) -> None:
+    """Do what was asked, keeping count in `outcome`. Cheap refusals come first, the run folder is made last.
+
+    Args:
+        request: what to do.
+        outcome: its folder is the one written to.
+        tracker: a loaded model; by default the request's is loaded.
+    """
+    from trackgpt.app.session import InstructionTracker, Session
+    from trackgpt.export.exporting import check_space, estimate
+    from trackgpt.video.source import open_source
+
+    spoken = _checked(request)
+    refuse_existing(outcome.out, request.overwrite)
+    reading = {key: value for key, value in request.reading.items() if value is not None}
+    with ExitStack() as stack:
+        source: FrameSource | None = None
+        if not _is_live(request.source):
+            source = stack.enter_context(open_source(request.source, **reading))
+            check_space(outcome.out, estimate(source.frames_hint or 0, *source.size, request.formats))
+        tracker = tracker or InstructionTracker.from_pretrained(request.model, request.device)
+        for words in spoken:
+            tracker.check(words.text)
+        if source is None:
+            source = stack.enter_context(open_source(request.source, **reading))
+        options: dict[str, Any] = {"overwrite": request.overwrite, "rethink": request.rethink != "off"}
+        session = stack.enter_context(Session(tracker, source, out=outcome.out, **options))
+        _follow(request, session, spoken, outcome)
+
+
+def _follow(request: Request, session: Session, spoken: Sequence[Spoken], outcome: Outcome) -> None:
+    from trackgpt.app.live import Outputs, Talk, progress
+
+    talk = Talk(request.quiet, request.as_json)
+    session.on_event = talk.event
+    session.describe(
+        instructions=list(request.instructions),
+        reading=request.reading,
+        rethink=request.rethink,
+        device=request.device,
+        seed=request.seed,
+    )
+    with Outputs(session, request.formats, _sound(request, session)) as outputs:
+        for words in spoken:
+            session.say(words.text, words.frame, words.second)
+        with progress(session.source.frames_hint, request.quiet) as advance:
+            for result in session:
+                outcome.frames = session.frames
+                outputs.write(result)
+                talk.frame(session.last_record)
+                advance(result)
+                known = [item.purport for item in result.objects if item.purport is not None]
+                outcome.scores, outcome.scored = outcome.scores + sum(known), outcome.scored + len(known)
+                outcome.rethinks, outcome.warnings = session.rethinks, session.warnings
+        outcome.warnings, outcome.found = session.warnings, session.found
+        outcome.said = session.prompts[-1].text if session.prompts else ""
+
+
+def _checked(request: Request) -> list[Spoken]:
+    """The instructions with their moments; refuses what can be refused before anything is opened.
+
+    Raises:
+        UsageError: an unknown format or choice; NL01; two instructions for one moment.
+    """
+    from trackgpt.export.exporting import EXPORTERS
+    from trackgpt.reasoners.templates import clean_instruction
+
+    for name in request.formats:
+        if name not in EXPORTERS:
+            near = get_close_matches(name, EXPORTERS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(EXPORTERS)}"
+            raise UsageError(f"--format {name}: no such format; {hint}")
     if request.rethink not in ("auto", "off"):
         raise UsageError(f"--rethink {request.rethink}: choose auto or off")
-    out = request.output or _next_folder(request.source)
-    tracker = InstructionTracker.from_pretrained(request.model, request.device)
-    reading = {key: value for key, value in request.reading.items() if value is not None}
-    source: str | int = int(request.source) if request.source.isdigit() else request.source
-    with tracker.open(source, out=out, overwrite=request.overwrite, **reading) as session:
-        if request.rethink == "off":
-            session.online.arbiter.config = replace(session.online.arbiter.config, enabled=False)
-        session.run.describe(_facts(request, session, tracker))
-        return _follow(request, session, spoken, out)
-
-
-def _follow(request: Request, session: Session, spoken: Sequence[Spoken], out: Path) -> int:
-    warnings = frames = 0
-    scores: list[float] = []
+    spoken = [parse_instruction(text) for text in request.instructions]
     for words in spoken:
-        frame = words.frame if words.second is None else round(words.second * session.source.fps)
-        reply = session.say(words.text, frame)
-        if reply.text and not request.as_json:
-            print(reply.text, flush=True)
-    try:
-        with ExitStack() as stack:
-            writers = stack.enter_context(_writers(request, session, out))
-            advance = stack.enter_context(_progress(request, session))
-            for result in session:
-                writers(result)
-                advance(result)
-                frames += 1
-                warnings += sum(event.type == "warn" for event in result.events)
-                scores += [o.purport for o in result.objects if o.purport is not None]
-                if request.as_json:
-                    print(session.last_record.to_json(), flush=True)
-    finally:
-        _finish(request, session, out, frames)
-    mean = sum(scores) / len(scores) if scores else float("nan")
-    print(f"frames={frames} rethinks={session.rethinks} purport={mean:.3f} warnings={warnings} out={out}")
-    if not session.found:
-        last = session.prompts[-1].text
-        raise NothingFoundError(f"nothing matched {last!r} on any of {frames} frames", "NL05")
-    return 1 if request.strict and warnings else 0
+        clean_instruction(words.text)
+    moments = [(words.frame or 0, words.second) for words in spoken]
+    for words, moment in zip(spoken, moments, strict=True):
+        if moments.count(moment) > 1:
+            raise UsageError(
+                f"-i {words.text!r} is not the only instruction for its moment; give the others a frame "
+                "(-i '240: the dog') or name all targets in one instruction"
+            )
+    return spoken
 
 
-def _finish(request: Request, session: Session, out: Path, frames: int) -> None:
-    """Make the formats that are drawn from the log, also from a run that was cut short."""
-    from trackgpt.export.records import export
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Refuse a folder in use before anything slow is done for it; `RunFolder` has the last word.
 
-    session.run.close()
-    offline = [name for name in request.formats if name in ("coco", "mot", "timeline")]
-    if not frames or not offline:
-        return
-    failed = sys.exc_info()[0] is not None
-    try:
-        export(out, offline)
-    except TrackGPTError:
-        # The first failure is the one to report; a second one while cleaning up would hide it.
-        if not failed:
-            raise
+    Raises:
+        OutputError: OUT01.
+    """
+    from trackgpt.export.records import writing
+
+    with writing(out):
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out}: is a file; wanted a folder for the run", "OUT01")
+        if not overwrite and out.is_dir() and any(out.iterdir()):
+            raise OutputError(f"{out}: exists and is not empty; needs --overwrite, or another folder", "OUT01")
 
 
-@contextmanager
-def _writers(request: Request, session: Session, out: Path) -> Iterator[Any]:
-    """What is written while frames come: the overlay video and the indexed masks."""
-    from trackgpt.export.davis import DavisWriter
-    from trackgpt.export.overlay import draw
-    from trackgpt.video.writer import VideoWriter
-
-    with ExitStack() as stack:
-        davis = DavisWriter(out / "masks") if "davis" in request.formats else None
-        video: VideoWriter | None = None
-        said = {"instruction": "", "answer": ""}
-
-        def write(result: Result) -> None:
-            nonlocal video
-            asked = ""
-            for event in result.events:
-                if event.type in said:
-                    said[event.type] = str(event.data["text"])
-                asked = str(event.data["reason"]) if event.type == "rethink" else asked
-            record = session.last_record
-            if davis is not None:
-                davis.write(record, *record.size)
-            if "mp4" in request.formats and result.frame is not None:
-                if video is None:
-                    video = stack.enter_context(
-                        VideoWriter(out / "video.mp4", session.source.fps, result.frame.shape[:2])
-                    )
-                video.write(draw(result.frame, record, said["instruction"], said["answer"], asked), result.time)
-
-        yield write
-
-
-@contextmanager
-def _progress(request: Request, session: Session) -> Iterator[Any]:
-    """A progress bar on stderr with frames per second and the purport score; silent when quiet or not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = [
-        TextColumn("tracking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    ]
-    console = Console(stderr=True)
-    hidden = request.quiet or not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden) as bar:
-        task = bar.add_task("tracking", total=session.source.frames_hint, note="")
-
-        def advance(result: Result) -> None:
-            score = min((o.purport for o in result.objects if o.purport is not None), default=None)
-            speed = bar.tasks[0].speed
-            note = f"{speed:.0f} fps" if speed else ""
-            bar.update(task, advance=1, note=note + (f"  purport {score:.2f}" if score is not None else ""))
-
-        yield advance
-
-
-def _next_folder(source: str) -> Path:
+def next_folder(source: str) -> Path:
+    """runs/NAME-1, or the next number that is free."""
     stem = re.sub(r"[^\w.-]+", "_", Path(source.rstrip("/")).stem) or "stream"
     number = 1
     while (folder := Path("runs") / f"{stem}-{number}").exists():
@@ -198,32 +219,13 @@ def _next_folder(source: str) -> Path:
     return folder
 
 
-def _facts(request: Request, session: Session, tracker: InstructionTracker) -> dict[str, Any]:
-    """What run.json says: enough to run it again."""
-    import platform
-    from importlib.metadata import version
+def _is_live(source: str) -> bool:
+    """A camera or a stream: frames pile up while the model loads, so it is opened last."""
+    return "://" in source or (source.isdigit() and not Path(source).exists())
 
-    from trackgpt import __version__
-    from trackgpt.config import to_dict
 
-    packages = ("torch", "transformers", "numpy", "opencv-python-headless", "av")
-    return {
-        "schema": 1,
-        "trackgpt": __version__,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "model": {"name": request.model, "config": to_dict(tracker.model.config)},
-        "source": {
-            "name": session.source.name,
-            "kind": session.source.kind,
-            "sha256": session.source.digest(),
-            "fps": session.source.fps,
-            "fps_note": session.source.fps_note,
-            "size": list(session.source.size),
-        },
-        "instructions": list(request.instructions),
-        "reading": request.reading,
-        "rethink": request.rethink,
-        "device": request.device,
-        "seed": request.seed,
-        "boxes": "xyxy pixels of the frame, edges",
-    }
+def _sound(request: Request, session: Session) -> Path | None:
+    """The file to take the sound from: a video whose own clock is used."""
+    file = Path(request.source).expanduser()
+    fits = session.source.kind == "file" and request.reading.get("fps") is None and file.is_file()
+    return file if fits else None

@@ -15,12 +15,9 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -50,15 +47,6 @@ COMMON = ("v", "seq", "i", "t", "type", "id")
 VERSION = 1
 TRACKS, EVENTS, RUN, MASKS = "tracks.jsonl", "events.jsonl", "run.json", "masks"
 MADE_HERE = (TRACKS, EVENTS, RUN, "video.mp4", "coco.json", "mot.txt", "timeline.png")
-EXPORTERS = {
-    "jsonl": ("trackgpt.export.records", "tracks_of"),
-    "davis": ("trackgpt.export.davis", "export_davis"),
-    "coco": ("trackgpt.export.coco", "export_coco"),
-    "mot": ("trackgpt.export.mot", "export_mot"),
-    "timeline": ("trackgpt.export.timeline", "purport_timeline"),
-    "mp4": ("trackgpt.export.overlay", "export_overlay"),
-}
-"""Where each format is written; named, not imported, so that the log costs nothing to load."""
 
 R = TypeVar("R", "TrackRecord", "EventRecord")
 
@@ -423,82 +411,6 @@ def _is_box(value: Any) -> bool:
 # --- writing ---
 
 
-def export(
-    run_folder: str | Path,
-    formats: Iterable[str],
-    frames: Iterable[tuple[int, np.ndarray]] | None = None,
-) -> dict[str, Path]:
-    """Make further formats from a run, finished or cut; no model is needed.
-
-    Args:
-        run_folder: what `RunFolder` wrote.
-        formats: names of `EXPORTERS`.
-        frames: for "mp4" alone: pairs of source index and frame (uint8 RGB, height x width x 3), in order.
-
-    Returns:
-        Where each format was written, in the order asked.
-
-    Raises:
-        UsageError: a format does not exist, or mp4 is asked for without frames; nothing has been written then.
-        InputError: the run is missing or damaged.
-        OutputError: a file cannot be written, or the format cannot hold the run.
-    """
-    names = list(dict.fromkeys(formats))
-    for name in names:
-        if name not in EXPORTERS:
-            near = get_close_matches(name, EXPORTERS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(EXPORTERS)}"
-            raise UsageError(f"format {name!r} does not exist; {hint}")
-    if "mp4" in names and frames is None:
-        raise UsageError("format mp4 needs the frames of the source; name the video, or leave mp4 out")
-    written = {}
-    for name in names:
-        module, function = EXPORTERS[name]
-        write = getattr(import_module(module), function)
-        written[name] = write(run_folder, frames) if name == "mp4" else write(run_folder)
-    return written
-
-
-def estimate(frames: int, height: int, width: int, formats: Iterable[str] = (), objects: int = 1) -> int:
-    """Bytes a run will need, on the high side, for `check_space`.
-
-    Counted: 1.5 bytes of run lengths for each row and column of the frame and object, 3 of PNG, 0.12 bytes of H.264 a
-    pixel. Measured on six DAVIS sequences at 480p, at most 1.2, 2.3 and 0.08.
-    """
-    edge = height + width
-    bytes_a_frame = {
-        "davis": 1000 + 3 * edge * objects,
-        "coco": 150 + objects * (170 + 3 * edge // 2),
-        "mot": 60 * objects,
-        "mp4": height * width * 12 // 100,
-    }
-    each = 100 + objects * (110 + 3 * edge // 2) + sum(bytes_a_frame.get(name, 0) for name in set(formats))
-    return frames * each + (1 << 20)
-
-
-def check_space(path: str | Path, bytes_needed: int) -> None:
-    """Refuse to begin a run that its disk cannot hold.
-
-    Args:
-        path: the run folder, which need not exist yet.
-        bytes_needed: see `estimate`.
-
-    Raises:
-        OutputError: OUT02, less is free than needed.
-    """
-    place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    with writing(place):
-        free = shutil.disk_usage(place).free
-    if free < bytes_needed:
-        raise OutputError(
-            f"{path}: about {_megabytes(bytes_needed)} needed, {_megabytes(free)} free; "
-            "free some space, choose another folder, or ask for fewer formats",
-            "OUT02",
-        )
-
-
 def write_whole(path: Path, parts: Iterable[str | bytes]) -> Path:
     """Write a file as a whole; see `replacing`. Gives `path`."""
     rest = iter(parts)
@@ -623,7 +535,3 @@ def _dump(values: Mapping[str, Any]) -> str:
 
 def _rounded(value: float, digits: int) -> float:
     return round(float(value), digits) + 0.0  # -0.0 becomes 0.0
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"

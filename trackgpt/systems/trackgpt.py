@@ -23,7 +23,7 @@ from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import box_of
 from trackgpt.memory import QueryMemory
 from trackgpt.online import ReasoningTracker
-from trackgpt.perception.encoders import ConvEncoder, SamViT
+from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Brain
 from trackgpt.types import Cue, Prediction, Prompt
@@ -48,7 +48,16 @@ class TrackGPT(nn.Module):
         return cls(config, Brain.from_config(config.brain, tokenizer, config.perception.decoder.hidden_size))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write config, weights and tokenizer to one folder; `dtype` stores floating weights smaller (nano: bf16)."""
+        """Write config, weights and tokenizer to one folder; `dtype` stores floating weights smaller (nano: bf16).
+
+        Raises:
+            ModelError: the model is folded or carries unmerged LoRA weights, so the folder could not be read back.
+        """
+        names = " ".join(self.state_dict())
+        if "lora_" in names:
+            raise ModelError(f"{folder}: the model carries LoRA weights; call merge_lora(model.brain) before saving")
+        if any(isinstance(module, ConvUnit) and module.norm is None for module in self.modules()):
+            raise ModelError(f"{folder}: the model is folded for inference; save it before fold()")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(self.config, folder / CONFIG_FILE)
@@ -124,7 +133,12 @@ class BrainReasoner:
         self.brain = brain
 
     def reason(self, frame: np.ndarray, prompt: Prompt) -> Cue:
-        """Read a frame, uint8 RGB (height, width, 3), padded whole into the brain's square (Eq. 1)."""
+        """Read a frame, uint8 RGB (height, width, 3), padded whole into the brain's square (Eq. 1).
+
+        With `fit: centre-crop` the brain sees only the central square, as LISA's weights are used to.
+        """
+        if self.brain.config.fit == "centre-crop":
+            frame = central_square(frame)
         square = fit(frame.shape[:2], self.brain.config.image_side).apply(frame)
         device = next(self.brain.parameters()).device
         answer = self.brain.reason(torch.from_numpy(square).permute(2, 0, 1).to(device), prompt.text)
@@ -161,6 +175,14 @@ class QueryPerception:
         scores = decoded.score.float().clamp(0, 1).cpu().numpy()
         ids = np.arange(1, cue.targets + 1, dtype=np.int64)
         return Prediction(boxes, masks, scores, present, ids), QueryMemory(decoded.online.float().cpu().numpy())
+
+
+def central_square(frame: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of a frame (height, width, 3)."""
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(frame[top : top + side, left : left + side])
 
 
 def _nothing(height: int, width: int) -> Prediction:

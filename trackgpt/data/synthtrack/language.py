@@ -27,255 +27,31 @@ from trackgpt.data.synthtrack.catalog import (
     FACT_QUESTIONS,
     FACTS,
     HELD_OUT_PAIRS,
-    PARTS,
     THIN_FACTS,
 )
 from trackgpt.data.synthtrack.scene import Expression
+from trackgpt.data.synthtrack.wordings import (
+    FORMS,
+    PLACES,
+    REGIONS,
+    SIDES,
+    SIZES,
+    TEMPLATES,
+    THIN_WORDINGS,
+    TRAIN_WORDINGS,
+    WORDINGS,
+)
 from trackgpt.errors import UsageError
 
-WORDINGS = 6
-TRAIN_WORDINGS = 5
-THIN_WORDINGS = 3
 MAX_TARGETS = 4
 MIN_VISIBLE = 0.4
 MIN_AREA = 0.002
 MARGIN = 0.15
 SIZE_RATIO = 1.3
-REGIONS = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
-SIZES = ("small", "medium", "large")
 
 # Distances in fractions of width and height depend on the frame's aspect, which is not known here: a comparison
 # of distances must hold for a square frame and for a wide one.
 _ASPECTS = (1.0, 16 / 9)
-
-FORMS: dict[str, str] = {
-    "category": "explicit",
-    "colour-category": "explicit",
-    "size-category": "explicit",
-    "size-colour-category": "explicit",
-    "where-category": "explicit",
-    "colour-only": "explicit",
-    "fact": "implicit",
-    "part": "implicit",
-    "superlative": "implicit",
-    "relation": "implicit",
-    "odd-one-out": "implicit",
-    "race": "implicit",
-    "all-category": "multi",
-    "all-colour": "multi",
-    "all-fact": "multi",
-    "two": "multi",
-    "absent-category": "none",
-    "absent-colour-category": "none",
-    "absent-fact": "none",
-}
-
-# Six wordings each; the first is the seed, the last is kept for tests. Absent things are asked for in the very words
-# used for present ones, or the words alone would give the answer away. Facts are asked for in FACT_QUESTIONS.
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "category": (
-        "the {category}",
-        "track the {category}",
-        "please follow the {category}",
-        "can you track the {category} in the video?",
-        "find the {category} and track it",
-        "could you please follow the {category} in the video?",
-    ),
-    "colour-category": (
-        "the {colour} {category}",
-        "track the {colour} {category}",
-        "please follow the {category} that is {colour}",
-        "can you track the {colour} {category} in the video?",
-        "i see the {colour} {category}, please track it",
-        "could you please find and track the {colour} {category}?",
-    ),
-    "size-category": (
-        "the {size} {category}",
-        "track the {size} {category}",
-        "please follow the {category} that is {size}",
-        "can you track the {size} {category} in the video?",
-        "i see the {size} {category}, please track it",
-        "could you please find and track the {size} {category}?",
-    ),
-    "size-colour-category": (
-        "the {size} {colour} {category}",
-        "track the {size} {colour} {category}",
-        "please follow the {colour} {category} that is {size}",
-        "can you track the {size} {colour} {category} in the video?",
-        "i see the {size} {colour} {category}, please track it",
-        "could you please find and track the {size} {colour} {category}?",
-    ),
-    "where-category": (
-        "the {category} {place}",
-        "track the {category} {place}",
-        "please follow the {category} that is {place}",
-        "can you track the {category} {place} of the video?",
-        "look {place}, find the {category} and track it",
-        "could you please track the {category} that you see {place}?",
-    ),
-    "most-category": (
-        "the {most} {category}",
-        "track the {most} {category}",
-        "please follow the {category} that is furthest {towards}",
-        "can you track the {category} closest to the {side} edge of the video?",
-        "of all the {plural}, track the {most} one",
-        "which {category} is furthest {towards}?",
-    ),
-    "colour-only": (
-        "the {colour} one",
-        "the {colour} thing",
-        "track the {colour} one",
-        "please follow whatever is {colour}",
-        "can you track the {colour} thing in the video?",
-        "could you please track the one that is {colour}?",
-    ),
-    "part": (
-        "what has {part}?",
-        "which one has {part}?",
-        "track whatever has {part}",
-        "something here has {part}, please track it",
-        "can you track the thing with {part}?",
-        "which thing here has {part}?",
-    ),
-    "biggest": (
-        "what is the biggest thing here?",
-        "which one is the largest of all?",
-        "track whatever is bigger than everything else",
-        "one thing is larger than all the others, please track it",
-        "which object takes up the most room?",
-        "which object is the biggest of all?",
-    ),
-    "smallest": (
-        "what is the smallest thing here?",
-        "which one is the tiniest of all?",
-        "track whatever is smaller than everything else",
-        "one thing is smaller than all the others, please track it",
-        "which object takes up the least room?",
-        "which object is the smallest of all?",
-    ),
-    "most": (
-        "what is the {most} thing here?",
-        "which one is furthest {towards}?",
-        "track whatever is closest to the {side} edge",
-        "everything else is {opposite} it, please track it",
-        "which object is the {most} of all?",
-        "what is closest to the {side} edge of the video?",
-    ),
-    "beside": (
-        "what is {beside} {anchor}?",
-        "which thing do you see {on} {anchor}?",
-        "track whatever is {on} {anchor}",
-        "look at {anchor}, then track what is {beside} it",
-        "one thing is {on} {anchor}, please track it",
-        "can you find the thing {on} {anchor}?",
-    ),
-    "closest": (
-        "what is closest to {anchor}?",
-        "which thing is nearest to {anchor}?",
-        "track whatever is next to {anchor}",
-        "look at {anchor}, then track what is nearest to it",
-        "one thing is closest to {anchor}, please track it",
-        "can you find the thing closest to {anchor}?",
-    ),
-    "furthest": (
-        "what is furthest from {anchor}?",
-        "which thing is the most far away from {anchor}?",
-        "track whatever is furthest away from {anchor}",
-        "look at {anchor}, then track what is furthest from it",
-        "one thing is furthest from {anchor}, please track it",
-        "can you find the thing furthest away from {anchor}?",
-    ),
-    "odd-one-out": (
-        "which one does not belong?",
-        "what is the odd one out?",
-        "track the one that does not fit with the others",
-        "all things but one are of the same kind, please track that one",
-        "which thing is of a different kind?",
-        "which one does not fit with the others?",
-    ),
-    "race": (
-        "who will win the race?",
-        "who is about to cross the line first?",
-        "track the winner of this race",
-        "which one is ahead of the others in this race?",
-        "who is in the lead?",
-        "who will cross the line ahead of the others?",
-    ),
-    "all-category": (
-        "all the {plural}",
-        "track all the {plural}",
-        "please follow every {category}",
-        "can you track each {category} in the video?",
-        "there are several {plural}, please track them all",
-        "could you please follow all the {plural} in the video?",
-    ),
-    "all-colour": (
-        "everything {colour}",
-        "track everything {colour}",
-        "please follow all the {colour} things",
-        "can you track each {colour} thing in the video?",
-        "there are several {colour} things, please track them all",
-        "could you please follow everything that is {colour}?",
-    ),
-    "all-fact": (
-        "everything that {fact}",
-        "track everything that {fact}",
-        "please follow each thing that {fact}",
-        "can you track every object that {fact}?",
-        "more than one thing here {fact}, please track them all",
-        "could you please follow everything that {fact}?",
-    ),
-    "two": (
-        "{first} and {second}",
-        "track {first} and {second}",
-        "please follow both {first} and {second}",
-        "can you track {first} and {second} in the video?",
-        "find {first}, then {second}, and track both",
-        "could you please track both {first} and {second}?",
-    ),
-}
-
-_SIDES: dict[str, dict[str, str]] = {
-    "left": {
-        "most": "leftmost",
-        "towards": "to the left",
-        "side": "left",
-        "opposite": "to the right of",
-        "beside": "left of",
-        "on": "to the left of",
-    },
-    "right": {
-        "most": "rightmost",
-        "towards": "to the right",
-        "side": "right",
-        "opposite": "to the left of",
-        "beside": "right of",
-        "on": "to the right of",
-    },
-    "top": {
-        "most": "highest",
-        "towards": "up",
-        "side": "top",
-        "opposite": "below",
-        "beside": "above",
-        "on": "above",
-    },
-    "bottom": {
-        "most": "lowest",
-        "towards": "down",
-        "side": "bottom",
-        "opposite": "above",
-        "beside": "below",
-        "on": "below",
-    },
-}
-
-_PLACES = {name: f"in the {name}" for name in REGIONS} | {
-    "left": "on the left",
-    "right": "on the right",
-    "top": "at the top",
-    "bottom": "at the bottom",
-}
 
 
 @dataclass(frozen=True)
@@ -315,7 +91,7 @@ def region(box: Sequence[float]) -> str:
 
 def describe(seen: Seen) -> str:
     """The name of an actor with its colour: "the red dog", or "the dog" for one in its own colours."""
-    return f"the {_adjective(seen.colour)}{seen.category}"
+    return f"the {adjective(seen.colour)}{seen.category}"
 
 
 def answer(targets: Sequence[Seen], absent: str = "no such thing") -> str:
@@ -341,15 +117,6 @@ def answer(targets: Sequence[Seen], absent: str = "no such thing") -> str:
 def reading_order(seen: Sequence[Seen]) -> list[Seen]:
     """Actors from left to right by the centres of their boxes; ids decide between equals."""
     return sorted(seen, key=lambda one: (one.box[0] + one.box[2], one.id))
-
-
-def describe_scene(seen: Sequence[Seen]) -> str:
-    """All clear actors in raster order, by thirds of the frame from the top: "red dog top left; car middle"."""
-    rows: list[list[str]] = [[], [], []]
-    for one in reading_order([one for one in seen if is_clear(one)]):
-        place = region(one.box)
-        rows[REGIONS.index(place) // 3].append(f"{_adjective(one.colour)}{one.category} {place}")
-    return "; ".join(text for row in rows for text in row) or "nothing"
 
 
 def expressions(
@@ -384,7 +151,7 @@ def expressions(
     train = split == "train"
     if wording is not None and not 0 <= wording < (TRAIN_WORDINGS if train else WORDINGS):
         raise UsageError(f"expressions: wording {wording} is not one of split {split}; use 0 to 4, in test 0 to 5")
-    frame = _Frame(seen)
+    frame = Frame(seen)
     drafts = [draft for find in _FINDERS for draft in find(frame)]
     if scene_kind == "race":
         drafts += _race(frame, leader)
@@ -411,7 +178,7 @@ class _Draft(NamedTuple):
     absent: str = ""
 
 
-class _Frame:
+class Frame:
     """A frame's actors with what every form needs, worked out once.
 
     Attributes:
@@ -474,11 +241,12 @@ class _Frame:
         return self._answers[targets]
 
 
-def _adjective(colour: str) -> str:
+def adjective(colour: str) -> str:
+    """A colour as the word before a noun, with its space; "" for an actor in its own colours."""
     return "" if colour == "natural" else f"{colour} "
 
 
-def _speak(frame: _Frame, draft: _Draft, wording: int) -> Expression:
+def _speak(frame: Frame, draft: _Draft, wording: int) -> Expression:
     order = tuple(sorted(draft.targets, key=lambda index: (frame.x[index], frame.seen[index].id)))
     return Expression(
         text=draft.table[wording].format_map(draft.words),
@@ -494,7 +262,7 @@ def _fact_wordings(fact: str) -> int:
     return THIN_WORDINGS if fact in THIN_FACTS else TRAIN_WORDINGS
 
 
-def _categories(frame: _Frame) -> Iterator[_Draft]:
+def _categories(frame: Frame) -> Iterator[_Draft]:
     for name, matches in frame.categories.items():
         if frame.sole(matches):
             yield _Draft("category", TEMPLATES["category"], {"category": name}, (matches[0],))
@@ -503,7 +271,7 @@ def _categories(frame: _Frame) -> Iterator[_Draft]:
             yield _Draft("all-category", TEMPLATES["all-category"], words, tuple(matches))
 
 
-def _colours(frame: _Frame) -> Iterator[_Draft]:
+def _colours(frame: Frame) -> Iterator[_Draft]:
     for colour, matches in frame.colours.items():
         if any(frame.seen[index].colour == "natural" for index in matches):
             continue
@@ -514,7 +282,7 @@ def _colours(frame: _Frame) -> Iterator[_Draft]:
             yield _Draft("all-colour", TEMPLATES["all-colour"], words, tuple(matches))
 
 
-def _colour_categories(frame: _Frame) -> Iterator[_Draft]:
+def _colour_categories(frame: Frame) -> Iterator[_Draft]:
     for index, one in enumerate(frame.seen):
         if one.colour == "natural" or not frame.sole(frame.with_colour(one.category, one.colour)):
             continue
@@ -522,7 +290,7 @@ def _colour_categories(frame: _Frame) -> Iterator[_Draft]:
         yield _Draft("colour-category", TEMPLATES["colour-category"], words, (index,))
 
 
-def _sizes(frame: _Frame) -> Iterator[_Draft]:
+def _sizes(frame: Frame) -> Iterator[_Draft]:
     for index, one in enumerate(frame.seen):
         if not frame.clear[index]:
             continue
@@ -537,7 +305,7 @@ def _sizes(frame: _Frame) -> Iterator[_Draft]:
             yield _Draft("size-colour-category", TEMPLATES["size-colour-category"], words, (index,))
 
 
-def _size_shows(frame: _Frame, index: int, kin: Sequence[int]) -> bool:
+def _size_shows(frame: Frame, index: int, kin: Sequence[int]) -> bool:
     """Whether the size word tells an actor apart from its kin, or from the rest of the frame when it has none."""
     size, full = SIZES.index(frame.seen[index].size), frame.full
     others = [other for other in kin if other != index]
@@ -555,25 +323,25 @@ def _size_shows(frame: _Frame, index: int, kin: Sequence[int]) -> bool:
     return full[index] >= SIZE_RATIO * median if size == 2 else full[index] * SIZE_RATIO <= median
 
 
-def _places(frame: _Frame) -> Iterator[_Draft]:
+def _places(frame: Frame) -> Iterator[_Draft]:
     for name, matches in frame.categories.items():
         for index in matches:
             if not frame.clear[index]:
                 continue
             place = region(frame.seen[index].box)
-            if not any(_might_be_in(frame, other, place) for other in matches if other != index):
-                words = {"category": name, "place": _PLACES[place]}
+            if not any(might_be_in(frame, other, place) for other in matches if other != index):
+                words = {"category": name, "place": PLACES[place]}
                 yield _Draft("where-category", TEMPLATES["where-category"], words, (index,))
         if len(matches) < 2:
             continue
-        for side, side_words in _SIDES.items():
-            first = _foremost(frame, matches, side)
+        for side, side_words in SIDES.items():
+            first = foremost(frame, matches, side)
             if first is not None:
                 words = {**side_words, "category": name, "plural": BY_NAME[name].plural}
                 yield _Draft("where-category", TEMPLATES["most-category"], words, (first,))
 
 
-def _might_be_in(frame: _Frame, index: int, place: str) -> bool:
+def might_be_in(frame: Frame, index: int, place: str) -> bool:
     """Whether a person might say that an actor is at a place: "left" alone means any height, and edges are soft."""
     x, y, slack = frame.x[index], frame.y[index], 0.04
     low, high = 1 / 3, 2 / 3
@@ -587,7 +355,7 @@ def _might_be_in(frame: _Frame, index: int, place: str) -> bool:
     return all(inside[word] for word in place.split())
 
 
-def _foremost(frame: _Frame, among: Sequence[int], side: str) -> int | None:
+def foremost(frame: Frame, among: Sequence[int], side: str) -> int | None:
     """The clear actor nearest to a side of the frame by a margin, both by its centre and by its box; else None."""
     centres = frame.x if side in ("left", "right") else frame.y
     edge = ("left", "top", "right", "bottom").index(side)
@@ -604,7 +372,7 @@ def _foremost(frame: _Frame, among: Sequence[int], side: str) -> int | None:
     return first
 
 
-def _facts(frame: _Frame) -> Iterator[_Draft]:
+def _facts(frame: Frame) -> Iterator[_Draft]:
     for fact, matches in frame.facts.items():
         if frame.sole(matches):
             yield _Draft("fact", FACT_QUESTIONS[fact], {}, (matches[0],), _fact_wordings(fact))
@@ -613,18 +381,18 @@ def _facts(frame: _Frame) -> Iterator[_Draft]:
             yield _Draft("all-fact", TEMPLATES["all-fact"], words, tuple(matches), wordings)
 
 
-def _parts(frame: _Frame) -> Iterator[_Draft]:
+def _parts(frame: Frame) -> Iterator[_Draft]:
     for part, matches in frame.parts.items():
         if frame.sole(matches):
             yield _Draft("part", TEMPLATES["part"], {"part": part}, (matches[0],))
 
 
-def _superlatives(frame: _Frame) -> Iterator[_Draft]:
+def _superlatives(frame: Frame) -> Iterator[_Draft]:
     everyone = range(len(frame.seen))
     if len(everyone) < 2:
         return
-    for side, words in _SIDES.items():
-        first = _foremost(frame, everyone, side)
+    for side, words in SIDES.items():
+        first = foremost(frame, everyone, side)
         if first is not None:
             yield _Draft("superlative", TEMPLATES["most"], words, (first,))
     for form, extreme in (("biggest", _biggest(frame)), ("smallest", _smallest(frame))):
@@ -632,7 +400,7 @@ def _superlatives(frame: _Frame) -> Iterator[_Draft]:
             yield _Draft("superlative", TEMPLATES[form], {}, (extreme,))
 
 
-def _biggest(frame: _Frame) -> int | None:
+def _biggest(frame: Frame) -> int | None:
     """The actor whose visible part alone is larger by the margin than all others would be unhidden; else None."""
     areas = [one.area for one in frame.seen]
     best = max(range(len(areas)), key=areas.__getitem__)
@@ -640,19 +408,19 @@ def _biggest(frame: _Frame) -> int | None:
     return best if frame.clear[best] and areas[best] >= (1 + MARGIN) * max(rivals) else None
 
 
-def _smallest(frame: _Frame) -> int | None:
+def _smallest(frame: Frame) -> int | None:
     """The actor that would be smaller by the margin, unhidden, than what is visible of any other; else None."""
     best = min(range(len(frame.full)), key=frame.full.__getitem__)
     rivals = [one.area for index, one in enumerate(frame.seen) if index != best]
     return best if frame.clear[best] and frame.full[best] * (1 + MARGIN) <= min(rivals) else None
 
 
-def _relations(frame: _Frame) -> Iterator[_Draft]:
+def _relations(frame: Frame) -> Iterator[_Draft]:
     for anchor in range(len(frame.seen)):
         names = frame.names(anchor)
         if not names:
             continue
-        for side, side_words in _SIDES.items():
+        for side, side_words in SIDES.items():
             target = _only_beside(frame, anchor, side)
             if target is not None:
                 words = {**side_words, "anchor": names[0]}
@@ -662,7 +430,7 @@ def _relations(frame: _Frame) -> Iterator[_Draft]:
                 yield _Draft("relation", TEMPLATES[form], {"anchor": names[0]}, (target,))
 
 
-def _only_beside(frame: _Frame, anchor: int, side: str) -> int | None:
+def _only_beside(frame: Frame, anchor: int, side: str) -> int | None:
     """The clear actor on one side of the anchor by the margin, when all others are on the other side; else None."""
     centres = frame.x if side in ("left", "right") else frame.y
     sign, origin, found = (1 if side in ("left", "top") else -1), centres[anchor], -1
@@ -676,7 +444,7 @@ def _only_beside(frame: _Frame, anchor: int, side: str) -> int | None:
     return found if found >= 0 else None
 
 
-def _by_distance(frame: _Frame, anchor: int) -> tuple[int | None, int | None]:
+def _by_distance(frame: Frame, anchor: int) -> tuple[int | None, int | None]:
     """The clear actors closest to and furthest from the anchor, centre to centre, by the margin in any aspect."""
     others = [other for other in range(len(frame.seen)) if other != anchor]
     if len(others) < 2:
@@ -694,13 +462,13 @@ def _by_distance(frame: _Frame, anchor: int) -> tuple[int | None, int | None]:
     return _agreed(frame, closest), _agreed(frame, furthest)
 
 
-def _agreed(frame: _Frame, votes: set[int]) -> int | None:
+def _agreed(frame: Frame, votes: set[int]) -> int | None:
     """The one clear actor that all votes name (-1 abstains), else None."""
     index = votes.pop() if len(votes) == 1 else -1
     return index if index >= 0 and frame.clear[index] else None
 
 
-def _odd_one_out(frame: _Frame) -> Iterator[_Draft]:
+def _odd_one_out(frame: Frame) -> Iterator[_Draft]:
     """The only actor of another group, unless the colours single out someone else."""
     if len(frame.seen) < 3 or not all(frame.clear):
         return
@@ -719,7 +487,7 @@ def _exception(values: Sequence[str]) -> int | None:
     return values.index(alone[0]) if len(alone) == 1 else None
 
 
-def _race(frame: _Frame, leader: int | None) -> list[_Draft]:
+def _race(frame: Frame, leader: int | None) -> list[_Draft]:
     return [
         _Draft("race", TEMPLATES["race"], {}, (index,))
         for index, one in enumerate(frame.seen)
@@ -727,7 +495,7 @@ def _race(frame: _Frame, leader: int | None) -> list[_Draft]:
     ]
 
 
-def _two(frame: _Frame, rng: np.random.Generator) -> Iterator[_Draft]:
+def _two(frame: Frame, rng: np.random.Generator) -> Iterator[_Draft]:
     """Up to three pairs of actors that can be named without place or size, in any order of speaking."""
     draws = rng.random(8).tolist()
     named = [(index, names) for index in range(len(frame.seen)) if (names := frame.names(index))]
@@ -746,8 +514,8 @@ def _two(frame: _Frame, rng: np.random.Generator) -> Iterator[_Draft]:
         yield _Draft("two", TEMPLATES["two"], {"first": name, "second": other_name}, (one, other))
 
 
-_NAMES = [category.name for category in CATEGORIES]
-_COLOUR_NAMES = list(COLOURS)
+NAMES = [category.name for category in CATEGORIES]
+COLOUR_NAMES = list(COLOURS)
 _GROUPS = {
     group: [category for category in CATEGORIES if category.group == group]
     for group in dict.fromkeys(category.group for category in CATEGORIES)
@@ -759,7 +527,7 @@ _GROUP_FACTS = {
 }
 
 
-def _absent_things(frame: _Frame, rng: np.random.Generator, train: bool) -> Iterator[_Draft]:
+def _absent_things(frame: Frame, rng: np.random.Generator, train: bool) -> Iterator[_Draft]:
     """Instructions about what is not there: two categories, up to three coloured ones, two facts.
 
     One of each is near to what is there (same group, same category, same colour), one is anything.
@@ -769,13 +537,13 @@ def _absent_things(frame: _Frame, rng: np.random.Generator, train: bool) -> Iter
     def pick(items: Sequence[str]) -> str:
         return items[int(next(draws) * len(items))]
 
-    here = [one.category for one in frame.seen] or _NAMES
+    here = [one.category for one in frame.seen] or NAMES
     group = BY_NAME[pick(here)].group
-    for name in dict.fromkeys((pick(_GROUP_NAMES[group]), pick(_NAMES))):
+    for name in dict.fromkeys((pick(_GROUP_NAMES[group]), pick(NAMES))):
         if name not in frame.categories:
             yield _Draft("absent-category", TEMPLATES["category"], {"category": name}, (), absent=f"no {name}")
-    painted = list(frame.colours) or _COLOUR_NAMES
-    pairs = ((pick(here), pick(_COLOUR_NAMES)), (pick(_NAMES), pick(painted)), (pick(here), pick(painted)))
+    painted = list(frame.colours) or COLOUR_NAMES
+    pairs = ((pick(here), pick(COLOUR_NAMES)), (pick(NAMES), pick(painted)), (pick(here), pick(painted)))
     for name, colour in dict.fromkeys(pairs):
         near = name in frame.categories or colour in frame.colours
         if not near or frame.with_colour(name, colour) or (train and (name, colour) in HELD_OUT_PAIRS):
@@ -788,7 +556,7 @@ def _absent_things(frame: _Frame, rng: np.random.Generator, train: bool) -> Iter
             yield _Draft("absent-fact", FACT_QUESTIONS[fact], {}, (), wordings, absent)
 
 
-_FINDERS: tuple[Callable[[_Frame], Iterator[_Draft]], ...] = (
+_FINDERS: tuple[Callable[[Frame], Iterator[_Draft]], ...] = (
     _categories,
     _colours,
     _colour_categories,
@@ -800,205 +568,3 @@ _FINDERS: tuple[Callable[[_Frame], Iterator[_Draft]], ...] = (
     _relations,
     _odd_one_out,
 )
-
-
-QUESTIONS: dict[str, tuple[str, str]] = {
-    "count": ("how many things are there?", "how many things do you see?"),
-    "count-category": ("how many {plural} are there?", "how many {plural} do you see?"),
-    "count-colour": ("how many {colour} things are there?", "how many things are {colour}?"),
-    "colour": ("what colour is {name}?", "do you know the colour of {name}?"),
-    "at": ("what is {place}?", "what do you see {place}?"),
-    "where": ("where is {name}?", "where do you see {name}?"),
-    "bigger": ("which is bigger, {first} or {second}?", "what is larger, {first} or {second}?"),
-    "smaller": ("which is smaller, {first} or {second}?", "what takes up less room, {first} or {second}?"),
-    "further": (
-        "which is further {towards}, {first} or {second}?",
-        "which is closer to the {side} edge, {first} or {second}?",
-    ),
-    "there-category": ("is there any {category}?", "do you see any {category}?"),
-    "there-colour-category": ("is there any {colour} {category}?", "do you see any {colour} {category}?"),
-}
-
-
-def questions(seen: Sequence[Seen], rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Six question and answer pairs about a frame (fewer when little can be asked), all of different types.
-
-    Answers are a word or two: a number in digits, a colour, a category, a region, a name, "yes" or "no". The rules of
-    clearness and margins are those of `expressions`; pairs of `HELD_OUT_PAIRS` are only asked for when they are there.
-    """
-    frame = _Frame(seen)
-    asked = [pair for ask in _ASKERS for pair in ask(frame, rng)]
-    order = rng.permutation(len(asked))[:6].tolist()
-    return [asked[index] for index in order]
-
-
-def _ask(kind: str, reply: str, rng: np.random.Generator, **words: str) -> tuple[str, str]:
-    return QUESTIONS[kind][int(rng.integers(2))].format_map(words), reply
-
-
-def _choose(items: Sequence[str], rng: np.random.Generator) -> str:
-    return items[int(rng.integers(len(items)))]
-
-
-def _ask_counts(frame: _Frame, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """How many things, of a category (present or, one time in four, any), of a colour."""
-    if all(frame.clear):
-        yield _ask("count", str(len(frame.seen)), rng)
-    anything = rng.random() < 0.25 or not frame.categories
-    name = _choose(_NAMES if anything else list(frame.categories), rng)
-    matches = frame.categories.get(name, [])
-    if all(frame.clear[index] for index in matches):
-        yield _ask("count-category", str(len(matches)), rng, plural=BY_NAME[name].plural)
-    anything = rng.random() < 0.25 or not frame.colours
-    colour = _choose(_COLOUR_NAMES if anything else list(frame.colours), rng)
-    matches = frame.colours.get(colour, [])
-    if all(frame.clear[index] and frame.seen[index].colour == colour for index in matches):
-        yield _ask("count-colour", str(len(matches)), rng, colour=colour)
-
-
-def _ask_one(frame: _Frame, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """The colour of a thing, its place, and what is at a place."""
-    order = rng.permutation(len(frame.seen)).tolist()
-    for index in order:
-        one = frame.seen[index]
-        if one.colour != "natural" and frame.sole(frame.categories[one.category]):
-            yield _ask("colour", one.colour, rng, name=f"the {one.category}")
-            break
-    for index in order:
-        names = frame.names(index)
-        if names:
-            yield _ask("where", region(frame.seen[index].box), rng, name=_choose(names, rng))
-            break
-    for index in order:
-        place = region(frame.seen[index].box)
-        if frame.clear[index] and not any(_might_be_in(frame, other, place) for other in order if other != index):
-            yield _ask("at", frame.seen[index].category, rng, place=_PLACES[place])
-            break
-
-
-def _ask_comparisons(frame: _Frame, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Which of two is bigger or smaller, and which is further to a side of the frame."""
-    named = [(index, names[0]) for index in range(len(frame.seen)) if (names := frame.names(index))]
-    if len(named) < 2:
-        return
-    pick = rng.permutation(len(named))[:2].tolist()
-    (one, name), (other, other_name) = named[pick[0]], named[pick[1]]
-    said = {"first": name, "second": other_name}
-    areas = [item.area for item in frame.seen]
-    for small, large, reply in ((one, other, (name, other_name)), (other, one, (other_name, name))):
-        if areas[large] >= (1 + MARGIN) * frame.full[small]:
-            word = int(rng.integers(2))
-            yield _ask(("smaller", "bigger")[word], reply[word], rng, **said)
-    side = _choose(list(_SIDES), rng)
-    first = _foremost(frame, (one, other), side)
-    if first is not None:
-        yield _ask("further", name if first == one else other_name, rng, **_SIDES[side], **said)
-
-
-def _ask_presence(frame: _Frame, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Whether there is a category, and a coloured category; as often yes as no where the frame allows."""
-    clear = [one for one, visible in zip(frame.seen, frame.clear, strict=True) if visible]
-    if clear and rng.random() < 0.5:
-        name = _choose([one.category for one in clear], rng)
-    else:
-        name = _choose(_NAMES, rng)
-    matches = frame.categories.get(name, [])
-    if not matches or any(frame.clear[index] for index in matches):
-        yield _ask("there-category", "yes" if matches else "no", rng, category=name)
-    painted = [one for one in clear if one.colour != "natural"]
-    if not painted:
-        return
-    one = painted[int(rng.integers(len(painted)))]
-    if rng.random() < 0.5:
-        yield _ask("there-colour-category", "yes", rng, colour=one.colour, category=one.category)
-        return
-    colour = _choose(_COLOUR_NAMES, rng)
-    if not frame.with_colour(one.category, colour) and (one.category, colour) not in HELD_OUT_PAIRS:
-        yield _ask("there-colour-category", "no", rng, colour=colour, category=one.category)
-
-
-_ASKERS = (_ask_counts, _ask_one, _ask_comparisons, _ask_presence)
-
-
-def corpus(rng_seed: int, n: int) -> Iterator[str]:
-    """Lines of text for a tokenizer: `n` of them, instructions, answers, scene descriptions, questions.
-
-    The first 1900 lines or so go through every template and wording of both splits, every category, colour, size,
-    region, fact and part; the rest is drawn from imagined frames. `n` of 2500 or more holds it all.
-    """
-    rng = np.random.default_rng(rng_seed)
-    count = 0
-    for source in (_every_line(rng), _imagined_lines(rng)):
-        for line in source:
-            if count >= n:
-                return
-            count += 1
-            yield line
-
-
-def _every_line(rng: np.random.Generator) -> Iterator[str]:
-    for category in CATEGORIES:
-        for colour in ("natural", _choose(_COLOUR_NAMES, rng)):
-            name = f"{_adjective(colour)}{category.name}"
-            yield f"all the {_adjective(colour)}{category.plural}"
-            yield f"Sure, I track the {name} in the {_choose(REGIONS, rng)}. <TK>, <PO>"
-            yield answer((), f"no {name}")
-    for fact in FACTS:
-        yield from FACT_QUESTIONS[fact]
-        yield TEMPLATES["all-fact"][0].format(fact=fact)
-        yield answer((), f"nothing that {fact}")
-    for part in PARTS:
-        yield TEMPLATES["part"][0].format(part=part)
-    filled = []
-    for table in (*TEMPLATES.values(), *QUESTIONS.values()):
-        for side in _SIDES:
-            filled += [template.format_map(_any_words(side, rng)) for template in table]
-    for colour in COLOURS:
-        filled.append(f"everything {colour}")
-        filled += [f"the {size} {colour} one {_PLACES[place]}" for size in SIZES for place in REGIONS]
-    yield from dict.fromkeys(filled)
-
-
-def _any_words(side: str, rng: np.random.Generator) -> dict[str, str]:
-    """Something for every field of every template."""
-    category = CATEGORIES[int(rng.integers(len(CATEGORIES)))]
-    colour, other = _choose(_COLOUR_NAMES, rng), _choose(_NAMES, rng)
-    return _SIDES[side] | {
-        "category": category.name,
-        "plural": category.plural,
-        "colour": colour,
-        "size": _choose(SIZES, rng),
-        "place": _PLACES[_choose(REGIONS, rng)],
-        "part": _choose(PARTS, rng),
-        "fact": _choose(FACTS, rng),
-        "name": f"the {category.name}",
-        "anchor": f"the {colour} {category.name}",
-        "first": f"the {colour} {category.name}",
-        "second": f"the {other}",
-    }
-
-
-def _imagined_lines(rng: np.random.Generator) -> Iterator[str]:
-    while True:
-        seen = _imagine(rng)
-        for expression in expressions(seen, "race", 1, "test", rng)[:: int(rng.integers(2, 6))]:
-            yield expression.text
-            yield expression.answer
-        yield describe_scene(seen)
-        for question, reply in questions(seen, rng):
-            yield question
-            yield reply
-
-
-def _imagine(rng: np.random.Generator) -> list[Seen]:
-    """One to eight clear actors of a few categories and colours, anywhere."""
-    names = [_choose(_NAMES, rng) for _ in range(5)]
-    colours = ["natural", *(_choose(_COLOUR_NAMES, rng) for _ in range(4))]
-    seen = []
-    for index in range(int(rng.integers(1, 9))):
-        side = float(rng.uniform(0.08, 0.3))
-        x, y = rng.uniform(0, 1 - side, 2).tolist()
-        size = SIZES[min(2, int((side - 0.08) / 0.08))]
-        box = (x, y, x + side, y + side)
-        seen.append(Seen(index + 1, _choose(names, rng), _choose(colours, rng), size, box, 0.7 * side * side, 1.0))
-    return seen

@@ -1,0 +1,228 @@
+"""While a run goes: what is written with every frame, and what the person at the terminal sees."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from trackgpt.errors import TrackGPTError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from trackgpt.app.session import Result, Session
+    from trackgpt.export.davis import DavisWriter
+    from trackgpt.export.records import EventRecord, TrackRecord
+    from trackgpt.video.writer import VideoWriter
+
+FROM_LOG = ("coco", "mot", "timeline")
+"""Formats that are made at the end, from the log."""
+
+MASKS = "masks"
+MOST_WARNINGS = 5
+
+
+class Outputs:
+    """The formats of a run: the overlay video and the masks while frames come, the others from the log at the end.
+
+    Leaving the block makes them all, also when the run was cut short; then what fails while cleaning up does not hide
+    the first failure.
+
+    Args:
+        session: the run; its folder is written to.
+        formats: names of `EXPORTERS`.
+        sound: a file whose sound the video gets, or None.
+    """
+
+    def __init__(self, session: Session, formats: Sequence[str], sound: Path | None = None) -> None:
+        self._session = session
+        self._formats = formats
+        self._sound = sound
+        self._words = _Words()
+        self._masks: DavisWriter | None = None
+        self._video: VideoWriter | None = None
+
+    def __enter__(self) -> Self:
+        if "davis" in self._formats:
+            from trackgpt.export.davis import DavisWriter
+
+            self._masks = DavisWriter(self._session.run.path / MASKS)
+        return self
+
+    def write(self, result: Result) -> None:
+        """One frame into the masks and the video.
+
+        Raises:
+            OutputError: OUT02.
+        """
+        record = self._session.last_record
+        if self._masks is not None:
+            self._masks.write(record, *record.size)
+        self._words.hear(result)
+        if "mp4" in self._formats and result.frame is not None:
+            self._film(result.frame, record, result.time)
+
+    def _film(self, frame: np.ndarray, record: TrackRecord, time: float) -> None:
+        from trackgpt.export.overlay import draw
+        from trackgpt.video.writer import VideoWriter
+
+        words = self._words
+        picture = draw(frame, record, words.instruction, words.answer, words.asked)
+        if self._video is None:
+            size = (picture.shape[0], picture.shape[1])
+            self._video = VideoWriter(self._session.run.path / "video.mp4", self._session.source.fps, size)
+            if self._sound is not None:
+                self._video.copy_audio(self._sound)
+        self._video.write(_at_size(picture, self._video.size), time)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failure: TrackGPTError | None = None
+        for finish in self._finishes():
+            try:
+                finish()
+            except TrackGPTError as problem:
+                failure = failure or problem
+        if failure is not None and error is None:
+            raise failure
+
+    def _finishes(self) -> list[Callable[[], object]]:
+        """What is left to do, each worth trying when another fails."""
+        from trackgpt.export.exporting import export
+
+        names = [name for name in FROM_LOG if name in self._formats] if self._session.frames else []
+        return [
+            self._close_video,
+            self._report_overlaps,
+            *(partial(export, self._session.run.path, [name]) for name in names),
+        ]
+
+    def _close_video(self) -> None:
+        if self._video is not None:
+            self._video.close()
+            if self._video.audio_note:
+                say(self._video.audio_note)
+
+    def _report_overlaps(self) -> None:
+        if self._masks is not None and self._masks.frames_overlapping:
+            count = self._masks.frames_overlapping
+            say(f"objects overlap on {count} frames; in {MASKS}/ the higher purport score has the pixel")
+
+
+class _Words:
+    """The words a video shows at a frame."""
+
+    def __init__(self) -> None:
+        self.instruction = self.answer = self.asked = ""
+        self._until = 0.0
+
+    def hear(self, result: Result) -> None:
+        from trackgpt.export.overlay import HOLD
+
+        if result.time > self._until:
+            self.asked = ""
+        for event in result.events:
+            if event.type == "instruction":
+                self.instruction, self.answer = str(event.data["text"]), ""
+            elif event.type == "answer":
+                self.answer = str(event.data["text"])
+            elif event.type == "rethink":
+                self.asked, self._until = str(event.data["reason"]), event.time + HOLD
+
+
+def _at_size(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture in the size (height, width) that the video began with: a source may change its own."""
+    if picture.shape[:2] == size:
+        return picture
+    import cv2
+
+    return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+
+
+class Talk:
+    """Prints a run's events: answers on stdout, warnings on stderr; as JSON, every event and frame on stdout.
+
+    Args:
+        quiet: no warnings.
+        as_json: print JSON lines instead of answers.
+    """
+
+    def __init__(self, quiet: bool, as_json: bool) -> None:
+        self._quiet = quiet
+        self._as_json = as_json
+        self._warnings = 0
+        self._begin = 0
+        self._asked = False
+
+    def event(self, event: EventRecord) -> None:
+        """Print what a person should read of an event; an answer is shown when it is one to an instruction."""
+        if self._as_json:
+            print(event.to_json(), flush=True)
+        elif event.type == "start":
+            self._begin = event.index
+        elif event.type == "instruction":
+            self._asked = True
+        elif event.type == "answer" and self._asked:
+            self._asked = False
+            when = "" if event.index == self._begin else f"{event.index}: "
+            print(when + " ".join(str(event.data["text"]).split()), flush=True)
+        if event.type == "warn":
+            self._warn(event)
+
+    def frame(self, record: TrackRecord) -> None:
+        """Print a frame's record, as JSON only."""
+        if self._as_json:
+            print(record.to_json(), flush=True)
+
+    def _warn(self, event: EventRecord) -> None:
+        self._warnings += 1
+        if self._quiet or self._warnings > MOST_WARNINGS + 1:
+            return
+        code = f"{event.data['code']}: " if "code" in event.data else ""
+        more = "more warnings are in events.jsonl"
+        say(f"warning: {code}{event.data['text']}" if self._warnings <= MOST_WARNINGS else more)
+
+
+def say(text: str) -> None:
+    """One line of talk, on stderr."""
+    print(f"trackgpt: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(total: int | None, quiet: bool, console: Console | None = None) -> Iterator[Callable[[Result], None]]:
+    """A bar on stderr with frames per second and the lowest purport score; only on a terminal.
+
+    Args:
+        total: how many frames to expect, or None.
+        quiet: no bar.
+        console: where to draw, stderr by default.
+
+    Yields:
+        what to call with every result.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+    console = console or Console(stderr=True)
+    shown = console.is_terminal and not quiet
+    # Rich would send what is printed to stdout to its own console, stderr: data must not go there.
+    redirect = sys.stdout.isatty()
+    with Progress(*columns, console=console, disable=not shown, redirect_stdout=redirect) as bar:
+        task = bar.add_task("tracking", total=total, note="")
+
+        def advance(result: Result) -> None:
+            score = min((o.purport for o in result.objects if o.purport is not None), default=None)
+            speed = bar.tasks[0].speed
+            notes: list[Any] = [f"{speed:.0f} fps"] if speed else []
+            notes += [f"purport {score:.2f}"] if score is not None else []
+            bar.update(task, advance=1, note="  ".join(notes))
+
+        yield advance
