@@ -22,7 +22,7 @@ from PIL import Image
 from scripted_model import HEIGHT, WIDTH, ScriptedModel, film, folder, hire, picture, pictures
 
 import trackgpt.hub
-from trackgpt.errors import InputError
+from trackgpt.errors import InputError, OutputError
 from trackgpt.export.records import read_events, read_tracks
 from trackgpt.video.source import open_source
 
@@ -395,6 +395,18 @@ def test_out02_a_writer_that_is_refused_space_leaves_the_other_formats_whole(com
         assert len(list(video)) == 3
     assert len(Path("out/mot.txt").read_text().splitlines()) == 4
     assert list(read_events("out"))[-1].type == "error"
+
+
+def test_out02_a_format_that_fails_at_the_end_takes_no_other_with_it(command, model, clip, monkeypatch):
+    def full(run):
+        raise OutputError("out/coco.json: cannot be written (No space left on device)", "OUT02")
+
+    monkeypatch.setattr("trackgpt.export.coco.export_coco", full)
+    done = command("track", clip, *SAY, "-o", "out")
+    assert done.code == 6
+    assert done.err == "trackgpt: OUT02: out/coco.json: cannot be written (No space left on device)\n"
+    assert {"mot.txt", "timeline.png", "video.mp4"} <= set(os.listdir("out"))
+    assert done.values()["frames"] == "6"
 
 
 def test_out02_a_place_that_cannot_be_made_is_named(command, model, clip):

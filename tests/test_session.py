@@ -199,6 +199,8 @@ def test_a_frame_that_has_passed_cannot_be_spoken_about(tracker):
                     session.say("a square", frame=2)
                 with pytest.raises(UsageError, match="second 0 has passed"):
                     session.say("a square", second=0.0)
+                with pytest.raises(UsageError, match="two moments"):
+                    session.say("a square", frame=3, second=0.1)
             if result.index == 3:
                 with pytest.raises(UsageError, match="no frame left"):
                     session.say("a square")
@@ -345,6 +347,18 @@ def test_restoring_in_the_same_session_rewinds_the_track(tiny):
     session.close()
 
 
+def test_restoring_takes_back_what_was_said_about_the_next_frame(tracker):
+    with tracker.open(list(pictures(4))) as session:
+        session.say("a square")
+        results = iter(session)
+        next(results)
+        state = session.snapshot()
+        session.say("a square and a square")
+        session.restore(state)
+        assert [o.id for o in next(results).objects] == [1]
+    session.close()
+
+
 def test_no_snapshot_between_an_instruction_and_its_frame(tracker):
     with tracker.open(list(pictures(3))) as session:
         session.say("a square")
@@ -476,6 +490,24 @@ def test_mp4_from_frames_that_can_be_read_only_once_is_refused_before_anything_i
     assert os.listdir(tmp_path) == []
     session.export(tmp_path / "out", ["mot"])
     session.close()
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(tracker, tmp_path):
+    session = tracker.open(list(pictures(2)))
+    follow(session)
+    with pytest.raises(UsageError, match="did you mean coco"):
+        session.export(tmp_path / "out", ["mot", "koco"])
+    assert os.listdir(tmp_path) == []
+    session.close()
+
+
+def test_a_package_that_is_not_installed_is_said_so_in_run_json(tracker, tmp_path, monkeypatch):
+    monkeypatch.setattr("trackgpt.app.session.PACKAGES", ("numpy", "no-such-package"))
+    with tracker.open(list(pictures(2)), out=tmp_path / "out") as session:
+        session.describe(note="x")
+    facts = read_run(tmp_path / "out")
+    assert facts["versions"]["no-such-package"] == "not installed"
+    assert facts["note"] == "x"
 
 
 def test_mp4_from_a_list_or_one_array_of_frames_is_drawn(tracker, tmp_path):

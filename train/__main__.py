@@ -25,6 +25,7 @@ class TrainConfig:
         brain, segmenter: model folders to start these halves from; empty starts from a new nano.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
         matching_heads: begin with heads that look for the word they stand on (see `train.mimetic`).
+        frozen: halves that do not learn: "brain", "segmenter".
         shape: side in pixels of the padded square, frames unrolled, targets a clip (see `train.stages.Shape`).
         device: "auto", "cpu" or "cuda".
         threads: CPU threads for the arithmetic; 0 leaves torch's choice.
@@ -36,6 +37,7 @@ class TrainConfig:
     segmenter: str = ""
     encoder_from_tower: bool = False
     matching_heads: bool = False
+    frozen: list[str] = field(default_factory=list)
     shape: Shape = field(default_factory=Shape)
     device: str = "auto"
     threads: int = 0
@@ -79,6 +81,10 @@ def run(config: TrainConfig) -> None:
     model = assemble(config.brain, config.segmenter, config.encoder_from_tower, config.plan.seed).to(device)
     if config.matching_heads and not (out / "state.pt").exists():
         seed_matching_heads(model)
+    for half in config.frozen:
+        if half not in ("brain", "segmenter"):
+            raise UsageError(f"frozen: `{half}` is not a half of the model; choose brain or segmenter")
+        getattr(model, half).requires_grad_(False)
     stage = STAGES[config.stage](model, config.shape, device)
 
     def export(step: int) -> None:

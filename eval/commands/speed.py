@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 SENTENCE = "track the object on the left"
 RETHINK_EVERY = 50
+MARKS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 BUSY = 0.5
 _ROOT = Path(__file__).parents[2]
 
@@ -200,24 +201,23 @@ def measure_state(plan: Plan) -> Part:
     """Bytes of a track's state and of the process over a long generated stream, the brain asked every 50 frames."""
     model = _model(plan)
     clip = _clip(plan, 24)
-    sizes: dict[int, int] = {}
+    marks = [n for n in MARKS if n < plan.stream] + [plan.stream]
+    sizes: dict[int, int] = {}  # at the marks only: what is kept here makes the process grow
     resident: dict[int, int] = {}
     with _forced(model):
         tracker = _scheduled(model)
         for t in range(plan.stream):
             frame = clip.frames[t % len(clip.frames)]
             tracker.track(frame) if t else tracker.initialize(frame, Prompt(SENTENCE))
-            sizes[t + 1] = tracker.state.nbytes
-            if (t + 1) % max(1, min(10, plan.stream // 10)) == 0:
+            if t + 1 in marks:
+                sizes[t + 1] = tracker.state.nbytes
+            if (t + 1) % max(1, plan.stream // 100) == 0:
                 resident[t + 1] = resident_bytes()
-    marks = [n for n in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000) if n < plan.stream] + [
-        plan.stream
-    ]
     slope = memory_slope(resident)
     lines = [Line(f"state at frame {n}", np.array([sizes[n]]), "bytes") for n in marks]
     growth = sizes[marks[-1]] - sizes[marks[0]]
     lines.append(Line("process, resident", np.array(list(resident.values())) / 2**20, "MiB", "over the stream"))
-    how = f"fit over {plan.stream} frames without the first quarter, {plan.stream // RETHINK_EVERY} rethinks"
+    how = f"fit over {plan.stream} frames without the first quarter, {tracker.state.record.rethinks} rethinks"
     lines.append(Line("process, growth", np.array([round(slope, 1)]), "bytes/frame", how))
     return Part(
         lines, {"state_bytes": sizes[marks[-1]], "growth_bytes": growth, "rss_slope_bytes_per_frame": round(slope, 1)}

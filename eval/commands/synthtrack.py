@@ -44,7 +44,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder for rows.jsonl, summary.json, report.md")] = Path("runs/synthtrack"),
     variants: Annotated[str, typer.Option(help="Comma-separated: " + ", ".join(kit.VARIANTS))] = ",".join(kit.VARIANTS),
     split: Annotated[str, typer.Option(help="test, or train for choosing settings without touching test")] = "test",
-    jobs: Annotated[int, typer.Option(min=1, help="Processes; each takes every n-th video")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; the rows are those of one")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Arithmetic threads a process")] = 1,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Loop setting, e.g. --set cooldown=3")] = None,
 ) -> None:

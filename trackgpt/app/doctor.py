@@ -8,13 +8,13 @@ import shutil
 import time
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from trackgpt import __version__
+from trackgpt.app.versions import installed
 from trackgpt.errors import ModelError, OutputError, TrackGPTError
 
 PACKAGES = (
-    "trackgpt",
     "torch",
     "transformers",
     "peft",
@@ -31,8 +31,9 @@ FRAMES = 5
 def run(model: str) -> int:
     """Print the report; returns 0 when every check passed, else the exit code of the first that failed."""
     _line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    _line("trackgpt", __version__)
     for name in PACKAGES:
-        _line(name, _version(name))
+        _line(name, installed(name))
     checks: dict[str, Callable[[], str]] = {
         "torchvision": _torchvision,
         "device": _device,
@@ -63,15 +64,8 @@ def _checked(name: str, check: Callable[[], str]) -> int:
     return 0
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def _torchvision() -> str:
-    found = _version("torchvision")
+    found = installed("torchvision")
     if found == "not installed":
         return "not installed (not needed)"
     try:

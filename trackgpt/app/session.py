@@ -6,6 +6,7 @@ The command line, Python and evaluation of files share this class, which is why 
 
 from __future__ import annotations
 
+import platform
 import shutil
 import tempfile
 import weakref
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trackgpt.app.versions import installed
 from trackgpt.config import to_dict
 from trackgpt.errors import OutputError, UsageError
-from trackgpt.export.exporting import export
+from trackgpt.export.exporting import EXPORTERS, export
 from trackgpt.export.records import (
     EVENTS,
     RUN,
@@ -238,18 +240,21 @@ class Session:
 
         Args:
             text: the instruction.
-            frame: the index of a frame still to come that it is about; without `second` and this, the next one.
+            frame: the index of a frame still to come that it is about; by default the next one.
             second: the same as a time of the source: the first frame that is not before it.
 
         Returns:
             The answer; for a frame still to come the answer is given when it is reached, and this one is empty.
 
         Raises:
-            UsageError: NL01, NL02 the instruction is empty or too long; the frame has passed, or none is left.
+            UsageError: NL01, NL02 the instruction is empty or too long; the frame has passed, none is left, or both
+                `frame` and `second` are given.
         """
         cleaned = self._tracker.check(text)
         plan = Planned(cleaned, frame, second)
         timed = frame is not None or second is not None
+        if frame is not None and second is not None:
+            raise UsageError(f"frame {frame} and second {second:g} are two moments; give one of them")
         if timed and plan.due(*self._given):
             raise UsageError(f"{plan} has passed; say it about a frame to come")
         upcoming = self._readable()
@@ -285,6 +290,7 @@ class Session:
             UsageError: a format does not exist, mp4 is asked of a source that cannot be read twice, or the session
                 is closed and its log was temporary.
         """
+        export(self.run.path, [name for name in formats if name not in EXPORTERS])  # refuses them by name
         frames = self._frames_again() if "mp4" in formats else None
         if not self.run.path.is_dir():
             raise UsageError("the session is closed and its log is gone; export first, or open the source with out=...")
@@ -519,15 +525,12 @@ def _ignore(event: EventRecord) -> None:
 
 def _facts(source: FrameSource) -> dict[str, Any]:
     """What run.json says of versions and source; together with configuration and words enough to run it again."""
-    import platform
-    from importlib.metadata import version
-
     from trackgpt import __version__
 
     return {
         "schema": 1,
         "trackgpt": __version__,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
         "source": {
             "name": source.name,
             "kind": source.kind,
