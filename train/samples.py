@@ -12,7 +12,7 @@ import numpy as np
 
 from trackgpt.data.synthtrack.clips import frame_size, scene_expressions, seen_actors
 from trackgpt.data.synthtrack.language import Seen
-from trackgpt.data.synthtrack.questions import describe_scene, questions
+from trackgpt.data.synthtrack.questions import describe_scene, knowledge, questions
 from trackgpt.data.synthtrack.render import render
 from trackgpt.data.synthtrack.scene import Expression, Scene
 from trackgpt.data.synthtrack.world import make_scene
@@ -162,14 +162,18 @@ class Reading:
     turns: tuple[Turn, ...]
 
 
-def reading_sample(seed: int, side: int, tracks: int = 5, plain: int = 2) -> Reading:
-    """A frame with `tracks` instructions of mixed kinds, `plain` questions, and one description."""
+def reading_sample(seed: int, side: int, tracks: int = 6, plain: int = 1, known: int = 4) -> Reading:
+    """A frame with `tracks` instructions of mixed kinds, `plain` questions, a description, and `known` facts about none.
+
+    The facts stand for what a pretrained language model knows; instructions alone teach each far too rarely.
+    """
     rng = np.random.default_rng([seed, 3])
     scene = make_scene(seed, frames=24)
     t = int(rng.integers(scene.frames))
     view = look(scene, t, side, rng.choice([1.0, 1.5, 2.0]))
     turns = [track_turn(e, view) for e in mixed(scene_expressions(scene, t, view.seen, rng), tracks, rng)]
     turns += [_plain(q, a) for q, a in questions(view.seen, rng)[:plain]]
+    turns += [_plain(q, a) for q, a in knowledge(rng, known)]
     if view.seen:
         turns.append(_plain("describe the scene.", describe_scene(view.seen)))
     return Reading(view.frame, cell_labels(view, side // 16), tuple(turns))

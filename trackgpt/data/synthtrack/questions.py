@@ -9,7 +9,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from trackgpt.data.synthtrack.catalog import BY_NAME, CATEGORIES, COLOURS, FACT_QUESTIONS, FACTS, HELD_OUT_PAIRS, PARTS
+from trackgpt.data.synthtrack.catalog import (
+    BY_NAME,
+    CATEGORIES,
+    COLOURS,
+    FACT_QUESTIONS,
+    FACTS,
+    HELD_OUT_PAIRS,
+    PARTS,
+    THIN_FACTS,
+)
 from trackgpt.data.synthtrack.language import (
     COLOUR_NAMES,
     MARGIN,
@@ -25,7 +34,16 @@ from trackgpt.data.synthtrack.language import (
     reading_order,
     region,
 )
-from trackgpt.data.synthtrack.wordings import PLACES, QUESTIONS, REGIONS, SIDES, SIZES, TEMPLATES
+from trackgpt.data.synthtrack.wordings import (
+    PLACES,
+    QUESTIONS,
+    REGIONS,
+    SIDES,
+    SIZES,
+    TEMPLATES,
+    THIN_WORDINGS,
+    TRAIN_WORDINGS,
+)
 
 
 def describe_scene(seen: Sequence[Seen]) -> str:
@@ -219,3 +237,26 @@ def _imagine(rng: np.random.Generator) -> list[Seen]:
         box = (x, y, x + side, y + side)
         seen.append(Seen(index + 1, _choose(names, rng), _choose(colours, rng), size, box, 0.7 * side * side, 1.0))
     return seen
+
+
+def knowledge(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+    """What a language model would know of the world before it sees any: `count` questions and answers about no frame.
+
+    "in general, what barks?" -> "dog, fox": up to three of the categories of which a fact or a part is true, in a drawn
+    order. Only wordings of the train split are used.
+    """
+    return [_known(rng) for _ in range(count)]
+
+
+def _known(rng: np.random.Generator) -> tuple[str, str]:
+    if rng.random() < 0.75:
+        fact = FACTS[int(rng.integers(len(FACTS)))]
+        heard = THIN_WORDINGS if fact in THIN_FACTS else TRAIN_WORDINGS
+        asked = FACT_QUESTIONS[fact][int(rng.integers(heard))]
+        names = [category.name for category in CATEGORIES if fact in category.facts]
+    else:
+        part = PARTS[int(rng.integers(len(PARTS)))]
+        asked = TEMPLATES["part"][int(rng.integers(TRAIN_WORDINGS))].format(part=part)
+        names = [category.name for category in CATEGORIES if part in category.parts]
+    said = [names[i] for i in rng.permutation(len(names))[:3]]
+    return f"in general, {asked}", ", ".join(said)
