@@ -2,8 +2,13 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from command_line import Done
+    from scripted_model import ScriptedModel
 
 # Read by the libraries when they are first imported, hence before any test module is.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", MPLBACKEND="Agg", TOKENIZERS_PARALLELISM="false")
@@ -37,6 +42,35 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., "Done"]:
+    """Runs `trackgpt ARGS...` in an empty folder."""
+    from command_line import command_of
+
+    monkeypatch.chdir(tmp_path)
+    return command_of(capsys, monkeypatch)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> "ScriptedModel":
+    """A model that does as its script says, under every name."""
+    from scripted_model import hire
+
+    return hire(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real model, small and random: it always answers with one target, and reads up to 40 tokens."""
+    from tiny_models import tiny_trackgpt
+
+    where = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_trackgpt("conv", "conv", tied=True, answer="forced").save_pretrained(where)
+    return where
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command_line import command_of
 from PIL import Image
 from rich.console import Console
 from scripted_model import ScriptedModel, film, folder, hire, pictures
@@ -20,6 +19,7 @@ import trackgpt
 from trackgpt.app import live
 from trackgpt.app.summary import sparkline, summarise
 from trackgpt.app.tracking import Spoken, next_folder, parse_instruction
+from trackgpt.export.exporting import export
 from trackgpt.export.records import read_events, read_run, read_tracks
 from trackgpt.hub import ASSETS
 from trackgpt.video.source import open_source
@@ -31,30 +31,8 @@ VERBS = ("track", "demo", "doctor", "models", "show")
 
 
 @pytest.fixture
-def command(capsys, monkeypatch, tmp_path):
-    """Runs a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return command_of(capsys, monkeypatch)
-
-
-@pytest.fixture
-def model(monkeypatch):
-    return hire(monkeypatch)
-
-
-@pytest.fixture
 def clip(tmp_path):
     return film(tmp_path / "clip.mp4", unsure=(2,))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The folder of a real model, small and random, that always answers with one target."""
-    from tiny_models import tiny_trackgpt
-
-    where = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_trackgpt("conv", "conv", tied=True, answer="forced").save_pretrained(where)
-    return where
 
 
 def instructions(run):
@@ -152,6 +130,15 @@ def test_start_end_and_stride_keep_the_indices_of_the_source(command, model, cli
 
 
 # --- the same bytes ---
+
+
+def test_a_video_exported_afterwards_has_the_bytes_of_the_one_made_while_tracking(command, model, clip):
+    said = ["-i", "the red square", "-i", "4: the green square"]
+    assert command("track", clip, *said, "-o", "out", "--format", "mp4").values()["rethinks"] == "1"
+    made = Path("out/video.mp4").read_bytes()
+    with open_source(clip) as source:
+        path = export("out", ["mp4"], ((frame.index, frame.image) for frame in source))["mp4"]
+    assert path.read_bytes() == made
 
 
 def test_the_same_run_twice_gives_equal_bytes_in_every_file(command, tiny, clip):

@@ -53,7 +53,7 @@ def test_a_whole_number_is_good_enough_for_a_fraction(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rethink: {flor: 0.2}", r"settings.yaml.rethink: no setting `flor`; did you mean `floor`\?"),
+        ("rethink: {flooor: 0.2}", r"settings.yaml.rethink: no setting `flooor`; did you mean `floor`\?"),
         ("brain: {lora: {rnk: 2}}", r"settings.yaml.brain.lora: no setting `rnk`; did you mean `rank`\?"),
         ("xyzzy: 1", "no setting `xyzzy`; it has name, brain, perception, rethink, mask_threshold, min_area"),
         ("3: 4", "no setting `3`"),

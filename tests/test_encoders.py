@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_models import TINY_VIT
 from torch import nn
 
 from trackgpt.config import EncoderConfig
@@ -17,17 +18,6 @@ from trackgpt.perception.encoders import (
     build_encoder,
     normalise,
 )
-
-TINY_VIT = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "image_size": 64,
-    "window_size": 3,
-    "global_attn_indexes": [1],
-    "output_channels": 32,
-    "num_pos_feats": 16,
-}
 
 
 def lived_in(module: nn.Module, seed: int = 0) -> nn.Module:

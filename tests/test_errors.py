@@ -17,7 +17,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command_line import command_of
 from PIL import Image
 from scripted_model import HEIGHT, WIDTH, ScriptedModel, film, folder, hire, picture, pictures
 
@@ -32,30 +31,8 @@ LOG = ["--format", "jsonl"]
 
 
 @pytest.fixture
-def command(capsys, monkeypatch, tmp_path):
-    """Runs a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return command_of(capsys, monkeypatch)
-
-
-@pytest.fixture
-def model(monkeypatch):
-    return hire(monkeypatch)
-
-
-@pytest.fixture
 def clip(tmp_path):
     return film(tmp_path / "clip.mp4")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The folder of a real model, small and random; it takes instructions of up to 40 tokens."""
-    from tiny_models import tiny_trackgpt
-
-    where = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_trackgpt("conv", "conv", tied=True, answer="forced").save_pretrained(where)
-    return where
 
 
 def refused(done, code, exit_code, *words):
@@ -424,8 +401,8 @@ def test_out02_a_place_that_cannot_be_made_is_named(command, model, clip):
         (["track", *SAY], ["source"]),
         (["track", "clip.mp4", *SAY, "--bad"], ["--bad"]),
         (["track", "clip.mp4", *SAY, "--fps", "fast"], ["--fps"]),
-        (["track", "clip.mp4", *SAY, "--format", "mp5"], ["--format mp5", "did you mean mp4?"]),
-        (["track", "clip.mp4", *SAY, "--format", "gif"], ["--format gif", "jsonl, davis, coco"]),
+        (["track", "clip.mp4", *SAY, "--format", "mp5"], ["format 'mp5' does not exist", "did you mean mp4?"]),
+        (["track", "clip.mp4", *SAY, "--format", "gif"], ["format 'gif' does not exist", "jsonl, davis, coco"]),
         (["track", "clip.mp4", *SAY, "--rethink", "often"], ["auto or off"]),
         (["track", "clip.mp4", *SAY, "--start", "4", "--end", "2"], ["start 4, end 2"]),
         (["track", "clip.mp4", *SAY, "--fps", "-1"], ["fps is -1"]),

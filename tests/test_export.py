@@ -245,6 +245,8 @@ def test_a_folder_in_use_needs_overwrite(run):
 
 def test_overwrite_removes_an_earlier_run_and_leaves_strangers_files(run):
     export(run, ["davis", "coco", "mot", "timeline"])
+    for name in ("video.mp4", "video.part.mp4", "video.finished.mp4"):
+        (run / name).write_bytes(b"of a run that was killed")
     (run / "notes.txt").write_text("mine")
     (run / "masks" / "best.png").write_text("mine")
     (run / "lasot").mkdir()

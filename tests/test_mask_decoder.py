@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_models import TINY_VIT
 from torch import Tensor, nn
 
 from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
@@ -11,19 +12,9 @@ from trackgpt.perception.encoders import Features
 from trackgpt.perception.mask_decoder import Decoded, PurportMaskDecoder
 from trackgpt.perception.segmenter import Segmenter
 
-C = 32
+C = TINY_VIT["output_channels"]
 DECODER = DecoderConfig(hidden_size=C, mlp_dim=48, layers=2, heads=4, iou_head_hidden=24)
-VIT = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "image_size": 64,
-    "window_size": 3,
-    "global_attn_indexes": [1],
-    "output_channels": C,
-    "num_pos_feats": C // 2,
-}
-SAM = PerceptionConfig(EncoderConfig("sam_vit", VIT), DECODER, image_side=64)
+SAM = PerceptionConfig(EncoderConfig("sam_vit", TINY_VIT), DECODER, image_side=64)
 CONV = PerceptionConfig(
     EncoderConfig("conv", channels=[6, 8, 12, 16], blocks=[1, 1, 1, 1]), replace(DECODER, skips=True), image_side=64
 )

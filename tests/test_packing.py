@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import ANSWER, PAIR, square, tiny_brain
 
-from train.packing import pack, packed_hidden, packed_logits, packed_queries
+from train.packing import pack, packed_hidden, packed_logits, packed_queries, project
 
 TURNS = [
     ("track the red car", ANSWER),
@@ -25,7 +25,7 @@ def packed(brain, images, silent=None):
     batch = pack(brain.template, images, silent)
     pixels = brain.preprocess(torch.stack([square(brain, seed) for seed in range(len(images))]))
     with torch.no_grad():
-        return batch, pixels, packed_hidden(brain, batch, pixels)
+        return batch, pixels, packed_hidden(brain, batch, project(brain, pixels))
 
 
 @pytest.mark.parametrize("tower", ["clip", "conv"])
@@ -67,7 +67,9 @@ def test_padding_and_an_image_without_turns_bring_no_nan():
     assert (batch.turn[2] == -1).sum() > 50
     assert bool(hidden.isfinite().all())
     brain.train()
-    loss = packed_hidden(brain, batch, brain.preprocess(torch.stack([square(brain)] * 3)))[batch.turn > 0].sum()
+    loss = packed_hidden(brain, batch, project(brain, brain.preprocess(torch.stack([square(brain)] * 3))))[
+        batch.turn > 0
+    ].sum()
     loss.backward()
     assert all(bool(p.grad.isfinite().all()) for p in brain.parameters() if p.grad is not None)
 

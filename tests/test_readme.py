@@ -37,16 +37,6 @@ def example_of(docstring: str) -> str:
     return "\n".join(lines)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The folder of a real model, small and random, that always answers with one target."""
-    from tiny_models import tiny_trackgpt
-
-    where = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_trackgpt("conv", "conv", tied=True, answer="forced").save_pretrained(where)
-    return where
-
-
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with the video of the examples, to be in."""

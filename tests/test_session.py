@@ -24,13 +24,9 @@ def tracker():
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A real model, small and random, that always answers with one target."""
-    from tiny_models import tiny_trackgpt
-
-    where = tmp_path_factory.mktemp("tiny")
-    tiny_trackgpt("conv", "conv", tied=True, answer="forced").save_pretrained(where)
-    return trackgpt.load(where, device="cpu")
+def tiny(tiny):
+    """The small real model, loaded."""
+    return trackgpt.load(tiny, device="cpu")
 
 
 def follow(session, text="the red square", **when):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from trackgpt.errors import OutputError, UsageError
-from trackgpt.video.source import SourceFrame, open_source
+from trackgpt.video.frames import SourceFrame
+from trackgpt.video.source import open_source
 from trackgpt.video.writer import VideoWriter
 
 av = pytest.importorskip("av")
@@ -217,6 +218,13 @@ def test_time_cannot_stand_still_or_run_backwards(tmp_path):
 def test_requests_that_make_no_video_are_refused(tmp_path, name, fps, size):
     with pytest.raises(UsageError):
         VideoWriter(tmp_path / name, fps, size)
+
+
+def test_a_rate_below_one_frame_in_a_quarter_of_an_hour_is_written(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", 1e-4, (96, 128)) as writer:
+        for index in range(2):
+            writer.write(smooth(index), 1e4 * index)
+    assert [frame.time for frame in read(tmp_path / "v.mp4")] == [0.0, 1e4]
 
 
 def test_nothing_can_be_written_after_closing(tmp_path):

@@ -34,6 +34,17 @@ ANSWER = "Sure, I track the red car. <TK>, <PO>"
 PAIR = "the red car <TK>, <PO>; the dog <TK>, <PO>"
 CHANNELS = [4, 8, 8, 16]
 BLOCKS = [1, 1, 1, 1]
+TINY_VIT: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 64,
+    "window_size": 3,
+    "global_attn_indexes": [1],
+    "output_channels": 32,
+    "num_pos_feats": 16,
+}
+"""SAM's image encoder on a square of 64 pixels, windows of 3 cells and one layer that sees all of them."""
 
 
 @functools.cache

@@ -88,9 +88,28 @@ def _pack_one(
     return ids, labels, turn, positions, track, purport
 
 
-def packed_hidden(brain: Brain, batch: Packed, pixels: Tensor) -> Tensor:
-    """Last hidden states (b, l, h) of a packed batch; pixels (b, 3, s, s) already preprocessed."""
-    return brain.hidden(batch.ids, pixels, attention_mask=batch.mask(), position_ids=batch.positions)
+def project(brain: Brain, pixels: Tensor) -> Tensor:
+    """Image tokens in the language model's space, (b, cells, h), of preprocessed pixels (b, 3, s, s)."""
+    return torch.stack(list(brain.llava.model.get_image_features(pixels, return_dict=True).pooler_output))
+
+
+def packed_hidden(brain: Brain, batch: Packed, tokens: Tensor, ids: Tensor | None = None) -> Tensor:
+    """Last hidden states (b, l, h) of a packed batch.
+
+    Args:
+        brain: the model.
+        batch: the turns.
+        tokens: (b, cells, h) projected image tokens.
+        ids: (b, l) other words in the same places; the batch's own by default.
+    """
+    words = batch.ids if ids is None else ids
+    embeds = brain.llava.get_input_embeddings()(words)
+    at = (words == brain.template.image_id).unsqueeze(-1)
+    return brain.llava.model.language_model(
+        inputs_embeds=embeds.masked_scatter(at, tokens.to(embeds.dtype)),
+        attention_mask=batch.mask(),
+        position_ids=batch.positions,
+    ).last_hidden_state
 
 
 def packed_queries(brain: Brain, hidden: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:

@@ -97,10 +97,8 @@ def masks_sample(seed: int, side: int, frames: int = 3, targets: int = 2) -> dic
     A target may be an actor of the scene or, rarely, a category that is not there (its truth is empty).
     """
     rng = np.random.default_rng([seed, 2])
-    scene = make_scene(seed, frames=24)
-    gap = int(rng.choice([1, 1, 1, 2, 3, 6]))
-    first = int(rng.integers(0, scene.frames - gap - frames + 2))
-    times = [first, *range(first + gap, first + gap + frames - 1)]
+    scene = make_scene(seed, frames=32)
+    times = clip_times(scene.frames, frames, rng)
     views = [look(scene, t, side, rng.choice([1.0, 1.5])) for t in times]
     dense = [cell_labels(view, side // 16) for view in views]
     boxes, category, colour, masks = [], [], [], []
@@ -134,6 +132,13 @@ def masks_sample(seed: int, side: int, frames: int = 3, targets: int = 2) -> dic
     }
 
 
+def clip_times(length: int, frames: int, rng: np.random.Generator) -> list[int]:
+    """I_0 and, some way on, I_t, I_t+1, ...: what a query says of the place must be outlived as well as used."""
+    gap = int(rng.choice([1, 1, 2, 4, 8, 16]))
+    first = int(rng.integers(0, length - gap - frames + 2))
+    return [first, *range(first + gap, first + gap + frames - 1)]
+
+
 def small_mask(mask: np.ndarray) -> np.ndarray:
     """A mask at a quarter of its side: a pixel is set where more than half of its 4 x 4 block is."""
     side = mask.shape[0] // 4
@@ -163,7 +168,7 @@ class Reading:
 
 
 def reading_sample(seed: int, side: int, tracks: int = 6, plain: int = 1, known: int = 4) -> Reading:
-    """A frame with `tracks` instructions of mixed kinds, `plain` questions, a description, and `known` facts about none.
+    """A frame with `tracks` instructions of mixed kinds, `plain` questions, a description, and `known` facts of none.
 
     The facts stand for what a pretrained language model knows; instructions alone teach each far too rarely.
     """
@@ -180,9 +185,9 @@ def reading_sample(seed: int, side: int, tracks: int = 6, plain: int = 1, known:
 
 
 def mixed(found: list[Expression], count: int, rng: np.random.Generator) -> list[Expression]:
-    """`count` expressions: a kind is drawn first (explicit 4, implicit 4, multi 2, none 1), then one of its forms."""
+    """`count` expressions: a kind is drawn first (explicit 3, implicit 4, multi 2, none 2), then one of its forms."""
     chosen: list[Expression] = []
-    weights = {"explicit": 4.0, "implicit": 4.0, "multi": 2.0, "none": 1.0}
+    weights = {"explicit": 3.0, "implicit": 4.0, "multi": 2.0, "none": 2.0}
     pool = list(found)
     while pool and len(chosen) < count:
         kinds = sorted({e.kind for e in pool})
@@ -238,13 +243,11 @@ class Lesson:
 def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: int = 3) -> Lesson:
     """A clip, `tracks` instructions about its first frame, and the masks of all their targets."""
     rng = np.random.default_rng([seed, 4])
-    scene = make_scene(seed, frames=24)
-    gap = int(rng.choice([1, 1, 1, 2, 4, 8]))
-    first = int(rng.integers(0, scene.frames - gap - frames + 2))
-    times = [first, *range(first + gap, first + gap + frames - 1)]
+    scene = make_scene(seed, frames=32)
+    times = clip_times(scene.frames, frames, rng)
     views = [look(scene, t, side, rng.choice([1.0, 1.25])) for t in times]
     reading = views[0]
-    chosen = mixed(scene_expressions(scene, first, reading.seen, rng), tracks, rng)
+    chosen = mixed(scene_expressions(scene, times[0], reading.seen, rng), tracks, rng)
     turns, misled = [], []
     for expression in chosen:
         wrong = _misleading(expression, chosen, rng)

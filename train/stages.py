@@ -22,7 +22,7 @@ from trackgpt.data.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
 from train.losses import mask_iou, mask_loss, purport_loss, text_loss, word_patch_loss
-from train.packing import pack, packed_logits, packed_queries
+from train.packing import Packed, pack, packed_hidden, packed_logits, packed_queries, project
 from train.samples import (
     Lesson,
     Reading,
@@ -116,18 +116,13 @@ class Words:
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         frames = _frames(_tensor(samples, "frames")).to(self.device)
         cells = {key: _tensor(samples, key).flatten(0, 1) for key in self.naming.names}
-        tokens = project(self.model, self.model.brain.preprocess(frames))
+        tokens = project(self.model.brain, self.model.brain.preprocess(frames))
         out, figures = self.naming.losses(self.model, tokens, cells)
         logit = self.objectness(tokens).flatten()
         out["background"] = F.binary_cross_entropy_with_logits(
             logit.float(), (cells["category"].flatten() >= 0).float().to(self.device)
         )
         return out, figures
-
-
-def project(model: TrackGPT, pixels: Tensor) -> Tensor:
-    """Image tokens in the language model's space: (b, cells, h)."""
-    return torch.stack(list(model.brain.llava.model.get_image_features(pixels, return_dict=True).pooler_output))
 
 
 class Masks:
@@ -257,11 +252,8 @@ class Language:
         batch = pack(brain.template, [[(t.question, t.answer) for t in s.turns] for s in read]).to(self.device)
         frames = torch.from_numpy(np.stack([s.frame for s in read])[:, None])
         frames = torch.cat([_frames(frames), _frames(_tensor(looked, "frames"))])
-        tokens = project(self.model, brain.preprocess(frames.to(self.device)))
-        embeds = embed(brain, batch.ids, tokens[: len(read)])
-        hidden = brain.llava.model.language_model(
-            inputs_embeds=embeds, attention_mask=batch.mask(), position_ids=batch.positions
-        ).last_hidden_state
+        tokens = project(self.model.brain, brain.preprocess(frames.to(self.device)))
+        hidden = packed_hidden(brain, batch, tokens[: len(read)])
         cells = {
             key: torch.cat([_tensor([s.cells for s in read], key), _tensor(looked, key).flatten(0, 1)])
             for key in self.naming.names
@@ -320,40 +312,62 @@ class Join:
         turns = [[(t.question, t.answer) for t in s.turns] for s in samples]
         batch = pack(brain.template, turns, [list(s.misled) for s in samples]).to(self.device)
         read = torch.from_numpy(np.stack([s.read for s in samples])[:, None])
-        tokens = project(self.model, brain.preprocess(_frames(read).to(self.device)))
-        hidden = brain.llava.model.language_model(
-            inputs_embeds=embed(brain, batch.ids, tokens), attention_mask=batch.mask(), position_ids=batch.positions
-        ).last_hidden_state
+        tokens = project(self.model.brain, brain.preprocess(_frames(read).to(self.device)))
         cells = {key: _tensor([s.cells for s in samples], key) for key in self.naming.names}
         out, figures = self.naming.losses(self.model, tokens, cells)
+        hidden = packed_hidden(brain, batch, tokens)
         logits, labels = packed_logits(brain, hidden, batch)
         out["text"] = text_loss(logits, labels)
-        referring, purport = packed_queries(brain, hidden, batch)
+        figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
+
+        ids = own_answers(brain, hidden, batch)
+        referring, purport = packed_queries(brain, packed_hidden(brain, batch, tokens, ids), batch)
+        misled = torch.tensor(
+            [bad for s in samples for t, bad in zip(s.turns, s.misled, strict=True) for _ in t.targets]
+        )
+        learn = ~misled.to(self.device) & ~mistaken(batch, ids)
+        figures["honest"] = learn.float().mean().item()
         every = [t for s in samples for t in s.turns]
         boxes = torch.from_numpy(np.concatenate([t.boxes for t in every]))
         kinds = torch.tensor([c for t in every for c in t.category]), torch.tensor([c for t in every for c in t.colour])
-        out["code"] = code_loss(referring, self.codes.referring(boxes, *kinds).to(self.device))
+        out["code"] = code_loss(referring[learn], self.codes.referring(boxes, *kinds).to(self.device)[learn])
 
         truth = torch.from_numpy(np.concatenate([s.masks for s in samples])).to(self.device)
-        honest = [not bad for s in samples for turn, bad in zip(s.turns, s.misled, strict=True) for _ in turn.targets]
         frames = torch.from_numpy(np.stack([s.frames for s in samples]))
         features = self.model.segmenter.encode(_frames(frames).to(self.device))
-        learn = torch.tensor(honest, device=self.device)
         more, seen = unroll(self.model, features, referring, purport, truth, batch.row, learn)
-        figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
         return {**out, **more}, {**figures, **seen}
+
+
+@torch.no_grad()
+def own_answers(brain: Any, hidden: Tensor, batch: Packed, share: float = 0.5) -> Tensor:
+    """Ids (b, l) in which a share of the answers are in the brain's own words instead of the teacher's.
+
+    Every answer token becomes the one the brain thought likeliest there (parallel scheduled sampling, Duckworth et al.
+    2019); the tokens that carry structure stay. The purport score can only learn what the brain's mistakes look like
+    from its mistakes.
+    """
+    template = brain.template
+    fixed = torch.tensor([template.track_id, template.purport_id, template.image_id, template.tokenizer.eos_token_id])
+    fixed = fixed.to(batch.ids.device)
+    said = batch.ids.clone()
+    said[:, 1:] = brain.llava.lm_head(hidden[:, :-1]).argmax(-1)
+    drawn = torch.rand(batch.ids.shape[0], int(batch.turn.max()) + 1, device=said.device) < share
+    chosen = drawn.gather(1, batch.turn.clamp(min=0)) & (batch.labels >= 0)
+    return torch.where(chosen & ~torch.isin(batch.labels, fixed) & ~torch.isin(said, fixed), said, batch.ids)
+
+
+def mistaken(batch: Packed, ids: Tensor) -> Tensor:
+    """(n,) bool for every <TK> of a packed batch: its turn's words in `ids` are not the teacher's."""
+    wrong = torch.zeros(len(ids), int(batch.turn.max()) + 1, dtype=torch.bool, device=ids.device)
+    row, column = (ids != batch.ids).nonzero(as_tuple=True)
+    wrong[row, batch.turn[row, column]] = True
+    return wrong[batch.row, batch.turn[batch.row, batch.track]]
 
 
 def code_loss(written: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared error of codes (n, c); a batch in which no instruction has a target costs nothing."""
     return F.mse_loss(written.float(), wanted) if len(wanted) else written.sum() * 0
-
-
-def embed(brain: Any, ids: Tensor, tokens: Tensor) -> Tensor:
-    """Word embeddings of ids (b, l) with the image placeholders replaced by projected tokens (b, cells, h)."""
-    embeds = brain.llava.get_input_embeddings()(ids)
-    at = (ids == brain.template.image_id).unsqueeze(-1)
-    return embeds.masked_scatter(at, tokens.to(embeds.dtype))
 
 
 STAGES: dict[str, Callable[[TrackGPT, Shape, torch.device], Stage]] = {

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.types import Tracker
 
-LABELS = ("explicit", "implicit", "multi", "J&F", "none_right", "wrongly_refused", "spearman", "ece", "rethink_rate")
+LABELS = (
+    "explicit",
+    "implicit",
+    "multi",
+    "J&F",
+    "none_right",
+    "wrongly_refused",
+    "answers_right",
+    "spearman",
+    "ece",
+    "rethink_rate",
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from eval.metrics.intervals import bootstrap_mean
 from eval.metrics.masks import region_similarity, sequence_scores
 from trackgpt.data.synthtrack.clips import Case, make_case
 from trackgpt.data.synthtrack.scene import Expression
+from trackgpt.reasoners.templates import visible_answer
 from trackgpt.types import Prompt, Tracker
 
 VARIANTS = ("full", "no-rethinking", "no-propagation", "first-frame", "random-object")
@@ -39,6 +40,7 @@ class Row:
         j, f: means over frames, in [0, 1].
         refused: the first answer named no target.
         rethinks: frames on which the brain was asked again.
+        wanted: the answer of the truth: what, in which colour, where.
         scores, ious: purport score and true IoU of the union on every frame where a target was being tracked.
     """
 
@@ -57,6 +59,7 @@ class Row:
     frames: int
     scores: list[float]
     ious: list[float]
+    wanted: str = ""
 
     @property
     def jf(self) -> float:
@@ -155,6 +158,7 @@ def _row(video: int, case: Case, expression: Expression, variant: str, done: Fol
         len(done.masks),
         [round(score, 4) for score in done.scores],
         [round(iou, 4) for iou in done.ious],
+        visible_answer(expression.answer),
     )
 
 
@@ -172,6 +176,7 @@ def summarise(rows: Iterable[Row], variant: str) -> dict[str, float]:
     if tracked:
         out["J"], out["F"] = (100 * float(np.mean([getattr(row, key) for row in tracked])) for key in ("j", "f"))
         out["J&F"] = (out["J"] + out["F"]) / 2
+        out["answers_right"] = 100 * float(np.mean([row.answer == row.wanted for row in tracked]))
         out["wrongly_refused"] = 100 * float(np.mean([row.refused for row in tracked]))
     nothing = [row for row in mine if row.kind == "none"]
     if nothing:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 from trackgpt.errors import TrackGPTError
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.console import Console
 
     from trackgpt.app.session import Result, Session
     from trackgpt.export.davis import DavisWriter
+    from trackgpt.export.overlay import Words
     from trackgpt.export.records import EventRecord, TrackRecord
     from trackgpt.video.writer import VideoWriter
 
@@ -44,7 +44,7 @@ class Outputs:
         self._session = session
         self._formats = formats
         self._sound = sound
-        self._words = _Words()
+        self._words: Words | None = None
         self._masks: DavisWriter | None = None
         self._video: VideoWriter | None = None
 
@@ -64,22 +64,24 @@ class Outputs:
         record = self._session.last_record
         if self._masks is not None:
             self._masks.write(record, *record.size)
-        self._words.hear(result)
-        if "mp4" in self._formats and result.frame is not None:
-            self._film(result.frame, record, result.time)
+        if "mp4" in self._formats:
+            self._film(result, record)
 
-    def _film(self, frame: np.ndarray, record: TrackRecord, time: float) -> None:
-        from trackgpt.export.overlay import draw
+    def _film(self, result: Result, record: TrackRecord) -> None:
+        from trackgpt.export.overlay import Words, at_size
         from trackgpt.video.writer import VideoWriter
 
-        words = self._words
-        picture = draw(frame, record, words.instruction, words.answer, words.asked)
+        self._words = self._words or Words()
+        self._words.hear(result.time, result.events)
+        if result.frame is None:
+            return
+        picture = self._words.on(result.frame, record)
         if self._video is None:
             size = (picture.shape[0], picture.shape[1])
             self._video = VideoWriter(self._session.run.path / "video.mp4", self._session.source.fps, size)
             if self._sound is not None:
                 self._video.copy_audio(self._sound)
-        self._video.write(_at_size(picture, self._video.size), time)
+        self._video.write(at_size(picture, self._video.size), result.time)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -114,36 +116,6 @@ class Outputs:
         if self._masks is not None and self._masks.frames_overlapping:
             count = self._masks.frames_overlapping
             say(f"objects overlap on {count} frames; in {MASKS}/ the higher purport score has the pixel")
-
-
-class _Words:
-    """The words a video shows at a frame."""
-
-    def __init__(self) -> None:
-        self.instruction = self.answer = self.asked = ""
-        self._until = 0.0
-
-    def hear(self, result: Result) -> None:
-        from trackgpt.export.overlay import HOLD
-
-        if result.time > self._until:
-            self.asked = ""
-        for event in result.events:
-            if event.type == "instruction":
-                self.instruction, self.answer = str(event.data["text"]), ""
-            elif event.type == "answer":
-                self.answer = str(event.data["text"])
-            elif event.type == "rethink":
-                self.asked, self._until = str(event.data["reason"]), event.time + HOLD
-
-
-def _at_size(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture in the size (height, width) that the video began with: a source may change its own."""
-    if picture.shape[:2] == size:
-        return picture
-    import cv2
-
-    return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
 
 
 class Talk:

@@ -23,7 +23,7 @@ import numpy as np
 from trackgpt.app.versions import installed
 from trackgpt.config import to_dict
 from trackgpt.errors import OutputError, UsageError
-from trackgpt.export.exporting import EXPORTERS, export
+from trackgpt.export.exporting import check_formats, export
 from trackgpt.export.records import (
     EVENTS,
     RUN,
@@ -39,7 +39,8 @@ from trackgpt.export.records import (
 )
 from trackgpt.geometry.masks import decode_rle
 from trackgpt.types import Prediction, Prompt
-from trackgpt.video.source import FrameSource, SourceFrame, open_source
+from trackgpt.video.frames import FrameSource, SourceFrame
+from trackgpt.video.source import open_source
 
 if TYPE_CHECKING:
     from trackgpt.online import ReasoningTracker, TrackState
@@ -290,7 +291,7 @@ class Session:
             UsageError: a format does not exist, mp4 is asked of a source that cannot be read twice, or the session
                 is closed and its log was temporary.
         """
-        export(self.run.path, [name for name in formats if name not in EXPORTERS])  # refuses them by name
+        check_formats(formats)
         frames = self._frames_again() if "mp4" in formats else None
         if not self.run.path.is_dir():
             raise UsageError("the session is closed and its log is gone; export first, or open the source with out=...")

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, Usage
 
 if TYPE_CHECKING:
     from trackgpt.app.session import InstructionTracker, Session
-    from trackgpt.video.source import FrameSource
+    from trackgpt.video.frames import FrameSource
 
 AT_FRAME = re.compile(r"^(\d+): +(.*)$", re.DOTALL)
 AT_SECOND = re.compile(r"^@(\d+(?:\.\d+)?): +(.*)$", re.DOTALL)
@@ -172,14 +171,10 @@ def _checked(request: Request) -> list[Spoken]:
     Raises:
         UsageError: an unknown format or choice; NL01; two instructions for one moment.
     """
-    from trackgpt.export.exporting import EXPORTERS
+    from trackgpt.export.exporting import check_formats
     from trackgpt.reasoners.templates import clean_instruction
 
-    for name in request.formats:
-        if name not in EXPORTERS:
-            near = get_close_matches(name, EXPORTERS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(EXPORTERS)}"
-            raise UsageError(f"--format {name}: no such format; {hint}")
+    check_formats(request.formats)
     if request.rethink not in ("auto", "off"):
         raise UsageError(f"--rethink {request.rethink}: choose auto or off")
     spoken = [parse_instruction(text) for text in request.instructions]

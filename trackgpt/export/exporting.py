@@ -24,6 +24,19 @@ EXPORTERS = {
 """Where each format is written; named, not imported, so that a format is loaded when it is asked for."""
 
 
+def check_formats(names: Iterable[str]) -> None:
+    """Refuse names that are no format.
+
+    Raises:
+        UsageError: a name is not in `EXPORTERS`; the message names the nearest one, or all.
+    """
+    for name in names:
+        if name not in EXPORTERS:
+            near = get_close_matches(name, EXPORTERS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(EXPORTERS)}"
+            raise UsageError(f"format {name!r} does not exist; {hint}")
+
+
 def export(
     run_folder: str | Path,
     formats: Iterable[str],
@@ -45,11 +58,7 @@ def export(
         OutputError: a file cannot be written, or the format cannot hold the run.
     """
     names = list(dict.fromkeys(formats))
-    for name in names:
-        if name not in EXPORTERS:
-            near = get_close_matches(name, EXPORTERS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(EXPORTERS)}"
-            raise UsageError(f"format {name!r} does not exist; {hint}")
+    check_formats(names)
     if "mp4" in names and frames is None:
         raise UsageError("format mp4 needs the frames of the source; name the video, or leave mp4 out")
     written = {}

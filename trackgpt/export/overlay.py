@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,11 +25,11 @@ from trackgpt.export.records import (
     TrackRecord,
     read_events,
     read_tracks,
-    replacing,
-    tracks_of,
 )
 from trackgpt.geometry.masks import resize
 from trackgpt.types import Prediction
+from trackgpt.video.frames import DEFAULT_FPS
+from trackgpt.video.writer import VideoWriter
 
 Colour = tuple[int, int, int]
 Area = tuple[int, int, int, int]
@@ -43,7 +41,7 @@ OKABE_ITO: tuple[Colour, ...] = (
     (0, 158, 115),  # bluish green
     (204, 121, 167),  # reddish purple
     (240, 228, 66),  # yellow
-    (213, 94, 0),  # vermillion
+    (213, 94, 0),  # vermilion
     (0, 114, 178),  # blue
 )
 PANEL: Colour = (16, 20, 28)
@@ -456,6 +454,36 @@ def _dark(colour: Colour) -> Colour:
 # --- video ---
 
 
+class Words:
+    """The words of a video: the last instruction, its answer, and for a moment why the brain was asked again.
+
+    Attributes:
+        instruction: what the person said last.
+        answer: what the model said to it, "" until it has.
+        asked: why the brain was asked again, "" once this is `HOLD` seconds ago.
+    """
+
+    def __init__(self) -> None:
+        self.instruction = self.answer = self.asked = ""
+        self._until = 0.0
+
+    def hear(self, time: float, events: Iterable[EventRecord]) -> None:
+        """Go on to the frame at `time`, in seconds of the source, with what happened since the one before."""
+        if time > self._until:
+            self.asked = ""
+        for event in events:
+            if event.type == "instruction":
+                self.instruction, self.answer = str(event.data["text"]), ""
+            elif event.type == "answer":
+                self.answer = str(event.data["text"])
+            elif event.type == "rethink":
+                self.asked, self._until = str(event.data["reason"]), event.time + HOLD
+
+    def on(self, frame: np.ndarray, result: Prediction | TrackRecord) -> np.ndarray:
+        """`draw` with these words."""
+        return draw(frame, result, self.instruction, self.answer, self.asked)
+
+
 def annotated(run: str | Path, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[TrackRecord, np.ndarray]]:
     """The frames of a run with everything drawn on them.
 
@@ -469,90 +497,58 @@ def annotated(run: str | Path, frames: Iterable[tuple[int, np.ndarray]]) -> Iter
     Raises:
         InputError: the run is damaged.
     """
-    records, events = read_tracks(run), _Said(read_events(run))
-    record = next(records, None)
+    records, events, words = read_tracks(run), read_events(run), Words()
+    record, event = next(records, None), next(events, None)
     for index, frame in frames:
         while record is not None and record.index < index:
             record = next(records, None)
         if record is None:
             return
         if record.index == index:
-            events.until(record)
-            yield record, draw(frame, record, events.instruction, events.answer, events.asked)
-
-
-class _Said:
-    """What has been said up to a frame, read along with the frames."""
-
-    def __init__(self, events: Iterator[EventRecord]) -> None:
-        self.instruction = self.answer = self.asked = ""
-        self._asked_at = 0.0
-        self._events = events
-        self._next = next(events, None)
-
-    def until(self, record: TrackRecord) -> None:
-        if record.time - self._asked_at > HOLD:
-            self.asked = ""
-        while self._next is not None and self._next.index <= record.index:
-            event = self._next
-            if event.type == "instruction":
-                self.instruction, self.answer = str(event.data["text"]), ""
-            elif event.type == "answer":
-                self.answer = str(event.data["text"])
-            elif event.type == "rethink":
-                self.asked, self._asked_at = str(event.data["reason"]), event.time
-            self._next = next(self._events, None)
+            heard = []
+            while event is not None and event.index <= index:
+                heard.append(event)
+                event = next(events, None)
+            words.hear(record.time, heard)
+            yield record, words.on(frame, record)
 
 
 def export_overlay(run: str | Path, frames: Iterable[tuple[int, np.ndarray]]) -> Path:
-    """Write video.mp4 into a run folder: H.264 that browsers play, with the source's own timing and no sound.
+    """Write video.mp4 into a run folder, by `VideoWriter` as while tracking: the source's own timing, and no sound.
 
     Args:
         run: a run folder, finished or cut.
         frames: pairs of source index and frame (uint8 RGB), in order.
 
     Returns:
-        The file.
+        The file. Until it is complete the one that was there stays, and frames go to video.part.mp4.
 
     Raises:
         InputError: the run is damaged, or none of the frames belongs to it.
         OutputError: OUT02.
     """
-    tracks_of(run)
-    path = Path(run) / "video.mp4"
+    fps = _rate(run)
     drawn = annotated(run, frames)
     first = next(drawn, None)
     if first is None:
         raise InputError(f"{run}: none of the frames given belongs to this run; wanted the video it was made from")
-    with replacing(path) as part:
-        _encode(part, chain([first], drawn))
-    return path
+    height, width = first[1].shape[:2]
+    with VideoWriter(Path(run) / "video.mp4", fps, (height, width), overwrite=True) as video:
+        for record, picture in chain([first], drawn):
+            video.write(at_size(picture, video.size), record.time)
+    return video.path
 
 
-def _encode(path: Path, drawn: Iterable[tuple[TrackRecord, np.ndarray]]) -> None:
-    import av
-
-    base, last = Fraction(1, 90000), -1
-    stream: Any = None
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as file:
-        for record, picture in drawn:
-            if stream is None:
-                # H.264 with half-size colour planes needs even sides.
-                size = picture.shape[1] + picture.shape[1] % 2, picture.shape[0] + picture.shape[0] % 2
-                stream = file.add_stream("libx264", options={"crf": "20", "preset": "veryfast"})
-                stream.width, stream.height = size
-                stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", base, base
-            frame = av.VideoFrame.from_ndarray(_fitted(picture, size), format="rgb24")
-            last = max(round(record.time / base), last + 1)
-            frame.pts, frame.time_base = last, base
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode())
+def _rate(run: str | Path) -> float:
+    """Frames per second of a run, from the times of its first and last frame; reads, and so checks, the whole log."""
+    count, begin, end = 0, 0.0, 0.0
+    for count, record in enumerate(read_tracks(run)):
+        begin, end = (record.time if count == 0 else begin), record.time
+    return count / (end - begin) if end > begin else DEFAULT_FPS
 
 
-def _fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture at `size` (width, height): a row or column is repeated, or it is scaled where the source changed."""
-    height, width = picture.shape[:2]
-    down, across = size[1] - height, size[0] - width
-    if down in (0, 1) and across in (0, 1):
-        return cv2.copyMakeBorder(picture, 0, down, 0, across, cv2.BORDER_REPLICATE)
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+def at_size(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture in the size (height, width) that its video began with: a source may change its own."""
+    if picture.shape[:2] == size:
+        return picture
+    return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)

@@ -46,7 +46,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
 COMMON = ("v", "seq", "i", "t", "type", "id")
 VERSION = 1
 TRACKS, EVENTS, RUN, MASKS = "tracks.jsonl", "events.jsonl", "run.json", "masks"
-MADE_HERE = (TRACKS, EVENTS, RUN, "video.mp4", "coco.json", "mot.txt", "timeline.png")
+VIDEOS = ("video.mp4", "video.part.mp4", "video.finished.mp4")
+"""The overlay, and what a video that was cut short leaves (`trackgpt.video.writer`)."""
+MADE_HERE = (TRACKS, EVENTS, RUN, *VIDEOS, "coco.json", "mot.txt", "timeline.png")
 
 R = TypeVar("R", "TrackRecord", "EventRecord")
 

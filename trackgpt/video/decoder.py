@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from trackgpt.errors import InputError
-from trackgpt.video.source import (
+from trackgpt.video.frames import (
     DEFAULT_FPS,
     FrameSource,
     RawFrame,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trackgpt.errors import InputError
-from trackgpt.video.source import (
+from trackgpt.video.frames import (
     FrameSource,
     RawFrame,
     Request,

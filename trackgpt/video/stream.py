@@ -14,7 +14,7 @@ from typing import Any
 
 from trackgpt.errors import InputError, UsageError
 from trackgpt.video.decoder import Clock, Decoder, believed_fps
-from trackgpt.video.source import FrameSource, RawFrame, Request, SourceKind, listed, one_line
+from trackgpt.video.frames import FrameSource, RawFrame, Request, SourceKind, listed, one_line
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtp", "http", "https", "udp", "tcp", "srt")
 RETRY_DELAYS = (0.5, 1.0, 2.0)

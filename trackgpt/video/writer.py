@@ -4,7 +4,8 @@ While frames arrive they go into `<stem>.part.mp4`, a fragmented file that is re
 (about a second) even after kill -9. Closing copies the encoded packets, without encoding again, into an ordinary
 faststart file, which then takes the final name in one step: under that name there is never half a video.
 
-The same frames give the same bytes on the same machine: one encoder thread, no dates, no B-frames.
+The same frames give the same bytes on the same machine: no dates, no B-frames, and one encoder thread, because with
+several x264 places B-frames by how far its threads have come.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class VideoWriter:
         self.frames = 0
         self.audio_note = ""
         _check_request(self.path, fps, size, overwrite)
-        self._rate = Fraction(fps).limit_denominator(1001)
+        self._rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._first_time = 0.0
         self._last_time = -math.inf
         self._last_stamp = -1
