@@ -45,4 +45,6 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PIP_INSTALL) torch
 	@echo "trackgpt: 2/2 installing trackgpt and its tools" >&2
 	@$(PIP_INSTALL) -e '.[dev]'
+# trackeval asks for opencv-python, whose cv2 would replace the headless one; it needs it for no metric used here.
+	@$(PIP_INSTALL) --no-deps trackeval tabulate
 	@touch $@

@@ -1,4 +1,4 @@
-"""What a parity check is: our figures beside those an official toolkit printed for the same inputs, compared with `==`."""
+"""A parity check: our figures beside those an official toolkit printed for the same inputs, compared with `==`."""
 
 from __future__ import annotations
 
