@@ -6,6 +6,7 @@ are made of scenes of the split "train", valid and test parts of the split "test
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,15 +16,21 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from data_tools.writers import (
+from data_tools.label_map_writers import (
     ANNOTATIONS,
+    WORDINGS,
+    InsTrackWriter,
+    ReasonVosWriter,
+    ReferDavis17Writer,
+    ReferYoutubeVosWriter,
+)
+from data_tools.run_length_writers import LvVisWriter, MevisWriter, RevosWriter
+from data_tools.writers import (
     MANIFEST,
     Counts,
     FolderWriter,
     LayoutWriter,
     Mp4Writer,
-    ReferDavis17Writer,
-    ReferYoutubeVosWriter,
     single_target,
     take_folder,
     write_json,
@@ -37,7 +44,7 @@ from trackgpt.errors import UsageError
 from trackgpt.export.records import writing
 
 RUN = 10_000  # scenes that a run's seed may number
-WORDINGS = {"train": (0, 1, 2, 3), "test": (0, 1, 2, 5)}  # of the four annotations; training never hears wording 5
+ANNOTATED = {"train": (0, 1, 2, 3), "test": (0, 1, 2, 5)}  # wordings of four annotators; training never hears the last
 _STREAM = 7  # of the scene's random numbers, for choosing what is said
 
 
@@ -48,6 +55,11 @@ class Layout(StrEnum):
     folder = "folder"
     refer_youtube_vos = "refer-youtube-vos"
     refer_davis17 = "refer-davis17"
+    mevis = "mevis"
+    revos = "revos"
+    lv_vis = "lv-vis"
+    reason_vos = "reason-vos"
+    instrack = "instrack"
 
 
 class Split(StrEnum):
@@ -91,16 +103,17 @@ def scene_seed(seed: int, index: int) -> int:
 
 
 def parts(order: Order) -> list[tuple[str, Split, int]]:
-    """The parts of the data set an order asks for: name, split of their scenes, number of videos."""
-    train, valid = ("train", Split.train, order.videos), ("valid", Split.test, order.videos)
-    if order.layout in (Layout.mp4, Layout.folder):
-        return [train] if order.split is Split.train else [valid]
-    unseen = [valid]
-    if order.layout is Layout.refer_youtube_vos:
-        unseen.append(("test", Split.test, (3 * order.videos + 1) // 2))
-    if order.split is None:
-        return [train, *unseen]
-    return [train] if order.split is Split.train else unseen
+    """The parts of the data set an order asks for: name, split of their scenes, number of videos.
+
+    Raises:
+        UsageError: the layout has no part of the split.
+    """
+    shares = _PARTS[order.layout]
+    split = order.split or (Split.test if order.layout in (Layout.mp4, Layout.folder) else None)
+    found = [(part, of, math.ceil(order.videos * share)) for part, of, share in shares if split in (None, of)]
+    if not found:
+        raise UsageError(f"{order.layout} has no part of {split} scenes; leave --split out")
+    return found
 
 
 def instructions(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]:
@@ -117,45 +130,81 @@ def instructions(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]
 
 def four_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]:
     """What four annotators say of frame 0: of every actor that can be named one expression, in four wordings each."""
-    passes = [
-        expressions(
-            seen, scene.kind, leader(scene, 0), scene.split, np.random.default_rng([scene.seed, _STREAM]), wording
-        )
-        for wording in WORDINGS[scene.split]
-    ]
+    passes = [_said(scene, seen, wording) for wording in ANNOTATED[scene.split]]
     rng = np.random.default_rng([scene.seed, _STREAM, ANNOTATIONS])
     said: list[Expression] = []
     for one in seen:
-        options = [quadruple for form in _forms(passes[0], one.id) for quadruple in _in_all(passes, form, one.id)]
+        options = [
+            quadruple
+            for form in _forms(passes[0], (one.id,))
+            for quadruple in _in_all(passes, lambda e, form=form, one=one: e.form == form and e.targets == (one.id,))
+        ]
         if options:
             said += options[int(rng.integers(len(options)))]
     return tuple(said)
 
 
-def _forms(found: list[Expression], actor: int) -> list[str]:
-    return sorted({e.form for e in found if e.targets == (actor,)})
+def six_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]:
+    """Instructions about frame 0, each in six wordings in a row: of every actor that can be named one, implicit if it
+    can be, and one about several actors if there is any.
 
-
-def _in_all(passes: list[list[Expression]], form: str, actor: int) -> list[tuple[Expression, ...]]:
-    """The expressions of one form about one actor, in the words of every pass; none of a form that a pass lacks.
-
-    Passes hold the same expressions in the same order, but for those that have too few wordings.
+    Training never hears the last wording; in its place stands another instruction that means the same objects.
     """
-    same = [[e for e in found if e.form == form and e.targets == (actor,)] for found in passes]
+    heard = WORDINGS if scene.split == "test" else WORDINGS - 1
+    passes = [_said(scene, seen, wording) for wording in range(heard)]
+    rng = np.random.default_rng([scene.seed, _STREAM, WORDINGS])
+    several = sorted({e.targets for e in passes[0] if len(e.targets) > 1})
+    chosen = [(one.id,) for one in seen] + several[:1]
+    said: list[Expression] = []
+    for targets in chosen:
+        options = _sixfold(passes, targets)
+        implicit = [option for option in options if option[0].kind == "implicit"]
+        if options:
+            options = implicit or options
+            said += options[int(rng.integers(len(options)))]
+    return tuple(said)
+
+
+def _sixfold(passes: list[list[Expression]], targets: tuple[int, ...]) -> list[tuple[Expression, ...]]:
+    """Instructions that mean these actors, each in six wordings; where passes lack one, another's stands in."""
+    found = []
+    for form in _forms(passes[0], targets):
+        others = [e for e in passes[0] if e.targets == targets and e.form != form]
+        for same in _in_all(passes, lambda e, form=form: e.form == form and e.targets == targets):
+            if len(same) == WORDINGS:
+                found.append(same)
+            elif others:
+                found.append((*same, replace(others[0], wording=WORDINGS - 1)))
+    return found
+
+
+def _said(scene: Scene, seen: tuple[Seen, ...], wording: int) -> list[Expression]:
+    """All that can be said of frame 0, in one wording; every wording says the same things in the same order."""
+    rng = np.random.default_rng([scene.seed, _STREAM])
+    return expressions(seen, scene.kind, leader(scene, 0), scene.split, rng, wording)
+
+
+def _forms(found: list[Expression], targets: tuple[int, ...]) -> list[str]:
+    return sorted({e.form for e in found if e.targets == targets})
+
+
+def _in_all(passes: list[list[Expression]], meant: Callable[[Expression], bool]) -> list[tuple[Expression, ...]]:
+    """The expressions that are meant, in the words of every pass; none where a pass has too few wordings for one."""
+    same = [[e for e in found if meant(e)] for found in passes]
     return list(zip(*same, strict=True)) if len({len(found) for found in same}) == 1 else []
 
 
 def cases(order: Order, split: Split) -> Iterator[Case]:
     """The cases of a split, without end, in the order of their seeds.
 
-    Those with nothing to say about a single object are passed over where the layout holds such expressions alone.
+    Those with nothing to say that the layout can hold are passed over.
     """
-    benchmark = order.layout in (Layout.refer_youtube_vos, Layout.refer_davis17)
+    fits = _FITS.get(order.layout, lambda case: True)
     index = 0
     while True:
         case = _case(order, scene_seed(order.seed, index), split)
         index += 1
-        if single_target(case) or not benchmark:
+        if fits(case):
             yield case
 
 
@@ -169,6 +218,8 @@ def _case(order: Order, seed: int, split: Split) -> Case:
     said = instructions(scene, seen)
     if order.layout is Layout.refer_davis17:
         said = (*four_wordings(scene, seen), *(one for one in said if len(one.targets) != 1))
+    if order.layout is Layout.instrack:
+        said = six_wordings(scene, seen)
     return Case(scene, replace(clip, fps=scene.fps), said)
 
 
@@ -177,6 +228,30 @@ _WRITERS: dict[Layout, Callable[[Path], LayoutWriter]] = {
     Layout.folder: FolderWriter,
     Layout.refer_youtube_vos: ReferYoutubeVosWriter,
     Layout.refer_davis17: ReferDavis17Writer,
+    Layout.mevis: MevisWriter,
+    Layout.revos: RevosWriter,
+    Layout.lv_vis: LvVisWriter,
+    Layout.reason_vos: ReasonVosWriter,
+    Layout.instrack: InsTrackWriter,
+}
+_TRAIN, _VALID = ("train", Split.train, 1.0), ("valid", Split.test, 1.0)
+_PARTS: dict[Layout, tuple[tuple[str, Split, float], ...]] = {  # name, scenes, videos for each one that is asked for
+    Layout.mp4: (_TRAIN, _VALID),
+    Layout.folder: (_TRAIN, _VALID),
+    Layout.refer_youtube_vos: (_TRAIN, _VALID, ("test", Split.test, 1.5)),
+    Layout.refer_davis17: (_TRAIN, _VALID),
+    Layout.mevis: (_TRAIN, ("valid_u", Split.test, 1.0), _VALID),
+    Layout.revos: (_TRAIN, _VALID),
+    Layout.lv_vis: (_TRAIN,),
+    Layout.reason_vos: (_VALID,),
+    Layout.instrack: (_TRAIN, ("test", Split.test, 1.0)),
+}
+_FITS: dict[Layout, Callable[[Case], bool]] = {
+    Layout.refer_youtube_vos: lambda case: bool(single_target(case)),
+    Layout.refer_davis17: lambda case: bool(single_target(case)),
+    Layout.reason_vos: lambda case: bool(single_target(case)),
+    Layout.mevis: lambda case: any(one.targets for one in case.expressions),
+    Layout.instrack: lambda case: bool(case.expressions),
 }
 
 
@@ -251,5 +326,5 @@ def command(
         task = progress.add_task(f"{layout}", total=sum(count for *_, count in parts(order)))
         counts = make(order, out, overwrite, lambda: progress.advance(task))
     if counts.skipped:
-        print(f"skipped {counts.skipped} expressions with several targets or none: {layout} holds one object each")
+        print(f"skipped {counts.skipped} expressions whose number of targets {layout} does not hold")
     print(f"layout={layout} videos={counts.videos} frames={counts.frames} expressions={counts.expressions} out={out}")

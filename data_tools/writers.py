@@ -1,7 +1,8 @@
-"""Writes SynthTrack cases in the layouts of real data; `shared/reference/datasets.md` is their source.
+"""Writes SynthTrack cases to disk: what all layouts share, and the two that are no benchmark's.
 
-Every writer takes cases one by one and writes its JSON when closed. Pictures are JPEG of quality 92, masks indexed PNG
-with the palette of DAVIS, JSON is indented by one space; the same cases give the same bytes.
+The layouts of real data stand in `label_map_writers` and `run_length_writers`; `shared/reference/datasets.md` is their
+source. Every writer takes cases one by one and writes its JSON when closed. Pictures are JPEG of quality 92, masks
+indexed PNG with the palette of DAVIS, JSON is indented by one space; the same cases give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from PIL import Image
 
 from trackgpt.data.synthtrack.clips import Case
 from trackgpt.data.synthtrack.scene import Expression
-from trackgpt.errors import OutputError, UsageError
+from trackgpt.errors import OutputError
 from trackgpt.export.davis import PALETTE
 
-ANNOTATIONS = 4
 JPEG_QUALITY = 92
 MANIFEST = "synthtrack.json"
-STRIDE = 5  # of the valid frames of Refer-YouTube-VOS
 _MADE = frozenset(
     ("videos", "truth", "expressions.json", "JPEGImages", "Annotations")
-    + ("meta_expressions", "train", "valid", "valid_truth")
+    + ("meta_expressions", "train", "valid", "valid_truth", "valid_u", "test")
+    + ("meta_expressions.json", "meta_expressions_train_.json", "meta_expressions_valid_.json")
+    + ("mask_dict.json", "mask_dict_foreground.json")
 )
 
 
@@ -38,6 +39,13 @@ class Counts:
     frames: int = 0
     expressions: int = 0
     skipped: int = 0
+
+    def add(self, videos: int = 0, frames: int = 0, expressions: int = 0, skipped: int = 0) -> None:
+        """Count what was written of one more case."""
+        self.videos += videos
+        self.frames += frames
+        self.expressions += expressions
+        self.skipped += skipped
 
 
 class LayoutWriter(Protocol):
@@ -79,6 +87,13 @@ def write_masks(folder: Path, ids: np.ndarray, indices: range) -> None:
         picture = Image.fromarray(ids[index])
         picture.putpalette(PALETTE)
         picture.save(folder / f"{stem(index)}.png")
+
+
+def write_binary_masks(folder: Path, masks: np.ndarray, indices: range) -> None:
+    """Write `folder`/%05d.png, grey, 0 or 255, of some masks of an object, bool (T, height, width)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in indices:
+        Image.fromarray(np.where(masks[index], np.uint8(255), np.uint8(0))).save(folder / f"{stem(index)}.png")
 
 
 def take_folder(out: Path, overwrite: bool) -> None:
@@ -162,9 +177,7 @@ class FolderWriter:
         clip = case.clip
         self.write_pictures(case)
         self.videos[clip.name] = described(case)
-        self.counts.videos += 1
-        self.counts.frames += len(clip.frames)
-        self.counts.expressions += len(case.expressions)
+        self.counts.add(videos=1, frames=len(clip.frames), expressions=len(case.expressions))
 
     def write_pictures(self, case: Case) -> None:
         """Write a case's frames and masks."""
@@ -194,137 +207,3 @@ class Mp4Writer(FolderWriter):
             for index, frame in enumerate(clip.frames):
                 writer.write(frame, index / clip.fps)
         write_masks(self.root / "truth" / clip.name, clip.ids, range(len(clip.ids)))
-
-
-@dataclass
-class ReferYoutubeVosWriter:
-    """Refer-YouTube-VOS as ReferFormer and its successors read it: datasets.md, section 3.1.
-
-    * train: every frame with its mask; expressions with `obj_id`, a string; ``meta.json`` with each object's category
-      and the frames that show it.
-    * valid: frames 0, 5, 10 and on, no masks; expressions without `obj_id`. As in the real file, the videos of the test
-      set are listed among them, and nothing but the keys of the test file tells the two apart.
-    * test: expressions alone; the frames of its videos are not written.
-
-    An entry names one object: expressions with several targets or none do not fit and are skipped, which
-    `counts.skipped` counts. Beyond the real tree, ``valid_truth/Annotations/<video>/<exp_id>/<frame>.png`` holds the
-    truth of valid in the form of a submission (binary, 0 or 255), so that scores can be computed.
-    """
-
-    root: Path
-    counts: Counts = field(default_factory=Counts)
-    expressions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    objects: dict[str, Any] = field(default_factory=dict)
-
-    def write(self, case: Case, part: str) -> None:
-        clip, said = case.clip, single_target(case)
-        shown = range(0, len(clip.frames), 1 if part == "train" else STRIDE)
-        if part != "test":
-            write_frames(self.root / part / "JPEGImages" / clip.name, clip.frames, shown)
-            self.counts.frames += len(shown)
-        if part == "train":
-            write_masks(self.root / "train" / "Annotations" / clip.name, clip.ids, shown)
-            self.objects[clip.name] = {"objects": _objects(case)}
-        if part == "valid":
-            self._write_truth(clip.name, clip.ids, said, shown)
-        entries = {str(index): {"exp": one.text} for index, one in enumerate(said)}
-        if part == "train":
-            for index, one in enumerate(said):
-                entries[str(index)]["obj_id"] = str(one.targets[0])
-        video = {"expressions": entries, "frames": [stem(index) for index in shown]}
-        for listed in ("valid", "test") if part == "test" else (part,):
-            self.expressions.setdefault(listed, {})[clip.name] = video
-        self.counts.videos += 1
-        self.counts.expressions += len(said)
-        self.counts.skipped += len(case.expressions) - len(said)
-
-    def _write_truth(self, name: str, ids: np.ndarray, said: list[Expression], shown: range) -> None:
-        for index, one in enumerate(said):
-            folder = self.root / "valid_truth" / "Annotations" / name / str(index)
-            folder.mkdir(parents=True, exist_ok=True)
-            for frame in shown:
-                mask = np.where(ids[frame] == one.targets[0], np.uint8(255), np.uint8(0))
-                Image.fromarray(mask).save(folder / f"{stem(frame)}.png")
-
-    def close(self) -> None:
-        for part, videos in self.expressions.items():
-            write_json(self.root / "meta_expressions" / part / "meta_expressions.json", {"videos": videos})
-        if self.objects:
-            write_json(self.root / "train" / "meta.json", {"videos": self.objects})
-
-
-def _objects(case: Case) -> dict[str, Any]:
-    """Category and frames of every object that is ever seen, as the meta.json of YouTube-VOS has them."""
-    found = {}
-    for actor in case.scene.actors:
-        frames = [stem(int(index)) for index in np.flatnonzero((case.clip.ids == actor.id).any(axis=(1, 2)))]
-        if frames:
-            found[str(actor.id)] = {"category": actor.category, "frames": frames}
-    return found
-
-
-@dataclass
-class ReferDavis17Writer:
-    """Refer-DAVIS17 as converted by ReferFormer's tool: datasets.md, section 3.2.
-
-    ``{train,valid}/{JPEGImages,Annotations}/<video>/%05d.*``, ``{train,valid}/meta.json`` and
-    ``meta_expressions/{train,valid}/meta_expressions.json``. Each object has four expressions, one for each annotation
-    pass, with the id 4 * (place of the object in the string sort of `obj_id`) + k; here they are four wordings of one
-    expression. Objects that no expression names become background, and the others are numbered 1, 2, ... without a
-    gap, for the evaluation of DAVIS takes the place in that order for the label.
-
-    Expressions with several targets or none do not fit and are skipped (`counts.skipped`). ``DAVIS/``, the second
-    copy that the official evaluation reads, is not written.
-    """
-
-    root: Path
-    counts: Counts = field(default_factory=Counts)
-    expressions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def write(self, case: Case, part: str) -> None:
-        clip = case.clip
-        labels = self._labels(case)
-        table = np.zeros(256, np.uint8)
-        for actor, label in labels.items():
-            table[actor] = int(label)
-        every = range(len(clip.frames))
-        write_frames(self.root / part / "JPEGImages" / clip.name, clip.frames, every)
-        write_masks(self.root / part / "Annotations" / clip.name, table[clip.ids], every)
-        entries = object_major(single_target(case), labels)
-        video = {"expressions": entries, "frames": [stem(index) for index in every]}
-        self.expressions.setdefault(part, {})[clip.name] = video
-        categories = {actor.id: actor.category for actor in case.scene.actors}
-        named = {label: {"category": categories[actor]} for actor, label in labels.items()}
-        self.objects.setdefault(part, {})[clip.name] = {"objects": named}
-        self.counts.videos += 1
-        self.counts.frames += len(every)
-        self.counts.expressions += len(entries)
-        self.counts.skipped += len(case.expressions) - len(entries)
-
-    @staticmethod
-    def _labels(case: Case) -> dict[int, str]:
-        """The label of every actor that expressions name, in the order of actors."""
-        said = [one.targets[0] for one in single_target(case)]
-        wrong = [actor for actor in sorted(set(said)) if said.count(actor) != ANNOTATIONS]
-        if wrong:
-            raise UsageError(
-                f"{case.clip.name}: object {wrong[0]} has {said.count(wrong[0])} expressions; "
-                f"refer-davis17 wants {ANNOTATIONS} of each object that is named at all"
-            )
-        return {actor: str(place) for place, actor in enumerate(sorted(set(said)), 1)}
-
-    def close(self) -> None:
-        for part, videos in self.expressions.items():
-            write_json(self.root / "meta_expressions" / part / "meta_expressions.json", {"videos": videos})
-            write_json(self.root / part / "meta.json", {"videos": self.objects[part]})
-
-
-def object_major(said: list[Expression], labels: dict[int, str]) -> dict[str, dict[str, str]]:
-    """Entries by id, 4 * (place of the label in the string sort) + k."""
-    by_label = {label: [one.text for one in said if one.targets[0] == actor] for actor, label in labels.items()}
-    return {
-        str(ANNOTATIONS * place + k): {"exp": by_label[label][k], "obj_id": label}
-        for place, label in enumerate(sorted(by_label))
-        for k in range(ANNOTATIONS)
-    }

@@ -10,14 +10,24 @@ from PIL import Image
 from data_tools.__main__ import main
 from data_tools.check import Benchmark, check_tree
 from data_tools.contact_sheet import GAP, HEAD, MARGIN, PADDING, SIDE, TARGETS, Line, Row, columns, draw_sheet, spread
-from data_tools.synthtrack import Layout, Order, Split, cases, make, scene_seed
+from data_tools.label_map_writers import InsTrackWriter, ReferDavis17Writer, object_major
+from data_tools.synthtrack import Layout, Order, Split, cases, make, parts, scene_seed
 from data_tools.view import rows_on_disk, synthetic_rows
-from data_tools.writers import MANIFEST, ReferDavis17Writer, object_major
+from data_tools.writers import MANIFEST
 from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.davis import PALETTE
 
 VIDEOS, FRAMES, LONGEST, SEED = 2, 6, 96, 3
+BENCHMARKS = {
+    "youtube": Benchmark.refer_youtube_vos,
+    "davis": Benchmark.refer_davis17,
+    "mevis": Benchmark.mevis,
+    "revos": Benchmark.revos,
+    "lvvis": Benchmark.lv_vis,
+    "reason": Benchmark.reason_vos,
+    "instrack": Benchmark.instrack,
+}
 
 
 def order(layout: Layout, **changes: object) -> Order:
@@ -48,6 +58,31 @@ def youtube(tmp_path_factory):
 @pytest.fixture(scope="module")
 def davis(tmp_path_factory):
     return made(Layout.refer_davis17, tmp_path_factory.mktemp("made") / "davis")
+
+
+@pytest.fixture(scope="module")
+def mevis(tmp_path_factory):
+    return made(Layout.mevis, tmp_path_factory.mktemp("made") / "mevis")
+
+
+@pytest.fixture(scope="module")
+def revos(tmp_path_factory):
+    return made(Layout.revos, tmp_path_factory.mktemp("made") / "revos")
+
+
+@pytest.fixture(scope="module")
+def lvvis(tmp_path_factory):
+    return made(Layout.lv_vis, tmp_path_factory.mktemp("made") / "lvvis")
+
+
+@pytest.fixture(scope="module")
+def reason(tmp_path_factory):
+    return made(Layout.reason_vos, tmp_path_factory.mktemp("made") / "reason")
+
+
+@pytest.fixture(scope="module")
+def instrack(tmp_path_factory):
+    return made(Layout.instrack, tmp_path_factory.mktemp("made") / "instrack")
 
 
 def some_cases(layout: Layout, split: Split, count: int = VIDEOS) -> list:
@@ -124,7 +159,7 @@ def test_an_mp4_has_a_frame_for_every_mask_and_even_sides(tmp_path):
 
 @pytest.mark.parametrize("layout", list(Layout))
 def test_the_same_order_gives_the_same_bytes(layout, request, tmp_path):
-    names = {"refer-youtube-vos": "youtube", "refer-davis17": "davis"}
+    names = {value.value: name for name, value in BENCHMARKS.items()}
     first = request.getfixturevalue(names.get(layout.value, layout.value))
     again = made(layout, tmp_path / "again")
     files = [path.relative_to(first) for path in sorted(first.rglob("*")) if path.is_file()]
@@ -274,6 +309,59 @@ def test_a_label_shows_the_thing_that_its_expressions_mean(davis):
                 assert np.array_equal(first == label[one.text], case.clip.ids[0] == one.targets[0])
 
 
+# make: MeViS, ReVOS, LV-VIS, ReasonVOS, InsTrack
+
+
+def test_parts_of_a_layout_are_those_of_the_real_set():
+    found = {layout: [(name, split.value) for name, split, _ in parts(order(layout))] for layout in Layout}
+    train, valid, test = ("train", "train"), ("valid", "test"), ("test", "test")
+    assert found[Layout.mevis] == [train, ("valid_u", "test"), valid]
+    assert found[Layout.revos] == [train, valid]
+    assert found[Layout.lv_vis] == [train]
+    assert found[Layout.reason_vos] == [valid]
+    assert found[Layout.instrack] == [train, test]
+    assert found[Layout.refer_youtube_vos] == [train, valid, test]
+
+
+@pytest.mark.parametrize(("layout", "split"), [(Layout.lv_vis, Split.test), (Layout.reason_vos, Split.train)])
+def test_a_split_that_a_layout_does_not_have_is_refused(layout, split, tmp_path):
+    with pytest.raises(UsageError, match=f"{layout} has no part of {split} scenes"):
+        make(order(layout, split=split), tmp_path / "out")
+
+
+def test_a_mask_dict_has_null_where_an_object_is_not_seen(mevis):
+    runs = json.loads((mevis / "valid_u/mask_dict.json").read_text())
+    videos = json.loads((mevis / "valid_u/meta_expressions.json").read_text())["videos"]
+    assert list(runs) == [str(k) for k in range(len(runs))]
+    for case in some_cases(Layout.mevis, Split.test):
+        for entry, one in zip(
+            videos[case.clip.name]["expressions"].values(),
+            [one for one in case.expressions if one.targets],
+            strict=True,
+        ):
+            for key, actor in zip(entry["anno_id"], one.targets, strict=True):
+                seen = (case.clip.ids == actor).any(axis=(1, 2))
+                assert [found is not None for found in runs[str(key)]] == seen.tolist()
+    assert not (mevis / "valid/mask_dict.json").exists()
+
+
+def test_training_never_hears_the_last_wording(instrack):
+    for part, split in (("train", Split.train), ("test", Split.test)):
+        videos = videos_of(instrack, part)
+        for case in some_cases(Layout.instrack, split):
+            entries = list(videos[case.clip.name]["expressions"].values())
+            assert len(entries) % 6 == 0
+            for start in range(0, len(entries), 6):
+                same = {one.form for one in case.expressions[start : start + 6]}
+                assert len(same) == (1 if part == "test" else 2)  # in train another instruction stands in for the sixth
+
+
+def test_an_instruction_without_six_wordings_does_not_fit(tmp_path):
+    case = next(iter(cases(order(Layout.instrack), Split.test)))
+    with pytest.raises(UsageError, match="instruction 0 has 5 wordings of objects .*; instrack wants 6"):
+        InsTrackWriter(tmp_path).write(replace(case, expressions=case.expressions[:5]), "test")
+
+
 # make: the folder written to
 
 
@@ -335,9 +423,6 @@ def broken(request, tmp_path):
     return copy
 
 
-BENCHMARKS = {"youtube": Benchmark.refer_youtube_vos, "davis": Benchmark.refer_davis17}
-
-
 def problems(name: str, root: Path) -> list[str]:
     return [str(problem) for problem in check_tree(BENCHMARKS[name], root).problems]
 
@@ -348,7 +433,7 @@ def change_json(path: Path, change) -> None:
     path.write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize("name", ["youtube", "davis"])
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_sound_tree_has_no_problems(name, request, capsys):
     root = request.getfixturevalue(name)
     assert problems(name, root) == []
@@ -520,13 +605,37 @@ def test_a_json_that_is_not_of_the_form_is_one_line(text, words, broken):
     assert found.startswith("meta_expressions/train/meta_expressions.json: ")
 
 
-def test_a_tree_one_level_too_deep_is_pointed_at(broken, tmp_path, capsys):
+def test_a_tree_in_a_folder_of_another_name_is_pointed_at(broken, tmp_path, capsys):
     root = broken("davis")
     (tmp_path / "outer").mkdir()
-    root.rename(tmp_path / "outer/ref-davis")
+    root.rename(tmp_path / "outer/downloads")
     assert run("check", "refer-davis17", tmp_path / "outer") == 3
     line = capsys.readouterr().out.splitlines()[0]
-    assert f"missing, but {tmp_path / 'outer/ref-davis/meta_expressions'} is there" in line
+    there = tmp_path / "outer/downloads/meta_expressions/train/meta_expressions.json"
+    assert f"no refer-davis17, but {there} is there" in line
+    assert line.endswith("give the folder that holds it")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("youtube", "Ref-Youtube-VOS"),
+        ("youtube", "rvos"),
+        ("youtube", "ref_youtube_vos"),
+        ("davis", "ref-davis"),
+        ("davis", "DAVIS17"),
+        ("mevis", "MeViS_release"),
+        ("lvvis", "LVVIS"),
+        ("revos", "revos/REVOS"),
+    ],
+)
+def test_the_folder_above_will_do_when_the_tree_has_a_name_of_its_own(name, folder, broken, tmp_path):
+    root = broken(name)
+    (tmp_path / "data" / folder).parent.mkdir(parents=True)
+    root.rename(tmp_path / "data" / folder)
+    report = check_tree(BENCHMARKS[name], tmp_path / "data")
+    assert report.problems == []
+    assert report.notes[0] == f"{tmp_path / 'data'}: holds {BENCHMARKS[name]} in {folder}"
 
 
 def test_pictures_in_the_wrong_place_are_pointed_at(broken):
@@ -536,6 +645,7 @@ def test_pictures_in_the_wrong_place_are_pointed_at(broken):
     (root / "JPEGImages_moved").rename(root / "frames/JPEGImages")
     (found,) = problems("davis", root)
     assert found.startswith(f"valid/JPEGImages: missing, but {root / 'frames/JPEGImages'} is there")
+    assert found.endswith(f"move it to {root / 'valid/JPEGImages'}, or link to it")
 
 
 def test_a_video_in_the_wrong_part_is_pointed_at(broken):
@@ -543,7 +653,9 @@ def test_a_video_in_the_wrong_part_is_pointed_at(broken):
     (root / "valid/Annotations/test-30000").rename(root / "train/Annotations/test-30000")
     (found,) = problems("davis", root)
     place = root / "train/Annotations/test-30000"
-    assert found == f"valid/Annotations/test-30000: missing, but {place} is there; wanted a folder with 6 masks"
+    assert found == (
+        f"valid/Annotations/test-30000: missing, but {place} is there; wanted a folder with 6 masks; move it"
+    )
 
 
 def test_many_problems_of_a_kind_are_five_lines_and_a_count(broken, capsys):
@@ -585,6 +697,163 @@ def test_the_real_valid_file_is_read_whole(shared, tmp_path):
     assert [problem.path for problem in report.problems] == [Path("valid/JPEGImages")]
     assert "507 videos - 305 of test = 202 valid" in report.notes[1]
     assert sum(len(video["expressions"]) for video in videos.values()) == 2096
+
+
+def test_counts_stand_beside_those_that_were_published(broken, capsys):
+    root = broken("mevis")
+    shutil.rmtree(root / "train/JPEGImages/train-30000")
+    (root / "train/JPEGImages/train-30001/00001.jpg").write_bytes(b"")
+    assert run("check", "mevis", root) == 3
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("train  ")]
+    assert ["train", "videos", "1", "1", "0", "1662"] in rows
+    assert ["train", "frames", "5", "6", "1"] in rows
+    assert rows[1][:2] == ["train", "expressions"]
+    assert rows[1][-1] == "23051"
+
+
+def test_a_root_that_shows_nothing_is_told_with_what_it_holds(tmp_path, capsys):
+    (tmp_path / "zip").mkdir()
+    assert run("check", "lv-vis", tmp_path) == 3
+    line, *table, last = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path}: no lv-vis; it holds zip; wanted train/meta_expressions.json or ")
+    assert line.endswith("may also go by the name LV-VIS")
+    assert table == ["train: not there"]
+    assert last == f"layout=lv-vis problems=1 root={tmp_path}"
+
+
+def test_a_pickle_of_masks_is_pointed_at(broken):
+    for name, part in (("youtube", "train"), ("davis", "valid")):
+        root = broken(name)
+        shutil.rmtree(root / part / "Annotations")
+        (root / part / "mask_dict.pkl").write_bytes(b"")
+        (found,) = problems(name, root)
+        assert found.startswith(f"{part}/Annotations: missing ({part}/mask_dict.pkl is there, a pickle")
+
+
+def test_grey_masks_of_davis_2016_are_no_fault(broken):
+    root = broken("davis")
+    for path in (root / "valid/Annotations/test-30000").iterdir():
+        Image.fromarray(np.where(mask(path) > 0, np.uint8(255), np.uint8(0))).save(path)
+    report = check_tree(Benchmark.refer_davis17, root)
+    assert report.problems == []
+    assert "valid/Annotations/test-30000: grey masks of DAVIS-2016, one for all objects of the video" in report.notes
+
+
+def test_the_truth_of_valid_is_checked_where_it_is(broken):
+    root = broken("youtube")
+    (case,) = some_cases(Layout.refer_youtube_vos, Split.test, 1)
+    videos = some_cases(Layout.refer_youtube_vos, Split.test)
+    targets = {one.text: one.targets[0] for each in videos for one in each.expressions if len(one.targets) == 1}
+    for each in videos:
+        folder = root / "valid/Annotations" / each.clip.name
+        folder.mkdir(parents=True)
+        for t in (0, 5):
+            picture = Image.fromarray(each.clip.ids[t])
+            picture.putpalette(PALETTE)
+            picture.save(folder / f"{t:05d}.png")
+    report = check_tree(Benchmark.refer_youtube_vos, root)
+    assert report.problems == []
+    assert "not all expressions say whose masks these are" in report.notes[-1]
+
+    def add(listed):
+        for each in videos:
+            for entry in listed[each.clip.name]["expressions"].values():
+                entry["obj_id"] = str(targets[entry["exp"]])
+
+    change_json(root / "meta_expressions/valid/meta_expressions.json", add)
+    (root / "valid/Annotations" / case.clip.name / "00005.png").unlink()
+    assert problems("youtube", root) == [
+        f"valid/Annotations/{case.clip.name}/00005.png: missing; wanted the mask of a frame that is listed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda runs: runs.pop("0"), "no annotation 0, of video train-30000; wanted every annotation that is named"),
+        (lambda runs: runs["0"].pop(), "annotation 0, of video train-30000, has 5 masks; wanted 6, one a frame"),
+        (lambda runs: runs["0"][0].update(counts="0"), "frame 0: run-length text '0'"),
+        (lambda runs: runs["0"][0].pop("size"), "frame 0: 'size'; wanted"),
+        (lambda runs: runs["0"][0].update(size=runs["0"][0]["size"][::-1]), "the size of the frames"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mevis", "revos", "lvvis"])
+def test_run_lengths_that_are_not_sound_are_found(name, edit, words, broken):
+    root = broken(name)
+    path = next(path for path in (root / "train/mask_dict.json", root / "mask_dict.json") if path.is_file())
+    runs = json.loads(path.read_text())
+    edit(runs)
+    path.write_text(json.dumps(runs))
+    (found,) = problems(name, root)
+    assert found.startswith(f"{path.relative_to(root)}: ")
+    assert words.replace("train-30000", "SynthTrack/train-30000" if name == "revos" else "train-30000") in found
+
+
+def test_a_mask_dict_in_the_wrong_place_or_a_pickle_of_it_is_pointed_at(broken):
+    root = broken("mevis")
+    (root / "train/mask_dict.json").rename(root / "train/JPEGImages/mask_dict.json")
+    (found,) = problems("mevis", root)
+    assert found.startswith(f"train/mask_dict.json: missing, but {root / 'train/JPEGImages/mask_dict.json'} is there")
+    (root / "train/JPEGImages/mask_dict.json").rename(root / "train/mask_dict.pkl")
+    (found,) = problems("mevis", root)
+    assert found.startswith("train/mask_dict.json: missing (mask_dict.pkl is there); wanted ")
+
+
+def test_what_revos_alone_has_is_checked(broken):
+    root = broken("revos")
+    path = root / "meta_expressions_valid_.json"
+    change_json(path, lambda videos: videos["SynthTrack/test-30000"]["expressions"]["0"].update(type_id=5))
+    assert problems("revos", root) == [
+        "meta_expressions_valid_.json: video SynthTrack/test-30000, expression 0 has type_id 5; "
+        "wanted 0 referring, 1 reasoning or 2 absent"
+    ]
+    root = Path(shutil.move(root, root.with_name("second")))
+    path = root / "mask_dict_foreground.json"
+    foreground = json.loads(path.read_text())
+    del foreground["SynthTrack/train-30001"]
+    path.write_text(json.dumps(foreground))
+    assert "mask_dict_foreground.json: video SynthTrack/train-30001 has no masks; wanted 6, one a frame" in problems(
+        "revos", root
+    )
+    path.unlink()
+    (root / "meta_expressions_valid_.json").rename(root / "meta_expressions_valid.json")
+    notes = check_tree(Benchmark.revos, root).notes
+    assert "mask_dict_foreground.json: not there; the robustness score R cannot be computed" in notes
+    assert any("published as meta_expressions_valid_.json" in note for note in notes)
+
+
+def test_what_reason_vos_alone_has_is_checked(broken):
+    root = broken("reason")
+    folder = root / "Annotations/SynthTrack_test-30000_1"
+    (folder / "00002.png").unlink()
+    empty = np.zeros_like(np.asarray(Image.open(folder / "00000.png")))
+    for path in (root / "Annotations/SynthTrack_test-30000_2").iterdir():
+        Image.fromarray(empty).save(path)
+    shutil.rmtree(root / "Annotations/SynthTrack_test-30001_1")
+    assert problems("reason", root) == [
+        "Annotations/SynthTrack_test-30000_1/00002.png: missing; wanted the mask of a frame that is listed",
+        "Annotations/SynthTrack_test-30000_2: no mask shows object 2; wanted it in some frame",
+        "Annotations/SynthTrack_test-30001_1: missing; wanted a folder with 6 masks",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda e: e["2"].update(wording=1), "group 0 has the wordings 0, 1, 1, 3, 4, 5; wanted each of 0 to 5 once"),
+        (lambda e: e.pop("5"), "group 0 has the wordings 0, 1, 2, 3, 4; wanted"),
+        (lambda e: e["2"].update(obj_id=["2"]), "group 0 means several things"),
+        (lambda e: e["2"].update(obj_id=[]), "group 0 means several things"),
+        (lambda e: e["2"].update(obj_id=["0"]), "expression 2 has obj_id ['0']; wanted"),
+        (lambda e: e["2"].pop("obj_id"), "expression 2 names no object"),
+        (lambda e: [one.update(obj_id=["77"]) for one in list(e.values())[:6]], "no mask shows object 77"),
+    ],
+)
+def test_what_instrack_alone_has_is_checked(edit, words, broken):
+    root = broken("instrack")
+    path = root / "meta_expressions/train/meta_expressions.json"
+    change_json(path, lambda videos: edit(videos["train-30000"]["expressions"]))
+    assert words in problems("instrack", root)[0]
 
 
 # view
@@ -677,7 +946,7 @@ def test_every_layout_can_be_shown_from_disk(name, request, tmp_path):
     assert [one.title for one in found] == ["test-30000", "test-30001"]
     assert all((one.ids is None) == (name == "youtube") for one in found)
     kinds = {line.kind for one in found for line in one.lines}
-    assert kinds == ({"expression"} if name in BENCHMARKS else {"explicit", "implicit", "multi", "none"})
+    assert kinds == ({"expression"} if name in ("youtube", "davis") else {"explicit", "implicit", "multi", "none"})
     assert run("view", "--layout-root", root, "--videos", 1, "-o", tmp_path / "sheet.jpg") == 0
 
 

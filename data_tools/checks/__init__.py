@@ -1,0 +1,17 @@
+"""What is checked of each data set: one module a family, and the list of them all.
+
+A family is a module with a tuple `CHECKS` of `Check`; to add one, name it in `_FAMILIES`. The command line, the choice
+of names and the table of published counts follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from data_tools.checks import listed_apart, reasoning, run_lengths
+from data_tools.checks.report import Check, Problem, Report
+
+__all__ = ["CHECKS", "Check", "Problem", "Report"]
+
+_FAMILIES = (listed_apart, run_lengths, reasoning)
+CHECKS: Mapping[str, Check] = {check.tree.name: check for family in _FAMILIES for check in family.CHECKS}
