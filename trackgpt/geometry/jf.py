@@ -2,7 +2,10 @@
 
 Masks are bool, shape (height, width), index [y, x] in pixels of the original frame. Every number equals the official
 scorer's to the last bit (davis2017-evaluation, commit ac7c43f), because pixels are counted as integers and the few
-float operations keep its order. What differs is the work: both masks are cropped to the box around them first.
+float operations keep its order. What differs is the work. Both masks of a frame become one array of bytes, the truth in
+bit 0 and the prediction in bit 1, cropped to the box around them, so that one bitwise operation serves both. The
+dilation by a disk, one operation a pixel of the disk as it is defined (197 at 480 x 854), is composed of shifts that
+build on each other (15 there), see `_shifts`. And no memory is asked for in the loop over frames, see `Scratch`.
 
 Which frames, objects and expressions enter, and whether void pixels are left out or count as background, is the
 protocol's choice, not this module's: the kits decide it and name it beside their numbers.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import isqrt, prod
 from typing import Literal, NamedTuple
 
 import cv2
@@ -29,6 +33,10 @@ DecayMode = Literal["compat", "fixed"]
 
 BOUND_TH = 0.008
 RECALL_THRESHOLD = 0.5
+SEARCHED_RADIUS = 20
+PADDED, SPARE, OUTLINE, DILATED, FOUND, PAIR = range(6)
+WANTED = PAIR  # whose masks are in OUTLINE by then
+_GROWTHS = [(y, x) for y in range(4) for x in range(-3, 4) if (y, x) > (0, 0)]
 
 
 class Scores(NamedTuple):
@@ -70,8 +78,12 @@ def region_similarity(prediction: BoolArray, truth: BoolArray, void: BoolArray |
     Raises:
         InputError: a mask is not bool, not (height, width), or of another shape than the others.
     """
-    found, wanted = _without_void(prediction, truth, void)
-    return _jaccard(found, wanted)
+    _check(prediction, truth, void, ("height", "width"))
+    union, shared = prediction | truth, prediction & truth
+    if void is not None:
+        union, shared = union & ~void, shared & ~void
+    pixels = np.count_nonzero(union)
+    return np.count_nonzero(shared) / pixels if pixels else 1.0
 
 
 def boundary_accuracy(
@@ -97,10 +109,8 @@ def boundary_accuracy(
         InputError: a mask is not bool, not (height, width), or of another shape than the others.
         UsageError: bound_th is negative or not finite.
     """
-    found, wanted = _without_void(prediction, truth, void)
-    radius = _radius(wanted.shape, bound_th)
-    box = _union_box(found, wanted)
-    return _boundary_f(found[box], wanted[box], radius) if box else 1.0
+    _check(prediction, truth, void, ("height", "width"))
+    return FrameScorer(truth.shape, bound_th).of_masks(prediction, truth, void)[1]
 
 
 def sequence_scores(
@@ -122,13 +132,153 @@ def sequence_scores(
         UsageError: bound_th is negative or not finite.
     """
     _check(predictions, truths, void, ("T", "height", "width"))
-    radius = _radius(truths.shape[1:], bound_th)
-    scores = np.ones((2, len(truths)))
-    for t, (prediction, truth) in enumerate(zip(predictions, truths, strict=True)):
-        found, wanted = _masked(prediction, truth, None if void is None else void[t])
-        if box := _union_box(found, wanted):
-            scores[:, t] = _jaccard(found[box], wanted[box]), _boundary_f(found[box], wanted[box], radius)
-    return Scores(*scores)
+    scorer = FrameScorer(truths.shape[1:], bound_th)
+    voids = [None] * len(truths) if void is None else void
+    scores = [scorer.of_masks(*frame) for frame in zip(predictions, truths, voids, strict=True)]
+    return Scores(*np.array(scores, np.float64).reshape(-1, 2).T.copy())
+
+
+class FrameScorer:
+    """J and F of one frame after another, all of one size: what `sequence_scores` does, without the stacks.
+
+    It computes in memory of its own, so one scorer serves one thread. Arrays are trusted: whoever read them checked.
+
+    Args:
+        shape: height and width of the frames.
+        bound_th: tolerance of F, see `boundary_accuracy`.
+
+    Raises:
+        UsageError: bound_th is negative or not finite.
+    """
+
+    def __init__(self, shape: tuple[int, ...], bound_th: float = BOUND_TH) -> None:
+        self.shape = shape
+        self._scratch = Scratch(shape, tolerance(shape, bound_th))
+        self._found, self._wanted, self._union = np.empty((3, shape[0] * shape[1]), np.uint8)
+
+    def of_masks(self, prediction: BoolArray, truth: BoolArray, void: BoolArray | None = None) -> tuple[float, float]:
+        """J and F of two masks, bool (height, width); pixels of `void` are background of both."""
+        shape = truth.shape
+        if void is not None:
+            prediction, truth = prediction & ~void, truth & ~void
+        return self._scores(prediction.view(np.uint8), truth.view(np.uint8), self._union.reshape(shape))
+
+    def of_labels(self, predictions: ByteArray, truths: ByteArray, objects: Sequence[int]) -> list[tuple[float, float]]:
+        """J and F of every object of two label maps, uint8 (height, width), in the order of `objects`; 0 is void."""
+        # OpenCV, because numpy takes twice as long where rows lie further apart than they are long, as a PNG's do.
+        box = box_around(cv2.bitwise_or(predictions, truths, self._union.reshape(truths.shape)))
+        if box is None:
+            return [(1.0, 1.0)] * len(objects)
+        predictions, truths = predictions[box], truths[box]
+        shape = truths.shape
+        found, wanted, union = (each[: prod(shape)].reshape(shape) for each in (self._found, self._wanted, self._union))
+        scores = []
+        for label in objects:
+            np.equal(predictions, label, out=found.view(np.bool_))
+            np.equal(truths, label, out=wanted.view(np.bool_))
+            scores.append(self._scores(found, wanted, union))
+        return scores
+
+    def _scores(self, found: ByteArray, wanted: ByteArray, union: ByteArray) -> tuple[float, float]:
+        """J and F of two masks, uint8 of 0 and 1; `union` is memory of their shape."""
+        box = box_around(np.bitwise_or(found, wanted, out=union))
+        if box is None:
+            return 1.0, 1.0
+        found, wanted = found[box], wanted[box]
+        pair = np.add(found, found, out=self._scratch.take(PAIR, found.shape))
+        pair |= wanted
+        shared = np.equal(pair, 3, out=self._scratch.take(SPARE, pair.shape).view(np.bool_))
+        return cv2.countNonZero(shared.view(np.uint8)) / cv2.countNonZero(pair), self._boundary_f(pair)
+
+    def _boundary_f(self, pair: ByteArray) -> float:
+        """F of two masks in one array: the truth in bit 0, the prediction in bit 1."""
+        take = self._scratch.take
+        outline = boundaries(pair, self._scratch)
+        shape = outline.rows.shape
+        edge_found = np.bitwise_and(outline.rows, 2, out=take(FOUND, shape))
+        edge_wanted = np.bitwise_and(outline.rows, 1, out=take(WANTED, shape))
+        pixels = cv2.countNonZero(edge_found), cv2.countNonZero(edge_wanted)
+        if not all(pixels):
+            return f_measure(pixels, (0, 0))
+        # A dilated boundary holds the boundary itself, so a pixel of either is matched exactly where both bits are set.
+        both = np.equal(dilated(outline, self._scratch), 3, out=take(SPARE, shape).view(np.bool_)).view(np.uint8)
+        edge_wanted &= both
+        edge_found &= np.add(both, both, out=both)
+        return f_measure(pixels, (cv2.countNonZero(edge_found), cv2.countNonZero(edge_wanted)))
+
+
+class Scratch:
+    """Memory for the boundaries and dilations of frames of one size and crops of them.
+
+    Kept from frame to frame because fresh memory costs more than the arithmetic done in it. What `boundaries` and
+    `dilated` return lies in it, and the next call overwrites it.
+
+    Args:
+        shape: height and width of the frames, pixels.
+        radius: tolerance of F, pixels.
+    """
+
+    def __init__(self, shape: tuple[int, ...], radius: int) -> None:
+        self.radius = min(radius, isqrt(shape[0] ** 2 + shape[1] ** 2))  # none of the frame's pixels are farther apart
+        height, stride = shape[0], self.stride(shape[1])
+        self._buffers = np.empty((6, (height + 2) * stride + 2 * self.room(stride)), np.uint8)
+
+    def stride(self, width: int) -> int:
+        """Pixels from row to row: a shift past one side of a mask arrives in the zeros before the other."""
+        return width + max(self.radius, max(abs(x) for _, x in _GROWTHS))
+
+    def room(self, stride: int) -> int:
+        """Pixels before the first and after the last row that a dilation looks at."""
+        return self.radius * (stride + 1)
+
+    def take(self, number: int, shape: tuple[int, ...]) -> ByteArray:
+        """The beginning of a buffer, uint8 of this shape; its content is whatever was left in it."""
+        return self._buffers[number, : prod(shape)].reshape(shape)
+
+
+def f_measure(pixels: tuple[int, int], matched: tuple[int, int]) -> float:
+    """F from numbers of boundary pixels: 1 if neither mask has a boundary, 0 if one has none or nothing matches.
+
+    Args:
+        pixels: boundary pixels of the prediction and of the truth.
+        matched: those of them that have one of the other within the tolerance.
+    """
+    if not all(pixels):
+        return float(pixels[0] == pixels[1])
+    precision, recall = matched[0] / pixels[0], matched[1] / pixels[1]
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def tolerance(shape: tuple[int, ...], bound_th: float = BOUND_TH) -> int:
+    """The tolerance of F in whole pixels.
+
+    Args:
+        shape: height and width of the frame.
+        bound_th: below 1 a fraction of the diagonal, rounded up; from 1 on pixels, rounded down.
+
+    Raises:
+        UsageError: bound_th is negative or not finite.
+    """
+    if not (0 <= bound_th < np.inf):
+        raise UsageError(f"bound_th is {bound_th}, wanted a fraction of the diagonal (below 1) or pixels (from 1 on)")
+    return int(bound_th if bound_th >= 1 else np.ceil(bound_th * np.linalg.norm(shape)))
+
+
+def box_around(planes: ByteArray) -> tuple[slice, slice] | None:
+    """Rows and columns around all pixels that are not 0 and one pixel more, None if there is none.
+
+    Scores of the crop are those of the frame: boundary pixels lie at most one pixel outside a mask, dilated boundaries
+    are only read at boundary pixels, and the pixel more keeps a mask's outline away from the crop's border unless that
+    is the frame's.
+
+    Args:
+        planes: uint8 (height, width).
+    """
+    height, width = planes.shape
+    x, y, columns, rows = cv2.boundingRect(planes)
+    if not columns:
+        return None
+    return slice(max(y - 1, 0), min(y + rows + 1, height)), slice(max(x - 1, 0), min(x + columns + 1, width))
 
 
 def summarise(values: ArrayLike, decay: DecayMode = "compat") -> Summary:
@@ -225,65 +375,147 @@ def _check(prediction: BoolArray, truth: BoolArray, void: BoolArray | None, axes
             raise InputError(f"{name} has the shape {mask.shape}, wanted {wanted}; resize masks to the truth first")
 
 
-def _without_void(prediction: BoolArray, truth: BoolArray, void: BoolArray | None) -> tuple[ByteArray, ByteArray]:
-    _check(prediction, truth, void, ("height", "width"))
-    return _masked(prediction, truth, void)
+class Outline(NamedTuple):
+    """Boundary maps of up to eight masks, one a bit, laid out so that a shift in y and x is one in a flat array.
 
-
-def _masked(prediction: BoolArray, truth: BoolArray, void: BoolArray | None) -> tuple[ByteArray, ByteArray]:
-    """Both masks as bytes of 0 and 1, which OpenCV reads, with void turned into background."""
-    if void is not None:
-        prediction, truth = prediction & ~void, truth & ~void
-    return prediction.view(np.uint8), truth.view(np.uint8)
-
-
-def _union_box(found: ByteArray, wanted: ByteArray) -> tuple[slice, slice] | None:
-    """Rows and columns around both masks and one pixel more, None if both are empty.
-
-    The crop is exact: boundary pixels lie at most one pixel outside a mask, dilated boundaries are only read at
-    boundary pixels, and the pixel more keeps a mask's outline away from the crop's border unless it is the frame's.
+    Attributes:
+        flat: uint8, the rows one after the other, with as many zeros before and after as a dilation looks at.
+        rows: uint8 (height, stride), the same memory without these zeros; columns from the masks' width on are 0.
     """
-    height, width = wanted.shape
-    x, y, columns, rows = cv2.boundingRect(found | wanted)
-    if not columns:
-        return None
-    return slice(max(y - 1, 0), min(y + rows + 1, height)), slice(max(x - 1, 0), min(x + columns + 1, width))
+
+    flat: ByteArray
+    rows: ByteArray
 
 
-def _jaccard(found: ByteArray, wanted: ByteArray) -> float:
-    union = cv2.countNonZero(found | wanted)
-    return cv2.countNonZero(found & wanted) / union if union else 1.0
+def boundaries(planes: ByteArray, scratch: Scratch) -> Outline:
+    """Pixels of each bit plane that differ from their right, lower or lower-right neighbour inside the frame.
+
+    Args:
+        planes: uint8 (height, width), up to eight masks, one a bit: a frame, or the crop of one by `box_around`.
+        scratch: memory for frames of this size.
+    """
+    height, width = planes.shape
+    stride = scratch.stride(width)
+    size, room = height * stride, scratch.room(stride)
+    padded = scratch.take(PADDED, (height + 2, stride))
+    padded[:height, :width] = planes
+    padded[:height, width] = planes[:, -1]  # repeated, the frame's border differs from nothing
+    padded[height] = padded[height - 1]
+    here, differs = padded.reshape(-1), scratch.take(SPARE, (size,))
+    flat = scratch.take(OUTLINE, (size + 2 * room,))
+    flat[:room] = flat[room + size :] = 0
+    edge = flat[room : room + size]
+    np.bitwise_xor(here[:size], here[1 : size + 1], out=edge)
+    for neighbour in (stride, stride + 1):
+        edge |= np.bitwise_xor(here[:size], here[neighbour : neighbour + size], out=differs)
+    rows = edge.reshape(height, stride)
+    rows[:, width:] = 0
+    return Outline(flat, rows)
 
 
-def _boundary_f(found: ByteArray, wanted: ByteArray, radius: int) -> float:
-    edge_found, edge_wanted = _boundary(found), _boundary(wanted)
-    pixels_found, pixels_wanted = cv2.countNonZero(edge_found), cv2.countNonZero(edge_wanted)
-    if not pixels_found or not pixels_wanted:
-        return float(pixels_found == pixels_wanted)
-    disk = _disk(radius)
-    precision = cv2.countNonZero(np.bitwise_and(edge_found, cv2.dilate(edge_wanted, disk))) / pixels_found
-    recall = cv2.countNonZero(np.bitwise_and(edge_wanted, cv2.dilate(edge_found, disk))) / pixels_wanted
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+def dilated(outline: Outline, scratch: Scratch) -> ByteArray:
+    """Pixels at a distance of at most the radius from a boundary pixel, for each bit plane.
+
+    Returns:
+        uint8 (height, stride); columns from the masks' width on mean nothing.
+    """
+    shape = height, stride = outline.rows.shape
+    size = height * stride
+    stage, out = outline.flat, scratch.take(DILATED, (size,))
+    target, spare = (scratch.take(number, stage.shape) for number in (PADDED, SPARE))
+    out[:] = 0
+    for step in _shifts(scratch.radius):
+        for y, x in step.taken:
+            start = y * stride + x
+            out |= stage[start : start + size]
+        if step.grown is not None:
+            shift = step.grown[0] * stride + step.grown[1]
+            left = len(stage) - shift
+            stage, target, spare = np.bitwise_or(stage[:left], stage[shift:], out=target[:left]), spare, target
+    return out.reshape(shape)
 
 
-def _boundary(mask: ByteArray) -> ByteArray:
-    """1 where a pixel differs from its right, lower or lower-right neighbour inside the frame, else 0."""
-    edge = np.zeros_like(mask)
-    inner = mask[:-1, :-1]
-    edge[:-1, :-1] = (inner ^ mask[:-1, 1:]) | (inner ^ mask[1:, :-1]) | (inner ^ mask[1:, 1:])
-    edge[-1, :-1] = mask[-1, :-1] ^ mask[-1, 1:]
-    edge[:-1, -1] = mask[:-1, -1] ^ mask[1:, -1]
-    return edge
+class _Step(NamedTuple):
+    """Shifts (y, x) at which a stage enters the dilation, and the one by which it becomes the next stage."""
 
-
-def _radius(shape: tuple[int, ...], bound_th: float) -> int:
-    if not (0 <= bound_th < np.inf):
-        raise UsageError(f"bound_th is {bound_th}, wanted a fraction of the diagonal (below 1) or pixels (from 1 on)")
-    return int(bound_th if bound_th >= 1 else np.ceil(bound_th * np.linalg.norm(shape)))
+    taken: tuple[tuple[int, int], ...]
+    grown: tuple[int, int] | None
 
 
 @lru_cache(maxsize=64)
-def _disk(radius: int) -> ByteArray:
-    """Structuring element x^2 + y^2 <= radius^2, uint8 (2 * radius + 1, 2 * radius + 1)."""
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return np.asarray(x * x + y * y <= radius * radius, np.uint8)
+def _shifts(radius: int) -> tuple[_Step, ...]:
+    """How the disk y^2 + x^2 <= radius^2 is put together in far fewer operations than it has pixels.
+
+    Stage 0 is one pixel; every other stage is the one before and a shifted copy of it, so it has up to twice as many.
+    The disk is covered exactly with shifted stages. Shifts count from the corner of its square, y down and x right.
+    """
+    return _searched(radius) if radius <= SEARCHED_RADIUS else _runs(radius)
+
+
+def _runs(radius: int) -> tuple[_Step, ...]:
+    """Stages are runs of 1, 2, 4, ... pixels of a row; two of them, overlapping, cover each row of the disk."""
+    taken: list[set[tuple[int, int]]] = [set() for _ in range((2 * radius + 1).bit_length())]
+    for y in range(2 * radius + 1):
+        half = isqrt(radius**2 - (y - radius) ** 2)
+        stage = (2 * half + 1).bit_length() - 1
+        taken[stage] |= {(y, radius - half), (y, radius + half + 1 - 2**stage)}
+    steps = [_Step(tuple(sorted(shifts)), (0, 2**stage)) for stage, shifts in enumerate(taken)]
+    return (*steps[:-1], steps[-1]._replace(grown=None))
+
+
+def _searched(radius: int) -> tuple[_Step, ...]:
+    """Greedy: grow by the shift after which copies that fit into the disk reach most of it; stop where it costs least.
+
+    Sets of pixels are whole numbers, one bit a pixel, in rows of `pitch` bits so that no shift runs into the next row.
+    """
+    pitch = 2 * radius + 1 + max(abs(x) for _, x in _GROWTHS)
+    side = range(2 * radius + 1)
+    disk = sum(1 << y * pitch + x for y in side for x in side if (y - radius) ** 2 + (x - radius) ** 2 <= radius**2)
+    stages, grown = [_Stage(1, disk, disk)], list[tuple[int, int]]()
+    plans = []
+    while True:
+        plans.append(_cover(disk, stages, grown, pitch))
+        options = [(_grow(stages[-1], grown, growth, pitch), growth) for growth in _GROWTHS]
+        options = [option for option in options if option[0].places]
+        if not options:
+            return min(plans, key=lambda steps: sum(len(step.taken) + 1 for step in steps))
+        stage, growth = max(options, key=lambda option: (option[0].reach.bit_count(), option[0].pixels.bit_count()))
+        stages.append(stage)
+        grown.append(growth)
+
+
+class _Stage(NamedTuple):
+    """Pixels of a stage, the shifts at which it fits into the disk, and what it covers there, as bits of numbers."""
+
+    pixels: int
+    places: int
+    reach: int
+
+
+def _grow(stage: _Stage, grown: list[tuple[int, int]], growth: tuple[int, int], pitch: int) -> _Stage:
+    by = growth[0] * pitch + growth[1]
+    places = reach = stage.places & stage.places >> by
+    for y, x in (*grown, growth):
+        reach |= reach << y * pitch + x
+    return _Stage(stage.pixels | stage.pixels << by, places, reach)
+
+
+def _cover(disk: int, stages: list[_Stage], grown: list[tuple[int, int]], pitch: int) -> tuple[_Step, ...]:
+    """The largest stage first, each time the copy over the first uncovered pixel that covers most."""
+    steps, left = [], disk
+    for stage, growth in zip(reversed(stages), (None, *reversed(grown)), strict=True):
+        taken, inside = [], stage.pixels.bit_count() > 1 or stage is stages[0]
+        while inside and (open_ := left & stage.reach):
+            first = _ones(open_ & -open_)[0]
+            shifts = [first - pixel for pixel in _ones(stage.pixels) if first >= pixel]
+            fitting = [shift for shift in shifts if stage.places >> shift & 1]
+            best = max(fitting, key=lambda shift: (stage.pixels << shift & left).bit_count())
+            taken.append(divmod(best, pitch))
+            left &= ~(stage.pixels << best)
+        steps.append(_Step(tuple(taken), growth))
+    return tuple(reversed(steps))
+
+
+def _ones(number: int) -> list[int]:
+    """Positions of the bits that are set, from the lowest on."""
+    return [position for position in range(number.bit_length()) if number >> position & 1]
