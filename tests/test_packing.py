@@ -21,8 +21,13 @@ def alone(brain, pixels, question, answer):
     return brain.hidden(ids, pixels)[0], len(prefix)
 
 
+def single(turns):
+    """Dialogues of one round each."""
+    return [(turn,) for turn in turns]
+
+
 def packed(brain, images, silent=None):
-    batch = pack(brain.template, images, silent)
+    batch = pack(brain.template, [single(turns) for turns in images], silent)
     pixels = brain.preprocess(torch.stack([square(brain, seed) for seed in range(len(images))]))
     with torch.no_grad():
         return batch, pixels, packed_hidden(brain, batch, project(brain, pixels))
@@ -76,7 +81,7 @@ def test_padding_and_an_image_without_turns_bring_no_nan():
 
 def test_the_mask_keeps_turns_apart_and_lets_all_see_the_image():
     brain = tiny_brain()
-    batch = pack(brain.template, [TURNS[:2], TURNS[1:2]])
+    batch = pack(brain.template, [single(TURNS[:2]), single(TURNS[1:2])])
     seen = batch.mask()[0, 0]
     image, first, second = ((batch.turn[0] == k).nonzero().flatten() for k in (0, 1, 2))
     assert bool(seen[first][:, image].all())
@@ -92,7 +97,7 @@ def test_the_mask_keeps_turns_apart_and_lets_all_see_the_image():
 
 def test_positions_of_every_turn_start_where_the_image_ends():
     template = tiny_brain().template
-    batch = pack(template, [TURNS])
+    batch = pack(template, [single(TURNS)])
     prefix = len(template.prefix())
     for k in range(1, 5):
         own = batch.positions[0][batch.turn[0] == k].tolist()
@@ -102,7 +107,7 @@ def test_positions_of_every_turn_start_where_the_image_ends():
 def test_labels_cover_the_answers_and_their_end_alone():
     brain = tiny_brain()
     template = brain.template
-    batch = pack(template, [TURNS, TURNS[:1]])
+    batch = pack(template, [single(TURNS), single(TURNS[:1])])
     answers = [template.answer(answer) for _, answer in TURNS]
     assert batch.labels[0][batch.labels[0] >= 0].tolist() == sum(answers, [])
     assert batch.labels[1][batch.labels[1] >= 0].tolist() == answers[0]
@@ -122,8 +127,8 @@ def test_logits_stand_one_position_before_their_labels():
 def test_silent_turns_have_no_labels_but_their_queries_are_read():
     brain = tiny_brain()
     images = [TURNS[:3], TURNS[2:]]
-    loud = pack(brain.template, images)
-    quiet = pack(brain.template, images, [[True, False, True], [False, True]])
+    loud = pack(brain.template, [single(turns) for turns in images])
+    quiet = pack(brain.template, [single(turns) for turns in images], [[True, False, True], [False, True]])
     assert torch.equal(quiet.ids, loud.ids)
     assert torch.equal(quiet.track, loud.track)
     assert torch.equal(quiet.purport, loud.purport)
@@ -136,3 +141,22 @@ def test_a_batch_without_a_single_target_has_no_queries():
     batch, _, hidden = packed(brain, [TURNS[1:2]])
     referring, purport = packed_queries(brain, hidden, batch)
     assert referring.shape == purport.shape == (0, 32)
+
+
+def test_a_dialogue_is_one_turn_whose_rounds_see_each_other():
+    brain = tiny_brain()
+    template = brain.template
+    rounds = [("what is there?", "a dog"), ("track it", ANSWER)]
+    batch = pack(template, [[rounds, (TURNS[0],)]])
+    first = template.question("what is there?") + template.answer("a dog")
+    second = template.encode("USER: track it ASSISTANT:") + template.answer(ANSWER)
+    assert batch.ids[0][batch.turn[0] == 1].tolist() == first + second
+    learned = batch.labels[0][(batch.turn[0] == 1) & (batch.labels[0] >= 0)].tolist()
+    assert learned == template.answer("a dog") + template.answer(ANSWER)
+    whole = torch.tensor([template.prefix() + first + second])
+    pixels = brain.preprocess(square(brain)[None])
+    with torch.no_grad():
+        alone_ = brain.hidden(whole, pixels)[0][len(template.prefix()) :]
+        together = packed_hidden(brain, batch, project(brain, pixels))[0][batch.turn[0] == 1]
+    assert (alone_ - together).abs().max() <= 1e-5
+    assert batch.row.tolist() == [0, 0]

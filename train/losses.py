@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def mask_loss(logits: Tensor, truth: Tensor, bce: float = 2.0, dice: float = 0.5) -> Tensor:
+def mask_loss(
+    logits: Tensor, truth: Tensor, bce: float = 2.0, dice: float = 0.5, ignored: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy and Dice per mask, averaged over masks (paper: 2.0 and 0.5; LISA's normalisation).
 
     Args:
@@ -16,31 +18,35 @@ def mask_loss(logits: Tensor, truth: Tensor, bce: float = 2.0, dice: float = 0.5
             all cost 0.
         bce: weight of the cross-entropy.
         dice: weight of the Dice loss.
+        ignored: (n, h, w) bool, pixels that neither loss reads; None for none.
     """
     if len(logits) == 0:
         return logits.float().sum()  # a mean over nothing would be NaN
-    target = truth.float()
-    entropy = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean(dim=(1, 2))
-    prob = logits.float().sigmoid().flatten(1)
+    counted = torch.ones_like(truth) if ignored is None else ~ignored
+    target = (truth & counted).float()
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none") * counted
+    entropy_each = entropy.flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)
+    prob = (logits.float().sigmoid() * counted).flatten(1)
     flat = target.flatten(1)
     overlap = 2 * (prob * flat).sum(1) + 1e-3
     dice_each = (1 - overlap / (prob.sum(1) + flat.sum(1) + 1e-3)) * (flat.sum(1) > 0)
-    return (bce * entropy + dice * dice_each).mean()
+    return (bce * entropy_each + dice * dice_each).mean()
 
 
-def mask_iou(logits: Tensor, truth: Tensor) -> Tensor:
-    """IoU (n,) of thresholded logits (n, h, w) and truth (n, h, w); empty against empty is 1, as in DAVIS's J."""
-    found = logits > 0
-    union = (found | truth).sum(dim=(1, 2))
-    both = (found & truth).sum(dim=(1, 2))
+def mask_iou(logits: Tensor, truth: Tensor, ignored: Tensor | None = None) -> Tensor:
+    """IoU (n,) of thresholded logits and truth, both (n, h, w), outside `ignored`; empty against empty is 1, as in J."""
+    counted = torch.ones_like(truth) if ignored is None else ~ignored
+    found, wanted = (logits > 0) & counted, truth & counted
+    union = (found | wanted).sum(dim=(1, 2))
+    both = (found & wanted).sum(dim=(1, 2))
     return torch.where(union > 0, both / union.clamp(min=1), torch.ones_like(union, dtype=torch.float32))
 
 
-def purport_loss(score: Tensor, logits: Tensor, truth: Tensor) -> Tensor:
+def purport_loss(score: Tensor, logits: Tensor, truth: Tensor, ignored: Tensor | None = None) -> Tensor:
     """Mean squared error of the purport score (n,) against the true IoU of the predicted mask (paper section 3.5)."""
     if len(score) == 0:
         return score.float().sum()
-    return F.mse_loss(score.float(), mask_iou(logits.detach(), truth))
+    return F.mse_loss(score.float(), mask_iou(logits.detach(), truth, ignored))
 
 
 def text_loss(logits: Tensor, labels: Tensor) -> Tensor:

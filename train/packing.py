@@ -6,6 +6,7 @@ One image prefix and k short turns cost far fewer tokens than k whole conversati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,10 +51,12 @@ class Packed:
         return ((same & causal & (turn >= 0).unsqueeze(1)) | own).unsqueeze(1)
 
 
-def pack(
-    template: TrackTemplate, images: list[list[tuple[str, str]]], silent: list[list[bool]] | None = None
-) -> Packed:
-    """Pack the (question, answer) turns of each image; answers of `silent` turns are read but not learned."""
+Dialogue = Sequence[tuple[str, str]]
+"""Rounds of (question, answer) that follow each other; most have one."""
+
+
+def pack(template: TrackTemplate, images: list[list[Dialogue]], silent: list[list[bool]] | None = None) -> Packed:
+    """Pack the turns of each image, a dialogue each; answers of `silent` turns are read but not learned."""
     prefix = template.prefix()
     mute = silent or [[False] * len(turns) for turns in images]
     rows = [_pack_one(template, prefix, turns, quiet) for turns, quiet in zip(images, mute, strict=True)]
@@ -69,22 +72,24 @@ def pack(
 
 
 def _pack_one(
-    template: TrackTemplate, prefix: list[int], turns: list[tuple[str, str]], silent: list[bool]
+    template: TrackTemplate, prefix: list[int], turns: list[Dialogue], silent: list[bool]
 ) -> tuple[list[int], list[int], list[int], list[int], list[int], list[int]]:
     ids, labels, turn = list(prefix), [-100] * len(prefix), [0] * len(prefix)
     positions = list(range(len(prefix)))
     track: list[int] = []
     purport: list[int] = []
-    for k, (question, answer) in enumerate(turns, start=1):
-        asked, said = template.question(question), template.answer(answer)
+    for k, dialogue in enumerate(turns, start=1):
         start = len(ids)
-        found_track, found_purport = query_positions(asked + said, template.track_id, template.purport_id)
+        for number, (question, answer) in enumerate(dialogue):
+            asked = template.question_again(question) if number else template.question(question)
+            said = template.answer(answer)
+            ids += asked + said
+            labels += [-100] * len(asked) + ([-100] * len(said) if silent[k - 1] else said)
+        found_track, found_purport = query_positions(ids[start:], template.track_id, template.purport_id)
         track += [start + i for i in found_track]
         purport += [start + i for i in found_purport]
-        ids += asked + said
-        labels += [-100] * len(asked) + ([-100] * len(said) if silent[k - 1] else said)
-        turn += [k] * (len(asked) + len(said))
-        positions += range(len(prefix), len(prefix) + len(asked) + len(said))
+        turn += [k] * (len(ids) - start)
+        positions += range(len(prefix), len(prefix) + len(ids) - start)
     return ids, labels, turn, positions, track, purport
 
 
@@ -125,3 +130,29 @@ def packed_logits(brain: Brain, hidden: Tensor, batch: Packed) -> tuple[Tensor, 
     labels = batch.labels[:, 1:]
     at = labels >= 0
     return brain.llava.lm_head(hidden[:, :-1][at]), labels[at]
+
+
+@torch.no_grad()
+def own_answers(brain: Brain, hidden: Tensor, batch: Packed, share: float) -> Tensor:
+    """Ids (b, l) in which a share of the answers are in the brain's own words instead of the teacher's.
+
+    Every answer token becomes the one the brain thought likeliest there (parallel scheduled sampling, Duckworth et al.
+    2019); the tokens that carry structure stay. The purport score can only learn what the brain's mistakes look like
+    from its mistakes.
+    """
+    template = brain.template
+    fixed = torch.tensor([template.track_id, template.purport_id, template.image_id, template.tokenizer.eos_token_id])
+    fixed = fixed.to(batch.ids.device)
+    said = batch.ids.clone()
+    said[:, 1:] = brain.llava.lm_head(hidden[:, :-1]).argmax(-1)
+    drawn = torch.rand(batch.ids.shape[0], int(batch.turn.max()) + 1, device=said.device) < share
+    chosen = drawn.gather(1, batch.turn.clamp(min=0)) & (batch.labels >= 0)
+    return torch.where(chosen & ~torch.isin(batch.labels, fixed) & ~torch.isin(said, fixed), said, batch.ids)
+
+
+def mistaken(batch: Packed, ids: Tensor) -> Tensor:
+    """(n,) bool for every <TK> of a packed batch: its turn's words in `ids` are not the teacher's."""
+    wrong = torch.zeros(len(ids), int(batch.turn.max()) + 1, dtype=torch.bool, device=ids.device)
+    row, column = (ids != batch.ids).nonzero(as_tuple=True)
+    wrong[row, batch.turn[row, column]] = True
+    return wrong[batch.row, batch.turn[batch.row, batch.track]]

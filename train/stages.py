@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from trackgpt.data.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
-from train.losses import mask_iou, mask_loss, purport_loss, text_loss, word_patch_loss
-from train.packing import Packed, pack, packed_hidden, packed_logits, packed_queries, project
+from train.losses import text_loss, word_patch_loss
+from train.packing import mistaken, own_answers, pack, packed_hidden, packed_logits, packed_queries, project
 from train.samples import (
     Lesson,
     Reading,
@@ -32,6 +32,7 @@ from train.samples import (
     words_sample,
 )
 from train.shape import Shape
+from train.tracking import unrolled_losses
 
 Losses = dict[str, Tensor]
 
@@ -150,8 +151,9 @@ class Masks:
         k = truth.shape[1]
         referring, purport = self._codes(samples)
         clip = torch.arange(b, device=self.device).repeat_interleave(k)
-        learn = torch.ones(b * k, dtype=torch.bool, device=self.device)
-        out, figures = unroll(self.model, features, referring, purport, truth.flatten(0, 1), clip, learn, 5.0, 1.0)
+        out, figures = unrolled_losses(
+            self.model, features, clip, truth.flatten(0, 1), referring, purport, weights={"bce": 5.0, "dice": 1.0}
+        )
         cells = self.dense(features.embedding.permute(0, 2, 3, 1))
         split = cells.split([len(CATEGORY_NAMES), len(COLOUR_NAMES)], dim=-1)
         for part, key in zip(split, ("dense_category", "dense_colour"), strict=True):
@@ -175,49 +177,6 @@ class Masks:
         # The brain's codes come out shrunk and noisy where it is unsure; so do these.
         shrink = 1 - 0.5 * draw[:, 3:] ** 2
         return (referring * shrink + 0.2 * torch.randn_like(referring)).to(self.device), purport.to(self.device)
-
-
-def unroll(
-    model: TrackGPT,
-    features: Any,
-    referring: Tensor,
-    purport: Tensor,
-    truth: Tensor,
-    clip: Tensor,
-    learn: Tensor,
-    bce: float = 2.0,
-    dice: float = 0.5,
-) -> tuple[Losses, dict[str, float]]:
-    """Decode n targets over t frames with Q_t handed on, as the online loop does.
-
-    Args:
-        features: of all clips' frames, clip-major.
-        referring, purport: (n, c).
-        truth: (n, t, h, w) bool on the decoder's grid.
-        clip: (n,) int64, the clip of each target.
-        learn: (n,) bool, False for targets whose masks are not to be learned (their purport score is).
-    """
-    t = truth.shape[1]
-    online = None
-    logits, scores = [], []
-    for step in range(t):
-        decoded = model.segmenter.decode(features.of(clip * t + step), referring, online, purport)
-        online = decoded.online
-        logits.append(decoded.logits)
-        scores.append(decoded.score)
-    all_logits, all_scores = torch.stack(logits, 1).flatten(0, 1), torch.stack(scores, 1).flatten()
-    flat = truth.flatten(0, 1)
-    rows = learn.repeat_interleave(t)
-    out = {
-        "mask": mask_loss(all_logits[rows], flat[rows], bce, dice),
-        "purport": purport_loss(all_scores, all_logits, flat),
-    }
-    with torch.no_grad():
-        iou = mask_iou(all_logits, flat).view(-1, t)
-        there = truth.flatten(2).any(-1) & learn.unsqueeze(1)
-        seen = {"iou": iou[there], "iou_last": iou[:, -1][there[:, -1]]}
-        figures = {name: values.mean().item() for name, values in seen.items() if len(values)}
-    return out, figures
 
 
 class Language:
@@ -249,7 +208,7 @@ class Language:
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         brain = self.model.brain
         read, looked = [s[0] for s in samples], [s[1] for s in samples]
-        batch = pack(brain.template, [[(t.question, t.answer) for t in s.turns] for s in read]).to(self.device)
+        batch = pack(brain.template, [[((t.question, t.answer),) for t in s.turns] for s in read]).to(self.device)
         frames = torch.from_numpy(np.stack([s.frame for s in read])[:, None])
         frames = torch.cat([_frames(frames), _frames(_tensor(looked, "frames"))])
         tokens = project(self.model.brain, brain.preprocess(frames.to(self.device)))
@@ -309,7 +268,7 @@ class Join:
         brain = self.model.brain
         self.model.segmenter.image_encoder.eval()
         brain.llava.model.vision_tower.eval()
-        turns = [[(t.question, t.answer) for t in s.turns] for s in samples]
+        turns = [[((t.question, t.answer),) for t in s.turns] for s in samples]
         batch = pack(brain.template, turns, [list(s.misled) for s in samples]).to(self.device)
         read = torch.from_numpy(np.stack([s.read for s in samples])[:, None])
         tokens = project(self.model.brain, brain.preprocess(_frames(read).to(self.device)))
@@ -320,7 +279,7 @@ class Join:
         out["text"] = text_loss(logits, labels)
         figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
 
-        ids = own_answers(brain, hidden, batch)
+        ids = own_answers(brain, hidden, batch, share=0.5)
         referring, purport = packed_queries(brain, packed_hidden(brain, batch, tokens, ids), batch)
         misled = torch.tensor(
             [bad for s in samples for t, bad in zip(s.turns, s.misled, strict=True) for _ in t.targets]
@@ -335,34 +294,8 @@ class Join:
         truth = torch.from_numpy(np.concatenate([s.masks for s in samples])).to(self.device)
         frames = torch.from_numpy(np.stack([s.frames for s in samples]))
         features = self.model.segmenter.encode(_frames(frames).to(self.device))
-        more, seen = unroll(self.model, features, referring, purport, truth, batch.row, learn)
+        more, seen = unrolled_losses(self.model, features, batch.row, truth, referring, purport, learn)
         return {**out, **more}, {**figures, **seen}
-
-
-@torch.no_grad()
-def own_answers(brain: Any, hidden: Tensor, batch: Packed, share: float = 0.5) -> Tensor:
-    """Ids (b, l) in which a share of the answers are in the brain's own words instead of the teacher's.
-
-    Every answer token becomes the one the brain thought likeliest there (parallel scheduled sampling, Duckworth et al.
-    2019); the tokens that carry structure stay. The purport score can only learn what the brain's mistakes look like
-    from its mistakes.
-    """
-    template = brain.template
-    fixed = torch.tensor([template.track_id, template.purport_id, template.image_id, template.tokenizer.eos_token_id])
-    fixed = fixed.to(batch.ids.device)
-    said = batch.ids.clone()
-    said[:, 1:] = brain.llava.lm_head(hidden[:, :-1]).argmax(-1)
-    drawn = torch.rand(batch.ids.shape[0], int(batch.turn.max()) + 1, device=said.device) < share
-    chosen = drawn.gather(1, batch.turn.clamp(min=0)) & (batch.labels >= 0)
-    return torch.where(chosen & ~torch.isin(batch.labels, fixed) & ~torch.isin(said, fixed), said, batch.ids)
-
-
-def mistaken(batch: Packed, ids: Tensor) -> Tensor:
-    """(n,) bool for every <TK> of a packed batch: its turn's words in `ids` are not the teacher's."""
-    wrong = torch.zeros(len(ids), int(batch.turn.max()) + 1, dtype=torch.bool, device=ids.device)
-    row, column = (ids != batch.ids).nonzero(as_tuple=True)
-    wrong[row, batch.turn[row, column]] = True
-    return wrong[batch.row, batch.turn[batch.row, batch.track]]
 
 
 def code_loss(written: Tensor, wanted: Tensor) -> Tensor:

@@ -1,0 +1,93 @@
+"""Lessons from data sets on disk: what is asked, what is answered, and where the masks are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_sets import IMAGE_SETS, VIDEO_SETS, write_sets
+
+from trackgpt.data.videos import Expression
+from trackgpt.errors import InputError, UsageError
+from trackgpt.geometry.letterbox import fit
+from trackgpt.reasoners.templates import TRACK_TOKEN
+from train.lessons import View, open_source, outside, separate, small
+from train.tracking import SEED_STRIDE, DataConfig, Kind, Lessons
+
+VIEW = View(side=64, read=64, frames=3, turns=3, targets=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return write_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.mark.parametrize("name", [*IMAGE_SETS, *VIDEO_SETS])
+def test_every_set_gives_lessons_with_one_mask_for_every_track_token(root, name):
+    source = open_source(name, root)
+    asked = 0
+    for item in range(len(source)):
+        lesson = source.lesson(item, VIEW, np.random.default_rng(item))
+        said = " ".join(answer for dialogue in lesson.turns for _, answer in dialogue)
+        assert said.count(TRACK_TOKEN) == len(lesson.masks)
+        assert lesson.frames.shape[1:] == (64, 64, 3)
+        assert lesson.masks.shape[1:] == (len(lesson.frames), 16, 16)
+        assert lesson.read.shape == (64, 64, 3)
+        assert not (lesson.masks & lesson.ignored).all(axis=(1, 2, 3)).any()
+        assert len(lesson.frames) == (3 if name in VIDEO_SETS else 1)
+        asked += len(lesson.turns)
+        again = source.lesson(item, VIEW, np.random.default_rng(item))
+        assert np.array_equal(again.frames, lesson.frames)
+        assert again.turns == lesson.turns
+    assert asked >= len(source)
+
+
+def test_conversations_have_words_and_no_masks(root):
+    source = open_source("llava-instruct", root)
+    lesson = source.lesson(0, VIEW, np.random.default_rng(0))
+    assert lesson.frames.shape == (0, 64, 64, 3)
+    assert len(lesson.masks) == 0
+    assert all(TRACK_TOKEN not in answer for dialogue in lesson.turns for _, answer in dialogue)
+
+
+def test_a_clip_begins_where_its_object_is_seen_and_goes_on_without_gaps(root):
+    source = open_source("refer-youtube-vos", root)
+    for seed in range(12):
+        lesson = source.lesson(0, VIEW, np.random.default_rng(seed))
+        first, second, third = (int(t) for t in lesson.source.split("@")[1].split(","))
+        assert third == second + 1
+        assert second > first
+        assert lesson.masks[0, 0].any()
+
+
+def test_an_expression_of_more_objects_than_wanted_is_their_union():
+    three = Expression("0", "the dogs", ("1", "2", "4"))
+    assert separate(three, View(targets=1)) == [("1", "2", "4")]
+    assert separate(three, View(targets=3)) == [("1",), ("2",), ("4",)]
+    assert separate(Expression("0", "a unicorn"), View(targets=3)) == []
+
+
+def test_padding_is_ignored_and_masks_keep_their_place():
+    # A frame of 32 x 64 in a square of 64: rows 0 to 31 of the square, rows 0 to 7 of the grid.
+    box = fit((32, 64), 64)
+    assert outside(box).sum() == 8 * 16
+    assert outside(box)[8:].all()
+    mask = np.zeros((32, 64), bool)
+    mask[4:12, 16:24] = True
+    found = small(mask, box)
+    assert np.argwhere(found).tolist() == [[y, x] for y in (1, 2) for x in (4, 5)]
+
+
+def test_a_mixture_opens_its_sets_and_repeats_a_sample_exactly(root):
+    config = DataConfig(str(root), mixture={"semantic": Kind(3, ["ade20k"]), "refer": Kind(1, ["refcoco"])})
+    lessons = Lessons(config, VIEW)
+    drawn = [lessons(2 * SEED_STRIDE + i) for i in range(40)]
+    names = [lesson.source.split("/")[0] for lesson in drawn]
+    assert 20 <= names.count("ade20k") <= 38
+    assert np.array_equal(Lessons(config, VIEW)(2 * SEED_STRIDE + 7).frames, drawn[7].frames)
+
+
+def test_unknown_sets_and_empty_roots_are_refused_in_words(root, tmp_path):
+    with pytest.raises(UsageError, match="is no data set; choose from"):
+        open_source("imagenet", root)
+    with pytest.raises(InputError):
+        open_source("ade20k", tmp_path)

@@ -1,0 +1,349 @@
+"""From data sets on disk to what the three stages learn from: frames, turns about the first of them, true masks.
+
+A `Source` is one data set with its way of asking; its item number i and a generator give one `Lesson`. Images are
+lessons of one frame, videos unroll I_0, I_t, I_{t+1}, ... as paper section 4.1 samples them, conversations have words
+alone. Everything is numpy, so that worker processes can make it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from trackgpt.data.conversations import ConversationFile, llava_instruct
+from trackgpt.data.images import Conversation, ImageSample, ImageSet
+from trackgpt.data.referring_image import grefcoco, reason_seg, reason_seg_explanations, refcoco
+from trackgpt.data.referring_video import READERS
+from trackgpt.data.segmentation import (
+    ade20k,
+    coco_stuff,
+    mapillary,
+    paco_lvis,
+    part_imagenet,
+    pascal_part,
+    wordings,
+)
+from trackgpt.data.videos import Expression, Video, read_image
+from trackgpt.errors import InputError, UsageError
+from trackgpt.geometry.letterbox import Letterbox, fit
+from trackgpt.reasoners.templates import TRACK_TOKEN
+from trackgpt.systems.trackgpt import central_square
+from train.wording import (
+    CLASS_QUESTIONS,
+    PHRASE_QUESTIONS,
+    SENTENCE_QUESTIONS,
+    WHY_QUESTIONS,
+    answer,
+    ask,
+    with_reason,
+)
+
+STRIDE = 4
+"""Pixels of the square to one of the decoder's mask."""
+TRIES = 8
+
+
+@dataclass(frozen=True)
+class View:
+    """How a lesson looks.
+
+    Attributes:
+        side: of the square that the perception sees, pixels.
+        read: of the square that the brain sees, pixels.
+        fit: how the brain sees a frame: "pad" or "centre-crop".
+        frames: unrolled of a video, I_0 included.
+        turns: most instructions of a lesson.
+        targets: most targets of an instruction that get a <TK> each; more become one, their union.
+        gap: most frames between I_0 and I_t; 0 for any.
+    """
+
+    side: int = 1024
+    read: int = 336
+    fit: str = "pad"
+    frames: int = 3
+    turns: int = 3
+    targets: int = 1
+    gap: int = 0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One sample of a stage.
+
+    Attributes:
+        frames: uint8 RGB (t, side, side, 3), as the perception sees them; t is 0 where there is nothing to mark.
+        read: uint8 RGB (read, read, 3), the first frame as the brain sees it.
+        turns: dialogues about it; each a list of (question, answer).
+        masks: bool (n, t, side / 4, side / 4), of every <TK> in the order of the turns.
+        ignored: bool (t, side / 4, side / 4), what is not learned: padding, and pixels without a truth.
+        source: data set and item, for people.
+    """
+
+    frames: np.ndarray
+    read: np.ndarray
+    turns: tuple[tuple[tuple[str, str], ...], ...]
+    masks: np.ndarray
+    ignored: np.ndarray
+    source: str
+
+
+class Source(Protocol):
+    """A data set as lessons."""
+
+    def __len__(self) -> int: ...
+
+    def lesson(self, item: int, view: View, rng: np.random.Generator) -> Lesson:
+        """Item `item` as a lesson; the same for the same generator.
+
+        Raises:
+            InputError: its files are missing or damaged, or there is nothing to ask.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """An image set: a few classes or phrases of one image, each a turn.
+
+    Attributes:
+        name: of the set.
+        samples: its images.
+        questions: templates around an expression's text.
+        parts: an expression may be said in two ways, "dog leg" or "the leg of the dog".
+        reasons: explanations by the name of the sample (ReasonSeg).
+    """
+
+    name: str
+    samples: ImageSet | Sequence[ImageSample]
+    questions: tuple[str, ...]
+    parts: bool = False
+    reasons: Mapping[str, Conversation] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def lesson(self, item: int, view: View, rng: np.random.Generator) -> Lesson:
+        """See `Source.lesson`."""
+        sample = self.samples[item]
+        expressions = sample.expressions
+        if not expressions:
+            raise InputError(f"{sample.image}: {self.name} names nothing in it")
+        chosen = [expressions[int(k)] for k in rng.permutation(len(expressions))[: view.turns]]
+        frame, box = sample.frame(), fit(sample.size, view.side)
+        turns, masks = [], []
+        for expression in chosen:
+            objects = separate(expression, view)
+            turns.append((self._turn(sample, expression, len(objects), rng),))
+            masks += [[small(sample.truth.mask(keys), box)] for keys in objects]
+        ignored = outside(box) | small(sample.ignored(), box, share=0.0)
+        return Lesson(
+            box.apply(frame)[None], brain_view(frame, view), tuple(turns), _stack(masks, 1, view), ignored[None],
+            f"{self.name}/{sample.name}",
+        )  # fmt: skip
+
+    def _turn(
+        self, sample: ImageSample, expression: Expression, targets: int, rng: np.random.Generator
+    ) -> tuple[str, str]:
+        said = wordings(expression) if self.parts else (expression.text,)
+        text = said[int(rng.integers(len(said)))]
+        reason = self.reasons.get(sample.name)
+        if reason is not None and targets == 1 and rng.random() < 0.5:
+            return ask(WHY_QUESTIONS, reason.rounds[0].question, rng), with_reason(reason.rounds[0].answer)
+        sentence = expression.tags.get("kind") == "long" or text.rstrip().endswith(("?", "."))
+        return ask(SENTENCE_QUESTIONS if sentence else self.questions, text, rng), answer(targets, rng)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A referring-video set: a few expressions of one video about I_0, followed over I_t, I_{t+1}, ...
+
+    Attributes:
+        name: of the set.
+        videos: those with truth.
+        instructions: expressions are whole instructions (InsTrack) and are said as they are.
+    """
+
+    name: str
+    videos: tuple[Video, ...]
+    instructions: bool = False
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def lesson(self, item: int, view: View, rng: np.random.Generator) -> Lesson:
+        """See `Source.lesson`."""
+        video = self.videos[item]
+        chosen = [video.expressions[int(k)] for k in rng.permutation(len(video.expressions))[: view.turns]]
+        times = self._times(video, chosen, view, rng)
+        frames = [video.frame(t) for t in times]
+        box = fit(frames[0].shape[:2], view.side)
+        turns, masks = [], []
+        assert video.masks is not None
+        for expression in chosen:
+            objects = separate(expression, view)
+            turns.append((self._turn(expression, len(objects), rng),))
+            masks += [[small(video.masks.mask(keys, t), box) for t in times] for keys in objects]
+        ignored = np.broadcast_to(outside(box), (len(times), *outside(box).shape))
+        squares = np.stack([box.apply(frame) for frame in frames])
+        where = f"{self.name}/{video.name}@{','.join(map(str, times))}"
+        return Lesson(
+            squares, brain_view(frames[0], view), tuple(turns), _stack(masks, len(times), view), ignored, where
+        )
+
+    def _times(self, video: Video, chosen: Sequence[Expression], view: View, rng: np.random.Generator) -> list[int]:
+        """I_0, on which the first expression's object is seen, then I_t, I_{t+1}, ... after a gap."""
+        count = min(view.frames, len(video))
+        assert video.masks is not None
+        for _ in range(TRIES):
+            longest = len(video) - count
+            gap = int(rng.integers(0, min(longest, view.gap or longest) + 1))
+            first = int(rng.integers(0, len(video) - count - gap + 1))
+            objects = chosen[0].objects
+            if not objects or video.masks.mask(objects, first).any():
+                return [first, *range(first + gap + 1, first + gap + count)]
+        raise InputError(f"{self.name}/{video.name}: {chosen[0].text!r} has no mask on {TRIES} frames that were tried")
+
+    def _turn(self, expression: Expression, targets: int, rng: np.random.Generator) -> tuple[str, str]:
+        given = expression.tags.get("answer", "")
+        said = given if given and given.count(TRACK_TOKEN) == targets else answer(targets, rng)
+        if self.instructions or expression.text.rstrip().endswith(("?", ".")):
+            return expression.text, said
+        return ask(PHRASE_QUESTIONS, expression.text, rng), said
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Conversations about pictures, in words alone; a dialogue of several rounds is one turn."""
+
+    name: str
+    conversations: ConversationFile
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def lesson(self, item: int, view: View, rng: np.random.Generator) -> Lesson:
+        """See `Source.lesson`."""
+        talk = self.conversations[item]
+        grey = np.full((view.read, view.read, 3), 124, np.uint8)
+        frame = grey if talk.image is None else read_image(talk.image)
+        rounds = tuple((one.question, one.answer) for one in talk.rounds)
+        grid = view.side // STRIDE
+        return Lesson(
+            np.zeros((0, view.side, view.side, 3), np.uint8),
+            brain_view(frame, view),
+            (rounds,),
+            np.zeros((0, 0, grid, grid), bool),
+            np.zeros((0, grid, grid), bool),
+            f"{self.name}/{talk.name}",
+        )
+
+
+def separate(expression: Expression, view: View) -> list[tuple[str, ...]]:
+    """The objects of each <TK> of an expression: one each, or all in one where there are more than `view.targets`."""
+    if len(expression.objects) <= 1 or len(expression.objects) > view.targets:
+        return [expression.objects] if expression.objects else []
+    return [(key,) for key in expression.objects]
+
+
+def brain_view(frame: np.ndarray, view: View) -> np.ndarray:
+    """A frame as the brain sees it at inference: uint8 (read, read, 3)."""
+    if view.fit == "centre-crop":
+        frame = central_square(frame)
+    return fit(frame.shape[:2], view.read).apply(frame)
+
+
+def small(mask: np.ndarray, box: Letterbox, share: float = 0.5) -> np.ndarray:
+    """A mask on the decoder's grid: set where more than `share` of a cell's pixels of the square are.
+
+    Args:
+        mask: bool (height, width) of the frame.
+        box: how the frame lies in the square.
+        share: 0.5 for a truth, 0.0 for what must not be learned at all.
+
+    Returns:
+        bool (side / 4, side / 4).
+    """
+    square = np.zeros((box.side, box.side), np.uint8)
+    inner = cv2.resize(mask.astype(np.uint8), (box.width, box.height), interpolation=cv2.INTER_NEAREST_EXACT)
+    square[box.top : box.top + box.height, box.left : box.left + box.width] = inner
+    cells = square.reshape(box.side // STRIDE, STRIDE, box.side // STRIDE, STRIDE)
+    return np.asarray(cells.mean(axis=(1, 3)) > share)
+
+
+def outside(box: Letterbox) -> np.ndarray:
+    """Cells that hold no pixel of the frame: bool (side / 4, side / 4)."""
+    cells = np.ones((box.side // STRIDE, box.side // STRIDE), bool)
+    bottom, right = -(-(box.top + box.height) // STRIDE), -(-(box.left + box.width) // STRIDE)
+    cells[box.top // STRIDE : bottom, box.left // STRIDE : right] = False
+    return cells
+
+
+def _stack(masks: Sequence[Sequence[np.ndarray]], frames: int, view: View) -> np.ndarray:
+    return np.array(masks, bool).reshape(-1, frames, view.side // STRIDE, view.side // STRIDE)
+
+
+# The sets by name
+
+
+def _labels(reader: Callable[..., Any], name: str, root: Path, split: str) -> Images:
+    return Images(name, reader(root, split) if split else reader(root), CLASS_QUESTIONS)
+
+
+def _parts(reader: Callable[..., Any], name: str, root: Path, split: str) -> Images:
+    return Images(name, reader(root, split) if split else reader(root), CLASS_QUESTIONS, parts=True)
+
+
+def _phrases(name: str, root: Path, split: str) -> Images:
+    reader = grefcoco if name == "grefcoco" else partial(refcoco, name=name)
+    return Images(name, reader(root, split=split or "train"), PHRASE_QUESTIONS)
+
+
+def _reasons(root: Path, split: str) -> Images:
+    samples = reason_seg(root, split or "train")
+    explained = reason_seg_explanations(root) if (split or "train") == "train" else {}
+    return Images("reason-seg", samples, CLASS_QUESTIONS, reasons=explained)
+
+
+def _videos(name: str, root: Path, split: str) -> Clips:
+    videos = tuple(v for v in READERS[name](root, split or "train") if v.masks is not None and v.expressions)
+    if not videos:
+        raise InputError(f"{root}: {name}, {split or 'train'} has no video with expressions and masks to learn from")
+    return Clips(name, videos, instructions=name == "instrack")
+
+
+SOURCES: dict[str, Callable[[Path, str], Source]] = {
+    **{
+        name: partial(_labels, reader, name)
+        for name, reader in (("ade20k", ade20k), ("coco-stuff", coco_stuff), ("mapillary", mapillary))
+    },
+    **{
+        name: partial(_parts, reader, name)
+        for name, reader in (("paco-lvis", paco_lvis), ("pascal-part", pascal_part), ("part-imagenet", part_imagenet))
+    },
+    **{name: partial(_phrases, name) for name in ("refclef", "refcoco", "refcoco+", "refcocog", "grefcoco")},
+    "reason-seg": _reasons,
+    "llava-instruct": lambda root, split: Talk("llava-instruct", llava_instruct(root)),
+    **{name: partial(_videos, name) for name in READERS},
+}
+"""What a mixture may name: each opens a data set below a root, for a split ("" is the one to train on)."""
+
+
+def open_source(name: str, root: Path, split: str = "") -> Source:
+    """The data set `name` as lessons.
+
+    Raises:
+        UsageError: there is no such set.
+        InputError: it is not below the root, or has nothing to learn from; `python -m data_tools check` says more.
+    """
+    if name not in SOURCES:
+        raise UsageError(f"mixture: {name!r} is no data set; choose from {', '.join(SOURCES)}")
+    found = SOURCES[name](root, split)
+    if not len(found):
+        raise InputError(f"{root}: {name} is empty; see python -m data_tools check {name} {root}")
+    return found

@@ -1,0 +1,287 @@
+"""The stage of all three parts of TrackGPT's recipe: images, referring videos, instructions (paper sections 3.5, 4.1).
+
+What differs between the parts is the mixture and the number of frames; what is learned and how is the same: text,
+masks and purport score, with propagation unrolled over I_0, I_t, I_{t+1} exactly as inference runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trackgpt.perception.encoders import Features
+from trackgpt.systems.trackgpt import TrackGPT
+from train.lessons import Lesson, Source, View, open_source
+from train.losses import mask_iou, mask_loss, purport_loss, text_loss
+from train.mixture import Mixture, shares
+from train.packing import mistaken, own_answers, pack, packed_hidden, packed_logits, packed_queries, project
+
+Losses = dict[str, Tensor]
+SEED_STRIDE = 100_000_000
+
+
+@dataclass
+class Kind:
+    """Sets that share one weight equally."""
+
+    weight: float = 1.0
+    sets: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataConfig:
+    """What a stage learns from.
+
+    Attributes:
+        root: folder below which all sets lie, under any of the names that projects give them.
+        roots: of sets that lie elsewhere, by name.
+        splits: of sets whose training split is not the one to use, by name.
+        mixture: kinds with their weights; LISA's are semantic 9, referring 3, talk 3, reasoning 1.
+        frames: unrolled of a video, I_0 included; 1 for images.
+        turns: most instructions of a sample.
+        targets: most targets of an instruction that get a <TK> each.
+        gap: most frames between I_0 and I_t; 0 for any.
+        own_answers: share of answers that are read in the brain's own words, so that the purport score learns what its
+            mistakes look like; 0 reproduces the paper.
+        detach: do not let gradients flow from frame to frame through Q_t.
+    """
+
+    root: str = "data"
+    roots: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    mixture: dict[str, Kind] = field(default_factory=dict)
+    frames: int = 1
+    turns: int = 3
+    targets: int = 1
+    gap: int = 0
+    own_answers: float = 0.0
+    detach: bool = False
+
+
+class Lessons:
+    """The mixture of a configuration; sample i is a function of (seed, i). Sets are opened at the first sample."""
+
+    def __init__(self, config: DataConfig, view: View) -> None:
+        self.config, self.view = config, view
+        self.shares = shares({name: (kind.weight, kind.sets) for name, kind in config.mixture.items()})
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        """The sets in the order of `shares`."""
+        roots, splits = self.config.roots, self.config.splits
+        return [open_source(n, Path(roots.get(n, self.config.root)), splits.get(n, "")) for n in self.shares]
+
+    def __call__(self, number: int) -> Lesson:
+        """Lesson of a run: number = seed * SEED_STRIDE + i.
+
+        Raises:
+            InputError: its files are missing or damaged.
+        """
+        seed, i = divmod(number, SEED_STRIDE)
+        mixture = Mixture(tuple(map(len, self.sources)), tuple(self.shares.values()), seed)
+        drawn = mixture(i)
+        return self.sources[drawn.source].lesson(drawn.item, self.view, np.random.default_rng([seed, 13, i]))
+
+
+class Tracking:
+    """Instruction to masks over time, with the paper's losses. The image encoder is fixed, as SAM's is.
+
+    Every call runs the same submodules in the same number, whatever the batch holds, because processes of ZeRO-3 wait
+    for each other at each of them: a batch without targets decodes one that costs nothing.
+    """
+
+    weights = {"text": 1.0, "mask": 1.0, "purport": 1.0}
+
+    def __init__(self, model: TrackGPT, data: DataConfig, device: torch.device) -> None:
+        self.model, self.data, self.device = model, data, device
+        brain, perception = model.brain.config, model.config.perception
+        self.view = View(
+            perception.image_side, brain.image_side, brain.fit, data.frames, data.turns, data.targets, data.gap
+        )
+        self.lessons = Lessons(data, self.view)
+
+    def sample(self, number: int) -> Lesson:
+        """A lesson of the mixture."""
+        return self.lessons(number)
+
+    def modules(self) -> Iterable[nn.Module]:
+        """The whole model; what does not learn has its gradients off."""
+        self.model.segmenter.image_encoder.requires_grad_(False)
+        return [self.model]
+
+    def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
+        """Text, mask and purport loss of a batch of lessons."""
+        brain = self.model.brain
+        self.model.segmenter.image_encoder.eval()
+        brain.llava.model.vision_tower.eval()
+        batch = pack(brain.template, [list(lesson.turns) for lesson in samples]).to(self.device)
+        read = torch.from_numpy(np.stack([lesson.read for lesson in samples])).permute(0, 3, 1, 2)
+        tokens = project(brain, brain.preprocess(read.to(self.device)))
+        hidden = packed_hidden(brain, batch, tokens)
+        logits, labels = packed_logits(brain, hidden, batch)
+        learn = None
+        if self.data.own_answers:
+            ids = own_answers(brain, hidden, batch, self.data.own_answers)
+            hidden, learn = packed_hidden(brain, batch, tokens, ids), ~mistaken(batch, ids)
+        referring, purport = packed_queries(brain, hidden, batch)
+        targets = targets_of(samples, self.data.frames, self.device)
+        features = self.model.segmenter.encode(targets.frames)
+        unrolled = unroll(self.model, features, targets.with_queries(referring, purport), self.data.detach)
+        losses, figures = mask_losses(unrolled, targets, learn)
+        with torch.no_grad():
+            figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
+        return {"text": text_loss(logits, labels), **losses}, figures
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of a batch over time, t_max frames each; a target of fewer frames ends earlier.
+
+    Attributes:
+        frames: uint8 (f, 3, side, side), the frames of all samples one after the other.
+        first: int64 (n,), where a target's sample begins in `frames`.
+        length: int64 (n,), how many frames it has.
+        masks, ignored: bool (n, t_max, h, w), False beyond its end.
+        steps: t_max, the same for every batch of a run.
+    """
+
+    frames: Tensor
+    first: Tensor
+    length: Tensor
+    masks: Tensor
+    ignored: Tensor
+    steps: int
+
+    def with_queries(self, referring: Tensor, purport: Tensor) -> Queries:
+        """The targets with what the brain says of them; where there is none, one that costs nothing."""
+        if len(self.first):
+            return Queries(referring, purport, self.first, self.length, self.steps)
+        zero = referring.new_zeros(1, referring.shape[1]) + 0 * (referring.sum() + purport.sum())
+        nothing = torch.zeros(1, dtype=torch.long, device=referring.device)
+        return Queries(zero, zero, nothing, nothing, self.steps)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Q_R, Q_p (n, c) of targets, and where their frames are; see `Targets`."""
+
+    referring: Tensor
+    purport: Tensor
+    first: Tensor
+    length: Tensor
+    steps: int
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """Logits (n, t, h, w) and purport scores (n, t) of all targets."""
+
+    logits: Tensor
+    scores: Tensor
+
+
+def targets_of(samples: list[Lesson], steps: int, device: torch.device) -> Targets:
+    """The frames and targets of a batch of lessons of at most `steps` frames; without any frame, one grey one."""
+    frames, first, length, masks, ignored = [], [], [], [], []
+    begun = 0
+    for lesson in samples:
+        t = len(lesson.frames)
+        frames.append(lesson.frames)
+        pad = ((0, steps - t), (0, 0), (0, 0))
+        for mask in lesson.masks:
+            first.append(begun)
+            length.append(t)
+            masks.append(np.pad(mask, pad))
+            ignored.append(np.pad(lesson.ignored, pad))
+        begun += t
+    if not begun:
+        frames.append(np.full((1, *samples[0].frames.shape[1:]), 124, np.uint8))
+    grid = samples[0].masks.shape[-2:]
+    stacked = [torch.from_numpy(np.array(m, bool).reshape(-1, steps, *grid)).to(device) for m in (masks, ignored)]
+    where = [torch.tensor(values, dtype=torch.long, device=device) for values in (first, length)]
+    pixels = torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).to(device)
+    return Targets(pixels, *where, *stacked, steps)
+
+
+def unroll(model: TrackGPT, features: Features, queries: Queries, detach: bool = False) -> Unrolled:
+    """Decode targets frame after frame with Q_t handed on, as the online loop does.
+
+    Targets that have ended are decoded on their last frame, unread, so that every step has the same rows.
+    """
+    online = None
+    logits, scores = [], []
+    for step in range(queries.steps):
+        place = queries.first + torch.clamp(queries.length - 1, max=step).clamp(min=0)
+        decoded = model.segmenter.decode(features.of(place), queries.referring, online, queries.purport)
+        online = decoded.online.detach() if detach else decoded.online
+        logits.append(decoded.logits)
+        scores.append(decoded.score)
+    return Unrolled(torch.stack(logits, 1), torch.stack(scores, 1))
+
+
+def mask_losses(
+    unrolled: Unrolled,
+    targets: Targets,
+    learn: Tensor | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> tuple[Losses, dict[str, float]]:
+    """Mask and purport loss over all frames of all targets, and their IoU.
+
+    Args:
+        unrolled: of `unroll`.
+        targets: the truth.
+        learn: (n,) bool, False for targets whose masks are not to be learned (their purport score is).
+        weights: "bce" and "dice"; the paper's by default.
+    """
+    steps = torch.arange(targets.steps, device=unrolled.scores.device)
+    there = steps < targets.length.unsqueeze(1)  # (n, t)
+    if not there.any():
+        nothing = 0 * (unrolled.logits.float().sum() + unrolled.scores.float().sum())
+        return {"mask": nothing, "purport": nothing}, {}
+    rows = there if learn is None else there & learn.unsqueeze(1)
+    logits, scores, truth, ignored = unrolled.logits, unrolled.scores, targets.masks, targets.ignored
+    losses = {
+        "mask": mask_loss(logits[rows], truth[rows], ignored=ignored[rows], **(weights or {})),
+        "purport": purport_loss(scores[there], logits[there], truth[there], ignored[there]),
+    }
+    with torch.no_grad():
+        seen = rows & truth.flatten(2).any(-1)
+        last = seen & (steps == targets.length.unsqueeze(1) - 1)
+        iou = {"iou": seen, "iou_last": last}
+        figures = {
+            name: mask_iou(logits[at], truth[at], ignored[at]).mean().item() for name, at in iou.items() if at.any()
+        }
+    return losses, figures
+
+
+def unrolled_losses(
+    model: TrackGPT,
+    features: Features,
+    clip: Tensor,
+    truth: Tensor,
+    referring: Tensor,
+    purport: Tensor,
+    learn: Tensor | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> tuple[Losses, dict[str, float]]:
+    """Losses of targets in clips of one length, with nothing ignored.
+
+    Args:
+        model: decodes.
+        features: of all clips' frames, clip after clip.
+        clip: (n,) int64, the clip of each target.
+        truth: (n, t, h, w) bool on the decoder's grid.
+        referring, purport: (n, c).
+        learn, weights: see `mask_losses`.
+    """
+    steps = truth.shape[1]
+    length = torch.full_like(clip, steps)
+    targets = Targets(features.embedding, clip * steps, length, truth, torch.zeros_like(truth), steps)
+    return mask_losses(unroll(model, features, targets.with_queries(referring, purport)), targets, learn, weights)
