@@ -1,4 +1,4 @@
-"""`python -m eval KIT ...`: run a kit, draw a run's pictures, or measure speed."""
+"""`python -m eval KIT ...`: run or score a benchmark, compare runs, check parity, or measure speed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from collections.abc import Sequence
 
 import typer
 
-from eval.commands import davis_text, figures, speed, synthtrack
+from eval.commands import compare, davis_text, parity, speed, synthtrack
+from eval.commands.kits import register
 from trackgpt.errors import TrackGPTError
 
 app = typer.Typer(
-    help="Evaluate trackers. Example: python -m eval synthtrack --model nano --videos 20",
+    help="Evaluate trackers. Examples: python -m eval synthtrack --model nano --videos 20; "
+    "python -m eval refer-davis17 --results their_masks --data ref-davis",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("synthtrack")(synthtrack.command)
 app.command("davis-text")(davis_text.command)
-app.command("figures")(figures.command)
+register(app)
+app.command("compare")(compare.command)
+app.command("parity")(parity.command)
 app.command("speed")(speed.command)
 
 

@@ -9,6 +9,7 @@ from small_sets import write_sets
 from tiny_models import tiny_trackgpt
 from torch import nn
 
+from trackgpt.errors import InputError, OutputError
 from trackgpt.types import Cue
 from train.lessons import Lesson
 from train.losses import mask_iou, mask_loss
@@ -148,3 +149,34 @@ def test_a_detached_query_carries_no_gradient_to_the_frame_before(root):
         grads[detach] = 0.0 if adapter.grad is None else float(adapter.grad.abs().sum())
     assert grads[False] > 0
     assert grads[True] == 0
+
+
+def test_cached_features_give_the_losses_of_the_encoder_within_bfloat16(root, tmp_path):
+    plain = stage(root, "refer-youtube-vos", frames=3)
+    cached = stage(root, "refer-youtube-vos", frames=3, cache=str(tmp_path))
+    pictures = cached.lessons.pictures()
+    assert cached.cache.fill(pictures, cached.model.segmenter) == len(pictures) > 10
+    assert cached.cache.fill(pictures, cached.model.segmenter) == 0
+    cached.model.train()
+    found, wanted = (each.losses([each.sample(i) for i in range(2)])[0] for each in (cached, plain))
+    assert found["text"].item() == pytest.approx(wanted["text"].item(), rel=1e-6)
+    assert found["mask"].item() == pytest.approx(wanted["mask"].item(), rel=0.02)
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))
+    assert cached.cache.size(len(pictures), cached.model.segmenter) == pytest.approx(size, rel=0.1)
+
+
+def test_words_alone_need_no_encoder_where_features_are_cached(root, tmp_path):
+    tracking = stage(root, "llava-instruct", "refcoco", cache=str(tmp_path))
+    tracking.cache.fill(tracking.lessons.pictures(), tracking.model.segmenter)
+    words = [tracking.sample(i) for i in range(8) if not len(tracking.sample(i).frames)]
+    tracking.model.segmenter.image_encoder.forward = None
+    losses, _ = tracking.losses(words[:2])
+    assert losses["mask"].item() == 0
+
+
+def test_a_picture_that_was_not_encoded_and_a_full_disk_are_said(root, tmp_path):
+    tracking = stage(root, "refcoco", cache=str(tmp_path))
+    with pytest.raises(InputError, match="--cache-features"):
+        tracking.sample(0)
+    with pytest.raises(OutputError, match="GiB left"):
+        tracking.cache.must_fit(2**60)

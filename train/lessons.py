@@ -7,7 +7,7 @@ alone. Everything is numpy, so that worker processes can make it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,8 @@ class Lesson:
         masks: bool (n, t, side / 4, side / 4), of every <TK> in the order of the turns.
         ignored: bool (t, side / 4, side / 4), what is not learned: padding, and pixels without a truth.
         source: data set and item, for people.
+        pictures: the files of the frames.
+        features: of the frames by a frozen encoder, where they are cached (see `train.feature_cache`).
     """
 
     frames: np.ndarray
@@ -91,6 +93,8 @@ class Lesson:
     masks: np.ndarray
     ignored: np.ndarray
     source: str
+    pictures: tuple[str, ...] = ()
+    features: dict[str, Any] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -104,6 +108,10 @@ class Source(Protocol):
         Raises:
             InputError: its files are missing or damaged, or there is nothing to ask.
         """
+        ...
+
+    def pictures(self) -> Iterator[str]:
+        """Every file that a lesson may show to the perception, each once."""
         ...
 
 
@@ -144,8 +152,12 @@ class Images:
         ignored = outside(box) | small(sample.ignored(), box, share=0.0)
         return Lesson(
             box.apply(frame)[None], brain_view(frame, view), tuple(turns), _stack(masks, 1, view), ignored[None],
-            f"{self.name}/{sample.name}",
+            f"{self.name}/{sample.name}", (str(sample.image),),
         )  # fmt: skip
+
+    def pictures(self) -> Iterator[str]:
+        """See `Source.pictures`."""
+        return (str(self.samples[i].image) for i in range(len(self.samples)))
 
     def _turn(
         self, sample: ImageSample, expression: Expression, targets: int, rng: np.random.Generator
@@ -192,9 +204,13 @@ class Clips:
         ignored = np.broadcast_to(outside(box), (len(times), *outside(box).shape))
         squares = np.stack([box.apply(frame) for frame in frames])
         where = f"{self.name}/{video.name}@{','.join(map(str, times))}"
-        return Lesson(
-            squares, brain_view(frames[0], view), tuple(turns), _stack(masks, len(times), view), ignored, where
-        )
+        pictures = tuple(str(video.images[t]) for t in times)
+        read, truth = brain_view(frames[0], view), _stack(masks, len(times), view)
+        return Lesson(squares, read, tuple(turns), truth, ignored, where, pictures)
+
+    def pictures(self) -> Iterator[str]:
+        """See `Source.pictures`."""
+        return (str(image) for video in self.videos for image in video.images)
 
     def _times(self, video: Video, chosen: Sequence[Expression], view: View, rng: np.random.Generator) -> list[int]:
         """I_0, on which the first expression's object is seen, then I_t, I_{t+1}, ... after a gap."""
@@ -242,6 +258,10 @@ class Talk:
             np.zeros((0, grid, grid), bool),
             f"{self.name}/{talk.name}",
         )
+
+    def pictures(self) -> Iterator[str]:
+        """None: conversations are not shown to the perception."""
+        return iter(())
 
 
 def separate(expression: Expression, view: View) -> list[tuple[str, ...]]:

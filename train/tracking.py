@@ -7,7 +7,7 @@ masks and purport score, with propagation unrolled over I_0, I_t, I_{t+1} exactl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trackgpt.perception.encoders import Features
 from trackgpt.systems.trackgpt import TrackGPT
+from train.feature_cache import FeatureCache, as_features
 from train.lessons import Lesson, Source, View, open_source
 from train.losses import mask_iou, mask_loss, purport_loss, text_loss
 from train.mixture import Mixture, shares
@@ -51,6 +52,7 @@ class DataConfig:
         own_answers: share of answers that are read in the brain's own words, so that the purport score learns what its
             mistakes look like; 0 reproduces the paper.
         detach: do not let gradients flow from frame to frame through Q_t.
+        cache: folder of the frozen encoder's features (see `train.feature_cache`); empty encodes in every step.
     """
 
     root: str = "data"
@@ -63,13 +65,14 @@ class DataConfig:
     gap: int = 0
     own_answers: float = 0.0
     detach: bool = False
+    cache: str = ""
 
 
 class Lessons:
     """The mixture of a configuration; sample i is a function of (seed, i). Sets are opened at the first sample."""
 
-    def __init__(self, config: DataConfig, view: View) -> None:
-        self.config, self.view = config, view
+    def __init__(self, config: DataConfig, view: View, cache: FeatureCache | None = None) -> None:
+        self.config, self.view, self.cache = config, view, cache
         self.shares = shares({name: (kind.weight, kind.sets) for name, kind in config.mixture.items()})
 
     @cached_property
@@ -87,7 +90,14 @@ class Lessons:
         seed, i = divmod(number, SEED_STRIDE)
         mixture = Mixture(tuple(map(len, self.sources)), tuple(self.shares.values()), seed)
         drawn = mixture(i)
-        return self.sources[drawn.source].lesson(drawn.item, self.view, np.random.default_rng([seed, 13, i]))
+        lesson = self.sources[drawn.source].lesson(drawn.item, self.view, np.random.default_rng([seed, 13, i]))
+        if self.cache is None or not lesson.pictures:
+            return lesson
+        return replace(lesson, features=self.cache.read(lesson.pictures))
+
+    def pictures(self) -> list[str]:
+        """Every picture that a lesson may show to the perception, each once, in order of name."""
+        return sorted({picture for source in self.sources for picture in source.pictures()})
 
 
 class Tracking:
@@ -105,7 +115,8 @@ class Tracking:
         self.view = View(
             perception.image_side, brain.image_side, brain.fit, data.frames, data.turns, data.targets, data.gap
         )
-        self.lessons = Lessons(data, self.view)
+        self.cache = FeatureCache(data.cache, model.segmenter) if data.cache else None
+        self.lessons = Lessons(data, self.view, self.cache)
 
     def sample(self, number: int) -> Lesson:
         """A lesson of the mixture."""
@@ -132,12 +143,29 @@ class Tracking:
             hidden, learn = packed_hidden(brain, batch, tokens, ids), ~mistaken(batch, ids)
         referring, purport = packed_queries(brain, hidden, batch)
         targets = targets_of(samples, self.data.frames, self.device)
-        features = self.model.segmenter.encode(targets.frames)
-        unrolled = unroll(self.model, features, targets.with_queries(referring, purport), self.data.detach)
+        unrolled = unroll(
+            self.model, self._features(samples, targets), targets.with_queries(referring, purport), self.data.detach
+        )
         losses, figures = mask_losses(unrolled, targets, learn)
         with torch.no_grad():
             figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
         return {"text": text_loss(logits, labels), **losses}, figures
+
+    @cached_property
+    def _blank(self) -> dict[str, Tensor]:
+        """Features for a batch of words alone: the encoder must not run where other processes do not run it."""
+        assert self.cache is not None
+        some = next(picture for source in self.lessons.sources for picture in source.pictures())
+        return {name: torch.zeros_like(value) for name, value in self.cache.read([some]).items()}
+
+    def _features(self, samples: list[Lesson], targets: Targets) -> Features:
+        """Of all frames of a batch, from the cache or by the encoder."""
+        segmenter = self.model.segmenter
+        if self.cache is None:
+            return segmenter.encode(targets.frames)
+        cached = [lesson.features for lesson in samples if lesson.features] or [self._blank]
+        parts = {name: torch.cat([each[name] for each in cached]) for name in cached[0]}
+        return as_features(parts, next(segmenter.mask_decoder.parameters()))
 
 
 @dataclass(frozen=True)

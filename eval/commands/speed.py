@@ -25,7 +25,7 @@ import numpy as np
 import typer
 from numpy.typing import ArrayLike, NDArray
 
-from eval.commands.synthtrack import commit, write_json
+from eval.run_folder import commit, write_json
 from trackgpt.errors import UsageError
 from trackgpt.types import Cue, Prompt
 
@@ -376,12 +376,20 @@ def measure_forced(plan: Plan) -> Part:
     return Part(lines, {"forced_ratio": median(ratio), "one_forward_ratio": median(bound)})
 
 
+def measure_scorer(plan: Plan) -> Part:
+    """See `eval.commands.speed_scorer`, which builds on this module."""
+    from eval.commands.speed_scorer import measure
+
+    return measure(plan)
+
+
 PARTS: dict[str, Callable[[Plan], Part]] = {
     "tracker": measure_tracker,
     "state": measure_state,
     "data": measure_data,
     "import": measure_import,
     "forced": measure_forced,
+    "scorer": measure_scorer,
 }
 
 

@@ -133,13 +133,26 @@ def davis_unsupervised(prediction: ByteArray, truth: ByteArray) -> SequenceScore
     proposals = range(1, max(_highest(prediction), len(objects)) + 1)
     prediction, truth = _without_void(prediction, truth)
     table = _pairwise(prediction, truth, proposals, objects)
-    j_means, f_means = table.mean(axis=-1)
-    matched = list(zip(*linear_sum_assignment(-(j_means + f_means) / 2)))
+    matched = matched_proposals(*table)
     return SequenceScores(
         rows=tuple(Scores(*np.ascontiguousarray(table[:, p, k])) for p, k in matched),
         objects=tuple(objects[k] for _, k in matched),
         proposals=tuple(proposals[p] for p, _ in matched),
     )
+
+
+def matched_proposals(j: FloatArray, f: FloatArray) -> list[tuple[int, int]]:
+    """The matching of DAVIS's unsupervised task: the sum of (mean J + mean F) / 2 over the pairs is the largest.
+
+    Args:
+        j: float64 (proposals, objects, T), J of every proposal with every object; no fewer proposals than objects.
+        f: the same of F.
+
+    Returns:
+        (place of the proposal, place of the object), one an object, in the order of the proposals.
+    """
+    pairs = linear_sum_assignment(-(j.mean(axis=-1) + f.mean(axis=-1)) / 2)
+    return [(int(p), int(k)) for p, k in zip(*pairs)]
 
 
 def ref_davis_compat(prediction: ByteArray, truth: ByteArray) -> SequenceScores:

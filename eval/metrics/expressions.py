@@ -179,9 +179,26 @@ def revos(prediction: BoolArray, truth: BoolArray, foreground: NDArray[np.bool_]
             f"foreground is {foreground.dtype} {foreground.shape}, wanted bool or uint8 {truth.shape}; "
             "resize it to the truth"
         )
-    right = [np.count_nonzero(found == wanted) / wanted.size for found, wanted in zip(prediction, truth)]
-    robust = [_robustness(*frame) for frame in zip(prediction, truth, foreground)]
+    right = [pixel_accuracy(*frame) for frame in zip(prediction, truth)]
+    robust = [robustness(*frame) for frame in zip(prediction, truth, foreground)]
     return RevosScore(*(float(np.mean(values)) for values in (scores.j, scores.f, right, robust)))
+
+
+def pixel_accuracy(prediction: BoolArray, truth: BoolArray) -> float:
+    """A of one frame, see `revos`: the share of its pixels where two masks, bool (height, width), agree."""
+    return np.count_nonzero(prediction == truth) / truth.size
+
+
+def robustness(prediction: BoolArray, truth: BoolArray, foreground: NDArray[np.bool_] | NDArray[np.uint8]) -> float:
+    """R of one frame, see `revos`.
+
+    Args:
+        prediction: bool (height, width).
+        truth: bool (height, width).
+        foreground: bool or uint8 (height, width), as `revos` takes it.
+    """
+    wrong, annotated = np.count_nonzero(prediction & ~truth), int(foreground.sum())
+    return max(1 - wrong / (annotated + 1e-6), 0.0)
 
 
 def revos_table(scores: Sequence[RevosScore], kinds: Sequence[RevosKind]) -> RevosTable:
@@ -284,11 +301,6 @@ def _scored(prediction: BoolArray, truth: BoolArray) -> Scores:
     if not scores.j.size:
         raise InputError("the expression has no frame, wanted one or more; leave it out")
     return scores
-
-
-def _robustness(prediction: BoolArray, truth: BoolArray, foreground: BoolArray) -> float:
-    wrong, annotated = np.count_nonzero(prediction & ~truth), int(foreground.sum())
-    return max(1 - wrong / (annotated + 1e-6), 0.0)
 
 
 def _revos_row(percent: NDArray[np.float64]) -> RevosRow:

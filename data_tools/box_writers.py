@@ -1,0 +1,325 @@
+"""Writes SynthTrack cases in the layouts of the box benchmarks: miniatures for tests and for trying the kits.
+
+`shared/reference/datasets.md`, sections 5 to 8, is their source; `trackgpt/data/{box_video,query_clips,mot_sequences}`
+read them. Every function writes one part below a root: ``write_NAME(root, cases, part)``; a part is "train", "valid" or
+"test" and becomes what the real set calls it. Writing further parts adds to the lists.
+
+A sequence is the first object that an instruction means alone; a case without such an instruction is skipped. Boxes are
+x, y, w, h of the visible pixels, zeros where there are none, which is also where the flags say absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.writers import Counts, single_target, stem, write_frames, write_json
+from trackgpt.data.box_files import INTERACTTRACK_SCENES, LASOT_ATTRIBUTES, TNL2K_ATTRIBUTES, TNLLT_ATTRIBUTES
+from trackgpt.data.synthtrack.clips import Case
+from trackgpt.data.synthtrack.scene import Expression
+from trackgpt.errors import UsageError
+from trackgpt.geometry.masks import box_of
+
+CLIP_FRAMES = 5  # of a clip of RMOT26, the reference apart
+_LISTS = {"train": "train", "valid": "test", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One object of a case, and what is said of it.
+
+    Attributes:
+        case: it is in.
+        said: an instruction that means it alone.
+        boxes: float64 (T, 4) xywh, zeros where it cannot be seen.
+    """
+
+    case: Case
+    said: Expression
+    boxes: np.ndarray
+
+    @property
+    def category(self) -> str:
+        """Its category, in one word."""
+        actors = {actor.id: actor for actor in self.case.scene.actors}
+        return actors[self.said.targets[0]].category.replace(" ", "")
+
+    @property
+    def absent(self) -> np.ndarray:
+        """bool (T,), True where it cannot be seen."""
+        return ~self.boxes.any(axis=1)
+
+
+def boxes_of_object(ids: np.ndarray, key: int) -> np.ndarray:
+    """Boxes of an object in id maps, uint8 (T, height, width): float64 (T, 4) xywh, zeros where it is not seen."""
+    boxes = np.array([box_of(frame == key) for frame in ids], np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    return np.nan_to_num(boxes)
+
+
+def one_based(boxes: np.ndarray) -> np.ndarray:
+    """Boxes xywh (..., 4) in LaSOT's numbers, whose first pixel is 1; zeros, for no box, stay."""
+    return boxes + [1, 1, 0, 0] * boxes.any(axis=-1, keepdims=True)
+
+
+def targets_of(case: Case) -> list[Target]:
+    """The objects that an instruction means alone and that frame 0 shows, each once."""
+    found: dict[int, Target] = {}
+    for said in single_target(case):
+        key = said.targets[0]
+        boxes = boxes_of_object(case.clip.ids, key)
+        if key not in found and boxes[0].any():
+            found[key] = Target(case, said, boxes)
+    return list(found.values())
+
+
+def write_lasot(root: Path, cases: Iterable[Case], part: str) -> Counts:
+    """LaSOT: ``<class>/<class>-k/{img,groundtruth.txt,full_occlusion.txt,out_of_view.txt,nlp.txt}``, ``annos/att``.
+
+    ``testing_set.txt`` or ``training_set.txt`` lists the part. A target that is not seen is fully occluded. Pixels
+    count from 1 (`one_based`).
+
+    Args:
+        root: folder of the data set.
+        cases: one sequence each.
+        part: "train", "valid" or "test".
+
+    Returns:
+        How much was written.
+    """
+    counts = Counts()
+    listed = root / {"train": "training_set.txt", "test": "testing_set.txt"}[_part(part)]
+    for target in _first_targets(cases, counts):
+        number = len(list((root / target.category).glob("*"))) + 1
+        name = f"{target.category}-{number}"
+        folder = root / target.category / name
+        _write_images(folder / "img", target.case, counts)
+        _write_boxes(folder / "groundtruth.txt", one_based(target.boxes))
+        write_text(folder / "full_occlusion.txt", ",".join(str(int(flag)) for flag in target.absent))
+        write_text(folder / "out_of_view.txt", ",".join("0" for _ in target.absent))
+        write_text(folder / "nlp.txt", target.said.text)
+        write_text(root / f"annos/att/{name}.txt", ",".join(map(str, _attributes(target, LASOT_ATTRIBUTES))))
+        _append(listed, name)
+    return counts
+
+
+def write_tnl2k(root: Path, cases: Iterable[Case], part: str) -> Counts:
+    """TNL2K: ``<sequence>/{imgs,groundtruth.txt,language.txt}``, ``annos/{absent,att}``, the lists of the toolkit.
+
+    Args and returns as for `write_lasot`.
+    """
+    counts = Counts()
+    listed = {"train": "TNL2K_train_set.txt", "test": "TNL2K_testing_set.txt"}[_part(part)]
+    for target in _first_targets(cases, counts):
+        name = f"Synth_{target.case.clip.name}_done"
+        _write_images(root / name / "imgs", target.case, counts)
+        _write_boxes(root / name / "groundtruth.txt", target.boxes)
+        write_text(root / name / "language.txt", target.said.text)
+        write_text(root / f"annos/absent/{name}.txt", "\n".join(str(int(flag)) for flag in target.absent))
+        flags = _attributes(target, TNL2K_ATTRIBUTES)
+        write_text(root / f"annos/att/{name}_attribute.txt", "\n".join(map(str, flags)))
+        _append(root / "sequence_evaluation_config" / listed, name)
+    return counts
+
+
+def write_tnllt(root: Path, cases: Iterable[Case], part: str) -> Counts:
+    """TNLLT: ``<sequence>/{imgs,groundtruth.txt,absent_label.txt,attributes.txt,language.txt}`` and split lists.
+
+    Its flag is 1 where the target is PRESENT. Args and returns as for `write_lasot`.
+    """
+    counts = Counts()
+    for target in _first_targets(cases, counts):
+        name = f"JE_{target.category}_video_{target.case.clip.name}"
+        _write_images(root / name / "imgs", target.case, counts, first=1)
+        _write_boxes(root / name / "groundtruth.txt", target.boxes)
+        write_text(root / name / "absent_label.txt", "\n".join(str(int(not flag)) for flag in target.absent))
+        write_text(root / name / "attributes.txt", ",".join(map(str, _attributes(target, TNLLT_ATTRIBUTES))))
+        write_text(root / name / "language.txt", target.said.text)
+        _append(root / f"tnl_lt_{_part(part)}_split.txt", name)
+    return counts
+
+
+def write_interacttrack(root: Path, cases: Iterable[Case], part: str) -> Counts:
+    """InteractTrack: ``<sequence>/{imgs,groundtruth.txt,description.txt,switch.txt,scene.txt}``.
+
+    The first target is named on frame 0 and again, as a correction, after a quarter of the video; in the middle the
+    person switches to the second target, where there is one in sight. Frames without the target are lines of a single
+    0. Args and returns as for `write_lasot`; there are no parts, so all go into one folder.
+    """
+    _part(part)
+    counts = Counts()
+    for case in cases:
+        found = targets_of(case)
+        if not found:
+            counts.skipped += 1
+            continue
+        folder = root / f"v_{case.clip.name}-{found[0].said.targets[0]}"
+        said, truth, old = _conversation(found)
+        _write_images(folder / "imgs", case, counts)
+        write_text(folder / "groundtruth.txt", "\n".join(line_of(box) if box.any() else "0" for box in truth))
+        write_text(folder / "description.txt", "\n".join(said))
+        write_text(folder / "switch.txt", "\n".join(line_of(box) if box.any() else "" for box in old))
+        scene = [int(name == "other") for name in INTERACTTRACK_SCENES]
+        write_text(folder / "scene.txt", ",".join(map(str, scene)))
+        counts.add(videos=1, expressions=sum(map(bool, said)))
+    return counts
+
+
+def _conversation(found: Sequence[Target]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """What is said on every frame, the target's box, and the old target's box at a switch."""
+    first = found[0]
+    frames = len(first.boxes)
+    said, truth, old = [""] * frames, first.boxes.copy(), np.zeros((frames, 4))
+    said[0] = first.said.text
+    said[frames // 4] = first.said.text
+    middle = frames // 2
+    others = [each for each in found[1:] if each.boxes[middle].any()]
+    if others and first.boxes[middle].any():
+        said[middle] = others[0].said.text
+        truth[middle:], old[middle] = others[0].boxes[middle:], first.boxes[middle]
+    return said, truth, old
+
+
+def write_rmot26(root: Path, cases: Iterable[Case], part: str) -> Counts:
+    """RMOT26: ``{train,test}/{annotations.json,Images}``; a clip of each case about one object, and one about several.
+
+    A clip is the first frames of a case; boxes are a string of JSON for the clips of one object, as in the release.
+    Frames in which a target is not seen have no entry. Args and returns as for `write_lasot`; skipped are cases with
+    nothing to ask.
+    """
+    folder, counts = root / _part(part), Counts()
+    file = folder / "annotations.json"
+    items = json.loads(file.read_text("utf-8")) if file.exists() else []
+    for case in cases:
+        found = targets_of(case)
+        if not found:
+            counts.skipped += 1
+            continue
+        images = [f"Images/{case.clip.name}/{stem(index)}.jpg" for index in range(CLIP_FRAMES + 1)]
+        write_frames(folder / "Images" / case.clip.name, case.clip.frames, range(CLIP_FRAMES + 1))
+        common = {"ref_image": images[0], "input_images": images[1:], "num_input_images": CLIP_FRAMES}
+        items.append({"id": len(items), **common, **_single(found[0])})
+        if len(found) > 1:
+            items.append({"id": len(items), **common, **_multi(found)})
+        counts.add(videos=1, frames=len(images), expressions=1 + (len(found) > 1))
+    write_json(file, items)
+    return counts
+
+
+def _single(target: Target) -> dict[str, Any]:
+    return {
+        "question": target.said.text,
+        "track_id": target.said.targets[0],
+        "initial_bbox": target.boxes[0].tolist(),
+        "expected_output": json.dumps(_trajectory(target)),
+    }
+
+
+def _multi(found: Sequence[Target]) -> dict[str, Any]:
+    numbered = list(enumerate(found, 1))
+    objects = [
+        {"object_id": k, "track_id": each.said.targets[0], "initial_bbox": each.boxes[0].tolist()}
+        for k, each in numbered
+    ]
+    expected = {f"object_{k}": {"track_id": t.said.targets[0], "trajectory": _trajectory(t)} for k, t in numbered}
+    asked = " and ".join(each.said.text for each in found)
+    return {"num_objects": len(found), "objects": objects, "question": asked, "expected_output": json.dumps(expected)}
+
+
+def _trajectory(target: Target) -> list[dict[str, Any]]:
+    """Boxes of the frames after the reference; the reference's own where the target is never seen again."""
+    seen = [t for t in range(1, CLIP_FRAMES + 1) if target.boxes[t].any()] or [0]
+    return [{"frame": t, "bbox": target.boxes[t].tolist()} for t in seen]
+
+
+def write_mot(root: Path, cases: Iterable[Case], part: str) -> Counts:
+    """MOTChallenge: ``{train,val,test}/<sequence>/{seqinfo.ini,img1,gt/gt.txt}``; all objects are pedestrians (1).
+
+    Args and returns as for `write_lasot`.
+    """
+    _part(part)
+    counts = Counts()
+    for case in cases:
+        frames, height, width = case.clip.ids.shape
+        folder = root / {"train": "train", "valid": "val", "test": "test"}[part] / f"SynthTrack-{case.clip.name}"
+        _write_images(folder / "img1", case, counts, first=1)
+        keys = [actor.id for actor in case.scene.actors]
+        boxes = {key: boxes_of_object(case.clip.ids, key) for key in keys}
+        lines = [
+            f"{t + 1},{key},{line_of(boxes[key][t])},1,1,1"
+            for t in range(frames)
+            for key in keys
+            if boxes[key][t].any()
+        ]
+        write_text(folder / "gt/gt.txt", "\n".join(lines))
+        info = {"name": folder.name, "imDir": "img1", "frameRate": round(case.clip.fps), "seqLength": frames}
+        info |= {"imWidth": width, "imHeight": height, "imExt": ".jpg"}
+        write_text(folder / "seqinfo.ini", "\n".join(["[Sequence]", *(f"{key}={info[key]}" for key in info)]))
+        counts.add(videos=1)
+    return counts
+
+
+# What all of them share
+
+
+def _part(part: str) -> str:
+    """The list a part belongs to: "train" or "test"."""
+    if part not in _LISTS:
+        raise UsageError(f"part {part!r} is unknown; take one of {', '.join(_LISTS)}")
+    return _LISTS[part]
+
+
+def _first_targets(cases: Iterable[Case], counts: Counts) -> Iterator[Target]:
+    """The first target of each case, counted; cases without one are counted as skipped."""
+    for case in cases:
+        found = targets_of(case)
+        if found:
+            counts.add(videos=1, expressions=1)
+            yield found[0]
+        else:
+            counts.skipped += 1
+
+
+def _attributes(target: Target, names: Sequence[str]) -> list[int]:
+    """Flags that can be read off the boxes: OV and FOC where it is absent, SV where its size doubles."""
+    sizes = target.boxes[~target.absent, 2:].prod(axis=1)
+    has = {
+        "FOC": target.absent.any(),
+        "OV": target.absent.any(),
+        "SV": bool(len(sizes)) and np.ptp(sizes) > sizes.min(),
+    }
+    return [int(has.get(name, False)) for name in names]
+
+
+def _write_images(folder: Path, case: Case, counts: Counts, first: int = 0) -> None:
+    """Write all frames, named from `first` on."""
+    shifted = (
+        case.clip.frames if first == 0 else np.concatenate((case.clip.frames[:1].repeat(first, 0), case.clip.frames))
+    )
+    write_frames(folder, shifted, range(first, len(shifted)))
+    counts.add(frames=len(case.clip.frames))
+
+
+def line_of(box: np.ndarray) -> str:
+    """A box as the benchmarks write it: numbers between commas."""
+    return ",".join(f"{value:g}" for value in box)
+
+
+def _write_boxes(file: Path, boxes: np.ndarray) -> None:
+    write_text(file, "\n".join(map(line_of, boxes)))
+
+
+def _append(file: Path, name: str) -> None:
+    before = file.read_text("utf-8") if file.exists() else ""
+    write_text(file, f"{before}{name}")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text and a newline, with the folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n", encoding="utf-8")

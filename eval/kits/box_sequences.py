@@ -1,0 +1,288 @@
+"""The common half of the box kits: one target a sequence, described by a sentence, one line of its box a frame.
+
+Result files are SEQUENCE.txt with x,y,w,h a line between commas, tabs or spaces, and, if wanted, SEQUENCE_time.txt with
+the seconds of every frame. They lie in the folder itself, or below it in the folder of one tracker, as toolkits keep
+them (tracking_results/TRACKER/PARAMETERS). A frame without a box is written 0,0,0,0: the toolkits of LaSOT, TNL2K and
+TNLLT put the box of the frame before in its place.
+
+A kit names its reader and its conventions; each convention's figures carry its name in front, "lasot_matlab/AUC".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from glob import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.kit import Follow, MissingResultError, Reported, Row
+from eval.metrics.boxes import FrameErrors, SequenceResult, figures, sequence_result, xywh
+from eval.metrics.interactive import overlaps
+from trackgpt.data.box_files import read_boxes
+from trackgpt.data.box_video import BoxPart, BoxSequence, BoxTruth
+from trackgpt.data.mot_sequences import MotPart
+from trackgpt.data.videos import Video
+from trackgpt.errors import InputError
+from trackgpt.types import Prediction, Prompt
+
+FloatArray = NDArray[np.float64]
+Convention = Callable[[FloatArray, BoxTruth], FrameErrors]
+
+HITS = ("success_hits", "precision_hits", "normalised_hits")
+CURVES = ("success", "precision", "normalised_precision")
+NAMES = ("AUC", "OP50", "OP75", "P@20", "NP@0.20")
+DEPTHS = ("*", "*/*", "*/*/*")
+
+
+class BoxSequenceKit:
+    """See the module; a kit of its own gives `read`, `conventions` and texts.
+
+    Attributes:
+        root: folder of the data set.
+        split: part of it.
+        conventions: by name, errors of a sequence from predicted boxes, float64 (T, 4) xywh, and truth; the first is
+            drawn, and its figures come first.
+    """
+
+    name = ""
+    about = ""
+    headline: tuple[str, ...] = ()
+    pixels: frozenset[str] = frozenset({"fps"})
+    layout = "SEQUENCE.txt, x,y,w,h a line, for every frame; 0,0,0,0 for no box"
+    reported: tuple[Reported, ...] = ()
+    conventions: Mapping[str, Convention] = {}
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = root, split
+
+    def read(self) -> BoxPart:
+        """The part of the data set."""
+        raise NotImplementedError
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
+        """first-box: the first true box, everywhere."""
+        return {"first-box": self._first_box}
+
+    @cached_property
+    def part(self) -> BoxPart:
+        """The sequences."""
+        return self.read()
+
+    @cached_property
+    def by_name(self) -> dict[str, BoxSequence]:
+        """The sequences by name."""
+        return {sequence.name: sequence for sequence in self.part.sequences}
+
+    @property
+    def protocol(self) -> str:
+        """What the figures mean, and over how much of the benchmark they are taken."""
+        return self.about + missing_text(self.part)
+
+    def tasks(self) -> Sequence[str]:
+        """One task a sequence."""
+        return list(self.by_name)
+
+    def run(self, task: str, follow: Follow, results: Path) -> None:
+        """Track what the sentence describes, from the first frame on."""
+        video = needed_frames(self.by_name[task])
+        if not video.expressions:
+            raise InputError(f"{task}: no sentence to begin with; only its result files can be scored")
+        frames = (video.frame(t) for t in range(len(video)))
+        boxes = boxes_of_one_target(follow(task, frames, [Prompt(video.expressions[0].text)]))
+        boxes[boxes.any(axis=1), :2] += self.by_name[task].origin
+        write_boxes(results / f"{task}.txt", boxes)
+
+    def _first_box(self, task: str, results: Path) -> None:
+        truth = self.by_name[task].truth().boxes
+        write_boxes(results / f"{task}.txt", np.repeat(truth[:1], len(truth), axis=0))
+
+    def score(self, task: str, results: Path) -> list[Row]:
+        """One row a sequence."""
+        sequence = self.by_name[task]
+        truth, path = sequence.truth(), result_file(results, task, self.layout)
+        predicted = read_result(path, len(truth.boxes), sequence.slack)
+        scored = {name: sequence_result(errors(predicted, truth)) for name, errors in self.conventions.items()}
+        figures_, series = rows_of(scored)
+        seen = plain_overlaps(predicted, truth)
+        said = {"instruction": sequence.text()} if sequence.sentence else {}
+        said |= {"note": truth.note} if truth.note else {}
+        tags = {"attribute": sorted(sequence.attributes())}
+        return [Row(task, task, {**figures_, **timing(path, task)}, tags, {**series, "iou": seen}, said)]
+
+    def summarise(self, rows: Sequence[Row]) -> dict[str, float]:
+        """The figures of every convention, by its own rule of averaging."""
+        return {**pooled_figures(rows, self.conventions), **pooled_timing(rows)}
+
+
+def missing_text(part: BoxPart | MotPart) -> str:
+    """What a protocol says where not all listed sequences are there; nothing where all are."""
+    listed = len(part.sequences) + len(part.missing)
+    return f" **Only {len(part.sequences)} of the list's {listed} sequences are here.**" if part.missing else ""
+
+
+def needed_frames(sequence: BoxSequence) -> Video:
+    """The sequence as a video with frames.
+
+    Raises:
+        InputError: there are none, or less than boxes.
+    """
+    video = sequence.video()
+    if not video.images:
+        raise InputError(f"{sequence.images}: no frames; unpack them to run a model, or score --results without them")
+    return video
+
+
+# Boxes of a track
+
+
+def boxes_of_one_target(predictions: Iterable[Prediction]) -> FloatArray:
+    """The boxes of one target of a track: float64 (T, 4) xywh, zeros where it is absent.
+
+    Among several targets the one with the highest purport score is taken on the first frame that has any, and kept by
+    its id until a prompt is answered or the id is gone.
+    """
+    found, chosen = [], None
+    for prediction in predictions:
+        ids = prediction.ids.tolist()
+        if chosen not in ids or prediction.reason == "prompt":
+            chosen = _surest(prediction)
+        found.append(prediction.boxes[ids.index(chosen)] if chosen in ids else np.full(4, np.nan))
+    boxes = xywh(np.reshape(found, (-1, 4)))
+    boxes[~np.isfinite(boxes).all(axis=1)] = 0
+    return boxes
+
+
+def _surest(prediction: Prediction) -> int | None:
+    """The id with the highest score, present ones first; None without targets."""
+    if not len(prediction.ids):
+        return None
+    order = np.lexsort((-prediction.scores, ~prediction.present))
+    return int(prediction.ids[order[0]])
+
+
+def write_boxes(path: Path, boxes: FloatArray) -> None:
+    """Write float64 (T, 4) xywh, a line each, to a ten-thousandth of a pixel, with the folder.
+
+    Raises:
+        OutputError: OUT02.
+    """
+    from eval.run_folder import write_text
+
+    write_text(path, "".join(",".join(f"{value:.4f}" for value in box) + "\n" for box in boxes.tolist()))
+
+
+# Result files
+
+
+def result_file(results: Path, name: str, wanted: str) -> Path:
+    """The file of a sequence, in the folder or in the folder of one tracker below it.
+
+    Raises:
+        MissingResultError: there is none.
+        InputError: there are several, of different trackers.
+    """
+    direct = results / f"{name}.txt"
+    if direct.is_file():
+        return direct
+    found = sorted(path for depth in DEPTHS for path in results.glob(f"{depth}/{escape(name)}.txt"))
+    if not found:
+        raise MissingResultError(f"{direct}: missing; wanted {wanted}")
+    if len(found) > 1:
+        raise InputError(f"{results}: holds {found[0]} and {found[1]}; give the folder of one tracker as --results")
+    return found[0]
+
+
+def read_result(path: Path, frames: int, slack: int = 0) -> FloatArray:
+    """A result file: float64 (frames, 4) xywh.
+
+    Args:
+        path: the file.
+        frames: of the truth.
+        slack: how many lines more are cut off.
+
+    Raises:
+        InputError: a line is no box, holds NaN or a negative size, or the lines are not one a frame.
+    """
+    boxes = read_boxes(path)
+    odd = np.flatnonzero(np.isnan(boxes).any(axis=1) | (boxes[:, 2:] < 0).any(axis=1))
+    if odd.size:
+        shown = ",".join(f"{value:g}" for value in boxes[odd[0]])
+        raise InputError(f"{path}: line {odd[0] + 1} is {shown}, wanted w, h >= 0 and no NaN; 0,0,0,0 says no box")
+    if not frames <= len(boxes) <= frames + slack:
+        raise wrong_length(path, len(boxes), frames)
+    return boxes[:frames]
+
+
+def wrong_length(path: Path, lines: int, frames: int) -> InputError:
+    """The error of a result file that does not fit its truth."""
+    where = f"ends at line {lines}" if lines < frames else f"goes on after line {frames}"
+    return InputError(f"{path}: {where} ({lines} boxes for {frames} frames); wanted a line a frame; run it again")
+
+
+def plain_overlaps(predicted: FloatArray, truth: BoxTruth) -> list[float]:
+    """IoU of every frame without "+1", NaN where the target is absent: what purport scores are compared with."""
+    seen = ~truth.absent & np.isfinite(truth.boxes).all(axis=1)
+    return np.where(seen, overlaps(np.where(seen[:, None], truth.boxes, 0), predicted), np.nan).tolist()
+
+
+def timing(result: Path, name: str) -> dict[str, float]:
+    """Frames and seconds from SEQUENCE_time.txt beside a result file; empty without one.
+
+    Raises:
+        InputError: a line is no number of seconds.
+    """
+    path = result.with_name(f"{name}_time.txt")
+    if not path.is_file():
+        return {}
+    seconds = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            seconds.append(float(line))
+        except ValueError as error:
+            raise InputError(f"{path}: line {number} is {line[:40]!r}, wanted the seconds of a frame") from error
+    return {"timed_frames": float(len(seconds)), "timed_seconds": float(sum(seconds))}
+
+
+# Rows and figures
+
+
+def rows_of(scored: Mapping[str, SequenceResult]) -> tuple[dict[str, float], dict[str, Sequence[float]]]:
+    """Figures and series of a sequence's row: all that `pooled_figures` needs, and the first convention's curves."""
+    found: dict[str, float] = {}
+    series: dict[str, Sequence[float]] = {}
+    for name, result in scored.items():
+        percent = figures([result]).percent
+        found |= {f"{name}/{key}": value / 100 for key, value in percent.items() if np.isfinite(value)}
+        found[f"{name}/frames"] = float(result.frames)
+        if np.isfinite(result.mean_overlap):
+            found[f"{name}/mean_overlap"] = result.mean_overlap
+        series |= {f"{name}/{hits}": getattr(result, hits) for hits in HITS}
+    first = next(iter(scored.values()), None)
+    return found, {**({curve: getattr(first, curve).tolist() for curve in CURVES} if first else {}), **series}
+
+
+def pooled_figures(rows: Sequence[Row], conventions: Iterable[str]) -> dict[str, float]:
+    """Figures over sequences, in percent, by each convention's rule, exact from the whole numbers of rows."""
+    out: dict[str, float] = {}
+    for name in conventions:
+        results = [_result_of(row, name) for row in rows if f"{name}/frames" in row.figures]
+        if results:
+            out |= {f"{name}/{key}": value for key, value in figures(results).percent.items()}
+    return out
+
+
+def _result_of(row: Row, name: str) -> SequenceResult:
+    hits = (tuple(int(hit) for hit in row.series[f"{name}/{each}"]) for each in HITS)
+    overlap = row.figures.get(f"{name}/mean_overlap", np.nan)
+    return SequenceResult(name, int(row.figures[f"{name}/frames"]), *hits, mean_overlap=overlap)
+
+
+def pooled_timing(rows: Sequence[Row]) -> dict[str, float]:
+    """fps over all timed frames; empty without any."""
+    timed = [row.figures for row in rows if row.figures.get("timed_seconds", 0) > 0]
+    seconds = sum(figures_["timed_seconds"] for figures_ in timed)
+    return {"fps": sum(figures_["timed_frames"] for figures_ in timed) / seconds} if timed else {}

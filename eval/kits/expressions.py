@@ -1,0 +1,202 @@
+"""The common half of the referring-video kits: one binary mask a frame for every expression of a video.
+
+Result files are VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames: what the server of Refer-YouTube-VOS took
+and what MeViS, ReVOS and VISA's scripts read. Several targets of one expression are one mask, their union. Each kit
+names its own reader and its own way from rows to figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, with_jf
+from eval.label_maps import read_mask
+from eval.scorer import score_binary_masks
+from eval.submission import pack
+from trackgpt.data.images import image_size
+from trackgpt.data.videos import Expression, MaskTruth, Video
+from trackgpt.errors import InputError
+from trackgpt.geometry.jf import RECALL_THRESHOLD, Scores
+from trackgpt.types import Prediction, Prompt
+
+
+class ExpressionKit:
+    """See the module; a kit of its own gives `videos` and, where it differs, `measure`, `tags` and `summarise`.
+
+    Attributes:
+        root: folder of the data set.
+        split: part of it, as the data set names it.
+        convention: what is scored and how, for `protocol`.
+        servers: splits whose results a server takes, with the folder that its zips begin with, "" for none.
+        kept_back: what to do with results of a split whose truth is not here.
+        printed: what papers print, by split.
+    """
+
+    name = ""
+    convention = ""
+    headline: tuple[str, ...] = ("J&F", "J", "F")
+    pixels: frozenset[str] = frozenset()
+    layout = "VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames"
+    servers: Mapping[str, str] = {}
+    kept_back = "score them where the truth is"
+    printed: Mapping[str, tuple[Reported, ...]] = {}
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = root, split
+
+    def videos(self) -> Iterable[Video]:
+        """The split's videos, in the benchmark's order."""
+        raise NotImplementedError
+
+    @property
+    def protocol(self) -> str:
+        """What is scored and how, and what this tree lacks for it."""
+        return " ".join([self.convention, *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """What a reader of the figures must know of this tree."""
+        blind = sum(video.masks is None for video in self.by_name.values())
+        if not blind:
+            return []
+        return [
+            f"The truth of {blind} of {len(self.by_name)} videos is kept back: their result files were found to be "
+            f"whole and are not scored; {self.kept_back}."
+        ]
+
+    @property
+    def reported(self) -> tuple[Reported, ...]:
+        """What papers print of this split."""
+        return self.printed.get(self.split, ())
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
+        """None, unless a kit has some."""
+        return {}
+
+    @cached_property
+    def by_name(self) -> dict[str, Video]:
+        """The videos by name."""
+        return {video.name: video for video in self.videos()}
+
+    def tasks(self) -> Sequence[str]:
+        """One task a video."""
+        return list(self.by_name)
+
+    def run(self, task: str, follow: Follow, results: Path) -> None:
+        """Every expression of a video, one after the other."""
+        video = self.by_name[task]
+        for expression in video.expressions:
+            track(video, expression, follow, results)
+
+    def submit(self, results: Path, out: Path) -> Path | None:
+        """See `eval.kit.Submits`."""
+        top = self.servers.get(self.split)
+        return None if top is None else pack(results, out / "submission.zip", top)
+
+    def score(self, task: str, results: Path) -> list[Row]:
+        """One row an expression."""
+        video = self.by_name[task]
+        if video.expressions and not (results / task).is_dir():
+            raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
+        return [self._row(video, expression, results) for expression in video.expressions]
+
+    def _row(self, video: Video, expression: Expression, results: Path) -> Row:
+        files = result_files(results / video.name / expression.id, video)
+        figures: dict[str, float] = {}
+        series: dict[str, list[float]] = {}
+        if video.masks is None:
+            check_masks(files, image_size(video.images[0]))
+        else:
+            scores, figures = self.measure(video.masks, expression, files)
+            series = {"iou": scores.j.tolist()}
+        tags, said = self.tags(video, expression), {"instruction": expression.text}
+        return Row(video.name, unit_name(video, expression), figures, tags, series, said)
+
+    def measure(
+        self, masks: MaskTruth, expression: Expression, files: Sequence[Path]
+    ) -> tuple[Scores, dict[str, float]]:
+        """J and F of every frame of an expression, and the figures of its row."""
+        scores = score_binary_masks((masks.mask(expression.objects, t) for t in range(len(files))), files)
+        figures = {
+            "J": float(np.mean(scores.j)),
+            "F": float(np.mean(scores.f)),
+            "J-R": float(np.mean(scores.j > RECALL_THRESHOLD)),
+            "F-R": float(np.mean(scores.f > RECALL_THRESHOLD)),
+        }
+        return scores, figures
+
+    def tags(self, video: Video, expression: Expression) -> dict[str, list[str]]:
+        """What tables are broken down by: all that the reader says of an expression."""
+        return {key: [value] for key, value in expression.tags.items()}
+
+    def summarise(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Means over expressions."""
+        return with_jf(percent_means(rows, ("J", "F")))
+
+
+def unit_name(video: Video, expression: Expression) -> str:
+    """The name of an expression's row."""
+    return f"{video.name}/{expression.id}"
+
+
+def track(video: Video, expression: Expression, follow: Follow, results: Path) -> list[float]:
+    """Follow an expression from the first frame on and write its masks.
+
+    Returns:
+        The lowest purport score of each frame's targets, as diagnostics record it; NaN where there was none.
+    """
+    scores: list[float] = []
+
+    def unions(predictions: Iterable[Prediction]) -> Iterator[np.ndarray]:
+        for prediction in predictions:
+            scores.append(float(prediction.scores.min()) if len(prediction.scores) else np.nan)
+            yield prediction.masks.any(axis=0)
+
+    frames = (video.frame(t) for t in range(len(video)))
+    predictions = follow(unit_name(video, expression), frames, [Prompt(expression.text)])
+    write_masks(results / video.name / expression.id, [path.stem for path in video.images], unions(predictions))
+    return scores
+
+
+def result_files(folder: Path, video: Video) -> list[Path]:
+    """The result files of a video, one a frame.
+
+    Raises:
+        InputError: one is missing: which, and how many.
+    """
+    files = [folder / f"{image.stem}.png" for image in video.images]
+    lacking = [file for file in files if not file.exists()]
+    if lacking:
+        raise InputError(f"{lacking[0]}: missing, like {len(lacking)} of {len(files)} masks of {folder}")
+    return files
+
+
+def check_masks(files: Iterable[Path], size: tuple[int, int]) -> None:
+    """Read masks for which there is no truth.
+
+    Raises:
+        InputError: one is no mask, or not of this (height, width).
+    """
+    for file in files:
+        read_mask(file, size)
+
+
+def write_masks(folder: Path, names: Sequence[str], masks: Iterator[np.ndarray] | Iterable[np.ndarray]) -> None:
+    """Write bool masks (height, width) as PNGs of 0 and 255, one a name, with the folder.
+
+    Raises:
+        OutputError: OUT02.
+    """
+    from PIL import Image
+
+    from trackgpt.export.records import replacing, writing
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, mask in zip(names, masks, strict=True):
+        with replacing(folder / f"{name}.png") as part:
+            Image.fromarray(mask.astype(np.uint8) * 255).save(part, format="PNG", compress_level=1)

@@ -1,0 +1,115 @@
+"""The common half of the image kits: one binary mask for every sentence about an image.
+
+An image is a video of one frame to a tracker. Result files are IMAGE/EXPRESSION.png, 0 and 255, of the image's size; no
+official form is known, since the official scripts score in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from eval.kit import Follow, MissingResultError, Reported, Row
+from eval.kits.expressions import write_masks
+from eval.label_maps import read_mask
+from eval.metrics.images import IGNORE, Overlap, ciou, giou, overlap
+from trackgpt.data.images import ImageSample
+from trackgpt.data.videos import Expression
+from trackgpt.errors import InputError
+from trackgpt.types import Prompt
+
+
+class ImageKit:
+    """See the module; a kit of its own gives `samples` and, where it differs, `expressions`, `tags` and `summarise`.
+
+    Attributes:
+        root: folder of the data set.
+        split: part of it.
+        printed: what papers print, by split.
+    """
+
+    name = ""
+    protocol = ""
+    headline: tuple[str, ...] = ("gIoU", "cIoU")
+    pixels: frozenset[str] = frozenset()
+    layout = "IMAGE/EXPRESSION.png, 0 and 255, of the image's size"
+    printed: Mapping[str, tuple[Reported, ...]] = {}
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = root, split
+
+    def samples(self) -> Iterable[ImageSample]:
+        """The split's images, in the benchmark's order."""
+        raise NotImplementedError
+
+    def expressions(self, sample: ImageSample) -> Sequence[Expression]:
+        """What is scored of an image: all that can be asked."""
+        return sample.expressions
+
+    def tags(self, expression: Expression) -> dict[str, list[str]]:
+        """What tables are broken down by."""
+        return {}
+
+    @property
+    def reported(self) -> tuple[Reported, ...]:
+        """What papers print of this split."""
+        return self.printed.get(self.split, ())
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
+        """None."""
+        return {}
+
+    @cached_property
+    def by_name(self) -> dict[str, ImageSample]:
+        """The images by name."""
+        return {sample.name: sample for sample in self.samples()}
+
+    def tasks(self) -> Sequence[str]:
+        """One task an image."""
+        return list(self.by_name)
+
+    def run(self, task: str, follow: Follow, results: Path) -> None:
+        """Every sentence about an image, one after the other."""
+        sample = self.by_name[task]
+        frame = sample.frame()
+        for expression in self.expressions(sample):
+            predictions = follow(f"{task}/{expression.id}", [frame], [Prompt(expression.text)])
+            write_masks(results / task, [expression.id], (p.masks.any(axis=0) for p in predictions))
+
+    def score(self, task: str, results: Path) -> list[Row]:
+        """One row a sentence: its pixels, and their IoU, 1 where both masks are empty."""
+        if not (results / task).is_dir():
+            raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
+        sample = self.by_name[task]
+        return [self._row(sample, expression, results) for expression in self.expressions(sample)]
+
+    def _row(self, sample: ImageSample, expression: Expression, results: Path) -> Row:
+        file = results / sample.name / f"{expression.id}.png"
+        if not file.exists():
+            raise InputError(f"{file}: missing; wanted a mask of 0 and 255 for {expression.text!r}")
+        counted = overlap(read_mask(file, sample.size), label_map(sample, expression))
+        iou = giou([counted])
+        figures = {"gIoU": iou, **{name: float(pixels) for name, pixels in counted._asdict().items()}}
+        said = {"instruction": expression.text}
+        return Row(sample.name, f"{sample.name}/{expression.id}", figures, self.tags(expression), {"iou": [iou]}, said)
+
+    def summarise(self, rows: Sequence[Row]) -> dict[str, float]:
+        """GIoU and cIoU over sentences."""
+        found = overlaps(rows)
+        return {"gIoU": 100 * giou(found), "cIoU": 100 * ciou(found)}
+
+
+def label_map(sample: ImageSample, expression: Expression) -> np.ndarray:
+    """The truth of a sentence as `eval.metrics.images` takes it: uint8 (height, width) of 0, 1 and 255."""
+    labels = sample.mask(expression).astype(np.uint8)
+    labels[sample.ignored()] = IGNORE
+    return labels
+
+
+def overlaps(rows: Iterable[Row]) -> list[Overlap]:
+    """The pixels that rows of this kit count."""
+    return [Overlap(*(int(row.figures[name]) for name in Overlap._fields)) for row in rows]

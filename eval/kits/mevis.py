@@ -1,0 +1,37 @@
+"""The MeViS kit: motion expressions, scored on valid_u and packed for the server on valid and test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from eval.kit import Reported
+from eval.kits.expressions import ExpressionKit
+from trackgpt.data.referring_video import mevis
+from trackgpt.data.videos import Video
+
+_COLLECTED = "collected in shared/reference/peers.md, section 4 (MeViS val_u)"
+
+
+class Mevis(ExpressionKit):
+    """Every expression of the split; the truth is the union of the objects meant."""
+
+    name = "mevis"
+    convention = (
+        "Protocol mevis: one binary mask a frame for every expression, its truth the union of the objects meant. All "
+        "frames are scored, empty against empty is 1, means over expressions."
+    )
+    servers = {"valid": "", "test": ""}
+    kept_back = "send submission.zip to the server (https://www.codabench.org/competitions/11420), or use valid_u"
+    printed = {
+        "valid_u": (
+            Reported("LMPM", {"J&F": 40.23, "J": 36.51, "F": 43.90}, "henghuiding/MeViS@00691a1, README"),
+            Reported("SAMWISE", {"J&F": 57.1}, _COLLECTED),
+            Reported("Sa2VA-4B", {"J&F": 55.9}, _COLLECTED),
+            Reported("Sa2VA-8B", {"J&F": 58.9}, _COLLECTED),
+            Reported("Sa2VA-26B", {"J&F": 61.8}, _COLLECTED),
+        )
+    }
+
+    def videos(self) -> Iterable[Video]:
+        """The split's videos, in the order of the file."""
+        return mevis(self.root, self.split)

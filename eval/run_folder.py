@@ -1,0 +1,146 @@
+"""The folder of an evaluation run: what it was begun with, and files that are written whole or not at all.
+
+run.json                settings: kit, protocol, model and its digest, split, seed
+results/                the benchmark's own result files (with --model)
+diagnostics/TASK.json   answers, purport scores, readings and times of a task; written last, so it marks it as done
+rows.jsonl              one line a scored unit
+summary.json, report.md, *.png, *.svg
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.kit import Row
+from trackgpt.errors import InputError, UsageError
+
+ROWS = "rows.jsonl"
+
+
+def rank() -> int:
+    """Which process of `torchrun` this is; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes `torchrun` has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def open_run(out: Path, settings: Mapping[str, object]) -> None:
+    """Make the folder of a run, or see that the one there was begun with the same settings.
+
+    Results of another model or seed under this one's name would be a wrong number that looks right. Under `torchrun`
+    the first rank writes, for all begin with the same.
+
+    Raises:
+        UsageError: the folder was begun with other settings.
+        OutputError: OUT02.
+    """
+    from trackgpt.export.records import writing
+
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    path = out / "run.json"
+    if path.exists():
+        found = read_json(path)
+        other = [
+            f"{key} {found.get(key)!r}, now {value!r}" for key, value in settings.items() if found.get(key) != value
+        ]
+        if other:
+            raise UsageError(f"{out}: holds another run ({'; '.join(other)}); choose another --out or delete it")
+    if rank() == 0:
+        write_json(path, settings)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        InputError: the file is missing, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds a {type(found).__name__}, wanted an object")
+    return found
+
+
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    """Write indented JSON, numbers that are not finite as null."""
+    from trackgpt.export.records import plain
+
+    write_text(path, json.dumps(plain(values), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, with its folder, as a whole or not at all."""
+    from trackgpt.export.records import write_whole, writing
+
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, [text])
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as JSON Lines; numbers that are not finite stand as NaN, which Python's reader takes back."""
+    write_text(path, "".join(json.dumps(row.as_json()) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a run folder, or of a file of `write_rows`.
+
+    Raises:
+        InputError: there is no such file, or a line of it is no row.
+    """
+    file = path / ROWS if path.is_dir() else path
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); wanted the --out folder of a run") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(Row(**json.loads(line)))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise InputError(f"{file}: line {number} is no row ({error}); run the evaluation again") from error
+    return rows
+
+
+def digest(folder: Path) -> str:
+    """The first 12 digits of the SHA-256 over a model's files: a name alone does not say which weights it had."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            total.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:12]
+
+
+def commit() -> str:
+    """The commit this code stands on, with a mark when files differ from it; "unknown" outside a repository."""
+    root = Path(__file__).parents[1]
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        )
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def progress(results: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    """The results with a progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(results, what, total, console=Console(stderr=True), disable=not sys.stderr.isatty())

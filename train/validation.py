@@ -1,0 +1,78 @@
+"""J&F, calibration and rethink rate of the model as it stands, on a small validation set, while a run goes on.
+
+The same kits, files and scorer as `python -m eval`: a figure of the log means what it means there. Validation sets are
+never test sets: SynthTrack's is of its train split, with seeds that no training sample has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from eval.following import Following
+from eval.kit import Kit, Row
+from eval.runner import behaviour, with_diagnostics
+from trackgpt.errors import UsageError
+from trackgpt.systems.trackgpt import TrackGPT
+
+SYNTHTRACK_SEED = 777_777
+"""Scenes 7,777,770,000 and on; training draws below 100,000,000 x (its seed + 1) and never reaches them with seeds to 76."""
+KEPT = ("spearman", "ece", "rethink_rate", "refusal_rate")
+
+
+@dataclass
+class ValidationConfig:
+    """What to validate on.
+
+    Attributes:
+        kit: "synthtrack", or a benchmark of `python -m eval`; empty validates on nothing.
+        data: its root; not needed by synthtrack.
+        split: of the benchmark, e.g. "valid"; of synthtrack "train".
+        tasks: videos.
+    """
+
+    kit: str = ""
+    data: str = "data"
+    split: str = "train"
+    tasks: int = 8
+
+
+class Validation:
+    """The hook of `train.loop.fit`: every process takes its share of the tasks."""
+
+    def __init__(self, config: ValidationConfig, model: TrackGPT, rank: int = 0, world: int = 1) -> None:
+        self.kit, self.model = open_validation(config), model
+        self.tasks = list(self.kit.tasks())[: config.tasks][rank::world]
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Figures of the model, in percent but for calibration; J&F first."""
+        rows: list[Row] = []
+        for task in self.tasks:
+            with TemporaryDirectory() as folder:
+                following = Following(self.model.tracker())
+                self.kit.run(task, following, Path(folder))
+                records = {unit: record.as_json() for unit, record in following.records.items()}
+                rows += with_diagnostics(self.kit.score(task, Path(folder)), records)
+        if not rows:
+            return {}
+        behaved = behaviour(rows)
+        return {**self.kit.summarise(rows), **{name: behaved[name] for name in KEPT if name in behaved}}
+
+
+def open_validation(config: ValidationConfig) -> Kit:
+    """The kit of a configuration.
+
+    Raises:
+        UsageError: there is no such kit, or the split is a test set.
+    """
+    from eval.commands.kits import KITS, open_kit
+    from eval.kits.synthtrack import SynthTrack
+
+    if config.split.startswith("test"):
+        raise UsageError(f"validate.split: {config.split} is for the last measurement alone; choose train or valid")
+    if config.kit == "synthtrack":
+        return SynthTrack(SYNTHTRACK_SEED, config.tasks, config.split)
+    if config.kit not in KITS:
+        raise UsageError(f"validate.kit: {config.kit!r} is none of synthtrack, {', '.join(KITS)}")
+    return open_kit(KITS[config.kit][0], Path(config.data), config.split)
