@@ -11,8 +11,9 @@ from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 
 from trackgpt.config import LoraConfig
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.reasoners.brain import image_tokens, query_positions
+from trackgpt.reasoners.brain import query_positions
 from trackgpt.reasoners.conv_tower import ConvTower
+from trackgpt.reasoners.families import image_tokens
 from trackgpt.reasoners.lora import add_lora, merge_lora, trainable_report
 from trackgpt.systems.trackgpt import BrainReasoner
 from trackgpt.types import Prompt

@@ -68,7 +68,7 @@ def test_a_whole_number_is_good_enough_for_a_fraction(tmp_path):
         ("perception: {encoder: {channels: [8, a]}}", r"encoder.channels\[1\]: wanted int, found str \('a'\)"),
         ("brain: {read_at: tokn}", "settings.yaml.brain.read_at: `tokn` is none of predict, token"),
         ("brain: {answer: free}", "brain.answer: `free` is none of generated, forced"),
-        ("perception: {encoder: {kind: vit}}", "encoder.kind: `vit` is none of sam_vit, conv"),
+        ("perception: {encoder: {kind: vit}}", "encoder.kind: `vit` is none of sam_vit, sam2, conv"),
         ("- 1\n- 2\n", "settings.yaml: wanted a mapping of settings, found a list"),
         ("brain: [1", "settings.yaml: cannot be read as YAML: while parsing a flow sequence"),
         ("a: 1\na: 2\n", "settings.yaml: cannot be read as YAML: .*duplicate key a"),

@@ -196,5 +196,5 @@ def test_a_configuration_names_its_encoder():
 
 
 def test_an_unknown_encoder_is_refused_with_the_choices():
-    with pytest.raises(UsageError, match="`resnet` is not an encoder; choose sam_vit or conv"):
+    with pytest.raises(UsageError, match="`resnet` is not an encoder; choose sam_vit, sam2 or conv"):
         build_encoder(EncoderConfig(kind="resnet"), 32)

@@ -17,8 +17,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scripted_model import HEIGHT, WIDTH, ScriptedModel, film, folder, hire, picture, pictures
+from test_sam_parity import build_sam
 
 import trackgpt.hub
 from trackgpt.errors import InputError, OutputError
@@ -292,6 +294,18 @@ def test_md05_running_out_of_memory_keeps_what_was_tracked(command, monkeypatch,
     assert len(done.err.splitlines()) == 1
     assert done.values()["frames"] == "3"
     assert len(list(read_tracks("out"))) == 3
+
+
+def test_md06_a_model_of_a_kind_that_is_not_known_says_what_to_use(command, clip, tmp_path):
+    for name, kind in (("brain", "florence2"), ("eyes", "edgetam")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": kind}))
+    torch.save({"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(1)}, tmp_path / "mobile_sam.pt")
+    torch.save(build_sam().state_dict(), tmp_path / "sam.pth")
+    use = ("-m", "brain", "--perception")
+    refused(command("track", clip, *SAY, *use, "sam.pth", "-o", "out"), "MD06", 4, "florence2", "there are llava")
+    refused(command("track", clip, *SAY, *use, "eyes", "-o", "out"), "MD06", 4, "EdgeTAM", "use SAM 2.1 tiny")
+    refused(command("track", clip, *SAY, *use, "mobile_sam.pt", "-o", "out"), "MD06", 4, "MobileSAM", "use SAM ViT-B")
 
 
 # --- OUT: the output ---

@@ -28,16 +28,19 @@ __version__ = "0.1.0"
 __all__ = ["Clip", "Cue", "Prediction", "Prompt", "Tracker", "TrackGPTError", "load", "__version__"]
 
 
-def load(model: str | Path = "nano", device: str = "auto") -> InstructionTracker:
-    """A tracker that follows instructions, from a shipped name or a folder.
+def load(model: str | Path = "nano", device: str = "auto", perception: str | Path | None = None) -> InstructionTracker:
+    """A tracker that follows instructions, from a shipped name, a folder, or a brain and a SAM.
 
     Args:
-        model: "nano", or a folder written by `save_pretrained`.
+        model: "nano", a folder written by `save_pretrained`, or a brain: the folder or hub id of a LLaVA, Qwen-VL, ...
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        perception: for a brain, a SAM: a `.pth` file, a folder or a hub's id.
 
     Raises:
+        UsageError: a brain without a perception, or a perception without a brain.
         ModelError: there is no such model, its weights are damaged, or the device is not there.
     """
     from trackgpt.app.session import InstructionTracker
+    from trackgpt.hub import pair
 
-    return InstructionTracker.from_pretrained(model, device)
+    return InstructionTracker.from_pretrained(pair(model, perception), device)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trackgpt.errors import UsageError
+from trackgpt.errors import ModelError, UsageError
 
 T = TypeVar("T")
 
@@ -32,13 +32,15 @@ class LoraConfig:
 
 @dataclass
 class BrainConfig:
-    """The reasoner: a LLaVA with two more tokens.
+    """The reasoner: a LLaVA, or a model of another family, with two more tokens.
 
     Attributes:
-        llava: a `LlavaConfig` as a dictionary.
+        llava: transformers' configuration of the model as a dictionary; without `model_type` a `LlavaConfig`.
         projection_depth: linear layers of phi; 2 loads LISA's weights, the paper says 3.
         read_at: "predict" reads the hidden state that predicts <TK> / <PO> (as LISA does), "token" that of the token.
         image_side: side of the square the brain sees, in pixels.
+        pixel_mean, pixel_std: of the image's channels in 0..1; CLIP's unless a checkpoint says otherwise.
+        conversation: the words around image, instruction and answer (`reasoners.templates.CONVERSATIONS`).
         fit: "pad" shows the whole frame; "centre-crop" is what LISA's weights were trained with.
         answer: "generated" lets the model decide (and refuse); "forced" reads the queries off `forced_answer`.
         forced_answer: the teacher-forced answer of the paper's template.
@@ -51,6 +53,14 @@ class BrainConfig:
     projection_depth: int = 2
     read_at: str = field(default="predict", metadata={"choices": ("predict", "token")})
     image_side: int = 336
+    pixel_mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
+    pixel_std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
+    conversation: str = field(
+        default="vicuna",
+        metadata={
+            "choices": ("vicuna", "mistral", "llava-chatml", "lisa", "lisa-llama-2", "chatml", "qwen", "smolvlm"),
+        },
+    )
     fit: str = field(default="pad", metadata={"choices": ("pad", "centre-crop")})
     answer: str = field(default="generated", metadata={"choices": ("generated", "forced")})
     forced_answer: str = "Sure, I track the object. <TK>, <PO>"
@@ -64,13 +74,13 @@ class EncoderConfig:
     """The image encoder of the perception part.
 
     Attributes:
-        kind: "sam_vit" (the paper) or "conv" (nano: plain 3x3 convolutions, folded at load).
-        sam: a `SamVisionConfig` as a dictionary, for "sam_vit".
+        kind: "sam_vit" (the paper), "sam2" (SAM 2.1's Hiera) or "conv" (nano: plain 3x3 convolutions, folded at load).
+        sam: a `SamVisionConfig` as a dictionary for "sam_vit", a `Sam2VisionConfig` for "sam2".
         channels: output channels at strides 2, 4, 8 and 16, for "conv".
         blocks: number of 3x3 convolutions at each of those strides, for "conv".
     """
 
-    kind: str = field(default="sam_vit", metadata={"choices": ("sam_vit", "conv")})
+    kind: str = field(default="sam_vit", metadata={"choices": ("sam_vit", "sam2", "conv")})
     sam: Any = None
     channels: list[int] = field(default_factory=lambda: [32, 48, 96, 192])
     blocks: list[int] = field(default_factory=lambda: [1, 2, 4, 5])
@@ -81,15 +91,18 @@ class DecoderConfig:
     """The revamped SAM mask decoder (paper section 3.4).
 
     Attributes:
+        style: "sam"; "sam2" has an object token in front and a sigmoid at the end of the IoU head.
         hidden_size: width of all tokens and of the image embedding; 256 in SAM.
         mlp_dim, layers, heads: of the two-way transformer; 2048, 2, 8 in SAM.
         multimask: extra mask tokens of SAM, kept so that its weights load; the first mask is the one used.
         iou_head_depth, iou_head_hidden: SAM's IoU head, whose output is the purport score here.
-        skips: add the encoder's stride-4 and stride-8 maps while upscaling (convolutional encoder only).
+        skips: add the encoder's stride-4 and stride-8 maps while upscaling ("conv" and "sam2" encoders).
         adapter_depth: linear layers between the online query's output and Q_{t+1}; the paper says 3.
         propagate: hand Q_t to the next frame; False is Table 3's baseline.
+        purport: multiply the IoU token by Q_p; False leaves SAM's own, as LISA does.
     """
 
+    style: str = field(default="sam", metadata={"choices": ("sam", "sam2")})
     hidden_size: int = 256
     mlp_dim: int = 2048
     layers: int = 2
@@ -100,6 +113,7 @@ class DecoderConfig:
     skips: bool = False
     adapter_depth: int = 3
     propagate: bool = True
+    purport: bool = True
 
 
 @dataclass
@@ -219,3 +233,17 @@ def read(schema: type[T], path: str | Path | None, overrides: list[str] | None =
 def write_json(config: Any, path: Path) -> None:
     """Write the configuration as indented JSON."""
     path.write_text(json.dumps(to_dict(config), indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of somebody's checkpoint that holds a mapping.
+
+    Raises:
+        ModelError: MD01 it is not there; MD02 it is something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; wanted a whole checkpoint", "MD01")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: not a mapping in JSON ({error}); fetch it again", "MD02") from error

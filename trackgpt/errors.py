@@ -4,6 +4,8 @@ Every class carries the exit code of the command line. The code in front of a me
 names a row of the error table in the README, so that a message can be looked up and a test can name it.
 """
 
+from typing import Self
+
 
 class TrackGPTError(Exception):
     """Base class of everything the package raises on purpose; the command line prints its message alone."""
@@ -12,7 +14,12 @@ class TrackGPTError(Exception):
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(f"{code}: {message}" if code else message)
+        self.message = message
         self.code = code
+
+    def at(self, where: object) -> Self:
+        """The same error with the file in front in which it was found."""
+        return type(self)(f"{where}: {self.message}", self.code)
 
 
 class UsageError(TrackGPTError):

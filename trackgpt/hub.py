@@ -1,17 +1,30 @@
-"""Names to models: what ships inside the package, what lies in a folder, what a hub holds."""
+"""Names to models: what ships inside the package, what lies in a folder, what a hub holds.
+
+A whole TrackGPT has one name. Somebody's brain and somebody's SAM make one together, named `BRAIN+PERCEPTION`, e.g.
+`llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge`, so that everything that takes the name of a model takes a pair too.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trackgpt.errors import ModelError
+from trackgpt.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from trackgpt.systems.trackgpt import TrackGPT
+    from trackgpt.types import LoadReport
 
 ASSETS = Path(__file__).parent / "assets"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,42 +41,174 @@ def shipped() -> tuple[Shipped, ...]:
     return (Shipped("nano", ASSETS / "nano", "a whole TrackGPT of under 9 M parameters, trained on SynthTrack alone"),)
 
 
+def pair(model: str | Path, perception: str | Path | None) -> str:
+    """The one name of a brain and its perception; without a perception the model's own."""
+    return str(model) if perception is None else f"{model}+{perception}"
+
+
 def find(name: str | Path) -> Path:
-    """The folder of a model given by name or folder.
+    """Where a model lies: the folder of a shipped name, a folder or file itself, or the cache of a hub's id.
+
+    What is not in the cache is downloaded, unless HF_HUB_OFFLINE is set.
 
     Raises:
-        ModelError: MD01, neither a shipped name nor a folder that holds a model.
+        ModelError: MD01, there is no such thing, and what to do about it.
     """
     for model in shipped():
         if str(name) == model.name:
             return model.folder
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
+    place = Path(name)
+    if place.exists():
+        return place
+    if HUB_ID.fullmatch(str(name)):
+        return _of_hub(str(name))
     names = ", ".join(model.name for model in shipped())
     raise ModelError(
         f"{name}: not a model on this machine; shipped: {names}; or pass a folder of save_pretrained", "MD01"
     )
 
 
+def _of_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"{name}: not a model on this machine, neither a folder nor in the hub's cache, and it cannot be fetched "
+            f"({reason}); on a machine with network run: hf download {name}; then copy its folder here and pass that",
+            "MD01",
+        ) from error
+
+
 def load_model(name: str | Path = "nano", device: str = "auto") -> TrackGPT:
     """A model ready for inference: folded, in evaluation mode, float32, on the device.
 
+    What became of every weight is logged at INFO.
+
     Args:
-        name: a shipped name or a folder.
+        name: a shipped name, a folder, or BRAIN+PERCEPTION, each of them a folder, a file or a hub's id.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
-        ModelError: MD01, MD02 (see `TrackGPT.from_pretrained`), MD04 the device is not there.
+        UsageError: a brain without a perception, or a perception beside a whole TrackGPT.
+        ModelError: MD01 something is missing, MD02 it is damaged, MD06 it is of a kind that is not known (see
+            `TrackGPT.from_pretrained`, `load_brain`, `load_segmenter`); MD04 the device is not there.
     """
     import torch
 
-    from trackgpt.systems.trackgpt import TrackGPT
-
-    model = TrackGPT.from_pretrained(find(name)).fold()
+    model, report = load_reported(name)
+    for line in report.lines():
+        log.info(line)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        return model.to(place)
+        return model.fold().to(place)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"device {place}: {reason}; --device cpu always works", "MD04") from error
+
+
+def load_reported(name: str | Path) -> tuple[TrackGPT, LoadReport]:
+    """A model as it is stored, on the CPU, not folded, so that it can be trained and saved; and what was loaded.
+
+    Args:
+        name: see `load_model`. The small form of a tuned model is put on its frozen models and merged.
+
+    Raises:
+        UsageError, ModelError: see `load_model`.
+    """
+    from trackgpt.reasoners.lora import merge_lora
+    from trackgpt.systems.trackgpt import TrackGPT
+    from trackgpt.systems.trackgpt_tuned import is_tuned
+    from trackgpt.types import LoadReport
+
+    brain, plus, perception = str(name).partition("+")
+    whole = Path(name).exists() or not plus
+    folder = find(name if whole else brain)
+    if whole and is_tuned(folder):
+        model = load_tuned(folder)
+        merge_lora(model.brain)
+        return model, LoadReport(tuple(sorted(model.state_dict())))
+    if not is_brain(folder):
+        if not whole:
+            raise UsageError(f"{brain} is a whole TrackGPT, and needs no perception beside it; leave {perception} out")
+        model = TrackGPT.from_pretrained(folder)
+        return model, LoadReport(tuple(sorted(model.state_dict())))
+    if whole:
+        raise UsageError(f"{name} is a brain alone; give it a SAM: --perception facebook/sam-vit-huge, or a .pth file")
+    return compose(folder, find(perception), name=str(name))
+
+
+def load_tuned(folder: str | Path, base: str | Path = "") -> TrackGPT:
+    """The small form of a tuned model on its frozen models, adapters not merged, so that training can go on.
+
+    Args:
+        folder: see `trackgpt.systems.trackgpt_tuned`.
+        base: name of the frozen models (see `load_model`), if they are not where the folder says.
+
+    Raises:
+        ModelError: MD01 the frozen models are not there; MD02 the folder is damaged, or was tuned on others.
+    """
+    from trackgpt.systems.trackgpt_tuned import apply_tuned, base_of
+
+    model, _ = load_reported(base or base_of(folder))
+    return apply_tuned(model, folder)
+
+
+def merge(small: str | Path, base: str | Path, out: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Make a whole model folder of a small form: adapters written into the weights, everything in one file.
+
+    Args:
+        small: the tuned model.
+        base: name of the frozen models; empty for those the folder names.
+        out: the whole model, as `TrackGPT.save_pretrained` writes it.
+        dtype: store floating weights smaller.
+
+    Raises:
+        ModelError: see `load_tuned`.
+    """
+    from trackgpt.reasoners.lora import merge_lora
+
+    model = load_tuned(small, base)
+    merge_lora(model.brain)
+    model.save_pretrained(out, dtype)
+
+
+def is_brain(folder: Path) -> bool:
+    """Whether a folder holds somebody's vision-language model instead of a TrackGPT.
+
+    Raises:
+        ModelError: MD02, its config.json is damaged.
+    """
+    from trackgpt.config import read_json
+
+    config = folder / "config.json"
+    return config.is_file() and "model_type" in read_json(config)
+
+
+def compose(brain_folder: Path, perception_path: Path, name: str = "trackgpt") -> tuple[TrackGPT, LoadReport]:
+    """A TrackGPT of a brain and a SAM. What neither has starts at random, the same way each time.
+
+    Args:
+        brain_folder: see `load_brain`.
+        perception_path: see `load_segmenter`.
+        name: what the model is called in its configuration.
+
+    Raises:
+        ModelError: see `load_brain` and `load_segmenter`.
+    """
+    import torch
+
+    from trackgpt.config import TrackGPTConfig
+    from trackgpt.perception.checkpoints import load_segmenter
+    from trackgpt.reasoners.brain_weights import load_brain
+    from trackgpt.systems.trackgpt import TrackGPT
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        segmenter, seen = load_segmenter(perception_path)
+        brain, read = load_brain(brain_folder, segmenter.config.decoder.hidden_size)
+    config = TrackGPTConfig(name=name, brain=brain.config, perception=segmenter.config)
+    return TrackGPT(config, brain, segmenter).eval(), read + seen.under("segmenter.")

@@ -10,12 +10,15 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trackgpt.app.live import say
 from trackgpt.errors import TrackGPTError
+
+if TYPE_CHECKING:
+    from trackgpt.types import LoadReport
 
 app = typer.Typer(
     help="Tell a video tracker what you mean, and it follows the right object.\n\n"
@@ -27,7 +30,8 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 FORMATS = "mp4,davis,coco,mot,timeline,jsonl"
-Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name or folder")]
+Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name, folder, or brain (folder, hub id)")]
+Perception = Annotated[str | None, typer.Option(help="For a brain: a SAM's .pth, folder or hub id")]
 
 
 @app.command()
@@ -38,6 +42,7 @@ def track(
         typer.Option("-i", "--instruction", help="What to track; '240: TEXT' from frame 240, '@8.5: TEXT' from a time"),
     ],
     model: Model = "nano",
+    perception: Perception = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[str, typer.Option("--format", help="What to write, with commas")] = FORMATS,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
@@ -62,13 +67,14 @@ def track(
         trackgpt track frames/ -i "the dog" -i "240: no, the black one" -o out
     """
     from trackgpt.app.tracking import Request, run
+    from trackgpt.hub import pair
 
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
     return run(
         Request(
             source=source,
             instructions=tuple(instruction),
-            model=model,
+            model=pair(model, perception),
             output=output,
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,
@@ -98,11 +104,61 @@ def demo(
 
 
 @app.command()
-def doctor(model: Model = "nano") -> int:
-    """Versions, device, decoders, weights, and a 5-frame self-test. Example: trackgpt doctor"""
+def doctor(model: Model = "nano", perception: Perception = None) -> int:
+    """Versions, device, decoders, what becomes of the weights, and a 5-frame self-test. Example: trackgpt doctor"""
     from trackgpt.app.doctor import run
+    from trackgpt.hub import pair
 
-    return run(model)
+    return run(pair(model, perception))
+
+
+convert = typer.Typer(
+    help="Other people's checkpoints into folders for -m and --perception.\n\n"
+    "Example: trackgpt convert sam sam_vit_b_01ec64.pth sam-vit-base",
+    no_args_is_help=True,
+)
+app.add_typer(convert, name="convert")
+
+
+@convert.command()
+def lisa(
+    folder: Annotated[Path, typer.Argument(help="LISA's folder; with --back, one made by this command")],
+    out: Annotated[Path, typer.Argument(help="New folder")],
+    vision_tower: Annotated[Path | None, typer.Option(help="Folder of openai/clip-vit-large-patch14")] = None,
+    conversation: Annotated[str, typer.Option(help="lisa, or lisa-llama-2 ([INST] ...)")] = "lisa",
+    stage_2: Annotated[bool, typer.Option("--stage-2", help="For training on: Q_p, Q_t and rethinking")] = False,
+    back: Annotated[bool, typer.Option("--back", help="From our folder to LISA's layout")] = False,
+) -> int:
+    """LISA's weights as a TrackGPT whose <TK> is [SEG], or back.
+
+    Examples:
+        trackgpt convert lisa LISA-7B-v1 lisa-7b --vision-tower clip-vit-large-patch14
+
+        trackgpt convert lisa lisa-7b LISA-again --back
+    """
+    from trackgpt.conversion.lisa import convert_back, convert_lisa
+
+    done = convert_back(folder, out) if back else convert_lisa(folder, out, vision_tower, conversation, stage_2)
+    return _converted(done, out)
+
+
+@convert.command()
+def sam(
+    file: Annotated[Path, typer.Argument(help="An original .pth file")],
+    out: Annotated[Path, typer.Argument(help="New folder")],
+) -> int:
+    """SAM's weights as a Hugging Face folder. Example: trackgpt convert sam sam_vit_h_4b8939.pth sam-vit-huge"""
+    from trackgpt.conversion.sam import convert_sam
+
+    return _converted(convert_sam(file, out), out)
+
+
+def _converted(report: LoadReport, out: Path) -> int:
+    for line in report.lines()[1:]:
+        say(line)
+    counts = ("loaded", "new", "skipped", "reshaped", "unexpected")
+    print(" ".join(f"{kind}={len(getattr(report, kind))}" for kind in counts), f"out={out}")
+    return 0
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
@@ -9,10 +10,14 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trackgpt import __version__
 from trackgpt.app.versions import installed
 from trackgpt.errors import ModelError, OutputError, TrackGPTError
+
+if TYPE_CHECKING:
+    from trackgpt.app.session import InstructionTracker
 
 PACKAGES = (
     "torch",
@@ -108,6 +113,8 @@ def _weights(model: str) -> str:
 
     from trackgpt.hub import find
 
+    if "+" in model and not Path(model).exists():
+        return ", ".join(_size(find(part)) for part in model.split("+", 1))
     file = find(model) / "model.safetensors"
     if not file.is_file():
         raise ModelError(f"{file}: missing; reinstall the package, or pass a folder of save_pretrained", "MD01")
@@ -116,11 +123,38 @@ def _weights(model: str) -> str:
     return f"{model}: {file.stat().st_size / 2**20:.1f} MiB, sha256 {digest[:16]}"
 
 
-def _self_test(model: str) -> str:
+def _size(place: Path) -> str:
+    """A file of weights, or those of a folder, in MiB."""
+    files = [place] if place.is_file() else [*place.glob("*.safetensors"), *place.glob("*.bin")]
+    return f"{place}: {sum(file.stat().st_size for file in files) / 2**20:.1f} MiB"
+
+
+class _Loading(logging.Handler):
+    """Prints what the hub says about the weights while it loads them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line a record."""
+        _line("loading", record.getMessage())
+
+
+def _load(model: str) -> InstructionTracker:
     from trackgpt.app.session import InstructionTracker
+    from trackgpt.hub import log
+
+    handler, level = _Loading(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        return InstructionTracker.from_pretrained(model)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _self_test(model: str) -> str:
     from trackgpt.data.synthtrack.clips import make_case
 
-    tracker = InstructionTracker.from_pretrained(model)
+    tracker = _load(model)
     frames = list(make_case(1, frames=FRAMES).clip.frames)
     begun = time.perf_counter()
     session = tracker.open(frames)

@@ -139,7 +139,7 @@ class InstructionTracker:
 
     @classmethod
     def from_pretrained(cls, model: str | Path = "nano", device: str = "auto") -> InstructionTracker:
-        """Load a shipped model by name, or one from a folder (see `trackgpt.load`)."""
+        """Load a model by its name (see `trackgpt.hub.load_model`)."""
         from trackgpt.hub import load_model
 
         return cls(load_model(model, device), str(model))

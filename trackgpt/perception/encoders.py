@@ -1,8 +1,8 @@
 """Image encoders behind one interface: a padded square of pixels in, an embedding at stride 16 out.
 
-`SamViT` is the paper's encoder (SAM's ViT, frozen). `ConvEncoder` is nano's: plain 3x3 convolutions whose batch
-normalisation and identity branch fold into one convolution at load, which on a CPU is several times as fast as a ViT
-of the same size.
+`SamViT` is the paper's encoder (SAM's ViT, frozen), `Sam2Hiera` that of SAM 2. `ConvEncoder` is nano's: plain 3x3
+convolutions whose batch normalisation and identity branch fold into one convolution at load, which on a CPU is several
+times as fast as a ViT of the same size.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class ConvEncoder(nn.Module):
             stages.append(nn.Sequential(*units))
         self.stages = nn.ModuleList(stages)
         self.channels = list(channels)
+        self.fine_channels = (channels[1], channels[2])
         self.neck = nn.Conv2d(channels[-1], out_channels, 1) if out_channels else None
 
     def forward(self, pixels: Tensor) -> Features:
@@ -116,6 +117,8 @@ class ConvEncoder(nn.Module):
 class SamViT(nn.Module):
     """SAM's image encoder: transformers' `SamVisionModel`, frozen as in the paper."""
 
+    fine_channels = None
+
     def __init__(self, sam: dict[str, Any] | None) -> None:
         super().__init__()
         from transformers import SamVisionConfig
@@ -133,7 +136,33 @@ class SamViT(nn.Module):
         """Nothing to fold in a ViT."""
 
 
-def build_encoder(config: EncoderConfig, out_channels: int) -> ConvEncoder | SamViT:
+class Sam2Hiera(nn.Module):
+    """The image encoder of SAM 2 and 2.1: transformers' `Sam2VisionModel`, frozen.
+
+    A single image has no memory, which its authors mark by an embedding that is added everywhere.
+    """
+
+    def __init__(self, sam: dict[str, Any] | None) -> None:
+        super().__init__()
+        from transformers import Sam2VisionConfig, Sam2VisionModel
+
+        config = Sam2VisionConfig(**(sam or {}))
+        self.vision_encoder = Sam2VisionModel(config)
+        self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, config.fpn_hidden_size))
+        self.fine_channels = (config.fpn_hidden_size, config.fpn_hidden_size)
+        self.requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> Features:
+        """Normalised pixels (b, 3, s, s) to features with maps at strides 4 and 8, all 256 wide, without gradients."""
+        with torch.no_grad():
+            fine4, fine8, coarse = self.vision_encoder(pixels).fpn_hidden_states
+            return Features(coarse + self.no_memory_embedding.view(1, -1, 1, 1), (fine4, fine8))
+
+    def fold(self) -> None:
+        """Nothing to fold."""
+
+
+def build_encoder(config: EncoderConfig, out_channels: int) -> ConvEncoder | SamViT | Sam2Hiera:
     """The encoder a configuration names.
 
     Raises:
@@ -143,4 +172,6 @@ def build_encoder(config: EncoderConfig, out_channels: int) -> ConvEncoder | Sam
         return ConvEncoder(config.channels, config.blocks, out_channels)
     if config.kind == "sam_vit":
         return SamViT(config.sam)
-    raise UsageError(f"perception.encoder.kind: `{config.kind}` is not an encoder; choose sam_vit or conv")
+    if config.kind == "sam2":
+        return Sam2Hiera(config.sam)
+    raise UsageError(f"perception.encoder.kind: `{config.kind}` is not an encoder; choose sam_vit, sam2 or conv")

@@ -1,7 +1,8 @@
 """The revamped SAM mask decoder of TrackGPT (paper section 3.4, Eq. 2 and 3, Fig. 3).
 
-Token order: [IoU token x Q_p, mask tokens, Q_R, Q_t]. With Q_p = 1 and no Q_t it is SAM's own decoder given Q_R as its
-only prompt token. Names of parameters follow transformers' `SamMaskDecoder`, so that SAM's weights load.
+Token order: [IoU token x Q_p, mask tokens, Q_R, Q_t], after an object token in the style of SAM 2. With Q_p = 1 and no
+Q_t it is SAM's own decoder given Q_R as its only prompt token. Names of parameters follow transformers'
+`SamMaskDecoder`, so that SAM's weights load.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class PurportMaskDecoder(SamMaskDecoder):
         super().__init__(sam)
         c = config.hidden_size
         self.propagate = config.propagate
+        self.purport = config.purport
+        self.obj_score_token = nn.Embedding(1, c) if config.style == "sam2" else None
+        self.iou_prediction_head.sigmoid_output = config.style == "sam2"
         self.first_online = nn.Embedding(1, c)
         self.adapter = SamFeedForward(c, c, c, config.adapter_depth)
         self.fine4: nn.Conv2d | None = None
@@ -101,9 +105,9 @@ class PurportMaskDecoder(SamMaskDecoder):
             attention_similarity=None,
         )
         image_out = image_out.transpose(2, 3).reshape(n, c, h, w)
-        mask_token = tokens_out[:, 0, 1]
-        logits = self._masks(image_out, mask_token, features)
-        score = self.iou_prediction_head(tokens_out[:, 0, 0])[:, 0]
+        iou_at = 0 if self.obj_score_token is None else 1
+        logits = self._masks(image_out, tokens_out[:, 0, iou_at + 1], features)
+        score = self.iou_prediction_head(tokens_out[:, 0, iou_at])[:, 0]
         last = tokens_out[:, 0, -1]
         return Decoded(logits, score, self.adapter(last))
 
@@ -112,7 +116,8 @@ class PurportMaskDecoder(SamMaskDecoder):
         iou = self.iou_token.weight.expand(n, 1, -1)
         if purport is not None:
             iou = iou * purport.unsqueeze(1)
-        parts = [iou, self.mask_tokens.weight.expand(n, -1, -1), referring]
+        first = [] if self.obj_score_token is None else [self.obj_score_token.weight.expand(n, 1, -1)]
+        parts = [*first, iou, self.mask_tokens.weight.expand(n, -1, -1), referring]
         if online is not None:
             parts.append(online.unsqueeze(1))
         return torch.cat(parts, dim=1).unsqueeze(1)

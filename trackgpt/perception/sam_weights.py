@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
 from trackgpt.errors import ModelError
 from trackgpt.perception.encoders import SamViT
 from trackgpt.perception.segmenter import Segmenter
+from trackgpt.types import LoadReport
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -60,27 +62,6 @@ _WITHOUT_PLACE = re.compile(r"prompt_encoder\.|pixel_mean$|pixel_std$")
 _MLP_LAYER = re.compile(r"(?P<mlp>.*(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.(?P<index>\d+)\.")
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of every weight, by name, sorted.
-
-    Attributes:
-        loaded: weights of the segmenter that the checkpoint holds.
-        new: weights of the segmenter that no SAM has; they keep their initial values.
-        skipped: weights of the checkpoint for SAM's point, box and mask prompts, which TrackGPT has not.
-        reshaped: those of `loaded` that were resampled, because the segmenter sees another image side than the SAM did.
-    """
-
-    loaded: tuple[str, ...]
-    new: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
-    reshaped: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        counts = f"{len(self.loaded)} loaded, {len(self.new)} new, {len(self.skipped)} skipped"
-        return f"{counts}, {len(self.reshaped)} reshaped"
-
-
 def load_sam(path: str | Path) -> dict[str, Tensor]:
     """Read the weights of a SAM, on the CPU, under the names they have in the file.
 
@@ -105,6 +86,8 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged or hostile pickle may raise anything at all
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise ModelError(f"{path}: not a whole file of plain weights ({reason}); fetch it again", "MD02") from error
+    if isinstance(state, dict) and list(state) == ["model"]:
+        state = state["model"]  # as SAM 2 and EfficientSAM are saved
     if not isinstance(state, dict) or not state:
         raise ModelError(f"{path}: found a {type(state).__name__}, wanted a dictionary of named tensors", "MD02")
     odd = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
@@ -148,31 +131,43 @@ def to_segmenter_keys(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Load
     Raises:
         ModelError: MD02, the names are those of another model; some of them are given.
     """
-    original = any(name.startswith("image_encoder.") for name in state)
-    if original == any(name.startswith("vision_encoder.") for name in state):
+    names, skipped = segmenter_names(state)
+    ours = {names[name]: value for name, value in state.items() if name in names}
+    return ours, LoadReport(loaded=tuple(sorted(ours)), skipped=tuple(sorted(skipped)))
+
+
+def segmenter_names(theirs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The name in `Segmenter` of each weight of a SAM, and the names of those that have no place there.
+
+    Raises:
+        ModelError: see `to_segmenter_keys`.
+    """
+    theirs = list(theirs)
+    original = any(name.startswith("image_encoder.") for name in theirs)
+    if original == any(name.startswith("vision_encoder.") for name in theirs):
         wanted = "weights named image_encoder.* (.pth) or vision_encoder.* (Hugging Face)"
-        raise ModelError(f"not a SAM: wanted {wanted}, found {_some(sorted(state)) or 'none'}", "MD02")
+        raise ModelError(f"not a SAM: wanted {wanted}, found {_some(sorted(theirs)) or 'none'}", "MD02")
     rules = _ORIGINAL_TO_OURS if original else _HUGGING_FACE_TO_OURS
-    depths = _mlp_depths(state) if original else Counter()
-    ours: dict[str, Tensor] = {}
+    depths = _mlp_depths(theirs) if original else Counter()
+    ours: dict[str, str] = {}
     skipped: list[str] = []
     foreign: list[str] = []
-    for name, value in state.items():
+    for name in theirs:
         renamed = _renamed_mlp_layer(name, depths)
         for pattern, replacement in rules:
             renamed = pattern.sub(replacement, renamed)
         if _OURS.match(renamed):
-            ours[renamed] = value
+            ours[name] = renamed
         else:
             (skipped if _WITHOUT_PLACE.match(name) else foreign).append(name)
     if foreign:
         raise ModelError(f"not a SAM: it has weights no SAM has: {_some(sorted(foreign))}", "MD02")
-    return ours, LoadReport(loaded=tuple(sorted(ours)), skipped=tuple(sorted(skipped)))
+    return ours, skipped
 
 
-def _mlp_depths(state: dict[str, Tensor]) -> Counter[str]:
+def _mlp_depths(names: Iterable[str]) -> Counter[str]:
     """Number of linear layers of each MLP of the original layout."""
-    found = (_MLP_LAYER.match(name) for name in state if name.endswith(".weight"))
+    found = (_MLP_LAYER.match(name) for name in names if name.endswith(".weight"))
     return Counter(match["mlp"] for match in found if match)
 
 
@@ -269,16 +264,21 @@ def load_into(segmenter: Segmenter, path: str | Path) -> LoadReport:
     if not isinstance(segmenter.image_encoder, SamViT):
         kind = segmenter.config.encoder.kind
         raise ModelError(f"{path}: SAM's weights need the encoder kind sam_vit, this segmenter's is {kind}", "MD02")
-    state = load_sam(path)
+    return fill(segmenter, load_sam(path), str(path))
+
+
+def fill(segmenter: Segmenter, state: dict[str, Tensor], where: str) -> LoadReport:
+    """`load_into` with weights that have been read already; `where` names them in errors."""
+    assert isinstance(segmenter.image_encoder, SamViT)
     try:
         ours, report = to_segmenter_keys(state)
     except ModelError as error:
-        raise ModelError(f"{path}: {str(error).removeprefix('MD02: ')}", "MD02") from error
+        raise error.at(where) from error
     wanted = segmenter.state_dict()
     resized = _resized(segmenter.image_encoder, ours, wanted)
     ours.update(resized)
     new = sorted(name for name in set(wanted) - set(ours) if name.startswith(ADDED_BY_TRACKGPT))
-    _check_fit(ours, {name: value for name, value in wanted.items() if name not in new}, str(path))
+    check_fit(ours, {name: value for name, value in wanted.items() if name not in new}, where)
     segmenter.load_state_dict(ours, strict=False)
     return replace(report, new=tuple(new), reshaped=tuple(sorted(resized)))
 
@@ -305,7 +305,12 @@ def _resized(encoder: SamViT, ours: dict[str, Tensor], wanted: dict[str, Tensor]
     return resized
 
 
-def _check_fit(ours: dict[str, Tensor], wanted: dict[str, Tensor], where: str) -> None:
+def check_fit(ours: dict[str, Tensor], wanted: dict[str, Tensor], where: str) -> None:
+    """Compare names and shapes of the weights that are there with those that should be.
+
+    Raises:
+        ModelError: MD02, with the first names of every kind of misfit.
+    """
     shapes = [
         f"{name} is {tuple(ours[name].shape)}, wanted {tuple(wanted[name].shape)}"
         for name in sorted(set(ours) & set(wanted))

@@ -20,12 +20,9 @@ class Segmenter(nn.Module):
         self.config = config
         c = config.decoder.hidden_size
         self.image_encoder = build_encoder(config.encoder, c)
-        if isinstance(self.image_encoder, ConvEncoder):
-            fine = (self.image_encoder.channels[1], self.image_encoder.channels[2])
-            self.mask_decoder = PurportMaskDecoder(config.decoder, fine)
-        else:
-            # SAM's weights were trained with this epsilon; transformers runs them with a tenth of it.
-            self.mask_decoder = PurportMaskDecoder(config.decoder, norm_eps=1e-5)
+        # SAM's weights were trained with an epsilon of 1e-5; transformers runs them with a tenth of it, as nano is.
+        norm_eps = 1e-6 if isinstance(self.image_encoder, ConvEncoder) else 1e-5
+        self.mask_decoder = PurportMaskDecoder(config.decoder, self.image_encoder.fine_channels, norm_eps)
         self.shared_image_embedding = SamPositionalEmbedding(SamVisionConfig(num_pos_feats=c // 2, scale=1))
         self.shared_image_embedding.positional_embedding.requires_grad_(False)
         self.no_mask_embed = nn.Embedding(1, c)
@@ -49,6 +46,8 @@ class Segmenter(nn.Module):
             online = None
         elif online is None:
             online = self.mask_decoder.first_query(n)
+        if not self.mask_decoder.purport:
+            purport = None
         dense = self.no_mask_embed.weight.view(1, -1, 1, 1)
         return self.mask_decoder(features, self.positions(h, w), dense, referring.unsqueeze(1), online, purport)
 

@@ -1,4 +1,4 @@
-"""The slow half: a LLaVA that answers in words and in two queries per target (paper Eq. 1, section 3.3).
+"""The slow half: a LLaVA, or another family, that answers in words and two queries a target (Eq. 1, section 3.3).
 
 T, Q_R, Q_p = F_brain(I_R, X_inst): the answer's text, and phi of the hidden states at <TK> and <PO>. Tokens are found
 by id, never by a counted offset. Teacher-forced and generated answers run through `_advance`, so that equal tokens
@@ -12,17 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, LlavaConfig, LlavaForConditionalGeneration
+from transformers import DynamicCache
 
 from trackgpt.config import BrainConfig
 from trackgpt.errors import UsageError
 from trackgpt.reasoners import conv_tower
-from trackgpt.reasoners.templates import TrackTemplate, clean_instruction, visible_answer
+from trackgpt.reasoners.families import build, family_of
+from trackgpt.reasoners.templates import CONVERSATIONS, TrackTemplate, clean_instruction, visible_answer
 
 conv_tower.register()
-
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -45,26 +43,31 @@ class Answer:
 
 
 class Brain(nn.Module):
-    """A LLaVA, its template, and the projection phi shared by both query tokens."""
+    """A LLaVA, or a model of another family, with its template and the projection phi shared by both query tokens."""
 
-    def __init__(self, config: BrainConfig, llava: LlavaForConditionalGeneration, tokenizer: Any, query_dim: int):
+    def __init__(self, config: BrainConfig, llava: Any, tokenizer: Any, query_dim: int):
         super().__init__()
         self.config = config
         self.llava = llava
-        width = llava.config.text_config.hidden_size
-        self.projection = _projection(width, query_dim, config.projection_depth)
-        self.template = TrackTemplate(tokenizer, image_tokens(llava.config))
+        self.family = family_of(llava.config.model_type)(llava.config, config.image_side)
+        self.projection = _projection(llava.config.get_text_config().hidden_size, query_dim, config.projection_depth)
+        self.template = TrackTemplate(
+            tokenizer,
+            self.family.image_tokens,
+            CONVERSATIONS[config.conversation],
+            tokenizer.convert_ids_to_tokens(self.family.image_id),
+        )
 
     @classmethod
     def from_config(cls, config: BrainConfig, tokenizer: Any, query_dim: int) -> Brain:
-        """A brain with random weights, from a `LlavaConfig` given as a dictionary."""
-        return cls(config, LlavaForConditionalGeneration(LlavaConfig(**config.llava)), tokenizer, query_dim)
+        """A brain with random weights; `config.llava` is the configuration of its model as a dictionary."""
+        return cls(config, build(config.llava), tokenizer, query_dim)
 
     def preprocess(self, frames: Tensor) -> Tensor:
-        """Padded square frames, uint8 RGB (b, 3, s, s), to CLIP-normalised float32 pixels."""
-        mean = torch.tensor(PIXEL_MEAN, device=frames.device).view(1, 3, 1, 1)
-        std = torch.tensor(PIXEL_STD, device=frames.device).view(1, 3, 1, 1)
-        return (frames.float() / 255 - mean) / std
+        """Padded square frames, uint8 RGB (b, 3, s, s), to normalised float32 pixels as the family arranges them."""
+        mean = torch.tensor(self.config.pixel_mean, device=frames.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.config.pixel_std, device=frames.device).view(1, 3, 1, 1)
+        return self.family.arrange((frames.float() / 255 - mean) / std)
 
     def check(self, instruction: str) -> str:
         """The instruction as it will be read.
@@ -81,7 +84,10 @@ class Brain(nn.Module):
     def hidden(self, ids: Tensor, pixels: Tensor | None, **kwargs: Any) -> Tensor:
         """Last hidden states (b, l, h), after the final norm, of ids (b, l) with the image placeholder expanded."""
         pixels = pixels if pixels is None else pixels.to(self.llava.dtype)
-        return self.llava.model(input_ids=ids, pixel_values=pixels, **kwargs).last_hidden_state
+        cache = kwargs.get("past_key_values")
+        past = 0 if cache is None else cache.get_seq_length()
+        inputs = self.family.inputs(self.llava.model, ids, pixels, past)
+        return self.llava.model(input_ids=ids, **inputs, **kwargs).last_hidden_state
 
     def queries(self, hidden: Tensor, positions: Tensor) -> Tensor:
         """phi of hidden states (l, h) read for tokens that stand at `positions` (n,): (n, c)."""
@@ -101,7 +107,7 @@ class Brain(nn.Module):
             forced = self.config.forced_answer
         prompt = self.template.prefix() + self.template.question(self.check(instruction))
         device = frame.device
-        cache = DynamicCache(config=self.llava.config.text_config)
+        cache = DynamicCache(config=self.llava.config.get_text_config())
         ids = torch.tensor([prompt], device=device)
         states = [self._advance(ids, self.preprocess(frame[None]), cache)]
         given = None if forced is None else self.template.answer(forced)
@@ -135,14 +141,6 @@ def query_positions(ids: list[int], track_id: int, purport_id: int) -> tuple[lis
     if len(track) == len(purport):
         return track, purport
     return track, [min(purport, key=lambda p: (abs(p - t), -p)) if purport else t for t in track]
-
-
-def image_tokens(config: LlavaConfig) -> int:
-    """How many tokens one image takes: the tower's cells, plus the class token when it is kept."""
-    vision = config.vision_config
-    cells = (vision.image_size // vision.patch_size) ** 2
-    keeps_class = config.vision_feature_select_strategy == "full" and vision.model_type == "clip_vision_model"
-    return cells + int(keeps_class)
 
 
 def _projection(width: int, query_dim: int, depth: int) -> nn.Sequential:

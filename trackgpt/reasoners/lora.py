@@ -15,7 +15,7 @@ from trackgpt.errors import ModelError
 from trackgpt.reasoners.brain import Brain
 
 # A plain list of names would also hit q_proj and v_proj of a CLIP tower.
-TARGETS = r".*language_model.*\.(q_proj|v_proj)"
+TARGETS = r".*(language_model|text_model).*\.(q_proj|v_proj)"
 
 _PARTS = (
     ("lora_", "LoRA"),

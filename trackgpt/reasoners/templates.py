@@ -1,8 +1,8 @@
 """Prompts and answers of the track tokens: what the brain is asked, what it should say, and how that is read.
 
-A prompt and its parser live together so that training, inference and evaluation use the same object. The conversation
-is LLaVA's, "USER: <image>\\n{instruction} ASSISTANT: {answer}</s>"; pieces are tokenised one by one and joined, so
-that ids do not depend on what stands next to them.
+A prompt and its parser live together so that training, inference and evaluation use the same object. How a family of
+models is spoken to is a `Conversation`; LLaVA's is "USER: <image>\\n{instruction} ASSISTANT: {answer}</s>". Pieces are
+tokenised one by one and joined, so that ids do not depend on what stands next to them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from trackgpt.errors import ModelError, UsageError
 TRACK_TOKEN = "<TK>"
 PURPORT_TOKEN = "<PO>"
 IMAGE_TOKEN = "<image>"
+ROLES = "<|im_start|>"
+"""ChatML's token in front of a role."""
 
 _MARKUP = re.compile(r"<[^<>\s]{1,24}>|[\x00-\x1f\x7f-\x9f]")
 _TOKENS = re.compile(rf"\s*({TRACK_TOKEN}|{PURPORT_TOKEN})\s*,?")
@@ -40,19 +42,81 @@ def visible_answer(text: str) -> str:
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """The words around an image, an instruction and an answer; the tokenizer's begin and end tokens are not among them.
+
+    Attributes:
+        before: what stands before the image.
+        after: what stands between image and instruction.
+        turn: what stands between instruction and answer.
+        lead: what an answer begins with.
+        again: what stands before the instruction of a later round.
+    """
+
+    before: str = "USER: "
+    after: str = "\n"
+    turn: str = " ASSISTANT:"
+    lead: str = " "
+    again: str = "USER: "
+
+
+_CURIOUS = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+_HELPFUL = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+_SEES, _SEEN = "<|vision_start|>", "<|vision_end|>"
+_CHATML_TURN = f"<|im_end|>\n{ROLES}assistant\n"
+
+CONVERSATIONS = {
+    "vicuna": Conversation(),
+    "mistral": Conversation("[INST] ", "\n", " [/INST]", again="[INST] "),
+    "llava-chatml": Conversation(
+        f"{ROLES}system\nAnswer the questions.<|im_end|>{ROLES}user\n", "\n", f"<|im_end|>{ROLES}assistant\n", ""
+    ),
+    "lisa": Conversation(f"{_CURIOUS} USER: <im_start>", "<im_end>\n"),
+    "lisa-llama-2": Conversation(
+        f"[INST] <<SYS>>\n{_HELPFUL}\n<</SYS>>\n\n<im_start>", "<im_end>\n", " [/INST]", again="[INST] "
+    ),
+    "chatml": Conversation(f"{ROLES}user\n{_SEES}", _SEEN, _CHATML_TURN, "", f"{ROLES}user\n"),
+    "qwen": Conversation(
+        f"{ROLES}system\nYou are a helpful assistant.<|im_end|>\n{ROLES}user\n{_SEES}",
+        _SEEN,
+        _CHATML_TURN,
+        "",
+        f"{ROLES}user\n",
+    ),
+    "smolvlm": Conversation(
+        "User:<fake_token_around_image><global-img>",
+        "<fake_token_around_image>",
+        "<end_of_utterance>\nAssistant:",
+        again="User: ",
+    ),
+}
+"""By the names of `BrainConfig.conversation`."""
+
+
+@dataclass(frozen=True)
 class TrackTemplate:
     """Turns an instruction into ids and finds the query tokens in ids; knows one tokenizer.
 
     Attributes:
-        tokenizer: a transformers tokenizer that has <TK>, <PO> and <image>, each as one id.
+        tokenizer: a transformers tokenizer that has <TK>, <PO> and the image token, each as one id.
         image_tokens: how many ids one image takes after the vision tower.
+        conversation: the words around.
+        image_token: the placeholder's name in the tokenizer.
     """
 
     tokenizer: Any
     image_tokens: int
+    conversation: Conversation = CONVERSATIONS["vicuna"]
+    image_token: str = IMAGE_TOKEN
 
     def __post_init__(self) -> None:
-        for token in (TRACK_TOKEN, PURPORT_TOKEN, IMAGE_TOKEN):
+        for token in (TRACK_TOKEN, PURPORT_TOKEN, self.image_token):
             found = self.tokenizer.encode(token, add_special_tokens=False)
             if len(found) != 1 or found[0] == self.tokenizer.unk_token_id:
                 raise ModelError(f"the tokenizer turns {token} into {found}; wanted one id; add it as a special token")
@@ -70,24 +134,29 @@ class TrackTemplate:
     @property
     def image_id(self) -> int:
         """The id of the image placeholder."""
-        return int(self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+        return int(self.tokenizer.convert_tokens_to_ids(self.image_token))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a piece of text, without begin and end tokens."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def prefix(self) -> list[int]:
-        """Ids of everything before the instruction: begin token, "USER: ", the image, a line break."""
+        """Ids of everything before the instruction, e.g. begin token, "USER: ", the image, a line break."""
         begin = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else []
-        return begin + self.encode("USER: ") + [self.image_id] * self.image_tokens + self.encode("\n")
+        image = [self.image_id] * self.image_tokens
+        return begin + self.encode(self.conversation.before) + image + self.encode(self.conversation.after)
 
     def question(self, instruction: str) -> list[int]:
         """Ids of the instruction and the turn to the assistant."""
-        return self.encode(f"{instruction} ASSISTANT:")
+        return self.encode(instruction + self.conversation.turn)
+
+    def question_again(self, instruction: str) -> list[int]:
+        """Ids of an instruction that follows an answer."""
+        return self.encode(self.conversation.again + instruction + self.conversation.turn)
 
     def answer(self, text: str) -> list[int]:
         """Ids of an answer, closed by the end token."""
-        return self.encode(f" {text}") + [self.tokenizer.eos_token_id]
+        return self.encode(self.conversation.lead + text) + [self.tokenizer.eos_token_id]
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, query tokens kept, end token dropped."""

@@ -36,15 +36,15 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 class TrackGPT(nn.Module):
     """Brain and perception of one configuration. Holds weights only; a track's state lives in `trackgpt.online`."""
 
-    def __init__(self, config: TrackGPTConfig, brain: Brain) -> None:
+    def __init__(self, config: TrackGPTConfig, brain: Brain, segmenter: Segmenter | None = None) -> None:
         super().__init__()
         self.config = config
         self.brain = brain
-        self.segmenter = Segmenter(config.perception)
+        self.segmenter = Segmenter(config.perception) if segmenter is None else segmenter
 
     @classmethod
     def from_config(cls, config: TrackGPTConfig, tokenizer: Any) -> TrackGPT:
-        """A model with random weights; `config.brain.llava` is a `LlavaConfig` as a dictionary."""
+        """A model with random weights; `config.brain.llava` is the configuration of its language side."""
         return cls(config, Brain.from_config(config.brain, tokenizer, config.perception.decoder.hidden_size))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
