@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from data_tools import check, synthtrack, view
+from data_tools import build_instrack, check, nanotrack, rephrase, synthtrack, view
 from trackgpt.errors import TrackGPTError
 
 app = typer.Typer(
@@ -21,6 +21,9 @@ app = typer.Typer(
 app.command("make")(synthtrack.command)
 app.command("check")(check.command)
 app.command("view")(view.command)
+app.command("build-instrack")(build_instrack.command)
+app.command("rephrase")(rephrase.command)
+app.command("nanotrack")(nanotrack.command)
 
 
 @app.command("atlas")

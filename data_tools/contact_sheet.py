@@ -58,7 +58,7 @@ _QUERIES = re.compile(r"\s*<TK>, <PO>")
 
 @dataclass(frozen=True)
 class Line:
-    """One instruction: its kind (a key of `TAGS`), its text, the answer (or ""), the ids of its targets."""
+    """One instruction: its kind, its text, the answer (or ""), the ids of its targets; kinds in `TAGS` have colours."""
 
     kind: str
     text: str
@@ -192,6 +192,11 @@ def _badged(word: str, size: int, number: int, end: str = "") -> _Word:
     return _Word(word, length(word, size) + length(f" {end}", size) + BADGE + 4, number, end)
 
 
+def wrapped(text: str, size: int, width: float) -> list[str]:
+    """A text in lines of at most a width."""
+    return [" ".join(word.text for word in words) for words in _flow(_words(text, size), width)]
+
+
 @dataclass(frozen=True)
 class _Said:
     """One instruction, broken into lines for a column."""
@@ -283,6 +288,16 @@ def draw_sheet(title: str, subtitle: str, rows: Sequence[Row]) -> Image.Image:
     return canvas.reduce(FINE)
 
 
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets one below another."""
+    canvas = Image.new("RGB", (max(one.width for one in sheets), sum(one.height for one in sheets)), PAPER)
+    y = 0
+    for one in sheets:
+        canvas.paste(one, (0, y))
+        y += one.height
+    return canvas
+
+
 def _draw_card(pen: Pen, card: _Card, x: float, y: float) -> None:
     row = card.row
     _draw_side(pen, row, x, y)
@@ -304,8 +319,8 @@ def _draw_card(pen: Pen, card: _Card, x: float, y: float) -> None:
 
 
 def _draw_side(pen: Pen, row: Row, x: float, y: float) -> None:
-    for words in _flow(_words(row.title.replace("_", " "), 19), SIDE - 16):
-        pen.text(x, y + 9, " ".join(word.text for word in words), 19, INK, heavy=True)
+    for line in wrapped(row.title.replace("_", " "), 19, SIDE - 16):
+        pen.text(x, y + 9, line, 19, INK, heavy=True)
         y += 26
     if row.difficulty in DIFFICULTIES:
         level = DIFFICULTIES.index(row.difficulty) + 1
@@ -314,8 +329,8 @@ def _draw_side(pen: Pen, row: Row, x: float, y: float) -> None:
         pen.text(x + 53, y + 12, row.difficulty, 15, INK)
         y += 28
     for fact in row.facts:
-        for words in _flow(_words(fact, 14), SIDE - 16):
-            pen.text(x, y + 10, " ".join(word.text for word in words), 14, SOFT)
+        for line in wrapped(fact, 14, SIDE - 16):
+            pen.text(x, y + 10, line, 14, SOFT)
             y += 21
 
 
@@ -328,7 +343,7 @@ def _draw_frame(pen: Pen, card: _Card, frame: np.ndarray, index: int, x: float, 
     ids = None if row.ids is None else row.ids[index]
     if ids is not None:
         for target, number in row.numbers.items():
-            _outline(picture, ids == target, colour_of(number))
+            outline(picture, ids == target, colour_of(number))
     corners = Image.new("L", size, 0)
     ImageDraw.Draw(corners).rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), 7 * FINE, 255)
     pen.canvas.paste(Image.fromarray(picture), (round(x * FINE), round(y * FINE)), corners)
@@ -349,7 +364,7 @@ def _draw_frame(pen: Pen, card: _Card, frame: np.ndarray, index: int, x: float, 
     pen.text(x + 2, y + card.frame[1] + 13, f"frame {index}", 13, SOFT)
 
 
-def _outline(picture: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
+def outline(picture: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
     """Draws a mask's edge in a colour between two white lines, in place."""
     size = (picture.shape[1], picture.shape[0])
     smooth = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
@@ -395,7 +410,7 @@ def _runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _draw_said(pen: Pen, said: _Said, x: float, y: float) -> None:
-    paper, ink = TAGS[said.line.kind]
+    paper, ink = TAGS.get(said.line.kind, TAGS["expression"])
     pen.plate(x, y + 2, length(said.line.kind, 13) + 20, 22, paper, 11)
     pen.text(x + 10, y + 13, said.line.kind, 13, ink)
     for words, size, colour, step in (

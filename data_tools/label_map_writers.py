@@ -1,6 +1,8 @@
-"""Writes SynthTrack in the layouts whose masks are pictures: Refer-YouTube-VOS, Refer-DAVIS17, ReasonVOS, InsTrack.
+"""Writes SynthTrack in the layouts whose masks are pictures: Refer-YouTube-VOS, Refer-DAVIS17, ReasonVOS, InsTrack,
+VIPSeg.
 
-`shared/reference/datasets.md`, sections 3 and 4, is the source of the first three, `eval/kits/INSTRACK.md` of the last.
+`shared/reference/datasets.md`, sections 3 and 4, is the source of the first three, `eval/kits/INSTRACK.md` of InsTrack,
+`data_tools/vipseg.py` of VIPSeg.
 """
 
 from __future__ import annotations
@@ -10,8 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from data_tools.writers import Counts, single_target, stem, write_binary_masks, write_frames, write_json, write_masks
+from data_tools.instructions import Instruction, write_instructions
+from data_tools.vipseg import INSTANCES
+from data_tools.writers import (
+    JPEG_QUALITY,
+    Counts,
+    single_target,
+    stem,
+    write_binary_masks,
+    write_frames,
+    write_json,
+    write_masks,
+)
+from trackgpt.data.synthtrack.catalog import CATEGORIES
 from trackgpt.data.synthtrack.clips import Case
 from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.errors import UsageError
@@ -19,6 +34,10 @@ from trackgpt.errors import UsageError
 ANNOTATIONS = 4  # expressions of an object in Refer-DAVIS17
 STRIDE = 5  # of the valid frames of Refer-YouTube-VOS
 WORDINGS = 6  # of an instruction of InsTrack
+TEXTURES = ("meadow", "sand", "road", "water", "wood", "brick", "sky", "wall", "night", "bokeh", "fabric", "tiles")
+# Numbers of the categories of VIPSeg's writer: the ground first, from 1, then things.
+STUFF_NUMBERS = {name: number for number, name in enumerate(TEXTURES, 1)}
+THING_NUMBERS = {category.name: number for number, category in enumerate(CATEGORIES, len(TEXTURES) + 1)}
 
 
 @dataclass
@@ -224,3 +243,58 @@ class InsTrackWriter:
     def close(self) -> None:
         for part, videos in self.expressions.items():
             write_json(self.root / "meta_expressions" / part / "meta_expressions.json", {"videos": videos})
+
+
+@dataclass
+class VipSegWriter:
+    """VIPSeg: ``imgs/<video>/%08d.jpg``, ``panomasks/<video>/%08d.png`` (16 bit), lists of videos and categories.
+
+    The ground is stuff, called after its texture; things have the value 100 x number + instance. Frames are called by
+    their number in a film of which every tenth is kept. The part "valid" is listed in ``val.txt``.
+
+    Beyond the real tree, ``instructions.jsonl`` holds one instruction about each video, implicit if there is one, in
+    the form that `build-instrack` reads; those of valid are for InsTrack's test part.
+    """
+
+    root: Path
+    counts: Counts = field(default_factory=Counts)
+    videos: dict[str, list[str]] = field(default_factory=dict)
+    instructions: list[Instruction] = field(default_factory=list)
+
+    def write(self, case: Case, part: str) -> None:
+        clip, values = case.clip, self._values(case)
+        table = np.full(256, STUFF_NUMBERS[str(case.scene.background["texture"])], np.uint16)
+        for actor, value in values.items():
+            table[actor] = value
+        for kind in ("imgs", "panomasks"):
+            (self.root / kind / clip.name).mkdir(parents=True, exist_ok=True)
+        for index, frame in enumerate(clip.frames):
+            name = f"{10 * index:08d}"
+            Image.fromarray(frame).save(self.root / "imgs" / clip.name / f"{name}.jpg", quality=JPEG_QUALITY)
+            Image.fromarray(table[clip.ids[index]]).save(self.root / "panomasks" / clip.name / f"{name}.png")
+        said = min(case.expressions, key=lambda one: (one.kind != "implicit", not one.targets))
+        objects = tuple(values[target] for target in said.targets)
+        split = "train" if part == "train" else "test"
+        self.instructions.append(Instruction("vipseg", clip.name, objects, split, said.text, said.answer))
+        self.videos.setdefault("train" if part == "train" else "val", []).append(clip.name)
+        self.counts.add(videos=1, frames=len(clip.frames), expressions=1, skipped=len(case.expressions) - 1)
+
+    @staticmethod
+    def _values(case: Case) -> dict[int, int]:
+        """The value of every actor: instances of a category are counted from 0."""
+        values: dict[int, int] = {}
+        for actor in case.scene.actors:
+            first = INSTANCES * THING_NUMBERS[actor.category]
+            values[actor.id] = first + sum(first <= other < first + INSTANCES for other in values.values())
+        return values
+
+    def close(self) -> None:
+        categories = [(name, 0) for name in STUFF_NUMBERS] + [(name.replace(" ", "_"), 1) for name in THING_NUMBERS]
+        rows = [
+            {"id": place, "name": name, "isthing": thing, "color": [place, 255 - place, 128]}
+            for place, (name, thing) in enumerate(categories)
+        ]
+        write_json(self.root / "panoVIPSeg_categories.json", rows)
+        for part, names in self.videos.items():
+            (self.root / f"{part}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        write_instructions(self.root / "instructions.jsonl", self.instructions)

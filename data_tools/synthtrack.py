@@ -9,32 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from data_tools.label_map_writers import (
-    ANNOTATIONS,
-    WORDINGS,
-    InsTrackWriter,
-    ReasonVosWriter,
-    ReferDavis17Writer,
-    ReferYoutubeVosWriter,
-)
-from data_tools.run_length_writers import LvVisWriter, MevisWriter, RevosWriter
-from data_tools.writers import (
-    MANIFEST,
-    Counts,
-    FolderWriter,
-    LayoutWriter,
-    Mp4Writer,
-    single_target,
-    take_folder,
-    write_json,
-)
+from data_tools.label_map_writers import ANNOTATIONS, WORDINGS
+from data_tools.layouts import FORMS, STAGES, Layout, Split, members
+from data_tools.writers import MANIFEST, Counts, take_folder, write_json
 from trackgpt.data.synthtrack.clips import Case, frame_size, one_of_each_kind, scene_expressions, seen_actors
 from trackgpt.data.synthtrack.language import Seen, expressions
 from trackgpt.data.synthtrack.render import render_clip
@@ -48,27 +31,6 @@ ANNOTATED = {"train": (0, 1, 2, 3), "test": (0, 1, 2, 5)}  # wordings of four an
 _STREAM = 7  # of the scene's random numbers, for choosing what is said
 
 
-class Layout(StrEnum):
-    """What `make` can write."""
-
-    mp4 = "mp4"
-    folder = "folder"
-    refer_youtube_vos = "refer-youtube-vos"
-    refer_davis17 = "refer-davis17"
-    mevis = "mevis"
-    revos = "revos"
-    lv_vis = "lv-vis"
-    reason_vos = "reason-vos"
-    instrack = "instrack"
-
-
-class Split(StrEnum):
-    """The two worlds of SynthTrack."""
-
-    train = "train"
-    test = "test"
-
-
 @dataclass(frozen=True)
 class Order:
     """What is asked of `make`.
@@ -79,7 +41,7 @@ class Order:
             as in the real set.
         seed: of the run, 0 or more.
         split: None for every part that the layout has; for mp4 and folder, None is "test".
-        frames: of each scene.
+        frames: of each scene; image sets show its first alone.
         longest: longer side of the frames in pixels.
     """
 
@@ -108,11 +70,23 @@ def parts(order: Order) -> list[tuple[str, Split, int]]:
     Raises:
         UsageError: the layout has no part of the split.
     """
-    shares = _PARTS[order.layout]
     split = order.split or (Split.test if order.layout in (Layout.mp4, Layout.folder) else None)
+    shares = FORMS[order.layout].parts
     found = [(part, of, math.ceil(order.videos * share)) for part, of, share in shares if split in (None, of)]
     if not found:
         raise UsageError(f"{order.layout} has no part of {split} scenes; leave --split out")
+    return found
+
+
+def orders(order: Order, out: Path) -> list[tuple[Order, Path]]:
+    """An order for one layout each, with its folder: the members of a stage that have a part of the split, or itself.
+
+    Raises:
+        UsageError: as `parts`.
+    """
+    found = [(replace(order, layout=layout), folder) for layout, folder in members(order.layout, out)]
+    if order.layout in STAGES and order.split is not None:
+        return [(one, out) for one, out in found if any(of == order.split for _, of, _ in FORMS[one.layout].parts)]
     return found
 
 
@@ -199,7 +173,7 @@ def cases(order: Order, split: Split) -> Iterator[Case]:
 
     Those with nothing to say that the layout can hold are passed over.
     """
-    fits = _FITS.get(order.layout, lambda case: True)
+    fits = FORMS[order.layout].fits
     index = 0
     while True:
         case = _case(order, scene_seed(order.seed, index), split)
@@ -209,7 +183,8 @@ def cases(order: Order, split: Split) -> Iterator[Case]:
 
 
 def _case(order: Order, seed: int, split: Split) -> Case:
-    scene = make_scene(seed, split=split.value, frames=order.frames)
+    frames = 1 if FORMS[order.layout].one_frame else order.frames
+    scene = make_scene(seed, split=split.value, frames=frames)
     height, width = frame_size(scene.aspect, order.longest)
     if order.layout is Layout.mp4:
         height, width = height + height % 2, width + width % 2
@@ -221,38 +196,6 @@ def _case(order: Order, seed: int, split: Split) -> Case:
     if order.layout is Layout.instrack:
         said = six_wordings(scene, seen)
     return Case(scene, replace(clip, fps=scene.fps), said)
-
-
-_WRITERS: dict[Layout, Callable[[Path], LayoutWriter]] = {
-    Layout.mp4: Mp4Writer,
-    Layout.folder: FolderWriter,
-    Layout.refer_youtube_vos: ReferYoutubeVosWriter,
-    Layout.refer_davis17: ReferDavis17Writer,
-    Layout.mevis: MevisWriter,
-    Layout.revos: RevosWriter,
-    Layout.lv_vis: LvVisWriter,
-    Layout.reason_vos: ReasonVosWriter,
-    Layout.instrack: InsTrackWriter,
-}
-_TRAIN, _VALID = ("train", Split.train, 1.0), ("valid", Split.test, 1.0)
-_PARTS: dict[Layout, tuple[tuple[str, Split, float], ...]] = {  # name, scenes, videos for each one that is asked for
-    Layout.mp4: (_TRAIN, _VALID),
-    Layout.folder: (_TRAIN, _VALID),
-    Layout.refer_youtube_vos: (_TRAIN, _VALID, ("test", Split.test, 1.5)),
-    Layout.refer_davis17: (_TRAIN, _VALID),
-    Layout.mevis: (_TRAIN, ("valid_u", Split.test, 1.0), _VALID),
-    Layout.revos: (_TRAIN, _VALID),
-    Layout.lv_vis: (_TRAIN,),
-    Layout.reason_vos: (_VALID,),
-    Layout.instrack: (_TRAIN, ("test", Split.test, 1.0)),
-}
-_FITS: dict[Layout, Callable[[Case], bool]] = {
-    Layout.refer_youtube_vos: lambda case: bool(single_target(case)),
-    Layout.refer_davis17: lambda case: bool(single_target(case)),
-    Layout.reason_vos: lambda case: bool(single_target(case)),
-    Layout.mevis: lambda case: any(one.targets for one in case.expressions),
-    Layout.instrack: lambda case: bool(case.expressions),
-}
 
 
 def make(order: Order, out: Path, overwrite: bool = False, done: Callable[[], None] = lambda: None) -> Counts:
@@ -269,16 +212,25 @@ def make(order: Order, out: Path, overwrite: bool = False, done: Callable[[], No
         OutputError: OUT01, the folder is taken; OUT02, it cannot be written.
     """
     _check(order)
+    wanted = orders(order, out)
     with writing(out):
         take_folder(out, overwrite)
         write_json(out / MANIFEST, {"made by": "python -m data_tools make", **_plain(order)})
-        writer = _WRITERS[order.layout](out)
-        streams = {split: cases(order, split) for split in Split}
-        for part, split, count in parts(order):
-            for _ in range(count):
-                writer.write(next(streams[split]), part)
-                done()
-        writer.close()
+        counts = Counts()
+        for one, folder in wanted:
+            counts.add_all(_write(one, folder, done))
+    return counts
+
+
+def _write(order: Order, folder: Path, done: Callable[[], None]) -> Counts:
+    """Write a layout that is no stage."""
+    writer = FORMS[order.layout].writer(folder)
+    streams = {split: cases(order, split) for split in Split}
+    for part, split, count in parts(order):
+        for _ in range(count):
+            writer.write(next(streams[split]), part)
+            done()
+    writer.close()
     return writer.counts
 
 
@@ -306,7 +258,9 @@ def _plain(order: Order) -> dict[str, object]:
 
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into")],
-    layout: Annotated[Layout, typer.Option(help="What to write")] = Layout.folder,
+    layout: Annotated[
+        Layout, typer.Option(help="What to write; stage1 to stage3 for all that a stage wants")
+    ] = Layout.folder,
     videos: Annotated[int, typer.Option(help="Videos of each part")] = 4,
     seed: Annotated[int, typer.Option(help="Run seed; scene i has the seed 10000 * SEED + i")] = 0,
     split: Annotated[
@@ -316,14 +270,16 @@ def command(
     longest: Annotated[int, typer.Option(help="Longer side of the frames, pixels")] = 320,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier make wrote there")] = False,
 ) -> None:
-    """Write SynthTrack videos with masks and expressions in the layout of a real data set."""
+    """Write SynthTrack videos or pictures, with masks and words, in the layout of a real data set or a whole stage."""
     from rich.console import Console
     from rich.progress import Progress
 
     order = Order(layout, videos, seed, split, frames, longest)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"{layout}", total=sum(count for *_, count in parts(order)))
+        task = progress.add_task(
+            f"{layout}", total=sum(count for one, _ in orders(order, out) for *_, count in parts(one))
+        )
         counts = make(order, out, overwrite, lambda: progress.advance(task))
     if counts.skipped:
         print(f"skipped {counts.skipped} expressions whose number of targets {layout} does not hold")

@@ -1,13 +1,12 @@
-"""Shows data to a person: ``python -m data_tools view --seed 3 -o sheet.png``.
+"""Shows data to a person: ``python -m data_tools view --seed 3 -o sheet.png``, ``... view ROOT -o sheet.png``.
 
 Without a root, SynthTrack scenes are drawn anew, the same ones that `make` writes for the seed; with one, what lies on
-disk is shown.
+disk is shown: a row for each video, a picture for each sample of an image set, some of every set that is there.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,16 +15,28 @@ import numpy as np
 import typer
 from PIL import Image
 
-from data_tools.contact_sheet import Line, Row, draw_sheet, spread
-from data_tools.synthtrack import Split, scene_seed
+from data_tools.contact_sheet import Line, Row, draw_sheet, spread, stacked
+from data_tools.layouts import Split
+from data_tools.picture_sheet import draw_pictures
+from data_tools.samples import (
+    PICTURE_SETS,
+    SETS,
+    chosen_lines,
+    picture_sets,
+    some_pictures,
+    video_rows,
+    video_sets,
+)
+from data_tools.synthtrack import scene_seed
 from trackgpt.data.synthtrack.clips import Case, make_case
+from trackgpt.data.trees import listing
 from trackgpt.errors import InputError, UsageError
 from trackgpt.export.records import replacing
 from trackgpt.video.source import open_source
 
-LINES = 6  # shown of a video on disk
 LONGEST = 480
 MOTION = {"free": "free motion", "race": "a race"}
+PICTURES = "Outlines: what is asked for. Hatched: what is not scored."
 SUBTITLE = "Outlines and numbers: what is asked for. Bars: when it is in sight. Ticks: what happens to it."
 
 
@@ -57,36 +68,27 @@ def row_of(case: Case) -> Row:
     )
 
 
-def rows_on_disk(root: Path, videos: int, split: Split | None) -> Iterator[Row]:
-    """Rows of the first videos of a tree: one that `make` writes, or a real one of the same form.
+def rows_on_disk(root: Path, videos: int, split: Split | None, layout: str = "") -> Iterator[Row]:
+    """Rows of the first videos of a tree: one of `make`'s own layouts, or a video set that `check` knows.
 
     Args:
-        root: its top folder.
+        root: its top folder, or one that holds it.
         videos: how many.
         split: train, or test for the part that is called valid; None for whichever is there, valid first.
+        layout: the video set; "" for the one that is there.
 
     Raises:
+        UsageError: it could be several sets.
         InputError: there is no such tree, or a file of it is missing or damaged.
     """
     own = root / "expressions.json"
-    if own.is_file():
+    if own.is_file() and not layout:
         pictures, masks = ("videos", "truth") if (root / "videos").is_dir() else ("JPEGImages", "Annotations")
         for name, video in list(_videos(own).items())[:videos]:
             yield _row_on_disk(name, video, root / pictures / name, root / masks / name)
         return
-    wanted = {Split.train: ["train"], Split.test: ["valid"], None: ["valid", "train"]}[split]
-    for part in wanted:
-        path = root / "meta_expressions" / part / "meta_expressions.json"
-        if path.is_file():
-            folder = root / part
-            there = {name: video for name, video in _videos(path).items() if (folder / "JPEGImages" / name).is_dir()}
-            for name, video in list(there.items())[:videos]:
-                yield _row_on_disk(name, video, folder / "JPEGImages" / name, folder / "Annotations" / name)
-            return
-    raise InputError(
-        f"{root}: neither expressions.json nor meta_expressions/{wanted[0]}/meta_expressions.json is there; "
-        "wanted the top folder of a tree that `make` writes or `check` knows"
-    )
+    for name in [layout] if layout else video_sets(root):
+        yield from video_rows(name, root, videos, split)
 
 
 def _videos(path: Path) -> dict[str, Any]:
@@ -124,19 +126,13 @@ def _row_on_disk(name: str, video: dict[str, Any], pictures: Path, masks: Path) 
 
 
 def _lines(entries: dict[str, dict[str, Any]]) -> tuple[tuple[Line, ...], int]:
-    """Instructions to show, one of each kind first, then of other targets; and how many are left out."""
-    lines: list[Line] = []
-    for entry in entries.values():
-        named = entry.get("obj_id", [])
-        targets = tuple(int(one) for one in (named if isinstance(named, list) else [named]))
-        lines.append(Line(entry.get("kind", "expression"), entry["exp"], entry.get("answer", ""), targets))
-    ranks: list[tuple[int, int]] = []
-    said: Counter[object] = Counter()
-    for line in lines:
-        ranks.append((said[line.kind, line.targets], said[line.kind]))
-        said.update([(line.kind, line.targets), line.kind])
-    first = sorted(range(len(lines)), key=ranks.__getitem__)[:LINES]
-    return tuple(lines[k] for k in first), max(len(lines) - LINES, 0)
+    """Instructions to show, and how many are left out."""
+    return chosen_lines(
+        [
+            Line(entry.get("kind", "expression"), entry["exp"], entry.get("answer", ""), tuple(entry.get("obj_id", ())))
+            for entry in entries.values()
+        ]
+    )
 
 
 def _reader(pictures: Path, names: list[str]) -> tuple[tuple[int, int], Callable[[list[int]], list[np.ndarray]]]:
@@ -172,27 +168,52 @@ def _ids(folder: Path, names: list[str], size: tuple[int, int]) -> np.ndarray:
     return np.stack(maps)
 
 
+def sheet_of_tree(root: Path, count: int, split: Split | None, layout: str) -> tuple[Image.Image, int]:
+    """A sheet of what lies on disk, pictures above videos, and how many samples it shows.
+
+    Raises:
+        UsageError: it could be several sets.
+        InputError: nothing that is known lies there, or a file is missing or damaged.
+    """
+    pictures = [name for name in picture_sets(root) if layout in ("", name)]
+    groups = [(name, list(some_pictures(name, root, count, split))) for name in pictures]
+    title, sheets = root.resolve().name, []
+    if groups:
+        sheets.append(draw_pictures(title, PICTURES, groups))
+    rows = [] if layout in PICTURE_SETS else list(rows_on_disk(root, count, split, layout))
+    if rows:
+        sheets.append(draw_sheet(title, SUBTITLE, rows))
+    if not sheets:
+        raise InputError(
+            f"{root}: neither expressions.json nor {layout or 'a data set'} that is known is there; it holds "
+            f"{listing(root)}; wanted the top folder of a tree that `make` writes or `check` knows"
+        )
+    return stacked(sheets), len(rows) + sum(len(found) for _, found in groups)
+
+
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="The picture to write, sheet.png")],
+    root: Annotated[Path | None, typer.Argument(help="Show what lies here instead of drawing scenes")] = None,
     seed: Annotated[int, typer.Option(help="Run seed, as of make")] = 0,
-    videos: Annotated[int, typer.Option(help="How many videos")] = 5,
+    videos: Annotated[int, typer.Option(help="How many videos, or pictures of each set")] = 5,
     split: Annotated[Split | None, typer.Option(help="train or test; without it test")] = None,
     frames: Annotated[int, typer.Option(help="Frames of each scene")] = 48,
-    layout_root: Annotated[Path | None, typer.Option(help="Show this tree instead of drawing scenes")] = None,
+    layout: Annotated[str, typer.Option(help="Show this data set of the folder alone; names are those of check")] = "",
 ) -> None:
-    """Draw a contact sheet of videos, their targets, and what is said about them."""
+    """Draw a contact sheet of videos or pictures, their targets, and what is said about them."""
     if videos < 1:
         raise UsageError(f"--videos is {videos}; wanted 1 or more")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"{out}: wanted a name that ends in .png or .jpg")
-    if layout_root is None:
+    if layout and layout not in SETS:
+        raise UsageError(f"--layout {layout}: no such data set; choose one of {', '.join(SETS)}")
+    if root is None:
         part = split or Split.test
         rows = list(synthetic_rows(seed, videos, part, frames))
         title, subtitle = f"SynthTrack, split {part.value}, seed {seed}", f"{SUBTITLE} Instructions are about frame 0."
+        sheet, count = draw_sheet(title, subtitle, rows), len(rows)
     else:
-        rows = list(rows_on_disk(layout_root, videos, split))
-        title, subtitle = layout_root.resolve().name, SUBTITLE
-    sheet = draw_sheet(title, subtitle, rows)
+        sheet, count = sheet_of_tree(root, videos, split, layout)
     with replacing(out) as part_path:
         sheet.save(part_path, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=92)
-    print(f"videos={len(rows)} width={sheet.width} height={sheet.height} out={out}")
+    print(f"samples={count} width={sheet.width} height={sheet.height} out={out}")

@@ -28,6 +28,9 @@ _MADE = frozenset(
     + ("meta_expressions", "train", "valid", "valid_truth", "valid_u", "test")
     + ("meta_expressions.json", "meta_expressions_train_.json", "meta_expressions_valid_.json")
     + ("mask_dict.json", "mask_dict_foreground.json")
+    + ("imgs", "panomasks", "panoVIPSeg_categories.json", "train.txt", "val.txt", "instructions.jsonl")
+    + ("ade20k", "coco", "cocostuff", "mapillary", "vlpart", "PartImageNet", "refer_seg", "reason_seg", "llava_dataset")
+    + ("ref-youtube-vos", "ref-davis", "mevis", "ReVOS", "instrack", "VIPSeg")
 )
 
 
@@ -39,6 +42,10 @@ class Counts:
     frames: int = 0
     expressions: int = 0
     skipped: int = 0
+
+    def add_all(self, other: Counts) -> None:
+        """Count what another writer has written too."""
+        self.add(other.videos, other.frames, other.expressions, other.skipped)
 
     def add(self, videos: int = 0, frames: int = 0, expressions: int = 0, skipped: int = 0) -> None:
         """Count what was written of one more case."""

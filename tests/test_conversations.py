@@ -20,6 +20,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
 def dataset(root: Path, text: str, name: str = "llava_instruct_150k") -> Path:
     (root / "llava_dataset").mkdir(exist_ok=True)
     (root / "coco/train2017").mkdir(parents=True, exist_ok=True)
+    (root / "coco/train2017/1.jpg").touch()
     (root / f"llava_dataset/{name}.json").write_text(text, encoding="utf-8")
     return root
 
@@ -137,11 +138,11 @@ def test_a_file_without_records_is_refused(tmp_path, text, said):
 
 
 def test_missing_files_say_what_was_looked_for(tmp_path):
-    with pytest.raises(InputError, match=r"no LLaVA-Instruct; looked for llava_dataset/llava_instruct_150k\.json"):
+    with pytest.raises(InputError, match=r"no llava-instruct here; wanted llava_instruct_150k\.json in it"):
         llava_instruct(tmp_path)
     (tmp_path / "llava_dataset").mkdir()
     (tmp_path / "llava_dataset/llava_instruct_150k.json").write_text(json.dumps(records(1)))
-    with pytest.raises(InputError, match="no pictures of COCO, train2017; looked for coco/train2017"):
+    with pytest.raises(InputError, match=r"no pictures of COCO 2017 here; wanted train2017/\*\.jpg"):
         llava_instruct(tmp_path)
 
 

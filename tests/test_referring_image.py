@@ -20,7 +20,7 @@ from data_tools.image_writers import (
     write_refcoco_plus,
     write_refcocog,
 )
-from trackgpt.data.images import Segments, locate, read_json, segmentation_mask
+from trackgpt.data.images import Segments, segmentation_mask
 from trackgpt.data.referring_image import (
     draw_shapes,
     grefcoco,
@@ -31,6 +31,7 @@ from trackgpt.data.referring_image import (
     sample_expressions,
 )
 from trackgpt.data.synthtrack.clips import make_case
+from trackgpt.data.trees import Tree, find_tree, read_json
 from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.masks import encode_rle
@@ -151,7 +152,7 @@ def test_reason_seg_opens_nothing_until_asked(dataset, tmp_path):
         (folder / name).write_text("not what it is called")
     samples = reason_seg(tmp_path, "val")
     assert [sample.name for sample in samples] == ["a", "b"]
-    with pytest.raises(InputError, match=r"a\.json: not JSON"):
+    with pytest.raises(InputError, match=r"a\.json: no JSON from line 1"):
         _ = samples[0].expressions
     with pytest.raises(InputError, match=r"a\.jpg: not a readable image"):
         _ = samples[0].size
@@ -306,7 +307,9 @@ def test_the_captions_of_referformer_are_read(tmp_path):
 
 
 def test_a_missing_set_says_what_was_looked_for(tmp_path):
-    with pytest.raises(InputError, match=r"refer_seg/refcoco/refs\(unc\)\.p.*unpack it there"):
+    with pytest.raises(
+        InputError, match=r"no refcoco here; wanted refcoco/refs\(\*\)\.p in it, .* called refer_seg, ref_seg"
+    ):
         refcoco(tmp_path, "refcoco", "val")
     with pytest.raises(InputError, match="no such folder"):
         refcoco(tmp_path / "nowhere", "refcoco", "val")
@@ -315,7 +318,9 @@ def test_a_missing_set_says_what_was_looked_for(tmp_path):
 def test_missing_pictures_of_coco_are_said_at_once(dataset, tmp_path):
     (tmp_path / "refer_seg").mkdir()
     (tmp_path / "refer_seg/refcoco").symlink_to(dataset / "refer_seg/refcoco")
-    with pytest.raises(InputError, match="no pictures of COCO 2014; looked for images/mscoco/images/train2014"):
+    with pytest.raises(
+        InputError, match="no pictures of COCO 2014 here; wanted train2014 in it, .* called images/mscoco/images"
+    ):
         refcoco(tmp_path, "refcoco", "val")
 
 
@@ -483,12 +488,18 @@ def test_rectangles_cover_a_mask_exactly_holes_and_all():
     assert rectangles_of(np.ones((4, 5), bool)) == [(0.0, 0.0, 5.0, 4.0)]
 
 
-def test_the_first_place_that_fits_is_taken(tmp_path):
-    (tmp_path / "b/x").mkdir(parents=True)
-    (tmp_path / "c/x").mkdir(parents=True)
-    assert locate(tmp_path, ("a", "b", "c"), ("x",), "letters") == tmp_path / "b"
-    with pytest.raises(InputError, match="no letters; looked for a/x, a/y; unpack it there"):
-        locate(tmp_path, ("a",), ("x", "y"), "letters")
+def test_a_named_folder_comes_before_the_root_and_an_earlier_root_before_a_later(tmp_path):
+    letters = Tree("letters", ("b/Some-Letters",), ("x",), ())
+    (tmp_path / "outer/x").mkdir(parents=True)
+    assert find_tree(letters, tmp_path / "outer") == tmp_path / "outer"
+    (tmp_path / "outer/B/some_letters/x").mkdir(parents=True)
+    assert find_tree(letters, tmp_path / "outer") == tmp_path / "outer/B/some_letters"
+    (tmp_path / "other/x").mkdir(parents=True)
+    assert find_tree(letters, tmp_path / "other", tmp_path / "outer") == tmp_path / "other"
+    with pytest.raises(
+        InputError, match="no letters here; wanted x in it, or in a folder below it called b/Some-Letters"
+    ):
+        find_tree(letters, tmp_path)
 
 
 # Real phrases

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from data_tools.checks import listed_apart, reasoning, run_lengths
+from data_tools.checks import image_sets, listed_apart, panoptic, reasoning, run_lengths
 from data_tools.checks.report import Check, Problem, Report
 
 __all__ = ["CHECKS", "Check", "Problem", "Report"]
 
-_FAMILIES = (listed_apart, run_lengths, reasoning)
+_FAMILIES = (listed_apart, run_lengths, reasoning, panoptic, image_sets)
 CHECKS: Mapping[str, Check] = {check.tree.name: check for family in _FAMILIES for check in family.CHECKS}

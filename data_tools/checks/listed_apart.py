@@ -143,7 +143,8 @@ def _check_wordings(report: Report, path: Path, name: str, video: dict[str, Any]
         found = Counter(entry.get("wording") for entry in entries)
         if found != Counter(range(WORDINGS)):
             shown = ", ".join(map(str, found.elements()))
-            report.problem(path, f"video {name}, group {group} has the wordings {shown}", "each of 0 to 5 once")
+            advice = "`data_tools rephrase` writes the others" if list(found.elements()) == [0] else ""
+            report.problem(path, f"video {name}, group {group} has the wordings {shown}", "each of 0 to 5 once", advice)
         if len({tuple(keys_of(entry, "obj_id")) for entry in entries}) > 1:
             report.problem(path, f"video {name}, group {group} means several things", "one list of objects a group")
 

@@ -42,13 +42,14 @@ def check_frames(report: Report, part: str, folder: Path, frames: list[str]) -> 
         return {}
     sizes: dict[str, Size] = {}
     for frame in frames:
+        report.tick()
         path = folder / f"{frame}.jpg"
         if not path.is_file():
             others = [other.name for other in folder.glob(f"{frame}.*")]
             report.problem(path, f"missing ({others[0]} is there)" if others else "missing", "the frame that is listed")
             report.count_missing(part, frames=1)
             continue
-        size = _size_of_jpeg(report, path)
+        size = size_of_jpeg(report, path)
         if size is None:
             report.count_wrong(part, frames=1)
             continue
@@ -68,8 +69,11 @@ def _in_another_part(folder: Path, wanted: str) -> tuple[str, str, str]:
     return ("missing", wanted, "") if there is None else (f"missing, but {there} is there", wanted, "move it")
 
 
-def _size_of_jpeg(report: Report, path: Path) -> Size | None:
-    """The size of a whole JPEG; only one without an end mark is decoded, for decoding a large set takes an hour."""
+def size_of_jpeg(report: Report, path: Path) -> Size | None:
+    """The (width, height) of a whole JPEG, None and a problem when it is damaged.
+
+    Only one without an end mark is decoded, for decoding a large set takes an hour.
+    """
     try:
         with Image.open(path) as picture:
             kind = picture.format
@@ -95,6 +99,7 @@ def check_masks(
         return None
     read: list[set[int]] = []
     for frame in frames:
+        report.tick()
         path = folder / f"{frame}.png"
         if not path.is_file():
             report.problem(path, "missing", "the mask of a frame that is listed")

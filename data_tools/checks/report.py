@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from trackgpt.data.trees import Tree
+from trackgpt.errors import InputError
+
+Item = TypeVar("Item")
 
 MOST = 5  # lines of one kind about one folder
 _DEEP = 3  # levels below a root, where a part that is missed is looked for
@@ -23,7 +29,7 @@ class Problem:
     advice: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.path}: {self.found}; wanted {self.wanted}"
+        line = f"{self.path}: {self.found}; wanted {self.wanted}" if self.wanted else f"{self.path}: {self.found}"
         return f"{line}; {self.advice}" if self.advice else line
 
 
@@ -33,6 +39,9 @@ class Report:
 
     Attributes:
         root: the top folder of the tree.
+        given: what a person called the root: `root`, or a folder above it.
+        opened: how many pictures of a part of an image set are opened, spread evenly; 0 for all.
+        tick: called after every picture that was looked at.
         problems: one line each when written as text.
         notes: what is worth knowing and no fault.
         counts: what was found and is sound, by part: videos, frames, masks, expressions and objects.
@@ -41,6 +50,9 @@ class Report:
     """
 
     root: Path
+    given: Path = Path()
+    opened: int = 0
+    tick: Callable[[], None] = lambda: None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -50,6 +62,19 @@ class Report:
     def problem(self, path: Path, found: str, wanted: str, advice: str = "") -> None:
         """Record a fault of a file or folder, and what to do about it where that is not plain."""
         self.problems.append(Problem(self._short(path), found, wanted, advice))
+
+    def refused(self, error: InputError, path: Path) -> None:
+        """Record what a reader says of a file; `path` stands for it where the message names none."""
+        where, colon, said = str(error).partition(": ")
+        found, _, wanted = (said if colon else str(error)).partition("; wanted ")
+        wanted, _, advice = wanted.partition("; ")
+        self.problem(Path(where) if colon and "/" in where else path, found, wanted, advice)
+
+    def some(self, items: Sequence[Item]) -> list[Item]:
+        """The items that are to be opened: all, or `opened` of them from the first to the last."""
+        if not self.opened or len(items) <= self.opened:
+            return list(items)
+        return [items[index] for index in np.linspace(0, len(items) - 1, self.opened).round().astype(int)]
 
     def note(self, path: Path, found: str) -> None:
         """Record something that is no fault."""
@@ -106,10 +131,14 @@ class Check:
     Attributes:
         tree: its name, the names of its folder, what shows that a folder is it, and its published counts.
         run: looks at the tree at `report.root` and records what it finds; raises nothing for a fault of the data.
+        traps: looks at a folder of the set's name that does not show the set, and records known ways to lay it wrongly.
+        other: another layout of the same set that its reader takes, None where there is one alone.
     """
 
     tree: Tree
     run: Callable[[Report], None]
+    traps: Callable[[Report], None] = lambda report: None
+    other: Tree | None = None
 
 
 def lines(report: Report, tree: Tree, every: bool = False) -> Iterator[str]:
@@ -127,23 +156,34 @@ def lines(report: Report, tree: Tree, every: bool = False) -> Iterator[str]:
     yield from _table(report, tree)
 
 
+def _matters(unit: str, tree: Tree, named: list[str]) -> bool:
+    """Whether a unit has a row in every part: it is of videos, or somebody counts it."""
+    return tree.units[0] == "videos" or unit == tree.units[0] or unit in named
+
+
 def _table(report: Report, tree: Tree) -> Iterator[str]:
     """Counts by part: found, missing, wrong, and what the authors published where it is known."""
     rows = [("part", "", "found", "missing", "wrong", "published")]
     parts = list(dict.fromkeys((*tree.published, *report.counts, *report.missing, *report.wrong)))
     for part in parts:
-        published = dict(zip(("videos", "expressions"), tree.published.get(part, (None, None)), strict=True))
+        published = dict(zip(tree.units, tree.published.get(part, (None, None)), strict=True))
         tables = [table.get(part, {}) for table in (report.counts, report.missing, report.wrong)]
         if not any(tables):
             yield f"{part}: not there"
             continue
-        for thing in dict.fromkeys(("videos", "expressions", *(name for table in tables for name in table))):
+        named = [name for table in tables for name in table]
+        for thing in dict.fromkeys((*(unit for unit in tree.units if _matters(unit, tree, named)), *named)):
             wanted = published.get(thing)
             numbers = (str(table.get(thing, 0)) for table in tables)
             rows.append((part, thing, *numbers, "" if wanted is None else str(wanted)))
     if len(rows) > 1:
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            left = (cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True))
-            right = (cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True))
-            yield "  ".join((*left, *right)).rstrip()
+        yield from columns(rows, left=2)
+
+
+def columns(rows: Sequence[tuple[str, ...]], left: int) -> Iterator[str]:
+    """Rows as lines with their cells below one another; the first `left` cells begin a column, the others end it."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        texts = (cell.ljust(width) for cell, width in zip(row[:left], widths[:left], strict=True))
+        numbers = (cell.rjust(width) for cell, width in zip(row[left:], widths[left:], strict=True))
+        yield "  ".join((*texts, *numbers)).rstrip()

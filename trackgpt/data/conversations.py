@@ -16,13 +16,15 @@ import mmap
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trackgpt.data.images import Conversation, Round, locate
+from trackgpt.data.image_trees import COCO_2017, TREES
+from trackgpt.data.images import Conversation, Round
+from trackgpt.data.trees import find_tree
 from trackgpt.errors import InputError
 
 IMAGE_TOKEN = "<image>"
@@ -30,8 +32,6 @@ IMAGE_TOKEN = "<image>"
 
 _ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 _STRING_OR_BRACE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}]', re.DOTALL)
-_LLAVA_FOLDERS = ("llava_dataset", "", "llava_data/LLaVA-Instruct-150K", "LLaVA-Instruct-150K", "llava_data")
-_COCO_FOLDERS = ("coco", "", "coco_2017", "coco2017", "llava_data/llava_images/coco")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +87,8 @@ def llava_instruct(root: Path, name: str = "llava_instruct_150k") -> Conversatio
     Raises:
         InputError: the file or the folder of pictures is missing, or the file is cut off or no list of objects.
     """
-    file = locate(root, _LLAVA_FOLDERS, (f"{name}.json",), "LLaVA-Instruct") / f"{name}.json"
-    images = locate(root, _COCO_FOLDERS, ("train2017",), "pictures of COCO, train2017") / "train2017"
+    file = find_tree(replace(TREES["llava-instruct"], marks=(f"{name}.json",)), root) / f"{name}.json"
+    images = find_tree(COCO_2017, root) / "train2017"
     return ConversationFile(file, images, record_spans(file))
 
 

@@ -8,7 +8,6 @@ at the reader.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,52 +279,3 @@ def image_size(path: Path) -> tuple[int, int]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable image ({error}); copy or unpack it again") from error
     return (width, height) if swapped else (height, width)
-
-
-def read_json(path: Path, encodings: Sequence[str] = ("utf-8-sig",)) -> Any:
-    """The value of a JSON file.
-
-    Args:
-        path: the file.
-        encodings: tried in this order.
-
-    Raises:
-        InputError: the file is missing, cut off, or no JSON in any of the encodings.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror}); wanted a JSON file") from error
-    for encoding in encodings:
-        try:
-            return json.loads(data.decode(encoding))
-        except UnicodeDecodeError:
-            continue
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not JSON ({error}); is it cut off? copy it again") from error
-    raise InputError(f"{path}: not text in {' or '.join(encodings)}; wanted JSON")
-
-
-def locate(root: Path, folders: Sequence[str], markers: Sequence[str], wanted: str) -> Path:
-    """The folder of a data set below a root, told by what it holds: projects name the same data differently.
-
-    Args:
-        root: what a person calls the place of the data: the set's own folder, or one that holds several sets.
-        folders: where the set may lie, relative to the root; "" is the root itself. The first that fits is taken.
-        markers: patterns of files or folders that it holds, any one of which tells it.
-        wanted: what is looked for, for the message.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: none of the folders holds a marker; the message lists what was looked for.
-    """
-    for folder in folders:
-        if any(next((root / folder).glob(marker), None) is not None for marker in markers):
-            return root / folder
-    looked = ", ".join(str(Path(folder) / marker) for folder in folders for marker in markers)
-    missing = "" if root.is_dir() else " (no such folder)"
-    raise InputError(
-        f"{root}{missing}: no {wanted}; looked for {looked}; unpack it there, or name the folder that holds it"
-    )

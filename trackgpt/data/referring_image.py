@@ -20,16 +20,9 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from trackgpt.data.images import (
-    Conversation,
-    ImageSample,
-    Round,
-    Segmentation,
-    Segments,
-    image_size,
-    locate,
-    read_json,
-)
+from trackgpt.data.image_trees import COCO_2014, TREES, captions
+from trackgpt.data.images import Conversation, ImageSample, Round, Segmentation, Segments, image_size
+from trackgpt.data.trees import find_tree, look_for_tree, needed_folder, read_json
 from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError, UsageError
 
@@ -41,9 +34,6 @@ SPLIT_BY: Mapping[str, str] = {"refclef": "unc", "refcoco": "unc", "refcoco+": "
 IGNORED = 255
 """The value of ReasonSeg's ignored pixels in `draw_shapes`."""
 
-_REFER_FOLDERS = ("refer_seg", "", "ref_seg", "Refer_Segm")
-_MSCOCO_FOLDERS = ("images/mscoco/images", "images", "coco2014", "coco_2014", "coco", "")
-_REASON_FOLDERS = ("reason_seg/ReasonSeg", "ReasonSeg", "", "reason_seg")
 _TARGET = "target"
 _FARTHEST = 1e5  # pixels; OpenCV draws in fixed point, which wild corners overflow
 
@@ -170,7 +160,7 @@ def reason_seg(root: Path, split: str) -> tuple[ImageSample, ...]:
     Raises:
         InputError: there is no such folder, it has no pictures, or a picture has no JSON.
     """
-    folder = locate(root, _REASON_FOLDERS, (split,), f"ReasonSeg, {split}") / split
+    folder = needed_folder(find_tree(TREES["reason-seg"], root) / split, f"pictures and JSON files of {split}")
     present = {path.name for path in folder.iterdir()}
     stems = sorted(name[:-4] for name in present if name.endswith(".jpg"))
     if not stems:
@@ -196,7 +186,7 @@ def reason_seg_explanations(root: Path) -> dict[str, Conversation]:
     Raises:
         InputError: the file is missing or has another form.
     """
-    folder = locate(root, _REASON_FOLDERS, ("explanatory/train.json",), "ReasonSeg's explanations")
+    folder = find_tree(TREES["reason-seg"], root)
     file = folder / "explanatory/train.json"
     try:
         return {
@@ -266,14 +256,14 @@ def refcoco(root: Path, name: ReferSet, split: str, by: str | None = None) -> tu
     """
     if name not in SPLIT_BY:
         raise UsageError(f"referring set {name!r} is unknown; take one of {', '.join(SPLIT_BY)}")
-    refs_name = f"{name}/refs({by or SPLIT_BY[name]}).p"
-    captions = f"{name}/instances_{name}_{split}.json"
-    folder = locate(root, (*_REFER_FOLDERS, "coco"), (refs_name, captions), f"{name}, {split}")
-    if not (folder / refs_name).exists():
-        return _captioned(folder / captions, _coco_pictures(root, folder))
-    refs = [ref for ref in _refs(folder / refs_name) if _in_split(str(ref.get("split", "")), split)]
+    beside = look_for_tree(captions(name), root) if look_for_tree(TREES[name], root) is None else None
+    if beside is not None:
+        return _captioned(beside / f"{name}/instances_{name}_{split}.json", _coco_pictures(root, beside))
+    folder = find_tree(TREES[name], root)
+    file = folder / f"{name}/refs({by or SPLIT_BY[name]}).p"
+    refs = [ref for ref in _refs(file) if _in_split(str(ref.get("split", "")), split)]
     if not refs:
-        raise InputError(f"{folder / refs_name}: nothing of the split {split!r}; wanted train, val, testA, testB, ...")
+        raise InputError(f"{file}: nothing of the split {split!r}; wanted train, val, testA, testB, ...")
     pictures = folder / "images/saiapr_tc-12" if name == "refclef" else _coco_pictures(root, folder)
     return _joined(refs, folder / f"{name}/instances.json", pictures)
 
@@ -293,9 +283,9 @@ def grefcoco(root: Path, split: str, by: str = "unc") -> tuple[ImageSample, ...]
     Raises:
         InputError: as `refcoco`.
     """
-    files = (f"grefcoco/grefs({by}).json", f"grefcoco/grefs({by}).p")
-    folder = locate(root, _REFER_FOLDERS, files, f"gRefCOCO, {split}")
-    file = next(folder / name for name in files if (folder / name).exists())
+    folder = find_tree(TREES["grefcoco"], root)
+    plain = folder / f"grefcoco/grefs({by}).json"
+    file = plain if plain.exists() else plain.with_suffix(".p")
     refs = [ref for ref in _refs(file) if _in_split(str(ref.get("split", "")), split)]
     if not refs:
         raise InputError(f"{file}: nothing of the split {split!r}; wanted train, val, testA or testB")
@@ -340,11 +330,7 @@ def _refs(file: Path) -> list[dict[str, Any]]:
 
 def _coco_pictures(root: Path, folder: Path) -> Path:
     """The folder train2014 of COCO, below the set's folder or the root."""
-    try:
-        base = locate(folder, _MSCOCO_FOLDERS, ("train2014",), "pictures of COCO 2014")
-    except InputError:
-        base = locate(root, _MSCOCO_FOLDERS, ("train2014",), "pictures of COCO 2014")
-    return base / "train2014"
+    return find_tree(COCO_2014, folder, root) / "train2014"
 
 
 def _joined(refs: list[dict[str, Any]], file: Path, pictures: Path) -> tuple[ImageSample, ...]:

@@ -20,7 +20,9 @@ import numpy as np
 from PIL import Image
 
 from trackgpt.data.class_names import ADE20K, COCO_STUFF
-from trackgpt.data.images import ImageSample, Segmentation, Segments, locate, read_json
+from trackgpt.data.image_trees import COCO_2017, TREES
+from trackgpt.data.images import ImageSample, Segmentation, Segments
+from trackgpt.data.trees import find_tree, needed_folder, read_json
 from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError
 
@@ -28,16 +30,6 @@ IGNORED = 255
 """The index of pixels without a class in `LabelMap.labels`."""
 
 _UNKNOWN = 254  # values that no label has; no set has as many as 254 classes
-_COCO_FOLDERS = ("coco", "", "coco2017", "coco_2017", "coco/images")
-_ADE_FOLDERS = ("ade20k", "", "ADEChallengeData2016", "ade20k/ADEChallengeData2016", "Semantic_Segm/ade20k")
-_STUFF_FOLDERS = ("cocostuff", "", "coco_stuff", "Semantic_Segm/coco_stuff", "cocostuff/stuffthingmaps")
-_MAPILLARY_FOLDERS = ("mapillary", "", "Semantic_Segm/mapillary")
-_PACO_FOLDERS = ("vlpart/paco", "", "paco", "Semantic_Segm/paco_lvis", "paco_lvis")
-_PASCAL_FOLDERS = ("vlpart/pascal_part", "", "pascal_part", "Semantic_Segm/pascal_part")
-_PARTIMAGENET_FOLDERS = (
-    *("vlpart/partimagenet", "partimagenet", "PartImageNet", "partimagenet/PartImageNet", ""),
-    *("vlpart/PartImageNet", "Semantic_Segm/partimagenet"),
-)
 
 Named = tuple[str, str]
 """An object and its part, "" for the whole object."""
@@ -150,7 +142,7 @@ def ade20k(root: Path, split: str = "training") -> LabelMapSet:
     Raises:
         InputError: folders or label maps are missing, or the file of names is damaged.
     """
-    folder = locate(root, _ADE_FOLDERS, (f"annotations/{split}",), f"ADE20K, {split}")
+    folder = find_tree(TREES["ade20k"], root)
     file = folder / "objectInfo150.txt"
     names = _ade_names(file) if file.exists() else ADE20K
     table = _table({value: value - 1 for value in range(1, len(names) + 1)}, ignored=(0, 255))
@@ -175,14 +167,13 @@ def coco_stuff(root: Path, split: str = "train2017") -> LabelMapSet:
     Raises:
         InputError: folders or label maps are missing, or the file of names is damaged.
     """
-    # Pictures of COCO lie in folders of the same names.
-    folder = locate(root, _STUFF_FOLDERS, (f"{split}/*.png",), f"COCO-Stuff, {split}")
+    folder = find_tree(TREES["coco-stuff"], root)
     file = folder / "labels.txt"
     names = _stuff_names(file) if file.exists() else COCO_STUFF
     names = tuple("sky" if name == "sky-other" else name for name in names)
     skipped = {value for value, name in enumerate(names) if "-" in name}
     table = _table({value: value for value in range(len(names)) if value not in skipped}, ignored=(255, *skipped))
-    images = locate(root, _COCO_FOLDERS, (f"{split}/*.jpg",), f"pictures of COCO, {split}") / split
+    images = find_tree(COCO_2017, root) / split
     return _label_maps("COCO-Stuff", names, table, images, folder / split)
 
 
@@ -202,7 +193,7 @@ def mapillary(root: Path, split: str = "training") -> LabelMapSet:
     Raises:
         InputError: folders, label maps or the configuration are missing or damaged.
     """
-    folder = locate(root, _MAPILLARY_FOLDERS, ("config_v2.0.json",), "Mapillary Vistas v2.0")
+    folder = find_tree(TREES["mapillary"], root)
     file = folder / "config_v2.0.json"
     try:
         labels = read_json(file)["labels"]
@@ -340,9 +331,8 @@ def paco_lvis(root: Path, split: str = "train") -> PartSet:
     Raises:
         InputError: the file or the folder of pictures is missing, or the file is no COCO annotation.
     """
-    marker = f"annotations/paco_lvis_v1_{split}.json"
-    file = locate(root, _PACO_FOLDERS, (marker,), f"PACO-LVIS, {split}") / marker
-    pictures = locate(root, _COCO_FOLDERS, ("train2017", "val2017"), "pictures of COCO 2017")
+    file = find_tree(TREES["paco-lvis"], root) / f"annotations/paco_lvis_v1_{split}.json"
+    pictures = find_tree(COCO_2017, root)
     return _part_set("PACO-LVIS", file, pictures, _colon_name)
 
 
@@ -360,8 +350,7 @@ def pascal_part(root: Path, split: str = "train") -> PartSet:
     Raises:
         InputError: as `paco_lvis`.
     """
-    # Files of this name are common, so the folder must hold the pictures too.
-    folder = locate(root, _PASCAL_FOLDERS, ("VOCdevkit/VOC2010/JPEGImages",), f"Pascal-Part, {split}")
+    folder = find_tree(TREES["pascal-part"], root)
     pictures = folder / "VOCdevkit/VOC2010/JPEGImages"
     return _part_set("Pascal-Part", folder / f"{split}.json", pictures, _colon_name)
 
@@ -385,10 +374,11 @@ def part_imagenet(root: Path, split: str = "train") -> PartSet:
     Raises:
         InputError: as `paco_lvis`.
     """
-    markers = (f"annotations/{split}/{split}.json", f"{split}_format.json", f"{split}.json")
-    folder = locate(root, _PARTIMAGENET_FOLDERS, markers, f"PartImageNet, {split}")
-    file = next(folder / marker for marker in markers if (folder / marker).exists())
-    pictures = locate(folder, ("images", ""), (split,), f"pictures of PartImageNet, {split}") / split
+    folder = find_tree(TREES["part-imagenet"], root)
+    names = (f"annotations/{split}/{split}.json", f"{split}_format.json", f"{split}.json")
+    file = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
+    older = folder / split
+    pictures = older if older.is_dir() else needed_folder(folder / "images" / split, f"the pictures of {split}")
     return _part_set("PartImageNet", file, pictures, _group_name)
 
 

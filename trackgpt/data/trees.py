@@ -7,7 +7,7 @@ known by what it holds; names only tell which folder of many to look into.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ class Tree:
 
     Attributes:
         name: what commands call it ("refer-youtube-vos").
-        folders: what projects call its top folder; case, "-" and "_" do not count.
+        folders: what projects call its top folder, or where below a common root they keep it ("vlpart/paco"); case, "-"
+            and "_" do not count.
         marks: glob patterns below the top folder; a folder with a match of any of them is taken for the data set.
         parts: the parts that can be read.
-        published: (videos, expressions) of parts as their authors count them; None for a number not known.
+        published: how many of each of the `units` a part has, as its authors count them; None for a number not known.
+        units: what is counted.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Tree:
     marks: tuple[str, ...]
     parts: tuple[str, ...]
     published: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    units: tuple[str, str] = ("videos", "expressions")
 
     def holds(self, folder: Path) -> bool:
         """Whether a folder is a top folder of this data set."""
@@ -49,28 +52,33 @@ class Tree:
             raise UsageError(f"{self.name} has no part {part!r}; choose {' or '.join(self.parts)}")
 
 
-def find_tree(tree: Tree, root: str | Path) -> Path:
+def find_tree(tree: Tree, *roots: str | Path) -> Path:
     """The top folder of a data set.
 
     Args:
         tree: the data set.
-        root: its top folder, or one that holds it under one of its names (also one level deeper, as archives that
-            repeat their name unpack).
+        roots: its top folder, or one that holds it under one of its names (also one level deeper, as archives that
+            repeat their name unpack); with several, the first that shows it counts.
 
     Raises:
-        InputError: `root` is no folder, it is not there, or two folders below `root` could be meant.
+        InputError: a root is no folder, it is not there, or two folders below a root could be meant.
     """
-    found = look_for_tree(tree, root)
-    if found is None:
-        raise InputError(
-            f"{root}: no {tree.name} here; wanted {' or '.join(tree.marks)} in it, or in a folder below it called "
-            f"{', '.join(tree.folders)}; it holds {listing(Path(root))}; give the folder that holds them"
-        )
-    return found
+    for root in roots:
+        found = look_for_tree(tree, root)
+        if found is not None:
+            return found
+    looked = " and ".join(str(root) for root in dict.fromkeys(roots))
+    raise InputError(
+        f"{looked}: no {tree.name} here; wanted {' or '.join(tree.marks)} in it, or in a folder below it called "
+        f"{', '.join(tree.folders)}; it holds {listing(Path(roots[-1]))}; give the folder that holds them"
+    )
 
 
 def look_for_tree(tree: Tree, root: str | Path) -> Path | None:
-    """As `find_tree`, None when it is not there.
+    """As `find_tree` of one root, None when it is not there.
+
+    A folder that goes by a name of the data set comes before the root itself: marks of several sets are alike, and a
+    root of many sets may show those of another.
 
     Raises:
         InputError: `root` is no folder, or two folders below it could be meant.
@@ -78,25 +86,30 @@ def look_for_tree(tree: Tree, root: str | Path) -> Path | None:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; wanted the top folder of {tree.name}, or the one above it")
-    if tree.holds(root):
-        return root
     found: dict[Path, Path] = {}  # by where they really are: links to one folder are no two
-    for folder in _named(tree, root):
+    for folder in named_folders(tree, root):
         if tree.holds(folder):
             found.setdefault(folder.resolve(), folder)
     if len(found) > 1:
         shown = ", ".join(str(folder) for folder in found.values())
-        raise InputError(f"{root}: {shown} could each be {tree.name}; give the one that is meant")
-    return next(iter(found.values()), None)
+        raise InputError(f"{root}: {shown} could each be {tree.name}; give the one that is meant, or move the other")
+    return next(iter(found.values()), root if tree.holds(root) else None)
 
 
-def _named(tree: Tree, root: Path) -> Iterator[Path]:
-    """Folders below a root that go by a name of the data set, outer ones first."""
-    names = {_plain(name) for name in tree.folders}
-    outer = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and _plain(folder.name) in names]
-    yield from outer
-    for folder in outer:
-        yield from (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and _plain(inner.name) in names)
+def named_folders(tree: Tree, root: Path) -> list[Path]:
+    """Folders below a root that go by a name of the data set, whatever they hold; outer ones first."""
+    outer = [folder for name in tree.folders for folder in _below(root, name)]
+    names = {_plain(Path(name).name) for name in tree.folders}
+    inner = [path for folder in outer for path in sorted(folder.iterdir()) if _plain(path.name) in names]
+    return list(dict.fromkeys((*outer, *(path for path in inner if path.is_dir()))))
+
+
+def _below(root: Path, name: str) -> Iterator[Path]:
+    """Folders at a path below a root, each step of it spelt in any way."""
+    first, _, rest = name.partition("/")
+    for path in sorted(root.iterdir()):
+        if _plain(path.name) == _plain(first) and path.is_dir():
+            yield from _below(path, rest) if rest else (path,)
 
 
 def _plain(name: str) -> str:
@@ -129,18 +142,31 @@ def needed_folder(folder: Path, what: str) -> Path:
     )
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file in UTF-8.
+def read_json(path: Path, encodings: Sequence[str] = ("utf-8-sig",)) -> Any:
+    """The value of a JSON file.
+
+    Args:
+        path: the file.
+        encodings: tried in this order; the default takes a byte order mark for what it is.
 
     Raises:
-        InputError: it is missing, is not UTF-8, or does not parse (with line and column).
+        InputError: it is missing, is no text in any of the encodings, or does not parse (with line and column).
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: missing; {path.parent} holds {listing(path.parent)}; unpack it there") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}: no JSON from {where} on ({error.msg}); copy or unpack it again") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); wanted JSON in UTF-8; copy or unpack it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); wanted JSON; copy or unpack it again") from error
+    for encoding in encodings:
+        try:
+            return json.loads(data.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+        except json.JSONDecodeError as error:
+            where = f"line {error.lineno}, column {error.colno}"
+            raise InputError(f"{path}: no JSON from {where} on ({error.msg}); copy or unpack it again") from error
+        except RecursionError as error:
+            raise InputError(f"{path}: no JSON (nested too deeply); copy or unpack it again") from error
+    wanted = " or ".join(encodings).replace("utf-8-sig", "UTF-8")
+    raise InputError(f"{path}: cannot be read as text; wanted JSON in {wanted}; copy or unpack it again")
