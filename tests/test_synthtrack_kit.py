@@ -1,6 +1,7 @@
-"""The synthtrack kit with trackers whose scores are known beforehand, and its command: resume, processes, reports."""
+"""The synthtrack kit with trackers whose scores are known beforehand, its command, and a model in the loop."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,16 +12,33 @@ import pytest
 from tiny_models import tiny_trackgpt
 
 from eval.__main__ import main
-from eval.commands import synthtrack as command
-from eval.kits import synthtrack as kit
-from eval.kits.synthtrack import Row
+from eval.following import Following
+from eval.kit import Row
+from eval.kits import synthtrack as module
+from eval.kits.synthtrack import SynthTrack
+from eval.run_folder import digest, read_rows
+from eval.runner import with_diagnostics
+from eval.trackers import VARIANTS, Choice
 from trackgpt.data.synthtrack.clips import KINDS, Case, make_case
 from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.data.synthtrack.world import make_scene
-from trackgpt.errors import ModelError, UsageError
+from trackgpt.errors import InputError, ModelError, UsageError
+from trackgpt.reasoners.templates import visible_answer
 from trackgpt.types import Clip, Cue, Prediction
 
 ROOT = Path(__file__).parents[1]
+TASK = "00007"
+
+
+class Given(SynthTrack):
+    """The kit about one video that a test has drawn."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(1, 1)
+        self.given = case
+
+    def case(self, task: str) -> Case:
+        return self.given
 
 
 def prediction(masks: np.ndarray, text: str = "", score: float = 1.0, reason: str = "") -> Prediction:
@@ -57,7 +75,7 @@ class Knowing:
         ids = self.case.clip.ids[self.t]
         masks = np.array([ids == target for target in self.said.targets], bool).reshape(-1, *ids.shape)
         reason = "prompt" if self.t == 0 else "purport" if self.t in self.rethought else ""
-        return prediction(masks, self.said.answer, self.score, reason)
+        return prediction(masks, visible_answer(self.said.answer), self.score, reason)
 
 
 class Blind(Knowing):
@@ -66,6 +84,14 @@ class Blind(Knowing):
     def now(self):
         seen = super().now()
         return replace(seen, masks=np.zeros_like(seen.masks))
+
+
+def evaluate_case(case: Case, tracker: Knowing, results: Path) -> list[Row]:
+    """The rows of a tracker that writes its result files, with what was recorded of it."""
+    kit, following = Given(case), Following(tracker)
+    kit.run(TASK, following, results)
+    records = {unit: record.as_json() for unit, record in following.records.items()}
+    return with_diagnostics(kit.score(TASK, results), records)
 
 
 @pytest.fixture(scope="module")
@@ -90,48 +116,38 @@ TWO = Expression("the bar", "implicit", "part", (2,), "Sure. <TK>, <PO>", wordin
 NOTHING = Expression("the owl", "none", "absent-category", (), "no owl")
 
 
-def row(kind="explicit", j=1.0, f=1.0, variant="full", video=0, **fields) -> Row:
-    values = {
-        "difficulty": "easy",
-        "form": "category",
-        "wording": 0,
-        "text": "the square",
-        "answer": "Sure.",
-        "refused": False,
-        "rethinks": 0,
-        "frames": 10,
-        "scores": [],
-        "ious": [],
-        **fields,
-    }
-    return Row(video=video, kind=kind, variant=variant, j=j, f=f, **values)
+def row(kind="explicit", j=1.0, f=1.0, video=0, answer="Sure.", wanted="Sure.", **figures) -> Row:
+    own = {"none_empty": j} if kind == "none" else {"J": j, "F": f, kind: (j + f) / 2}
+    said = {"answer": answer, "wanted": wanted}
+    return Row(f"{video:05d}", f"{video:05d}/{kind}", {**own, **figures}, {"kind": [kind]}, {}, said)
 
 
 # Trackers whose scores are known
 
 
-def test_a_tracker_that_returns_the_truth_scores_100_for_every_kind_and_refuses_only_none(case):
-    rows = kit.evaluate_case(7, case, Knowing(case), "full")
-    assert [r.kind for r in rows] == list(KINDS)
-    assert {(r.j, r.f) for r in rows} == {(1.0, 1.0)}
-    assert [r.refused for r in rows] == [False, False, False, True]
-    assert [r.text for r in rows] == [e.text for e in case.expressions]
-    assert [r.answer for r in rows] == [e.answer for e in case.expressions]
-    assert {r.video for r in rows} == {7}
-    summary = kit.summarise(rows, "full")
-    wanted = {"explicit": 100, "implicit": 100, "multi": 100, "J&F": 100, "none_right": 100, "wrongly_refused": 0}
+def test_a_tracker_that_returns_the_truth_scores_100_for_every_kind_and_refuses_only_none(case, tmp_path):
+    rows = evaluate_case(case, Knowing(case), tmp_path)
+    assert [r.tags["kind"] for r in rows] == [[kind] for kind in KINDS]
+    assert [(r.figures.get("J"), r.figures.get("F")) for r in rows] == [(1.0, 1.0)] * 3 + [(None, None)]
+    assert [r.figures["refused"] for r in rows] == [0, 0, 0, 1]
+    assert [r.said["instruction"] for r in rows] == [e.text for e in case.expressions]
+    assert [r.said["answer"] for r in rows] == [visible_answer(e.answer) for e in case.expressions]
+    assert {r.task for r in rows} == {TASK}
+    summary = Given(case).summarise(rows)
+    wanted = {"explicit": 100, "implicit": 100, "multi": 100, "J&F": 100, "none_right": 100, "none_empty": 100}
+    wanted |= {"wrongly_refused": 0, "answers_right": 100}
     assert {key: summary[key] for key in wanted} == wanted
 
 
-def test_an_empty_tracker_scores_only_where_the_truth_is_empty():
+def test_an_empty_tracker_scores_only_where_the_truth_is_empty(tmp_path):
     made = hand_case(ONE, TWO, NOTHING)
-    one, two, nothing = kit.evaluate_case(0, made, Blind(made), "full")
-    assert (one.j, one.f) == (0.5, 0.5)  # the square has left on two of four frames
-    assert (two.j, two.f) == (0.0, 0.0)
-    assert (nothing.j, nothing.f) == (1.0, 1.0)
+    one, two, nothing = evaluate_case(made, Blind(made), tmp_path)
+    assert (one.figures["J"], one.figures["F"]) == (0.5, 0.5)  # the square has left on two of four frames
+    assert (two.figures["J"], two.figures["F"]) == (0.0, 0.0)
+    assert nothing.figures["none_empty"] == 1
 
 
-def test_the_union_of_the_targets_is_scored_not_each_of_them():
+def test_the_union_of_the_targets_is_scored_not_each_of_them(tmp_path):
     both = Expression("all things", "multi", "two", (1, 2), "both")
     made = hand_case(both)
 
@@ -140,172 +156,149 @@ def test_the_union_of_the_targets_is_scored_not_each_of_them():
             seen = super().now()
             return replace(seen, masks=seen.masks & np.array([True, False]).reshape(2, 1, 1))
 
-    (only_one,) = kit.evaluate_case(0, made, First(made), "full")
+    (only_one,) = evaluate_case(made, First(made), tmp_path)
     # 16 of 24 pixels on frames 0 and 1, none of 8 on frames 2 and 3.
-    assert only_one.j == pytest.approx((16 / 24 + 16 / 24 + 0 + 0) / 4)
+    assert only_one.figures["J"] == pytest.approx((16 / 24 + 16 / 24 + 0 + 0) / 4)
 
 
-def test_scores_ious_and_rethinks_are_those_of_the_frames():
+def test_scores_ious_and_rethinks_are_those_of_the_frames(tmp_path):
     made = hand_case(ONE, NOTHING)
-    tracked, nothing = kit.evaluate_case(0, made, Knowing(made, score=0.25, rethought=(2, 3)), "full")
-    assert tracked.scores == [0.25] * 4
-    assert tracked.ious == [1.0] * 4
-    assert (tracked.rethinks, tracked.frames) == (2, 4)  # the first frame's reading is no rethink
-    assert (nothing.scores, nothing.ious) == ([], [])
+    tracked, nothing = evaluate_case(made, Knowing(made, score=0.25, rethought=(2, 3)), tmp_path)
+    assert tracked.series["purport"] == [0.25] * 4
+    assert tracked.series["iou"] == [1.0] * 4
+    assert len(tracked.series["seconds"]) == tracked.figures["tracked_frames"] == 4
+    assert tracked.figures["rethinks"] == 2  # the first frame's reading is no rethink
+    assert np.isnan(nothing.series["purport"]).all()
 
 
-def test_the_random_object_is_one_visible_object_and_the_same_every_time():
-    made = hand_case(ONE, TWO)
-    rows = [kit.random_object(video, made) for video in range(32)]
-    assert rows == [kit.random_object(video, made) for video in range(32)]
+def test_the_random_object_is_one_visible_object_and_the_same_every_time(tmp_path):
+    kit = Given(hand_case(ONE, TWO))
+
+    def scores(number: int, results: Path) -> tuple[float, ...]:
+        kit.baselines["random-object"](f"{number:05d}", results)
+        return tuple(each.figures["J"] for each in kit.score(f"{number:05d}", results))
+
+    found = [scores(number, tmp_path / "a") for number in range(32)]
+    assert found == [scores(number, tmp_path / "b") for number in range(32)]
     # Object 2 in the place of object 1 scores 0; object 1 in the place of 2 never overlaps it either.
-    assert {(one.j, two.j) for one, two in rows} == {(1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)}
-    assert {r.refused for pair in rows for r in pair} == {False}
+    assert set(found) == {(1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)}
 
 
 def test_videos_of_two_seeds_differ_and_the_split_reaches_the_scene():
-    assert kit.video_case(1, 3).scene.seed == 10_003
-    assert kit.video_case(2, 3).scene.seed == 20_003
-    assert kit.video_case(1, 3, "train").scene.split == "train"
-    assert kit.video_case(1, 3).clip.frames.shape[0] == kit.FRAMES
-    assert max(kit.video_case(1, 3).clip.frames.shape[1:3]) == kit.LONGEST
+    assert SynthTrack(1, 4).case("00003").scene.seed == 10_003
+    assert SynthTrack(2, 4).case("00003").scene.seed == 20_003
+    assert SynthTrack(1, 4, "train").case("00003").scene.split == "train"
+    drawn = SynthTrack(1, 4).case("00003").clip.frames
+    assert (len(drawn), max(drawn.shape[1:3])) == (module.FRAMES, module.LONGEST)
+    assert SynthTrack(1, 4).tasks() == ["00000", "00001", "00002", "00003"]
+    with pytest.raises(InputError, match="SynthTrack has test and train"):
+        SynthTrack(1, 4, "validation").case("00000")
 
 
 # Figures by hand
 
 
-def test_a_summary_of_three_rows_is_what_a_reader_computes():
+def test_a_summary_of_rows_is_what_a_reader_computes():
     rows = [
-        row("explicit", 0.8, 0.6, rethinks=2, scores=[0.1, 0.9], ious=[0.2, 0.7]),
-        row("explicit", 0.4, 0.2, refused=True, scores=[0.5], ious=[0.5]),
-        row("none", 0.0, 0.0, refused=True, rethinks=1),
-        row("explicit", 0.0, 0.0, variant="first-frame"),
+        row("explicit", 0.8, 0.6, refused=0.0),
+        row("explicit", 0.4, 0.2, refused=1.0, video=1, answer="no square"),
+        row("none", 0.0, refused=1.0),
     ]
-    summary = kit.summarise(rows, "full")
+    summary = SynthTrack(1, 2).summarise(rows)
     assert summary["explicit"] == pytest.approx(50)  # (70 + 30) / 2
-    assert (summary["explicit_low"], summary["explicit_high"]) == pytest.approx((30, 70))
     assert (summary["J"], summary["F"], summary["J&F"]) == pytest.approx((60, 40, 50))  # "none" is left out
-    assert summary["none_right"] == 100
-    assert summary["wrongly_refused"] == 50
-    assert summary["rethink_rate"] == pytest.approx(10)  # 3 of 30 frames
-    assert summary["spearman"] == pytest.approx(1)
-    assert summary["ece"] == pytest.approx((0.1 + 0.2 + 0.0) / 3)  # three bins of one frame
+    assert (summary["none_right"], summary["none_empty"]) == (100, 0)
+    assert (summary["wrongly_refused"], summary["answers_right"]) == (50, 50)
     assert "implicit" not in summary
 
 
-def test_a_run_without_targets_has_no_j():
-    summary = kit.summarise([row("none", 1.0, 1.0, refused=True)], "full")
-    assert summary == {"none_right": 100.0, "rethink_rate": 0.0}
-
-
-def test_a_breakdown_counts_and_averages_by_kind_and_field():
-    rows = [
-        row("explicit", 1.0, 1.0, difficulty="easy"),
-        row("explicit", 0.5, 0.5, difficulty="easy"),
-        row("explicit", 0.2, 0.2, difficulty="hard"),
-        row("multi", 0.1, 0.1, difficulty="easy"),
-        row("none", 0.0, 0.0),
-    ]
-    assert kit.breakdown(rows, "full", "difficulty") == {
-        "explicit/easy": (75.0, 2),
-        "explicit/hard": (20.0, 1),
-        "multi/easy": (10.0, 1),
-    }
-
-
-def test_rows_come_back_from_json_without_fields_of_a_newer_writer():
-    one = row(scores=[0.5], ious=[0.25])
-    values = json.loads(json.dumps(kit.as_json(one)))
-    assert kit.from_json({**values, "mood": "good"}) == one
+def test_results_without_diagnostics_have_no_figures_of_answers():
+    assert set(SynthTrack(1, 1).summarise([row("multi", 0.5, 0.5)])) == {"J&F", "multi", "J", "F"}
+    assert SynthTrack(1, 1).summarise([row("none", 1.0)]) == {"none_empty": 100}
 
 
 # The command
 
 
-def evaluate(out: Path, *arguments: str, videos: int = 3) -> str:
-    """Run the random-object baseline, which needs no model; returns the folder's summary as text."""
-    options = ["synthtrack", "--variants", "random-object", "--videos", str(videos), "--out", str(out), *arguments]
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Small videos in this process, and no pictures, which take longer than all the rest."""
+    monkeypatch.setattr("eval.report.draw", lambda *_: [])
+
+
+@pytest.fixture
+def smaller(monkeypatch):
+    monkeypatch.setattr(module, "FRAMES", 4)
+    monkeypatch.setattr(module, "LONGEST", 64)
+    module._case.cache_clear()
+    yield
+    module._case.cache_clear()
+
+
+def command(*arguments: object) -> int:
     with pytest.raises(SystemExit) as left:
-        main(options)
-    assert left.value.code == 0
-    return (out / "summary.json").read_text()
+        main(["synthtrack", *map(str, arguments)])
+    return int(left.value.code or 0)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A run of three videos that nothing disturbed."""
-    out = tmp_path_factory.mktemp("finished")
-    evaluate(out)
-    return out
+def baseline(out: Path, *arguments: object, videos: int = 3) -> int:
+    """Run the random-object baseline, which needs no model."""
+    return command("--model", "random-object", "--videos", videos, "--out", out, *arguments)
 
 
-def lines_of(out: Path) -> list[str]:
-    return (out / "rows.jsonl").read_text().splitlines()
+@pytest.mark.usefixtures("smaller")
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    assert baseline(tmp_path / "whole") == 0
+    cut = Path(shutil.copytree(tmp_path / "whole", tmp_path / "cut"))
+    for lost in ("diagnostics/00001.json", "rows.jsonl", "summary.json", "report.md", "results/00001/none/00003.png"):
+        (cut / lost).unlink(missing_ok=True)
+    shutil.rmtree(cut / "results/00001/implicit", ignore_errors=True)
+    written = []
+    write = SynthTrack._random_object
+    monkeypatch.setattr(SynthTrack, "_random_object", lambda kit, *a: written.append(a[0]) or write(kit, *a))
+    assert baseline(cut) == 0
+    assert written == ["00001"]  # what was whole is not tracked again
+    for name in ("rows.jsonl", "summary.json", "report.md"):
+        assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize("kept", ["cut in a line", "cut after a line", "cut between videos", "nothing"])
-def test_a_run_that_was_killed_ends_as_if_it_had_not_been(finished, tmp_path, kept):
-    whole = lines_of(finished)
-    per_video = [json.loads(line)["video"] for line in whole]
-    second = per_video.index(1)
-    text = {
-        "cut in a line": "\n".join([*whole[: second + 2], whole[second + 2][:100]]),
-        "cut after a line": "\n".join(whole[: second + 2]) + "\n",
-        "cut between videos": "\n".join(whole[:second]) + "\n",
-        "nothing": "",
-    }[kept]
-    (tmp_path / "run.json").write_text((finished / "run.json").read_text())
-    (tmp_path / "rows.jsonl").write_text(text)
-    assert evaluate(tmp_path) == (finished / "summary.json").read_text()
-    assert lines_of(tmp_path) == whole
-    assert (tmp_path / "report.md").read_text() == (finished / "report.md").read_text()
-
-
-def test_a_finished_run_is_extended_by_more_videos_and_not_begun_again(finished, tmp_path, monkeypatch):
-    for name in ("run.json", "rows.jsonl"):
-        (tmp_path / name).write_text((finished / name).read_text())
-    drawn = []
-    draw = kit.video_case
-    monkeypatch.setattr(kit, "video_case", lambda seed, video, split: drawn.append(video) or draw(seed, video, split))
-    summary = json.loads(evaluate(tmp_path, videos=4))
-    assert drawn == [2, 3]  # the last video of the file may have been cut, the first two cannot
-    assert summary["run"]["videos"] == 4
-    assert lines_of(tmp_path)[: len(lines_of(finished))] == lines_of(finished)
-
-
-def test_two_processes_write_the_rows_of_one(finished, tmp_path):
-    evaluate(tmp_path, "--jobs", "2")
-    assert lines_of(tmp_path) == lines_of(finished)
-
-
-def test_rows_of_other_settings_are_refused_not_mixed(finished, tmp_path, capsys):
-    for name in ("run.json", "rows.jsonl"):
-        (tmp_path / name).write_text((finished / name).read_text())
-    with pytest.raises(SystemExit) as left:
-        main(["synthtrack", "--variants", "random-object", "--videos", "3", "--seed", "2", "--out", str(tmp_path)])
-    assert left.value.code == 2
+@pytest.mark.usefixtures("smaller")
+def test_results_of_other_settings_are_refused_not_mixed(tmp_path, capsys):
+    assert baseline(tmp_path, videos=1) == 0
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    assert baseline(tmp_path, "--seed", 2, videos=1) == 2
     message = capsys.readouterr().err
     assert "seed 1, now 2" in message
     assert "choose another --out" in message
-    assert lines_of(tmp_path) == lines_of(finished)
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+
+
+@pytest.mark.usefixtures("smaller")
+def test_results_of_a_run_score_the_same_as_anybodys_folder(tmp_path):
+    assert baseline(tmp_path / "run", videos=2) == 0
+    options = ("--results", tmp_path / "run/results", "--videos", 2, "--out", tmp_path / "again")
+    assert command(*options) == 0
+    assert read_rows(tmp_path / "again") == read_rows(tmp_path / "run")
 
 
 def test_other_weights_under_the_same_name_are_another_model(tmp_path):
     (tmp_path / "weights").write_bytes(b"1")
-    before = command.model_digest(str(tmp_path))
+    before = digest(tmp_path)
     (tmp_path / "weights").write_bytes(b"2")
-    assert command.model_digest(str(tmp_path)) != before
+    assert digest(tmp_path) != before
     assert len(before) == 12
 
 
+@pytest.mark.usefixtures("smaller")
 def test_a_report_names_its_protocol_and_ends_with_one_line_of_figures(tmp_path, capsys):
-    evaluate(tmp_path, videos=1)
+    assert baseline(tmp_path, videos=1) == 0
     out = capsys.readouterr().out
     run = json.loads((tmp_path / "summary.json").read_text())["run"]
-    assert (run["protocol"], run["seed"], run["videos"], run["split"]) == ("synthtrack", 1, 1, "test")
+    assert (run["kit"], run["seed"], run["videos"], run["split"]) == ("synthtrack", 1, 1, "test")
+    assert run["protocol"].startswith("Protocol synthtrack")
     assert run["commit"]
     figures = dict(pair.split("=", 1) for pair in out.splitlines()[-1].split())
-    assert list(figures) == ["J&F", "J", "F", "videos", "out"]
+    assert list(figures) == ["J&F", "J", "F", "units", "out"]
     assert 0 <= float(figures["J&F"]) <= 100
     # One video gives no interval; JSON has no NaN.
     assert "NaN" not in (tmp_path / "summary.json").read_text()
@@ -314,16 +307,15 @@ def test_a_report_names_its_protocol_and_ends_with_one_line_of_figures(tmp_path,
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--variants", "perfect"], 2, "`perfect` is not one of full"),
-        (["--variants", ","], 2, "is not one of full"),
+        (["--model", "random-object", "--results", "here"], 2, "give --model NAME to run a model, or --results DIR"),
+        ([], 2, "give --model NAME to run a model, or --results DIR"),
         (["--model", "nowhere"], 4, "MD01"),
-        (["--variants", "random-object", "--split", "validation"], 2, "validation"),
+        (["--model", "random-object", "--split", "validation"], 3, "validation"),
+        (["--results", "nowhere"], 3, "nowhere: missing or empty; wanted result files VIDEO/KIND/FRAME.png"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_line(tmp_path, capsys, options, code, words):
-    with pytest.raises(SystemExit) as left:
-        main(["synthtrack", "--videos", "1", "--out", str(tmp_path / "out"), *options])
-    assert left.value.code == code
+    assert command("--videos", "1", "--out", tmp_path / "out", *options) == code
     message = capsys.readouterr().err
     assert words in message
     assert message.count("\n") == 1
@@ -332,13 +324,19 @@ def test_what_cannot_be_run_is_said_in_one_line(tmp_path, capsys, options, code,
 # A model in the loop
 
 
-def test_variants_switch_off_what_they_name():
-    model = tiny_trackgpt("conv", "conv", tied=True)
-    decoder = model.segmenter.mask_decoder
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_trackgpt("conv", "conv", tied=True, max_instruction_tokens=99).save_pretrained(folder)
+    return folder
+
+
+def test_variants_switch_off_what_they_name(model):
     found = {}
-    for variant in ("full", "no-rethinking", "no-propagation", "first-frame"):
-        tracker = command.variant_tracker(model, variant)
-        found[variant] = (decoder.propagate, tracker.arbiter.config.enabled, tracker.arbiter.config.search_every < 100)
+    for variant in VARIANTS:
+        tracker = Choice(str(model), variant).tracker()
+        propagate = tracker.perception.segmenter.mask_decoder.propagate
+        found[variant] = (propagate, tracker.arbiter.config.enabled, tracker.arbiter.config.search_every < 100)
     assert found == {
         "full": (True, True, True),
         "no-rethinking": (True, False, False),
@@ -347,43 +345,51 @@ def test_variants_switch_off_what_they_name():
     }
 
 
-def test_a_model_that_never_propagates_is_not_given_propagation():
-    model = tiny_trackgpt("conv", "conv", tied=True)
-    model.config.perception.decoder.propagate = False
-    command.variant_tracker(model, "full")
-    assert model.segmenter.mask_decoder.propagate is False
+def test_a_model_that_never_propagates_is_not_given_propagation(tmp_path):
+    made = tiny_trackgpt("conv", "conv", tied=True)
+    made.segmenter.mask_decoder.propagate = False
+    made.config.perception.decoder.propagate = False
+    made.save_pretrained(tmp_path)
+    assert Choice(str(tmp_path)).tracker().perception.segmenter.mask_decoder.propagate is False
 
 
-def test_a_model_runs_through_every_variant_and_its_settings_are_those_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(kit, "FRAMES", 4)
-    monkeypatch.setattr(kit, "LONGEST", 64)
-    tiny_trackgpt("conv", "conv", tied=True, max_instruction_tokens=99).save_pretrained(tmp_path / "model")
-    job = command.Job(str(tmp_path / "model"), 1, "test", kit.VARIANTS, sets=("search_every=2", "ratio=1.0"))
-    assert command._model(job).config.rethink.search_every == 2
-    rows = command._one_video(job, 0)
-    assert [r.variant for r in rows] == [name for name in kit.VARIANTS for _ in KINDS]
-    assert all(r.rethinks == 0 for r in rows if r.variant in ("no-rethinking", "first-frame", "random-object"))
-    assert any(r.rethinks > 0 for r in rows if r.variant == "full")
-    command._model.cache_clear()
+@pytest.mark.usefixtures("smaller")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_model_runs_in_every_variant_with_the_settings_asked_for(variant, model, tmp_path):
+    settings = ("--set", "search_every=2", "--set", "ratio=1.0", "--variant", variant)
+    assert command("--model", model, "--device", "cpu", "--videos", 1, "--out", tmp_path, *settings) == 0
+    rows = read_rows(tmp_path)
+    assert [each.tags["kind"] for each in rows] == [[kind] for kind in KINDS]
+    rethinks = sum(each.figures["rethinks"] for each in rows)
+    assert (rethinks > 0) == (variant in ("full", "no-propagation"))
+    assert json.loads((tmp_path / "run.json").read_text())["settings"] == ["search_every=2", "ratio=1.0"]
+    report = (tmp_path / "report.md").read_text()
+    assert "How the tracker behaved" in report
 
 
-def test_an_unknown_setting_of_the_loop_is_named(tmp_path):
-    tiny_trackgpt("conv", "conv", tied=True).save_pretrained(tmp_path)
+def test_an_unknown_variant_or_setting_of_the_loop_is_named(model):
     with pytest.raises(UsageError, match="did you mean `cooldown`"):
-        command._model(command.Job(str(tmp_path), 1, "test", ("full",), sets=("cooldwn=1",)))
+        Choice(str(model), settings=("cooldwn=1",)).tracker()
+    with pytest.raises(UsageError, match="--variant perfect: not one of full, no-rethinking"):
+        Choice(str(model), "perfect").tracker()
 
 
 def test_a_damaged_model_is_an_error_of_the_model(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="MD0"):
-        command._model(command.Job(str(tmp_path), 1, "test", ("full",)))
+        Choice(str(tmp_path)).tracker()
+
+
+def timeless(out: Path) -> list[Row]:
+    """Rows but for the seconds that frames took."""
+    return [replace(each, series={**each.series, "seconds": []}) for each in read_rows(out)]
 
 
 @pytest.mark.slow
-def test_two_processes_with_a_model_write_the_rows_of_one(tmp_path):
-    tiny_trackgpt("conv", "conv", tied=True, max_instruction_tokens=99).save_pretrained(tmp_path / "model")
-    options = ["--model", str(tmp_path / "model"), "--videos", "3", "--variants", "full"]
+def test_two_processes_with_a_model_write_the_rows_of_one(model, tmp_path):
     for jobs in ("1", "2"):
-        program = [sys.executable, "-m", "eval", "synthtrack", *options, "--jobs", jobs, "--out", str(tmp_path / jobs)]
-        subprocess.run(program, cwd=ROOT, check=True, capture_output=True)
-    assert lines_of(tmp_path / "1") == lines_of(tmp_path / "2")
+        options = ["--model", str(model), "--videos", "3", "--jobs", jobs, "--out", str(tmp_path / jobs)]
+        subprocess.run(
+            [sys.executable, "-m", "eval", "synthtrack", *options], cwd=ROOT, check=True, capture_output=True
+        )
+    assert timeless(tmp_path / "1") == timeless(tmp_path / "2")

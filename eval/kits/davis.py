@@ -6,7 +6,6 @@ proposals in the unsupervised one.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -109,13 +108,10 @@ class Davis:
         )
 
     def _first_mask(self, task: str, results: Path) -> None:
-        from trackgpt.export.records import writing
-
         truth = self._truth(task)
-        with writing(results / task):
-            (results / task).mkdir(parents=True, exist_ok=True)
-            for file in truth:
-                shutil.copyfile(truth[0], results / task / file.name)
+        labels = read_label_map(truth[0])
+        ids = (labels > 0).astype(np.uint8) if holds_one_mask(truth[0]) else np.where(labels == VOID, 0, labels)
+        write_label_maps(results / task, [file.stem for file in truth], (ids for _ in truth))
 
     def _truth(self, task: str) -> list[Path]:
         files = sorted((self.annotations / task).glob("*.png"))
@@ -207,6 +203,24 @@ def matched_objects(
     table = pairwise_label_maps(truth, files, objects, proposals, void=VOID)
     for p, k in matched_proposals(table.j, table.f):
         yield ObjectScores(objects[k], Scores(table.j[p, k], table.f[p, k])), Scores(table.j[k, k], table.f[k, k])
+
+
+def write_label_maps(folder: Path, names: Iterable[str], maps: Iterable[np.ndarray]) -> None:
+    """Write uint8 label maps (height, width) as PNGs with DAVIS's palette, one a name, with the folder.
+
+    Raises:
+        OutputError: OUT02.
+    """
+    from trackgpt.export.davis import PALETTE
+    from trackgpt.export.records import replacing, writing
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, labels in zip(names, maps, strict=True):
+        with replacing(folder / f"{name}.png") as part:
+            picture = Image.fromarray(labels)
+            picture.putpalette(PALETTE)
+            picture.save(part, format="PNG", compress_level=1)
 
 
 def statistics(scores: Scores) -> dict[str, float]:

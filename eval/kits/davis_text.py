@@ -11,16 +11,15 @@ union of all objects, so it says what an expression means only in a sequence wit
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from eval.kits.davis import holds_one_mask
 from eval.kits.expressions import ExpressionKit
-from trackgpt.data.videos import Expression, LabelMasks, Video
+from trackgpt.data.videos import Expression, LabelMasks, MaskTruth, Video
 from trackgpt.errors import InputError, UsageError
+from trackgpt.geometry.jf import Scores
 
 RESOLUTIONS = ("480p", "240p")
 """In the order of preference; 480p is what the benchmark uses, 240p what the sample has more of."""
@@ -52,6 +51,21 @@ class DavisText(ExpressionKit):
     def videos(self) -> Iterable[Video]:
         """The sequences that are on disk and can be scored, by name."""
         return self.found[0]
+
+    def measure(
+        self, masks: MaskTruth, expression: Expression, files: Sequence[Path]
+    ) -> tuple[Scores, dict[str, float]]:
+        """See `ExpressionKit.measure`.
+
+        Raises:
+            InputError: no mask shows the object, so that its number is wrong: an empty answer would score 1.
+        """
+        if not any(masks.mask(expression.objects, t).any() for t in range(len(files))):
+            raise InputError(
+                f"{self.csv}: object {', '.join(expression.objects)}, {expression.text!r}, is in none of the masks of "
+                f"{files[0].parent.parent.name}; correct its instance_id"
+            )
+        return super().measure(masks, expression, files)
 
 
 def read_expressions(path: Path) -> dict[str, tuple[Expression, ...]]:
@@ -138,5 +152,4 @@ def _is_union(folder: Path) -> bool:
     first = min(folder.glob("*.png"), default=None)
     if first is None:
         raise InputError(f"{folder}: no masks; wanted 00000.png, 00001.png, ... beside the frames")
-    with Image.open(first) as image:
-        return image.mode != "P" and set(np.unique(np.asarray(image)).tolist()) <= {0, 255}
+    return holds_one_mask(first)

@@ -15,10 +15,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
 
 from eval.kit import Follow, MissingResultError, Reported, Row, groups, percent_means, with_jf
-from eval.kits.davis import STATISTICS, check_ids, holds_one_mask, matched_objects, objects_of, statistics
+from eval.kits.davis import (
+    STATISTICS,
+    check_ids,
+    holds_one_mask,
+    matched_objects,
+    objects_of,
+    statistics,
+    write_label_maps,
+)
 from eval.kits.expressions import ExpressionKit, result_files, track
 from eval.label_maps import read_mask
 from eval.metrics.davis import ANNOTATORS
@@ -122,11 +129,10 @@ class ReferDavis17(ExpressionKit):
         """Means over the objects of each annotator, then over annotators; and over expressions."""
         passes = groups([row for row in rows if "J" in row.figures], "annotator")
         each = [percent_means(mine, (*STATISTICS, "strict/J", "strict/F")) for mine in passes.values()]
-        figures = {name: float(np.mean([one[name] for one in each])) for name in (each[0] if each else ())}
-        figures = with_jf(figures) | with_jf(percent_means(rows, ("visa/J", "visa/F")), "visa/")
-        order = ("J&F", *STATISTICS, *(f"{kind}/{name}" for kind in ("strict", "visa") for name in ("J&F", "J", "F")))
-        figures = with_jf(figures, "strict/")
-        return {name: figures[name] for name in order if name in figures}
+        mean = {name: float(np.mean([one[name] for one in each])) for name in (each[0] if each else ())}
+        compat = with_jf({name: mean[name] for name in STATISTICS if name in mean})
+        strict = with_jf({name: value for name, value in mean.items() if name.startswith("strict/")}, "strict/")
+        return compat | strict | with_jf(percent_means(rows, ("visa/J", "visa/F")), "visa/")
 
 
 def by_annotator(video: Video) -> dict[str, list[Expression]]:
@@ -153,20 +159,15 @@ def merge(
         InputError: a mask is missing or malformed.
         OutputError: OUT02.
     """
-    from trackgpt.export.davis import PALETTE
-    from trackgpt.export.records import replacing, writing
-
     files = [result_files(masks / expression.id, video) for expression in said]
     labels = [int(expression.objects[0]) for expression in said]
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for t, image in enumerate(video.images):
-        found = [read_mask(each[t]) for each in files]
-        ranks = [scores[one.id][t] if one.id in scores else 0.0 for one in said]
-        with replacing(folder / f"{image.stem}.png") as part:
-            picture = Image.fromarray(merged(found, ranks, labels))
-            picture.putpalette(PALETTE)
-            picture.save(part, format="PNG", compress_level=1)
+
+    def maps() -> Iterator[np.ndarray]:
+        for t in range(len(video)):
+            ranks = [scores[one.id][t] if one.id in scores else 0.0 for one in said]
+            yield merged([read_mask(each[t]) for each in files], ranks, labels)
+
+    write_label_maps(folder, [image.stem for image in video.images], maps())
 
 
 def merged(masks: Sequence[np.ndarray], scores: Sequence[float], labels: Sequence[int]) -> np.ndarray:
