@@ -1,8 +1,8 @@
 """Writes SynthTrack cases in the layouts of the box benchmarks: miniatures for tests and for trying the kits.
 
-`shared/reference/datasets.md`, sections 5 to 8, is their source; `trackgpt/data/{box_video,query_clips,mot_sequences}`
-read them. Every function writes one part below a root: ``write_NAME(root, cases, part)``; a part is "train", "valid" or
-"test" and becomes what the real set calls it. Writing further parts adds to the lists.
+`trackgpt/data/{box_video,query_clips,mot_sequences}` read them. Every function writes one part below a root:
+``write_NAME(root, cases, part)``; a part is "train", "valid" or "test" and becomes what the real set calls it. Writing
+further parts adds to the lists.
 
 A sequence is the first object that an instruction means alone; a case without such an instruction is skipped. Boxes are
 x, y, w, h of the visible pixels, zeros where there are none, which is also where the flags say absent.

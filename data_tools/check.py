@@ -1,9 +1,8 @@
 """Checks trees of real data sets: ``python -m data_tools check refer-davis17 ROOT``.
 
-A problem is one line: the path, what is there, what was wanted, and what to do where that is not plain. The forms
-checked are those of `shared/reference/datasets.md`; what is looked at in each stands in `data_tools/checks`. The name
-of a stage ("stage1") checks all its sets under one root and ends in one table.
-"""
+A problem is one line: the path, what is there, what was wanted, and what to do where that is not plain. What is looked
+at in each form stands in `data_tools/checks`. The name of a stage ("stage1") checks all its sets under one root and
+ends in one table."""
 
 from __future__ import annotations
 

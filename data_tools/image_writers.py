@@ -1,9 +1,8 @@
 """Writes the first frames of SynthTrack cases in the layouts of the image sets of stage 1: miniatures for tests.
 
-`shared/reference/datasets.md`, section 2, is their source; `trackgpt/data/{segmentation,referring_image,conversations}`
-read them. Every function writes one part below a root shaped like LISA's ``dataset/``, so that all of them can share
-one. A part is "train", "valid" or "test" and becomes what the real set calls it; writing further parts of a set adds
-to its files.
+`trackgpt/data/{segmentation,referring_image,conversations}` read them. Every function writes one part below a root
+shaped like LISA's ``dataset/``, so that all of them can share one. A part is "train", "valid" or "test" and becomes
+what the real set calls it; writing further parts of a set adds to its files.
 
 Where the real set says more than SynthTrack knows, a rule stands in: a part of a thing is a band of it, the ground is
 called after its texture, what is ignored is a seam around the target.

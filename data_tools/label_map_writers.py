@@ -1,8 +1,7 @@
 """Writes SynthTrack in the layouts whose masks are pictures: Refer-YouTube-VOS, Refer-DAVIS17, ReasonVOS, InsTrack,
 VIPSeg.
 
-`shared/reference/datasets.md`, sections 3 and 4, is the source of the first three, `eval/kits/INSTRACK.md` of InsTrack,
-`data_tools/vipseg.py` of VIPSeg.
+`eval/kits/INSTRACK.md` describes InsTrack, `data_tools/vipseg.py` VIPSeg, `trackgpt/data/referring_video` the others.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes SynthTrack cases in the layouts whose masks are run lengths: MeViS, ReVOS, LV-VIS.
 
-`shared/reference/datasets.md`, sections 1 and 3.3, is their source.
+`trackgpt/data/referring_video` reads them.
 """
 
 from __future__ import annotations

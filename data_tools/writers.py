@@ -1,9 +1,8 @@
 """Writes SynthTrack cases to disk: what all layouts share, and the two that are no benchmark's.
 
-The layouts of real data stand in `label_map_writers` and `run_length_writers`; `shared/reference/datasets.md` is their
-source. Every writer takes cases one by one and writes its JSON when closed. Pictures are JPEG of quality 92, masks
-indexed PNG with the palette of DAVIS, JSON is indented by one space; the same cases give the same bytes.
-"""
+The layouts of real data stand in `label_map_writers` and `run_length_writers`. Every writer takes cases one by one and
+writes its JSON when closed. Pictures are JPEG of quality 92, masks indexed PNG with the palette of DAVIS, JSON is
+indented by one space; the same cases give the same bytes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from trackgpt.geometry.jf import Scores
 
 ByteArray = NDArray[np.uint8]
 REAL = Path(__file__).parents[3] / "shared" / "data" / "davis" / "osvos_results" / "semi-supervised" / "osvos"
-# ms per object-frame of the official tool, ../shared/reference/metrics.md section 6
+# ms per object-frame of davis2017-evaluation ac7c43f, measured once on another, idle machine
 OFFICIAL = {"synthetic": 13.05, "real-shaped": 14.53}
 OFFICIAL_READING = 9.7  # of the synthetic ones
 _PALETTE = [(37 * n) % 256 for n in range(768)]  # whole, as DAVIS has it: with 16 colours Pillow writes 4 bits a pixel

@@ -9,7 +9,7 @@ from eval.kits.expressions import ExpressionKit
 from trackgpt.data.referring_video import mevis
 from trackgpt.data.videos import Video
 
-_COLLECTED = "collected in shared/reference/peers.md, section 4 (MeViS val_u)"
+_COLLECTED = "as printed in the system's own paper or table"
 
 
 class Mevis(ExpressionKit):

@@ -9,7 +9,7 @@ from eval.kits.expressions import ExpressionKit
 from trackgpt.data.referring_video import reason_vos
 from trackgpt.data.videos import Expression, Video
 
-_COLLECTED = "collected in shared/reference/peers.md, section 4 (ReasonVOS)"
+_COLLECTED = "as printed in the system's own paper or table"
 
 
 class ReasonVos(ExpressionKit):

@@ -37,7 +37,7 @@ from trackgpt.errors import InputError
 
 _TABLE = "TrackGPT (Zhu et al., Tracking with Human-Intent Reasoning), Table 1"
 _ABLATION = "TrackGPT (Zhu et al., Tracking with Human-Intent Reasoning), Table 3"
-_COLLECTED = "collected in shared/reference/peers.md, section 4 (Ref-DAVIS17)"
+_COLLECTED = "as printed in the system's own paper or table"
 
 
 class ReferDavis17(ExpressionKit):

@@ -15,7 +15,7 @@ from trackgpt.data.referring_video import FOREGROUND, revos
 from trackgpt.data.videos import Expression, MaskTruth, Video
 from trackgpt.geometry.jf import Scores
 
-_COLLECTED = "collected in shared/reference/peers.md, section 4 (ReVOS)"
+_COLLECTED = "as printed in the system's own paper or table"
 _KINDS = ("referring", "reasoning")
 
 

@@ -1,8 +1,8 @@
 """Single-target box benchmarks with language: LaSOT, TNL2K, TNLLT, OTB-lang, and InteractTrack with its prompts.
 
 `lasot("data", "test")` gives the sequences of a part in the order of the benchmark's list. Opening a part reads that
-list and looks which sequences are there; boxes, sentences and frames are read when they are asked for. Trees are those
-of `shared/reference/datasets.md`, sections 6 to 8: sequence folders, the annotation folders of the toolkits, or both
+list and looks which sequences are there; boxes, sentences and frames are read when they are asked for. Trees are
+sequence folders, the annotation folders of the toolkits, or both
 together. Frames may be missing, since a folder of result files can be scored from the annotations alone.
 
 Benchmarks write boxes as x, y, w, h in pixels and disagree about what a flag of absence means (`LASOT_ABSENT`,

@@ -1,6 +1,6 @@
 """The trees of the image sets: where LISA and its successors keep each, what shows that a folder is it, its counts.
 
-`shared/reference/datasets.md`, sections 2 and 3.5. A root may hold one set, or many side by side as LISA's ``dataset/``
+A root may hold one set, or many side by side as LISA's ``dataset/``
 does; the pictures of COCO serve several sets and have trees of their own, which no reader gives.
 
 Counts are those of the authors' papers and repositories: ADE20K's challenge of 2016, COCO-Stuff, Mapillary Vistas v2.0,

@@ -2,7 +2,7 @@
 
     <root>/{train,test}/annotations.json, images by relative path beside it (or below the root)
 
-`shared/reference/datasets.md`, section 5, and gaash-lab/QTrack@bc746fe:evaluation_scripts/evaluate_QTrack.py. Boxes are
+Source: gaash-lab/QTrack@bc746fe:evaluation_scripts/evaluate_QTrack.py. Boxes are
 x, y, w, h in pixels, as written: the metrics depend on their last bit. A frame is known by the number its file's name
 ends in. Opening a part reads its one JSON; images are read when they are asked for.
 """

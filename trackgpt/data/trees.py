@@ -1,6 +1,6 @@
 """Where a data set lies: the names its folder goes by, what shows that a folder is it, what is said when it is not.
 
-Projects keep the same data under different names (`shared/reference/datasets.md`, sections 3.5 and 3.7), so a folder is
+Projects keep the same data under different names, so a folder is
 known by what it holds; names only tell which folder of many to look into.
 """
 

@@ -1,7 +1,7 @@
 """Reads `meta_expressions.json`, the file that all referring-video sets share in slightly different forms.
 
 `{"videos": {name: {"frames": [name, ...], "expressions": {id: {"exp": text, "obj_id": ...}}}}}`; `expressions` may be a
-list, then its places are the ids, and the text may be called `exp_text` (`shared/reference/datasets.md`, section 1).
+list, then its places are the ids, and the text may be called `exp_text`.
 """
 
 from __future__ import annotations
