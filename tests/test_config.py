@@ -121,4 +121,25 @@ def test_defaults_are_not_shared_between_configurations():
 def test_every_configuration_of_the_repository_fits_its_schema(path):
     config = read(TrainConfig, path)
     assert config.plan.steps > 0
-    assert f"python -m train {path.relative_to(CONFIGS.parent)}" in path.read_text()
+    assert f"-m train {path.relative_to(CONFIGS.parent)}" in path.read_text()
+
+
+def test_a_mapping_of_named_settings_is_read_with_the_same_care(tmp_path):
+    @dataclasses.dataclass
+    class Share:
+        weight: float = 1.0
+
+    @dataclasses.dataclass
+    class Mixture:
+        kinds: dict[str, Share] = dataclasses.field(default_factory=dict, metadata={"of": Share})
+
+    file = tmp_path / "mixture.yaml"
+    file.write_text("kinds: {images: {weight: 9}, talk: {}}")
+    assert read(Mixture, file).kinds == {"images": Share(9.0), "talk": Share(1.0)}
+    assert read(Mixture, file, ["kinds.talk.weight=3"]).kinds["talk"] == Share(3.0)
+    file.write_text("kinds: {images: {weigth: 9}}")
+    with pytest.raises(UsageError, match="kinds.images: no setting `weigth`; did you mean `weight`"):
+        read(Mixture, file)
+    file.write_text("kinds: {images: 9}")
+    with pytest.raises(UsageError, match="kinds.images: wanted a mapping"):
+        read(Mixture, file)

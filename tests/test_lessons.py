@@ -10,8 +10,10 @@ from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.reasoners.templates import TRACK_TOKEN
+from train.data_config import DataConfig, Kind
 from train.lessons import View, open_source, outside, separate, small
-from train.tracking import SEED_STRIDE, DataConfig, Kind, Lessons
+from train.tracking import SEED_STRIDE, Lessons
+from train.wording import PHRASE_QUESTIONS, ask, is_instruction
 
 VIEW = View(side=64, read=64, frames=3, turns=3, targets=3)
 
@@ -84,6 +86,29 @@ def test_a_mixture_opens_its_sets_and_repeats_a_sample_exactly(root):
     names = [lesson.source.split("/")[0] for lesson in drawn]
     assert 20 <= names.count("ade20k") <= 38
     assert np.array_equal(Lessons(config, VIEW)(2 * SEED_STRIDE + 7).frames, drawn[7].frames)
+
+
+def test_names_of_things_are_asked_for_and_instructions_are_said_as_they_are():
+    rng = np.random.default_rng(0)
+    asked = {ask(PHRASE_QUESTIONS, "The white dog on the left.", rng) for _ in range(40)}
+    assert asked == {
+        "Can you track the white dog on the left in the video?",
+        "Please follow the white dog on the left.",
+        "Track this: the white dog on the left.",
+        "Find the white dog on the left and stay on it.",
+    }
+    assert is_instruction("which animal hops?")
+    assert is_instruction("Track whatever has a shell")
+    assert is_instruction("please, the one in blue")
+    assert not is_instruction("a dog tracking a scent")
+    assert not is_instruction("a person on the left.")
+
+
+def test_without_rephrasing_only_the_seed_wording_is_heard(root):
+    everything, seeds = (open_source("instrack", root, wordings=heard) for heard in ((), (0,)))
+    assert {e.tags["wording"] for v in seeds.videos for e in v.expressions} == {"0"}
+    said = [sum(len(v.expressions) for v in source.videos) for source in (everything, seeds)]
+    assert said[0] == 6 * said[1]
 
 
 def test_unknown_sets_and_empty_roots_are_refused_in_words(root, tmp_path):

@@ -162,6 +162,23 @@ class TrackGPTConfig:
     min_area: float = 0.0002
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How a model runs, which changes its speed and, beyond rounding, nothing it says. Not part of a saved model.
+
+    Attributes:
+        dtype: "float32", "bfloat16", or "auto": bfloat16 where this machine is measured to be faster with it.
+        backend: of encoder and mask decoder: "torch", or "onnxruntime" (CPU, float32; needs the extra `onnx`).
+        compile: encoder and mask decoder go through `torch.compile` with fixed shapes, a minute at the first frame.
+        attention: of SAM's ViT, see `trackgpt.perception.attention`; "auto" is what was found fastest on the device.
+    """
+
+    dtype: str = field(default="float32", metadata={"choices": ("auto", "float32", "bfloat16")})
+    backend: str = field(default="torch", metadata={"choices": ("torch", "onnxruntime")})
+    compile: bool = False
+    attention: str = field(default="auto", metadata={"choices": ("auto", "eager", "sdpa", "augmented", "flex")})
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain dictionaries, lists and numbers, ready for JSON."""
     return dataclasses.asdict(config)
@@ -182,6 +199,9 @@ def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") ->
             hint = f"; did you mean `{near[0]}`?" if near else f"; it has {', '.join(fields)}"
             raise UsageError(f"{where}: no setting `{key}`{hint}")
         made[key] = _checked(value, getattr(default, key), f"{where}.{key}")
+        if "of" in fields[key].metadata:  # a mapping from any names to settings of one kind
+            kind = fields[key].metadata["of"]
+            made[key] = {name: _checked(each, kind(), f"{where}.{key}.{name}") for name, each in value.items()}
         choices = fields[key].metadata.get("choices", (value,))
         if value not in choices:
             raise UsageError(f"{where}.{key}: `{value}` is none of {', '.join(choices)}")

@@ -2,28 +2,132 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from trackgpt.errors import UsageError
+from trackgpt.hub import find, load_reported, load_tuned
+from trackgpt.reasoners.lora import add_lora
 from trackgpt.systems.trackgpt import TrackGPT
+from trackgpt.systems.trackgpt_tuned import TUNED_FILE, base_of, is_tuned, save_tuned, tuned_names
 from train.codes import Codes
 from train.nano import new_nano
 
+ROUNDED_ANYWAY = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
 
 def assemble(brain: str, segmenter: str, encoder_from_tower: bool, seed: int) -> TrackGPT:
-    """A TrackGPT whose brain and perception come from the named model folders, or from a new nano.
+    """A TrackGPT whose brain and perception come from the named models, or from a new nano.
+
+    Where the model's configuration asks for LoRA (`brain.lora.rank` above 0) the brain carries adapters and the rest of
+    its LLaVA is frozen; the small form of a tuned model brings its own.
 
     Args:
-        brain: folder for the brain and the tokenizer; empty for random weights.
-        segmenter: folder for the perception; empty for random weights.
+        brain: name of a model (see `trackgpt.hub.load_model`) for brain, tokenizer and perception; empty for the random
+            weights of a new nano.
+        segmenter: name of a model for the perception; empty keeps the one that came with the brain.
         encoder_from_tower: copy the brain's convolutional tower into the perception's encoder.
         seed: of the random weights.
+
+    Raises:
+        ModelError: a model is missing or damaged.
     """
-    model = TrackGPT.from_pretrained(Path(brain)) if brain else new_nano(seed)
-    if not segmenter:
-        Codes().align(model.segmenter.shared_image_embedding.positional_embedding)
+    if brain:
+        model = _unmerged(brain)
     else:
-        model.segmenter.load_state_dict(TrackGPT.from_pretrained(Path(segmenter)).segmenter.state_dict())
+        model = new_nano(seed)
+        Codes().align(model.segmenter.shared_image_embedding.positional_embedding)
+    if segmenter:
+        model.segmenter.load_state_dict(load_reported(segmenter)[0].segmenter.state_dict())
     if encoder_from_tower:
         tower = model.brain.llava.model.vision_tower.encoder.stages
         model.segmenter.image_encoder.stages.load_state_dict(tower.state_dict())
     return model
+
+
+def freeze(model: TrackGPT, halves: list[str]) -> None:
+    """Halves that do not learn: "brain", "segmenter".
+
+    Raises:
+        UsageError: another name.
+    """
+    for half in halves:
+        if half not in ("brain", "segmenter"):
+            raise UsageError(f"frozen: `{half}` is not a half of the model; choose brain or segmenter")
+        getattr(model, half).requires_grad_(False)
+
+
+def randomise_encoder(model: TrackGPT, seed: int) -> None:
+    """Give the image encoder the random weights that a new model of its kind is born with (Table 4, row 1)."""
+    from trackgpt.perception.encoders import build_encoder
+
+    torch.manual_seed(seed)
+    config = model.config.perception
+    fresh = build_encoder(config.encoder, config.decoder.hidden_size)
+    model.segmenter.image_encoder.load_state_dict(fresh.state_dict())
+
+
+def carries_lora(model: TrackGPT) -> bool:
+    """Whether the brain has adapters, so that the model is exported in the small form."""
+    return any("lora_" in name for name, _ in model.named_parameters())
+
+
+def round_frozen(model: nn.Module) -> None:
+    """Store frozen weights that autocast rounds to bfloat16 at every use in bfloat16: same numbers, half the memory."""
+    for module in model.modules():
+        if isinstance(module, ROUNDED_ANYWAY) and not any(p.requires_grad for p in module.parameters(recurse=False)):
+            module.to(torch.bfloat16)
+
+
+def recompute(model: TrackGPT) -> None:
+    """Forget the language model's activations in the forward pass and compute them again in the backward pass."""
+    language = model.brain.llava.model.language_model
+    # The re-entrant way gives ZeRO-3 a gradient twice where a stage reads its batch twice.
+    language.gradient_checkpointing_enable({"use_reentrant": False})
+    language.config.use_cache = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the small form of a model must say: the name of its frozen models, and what else differs from them."""
+
+    base: str
+    names: frozenset[str] = frozenset()
+
+    def save(self, model: TrackGPT, folder: Path) -> None:
+        """Write the small form."""
+        save_tuned(model, folder, self.base, self.names)
+
+    def parameters(self, model: TrackGPT) -> list[nn.Parameter]:
+        """What `save` reads."""
+        names = tuned_names(model) | self.names
+        return [parameter for name, parameter in model.named_parameters() if name in names]
+
+
+def origin(model: TrackGPT, brain: str, segmenter: str, encoder_from_tower: bool) -> Origin:
+    """Where a model of `assemble` comes from; one that began as a small form stands on what that was tuned on."""
+    names: set[str] = set()
+    if segmenter or encoder_from_tower:  # the frozen encoder is not the base's
+        names |= {name for name in model.state_dict() if name.startswith("segmenter.")}
+    if _is_small(brain):
+        folder = find(brain)
+        with safe_open(folder / TUNED_FILE, "pt") as file:
+            return Origin(base_of(folder), frozenset(names | set(file.keys())))
+    return Origin(os.path.abspath(brain) if brain and Path(brain).exists() else brain, frozenset(names))
+
+
+def _unmerged(name: str) -> TrackGPT:
+    if _is_small(name):
+        return load_tuned(find(name))
+    model, _ = load_reported(name)
+    add_lora(model.brain, model.config.brain.lora)
+    return model
+
+
+def _is_small(name: str) -> bool:
+    return bool(name) and Path(name).exists() and is_tuned(name)

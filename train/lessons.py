@@ -8,7 +8,7 @@ alone. Everything is numpy, so that worker processes can make it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ from train.wording import (
     WHY_QUESTIONS,
     answer,
     ask,
+    is_instruction,
     with_reason,
 )
 
@@ -167,7 +168,7 @@ class Images:
         reason = self.reasons.get(sample.name)
         if reason is not None and targets == 1 and rng.random() < 0.5:
             return ask(WHY_QUESTIONS, reason.rounds[0].question, rng), with_reason(reason.rounds[0].answer)
-        sentence = expression.tags.get("kind") == "long" or text.rstrip().endswith(("?", "."))
+        sentence = expression.tags.get("kind") == "long" or is_instruction(text)
         return ask(SENTENCE_QUESTIONS if sentence else self.questions, text, rng), answer(targets, rng)
 
 
@@ -228,7 +229,7 @@ class Clips:
     def _turn(self, expression: Expression, targets: int, rng: np.random.Generator) -> tuple[str, str]:
         given = expression.tags.get("answer", "")
         said = given if given and given.count(TRACK_TOKEN) == targets else answer(targets, rng)
-        if self.instructions or expression.text.rstrip().endswith(("?", ".")):
+        if self.instructions or is_instruction(expression.text):
             return expression.text, said
         return ask(PHRASE_QUESTIONS, expression.text, rng), said
 
@@ -330,14 +331,23 @@ def _reasons(root: Path, split: str) -> Images:
     return Images("reason-seg", samples, CLASS_QUESTIONS, reasons=explained)
 
 
-def _videos(name: str, root: Path, split: str) -> Clips:
-    videos = tuple(v for v in READERS[name](root, split or "train") if v.masks is not None and v.expressions)
+def _videos(name: str, root: Path, split: str, wordings: Sequence[int] = ()) -> Clips:
+    found = READERS[name](root, split or "train")
+    videos = tuple(v for v in _heard(found, wordings) if v.masks is not None and v.expressions)
     if not videos:
         raise InputError(f"{root}: {name}, {split or 'train'} has no video with expressions and masks to learn from")
     return Clips(name, videos, instructions=name == "instrack")
 
 
-SOURCES: dict[str, Callable[[Path, str], Source]] = {
+def _heard(videos: Sequence[Video], wordings: Sequence[int]) -> Iterator[Video]:
+    """Videos with the expressions of some wordings alone; those of sets that number none are all kept."""
+    kept = {str(wording) for wording in wordings}
+    for video in videos:
+        said = tuple(e for e in video.expressions if not kept or e.tags.get("wording", "") in kept | {""})
+        yield replace(video, expressions=said)
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
     **{
         name: partial(_labels, reader, name)
         for name, reader in (("ade20k", ade20k), ("coco-stuff", coco_stuff), ("mapillary", mapillary))
@@ -354,8 +364,8 @@ SOURCES: dict[str, Callable[[Path, str], Source]] = {
 """What a mixture may name: each opens a data set below a root, for a split ("" is the one to train on)."""
 
 
-def open_source(name: str, root: Path, split: str = "") -> Source:
-    """The data set `name` as lessons.
+def open_source(name: str, root: Path, split: str = "", wordings: Sequence[int] = ()) -> Source:
+    """The data set `name` as lessons; `wordings` as in `DataConfig`.
 
     Raises:
         UsageError: there is no such set.
@@ -363,7 +373,7 @@ def open_source(name: str, root: Path, split: str = "") -> Source:
     """
     if name not in SOURCES:
         raise UsageError(f"mixture: {name!r} is no data set; choose from {', '.join(SOURCES)}")
-    found = SOURCES[name](root, split)
+    found = SOURCES[name](root, split, *([wordings] if name in READERS else []))
     if not len(found):
         raise InputError(f"{root}: {name} is empty; see python -m data_tools check {name} {root}")
     return found

@@ -1,175 +1,205 @@
-"""The one visible training loop: load, step, log, save; every stage goes through it.
+"""The one visible training loop: load, forward, backward, step, log, save; every stage goes through it, on every size.
 
-Sample i of a run is a function of (seed, i) alone, so that a run that was killed continues with the samples it would
-have seen. `train.jsonl` holds one line a logged step; `state.pt` holds everything needed to go on.
+The same command starts it in one process, and under `torchrun` or `deepspeed` in many. A run that was stopped, killed
+or crashed goes on from its newest whole checkpoint when it is started again.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import cv2
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
-from trackgpt.errors import TrackGPTError
+from trackgpt.errors import InputError, OutOfMemoryError, TrackGPTError
+from train.checkpoints import load_checkpoint, save_checkpoint
+from train.engine import Engine, start_engine
+from train.feed import Batch, batches, too_many
+from train.monitor import Monitor
+from train.plan import Plan, learning_rate
+from train.precision import use_bf16
 from train.stages import Stage
+from train.world import World
+
+Export = Callable[[int, Engine], object]
+Validate = Callable[[int], dict[str, float]]
 
 
-@dataclass
-class Plan:
-    """How long and how fast a stage trains.
+class StoppedError(TrackGPTError):
+    """A signal ended the run after a checkpoint; the exit code is the shell's for that signal."""
 
-    Attributes:
-        steps: optimiser steps in all.
-        batch: samples a step.
-        lr: peak learning rate, reached after `warmup` steps, held, then brought to zero over the last `decay` share.
-        minutes: stop (with a checkpoint) after so much wall time; 0 never does.
-        save_minutes: minutes between checkpoints.
-        workers: processes that render.
-    """
-
-    steps: int = 1000
-    batch: int = 32
-    lr: float = 1e-3
-    warmup: int = 100
-    decay: float = 0.3
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    seed: int = 0
-    minutes: float = 0.0
-    save_minutes: float = 3.0
-    log_every: int = 20
-    workers: int = 1
-    bf16: bool = True
-    loss_weights: dict[str, float] = field(default_factory=dict)
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
-class _Samples(Dataset[Any]):
-    def __init__(self, stage: Stage, seed: int, first: int, count: int) -> None:
-        self.stage, self.seed, self.first, self.count = stage, seed, first, count
+def fit(stage: Stage, plan: Plan, folder: Path, world: World, export: Export, validate: Validate | None = None) -> int:
+    """Train a stage, going on from the newest checkpoint in `folder`; returns the step reached.
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Any:
-        return self.stage.sample(self.seed * 100_000_000 + self.first + index)
-
-
-def _identity(samples: list[Any]) -> list[Any]:
-    return samples
-
-
-def _quiet_worker(_: int) -> None:
-    torch.set_num_threads(1)
-
-
-def batches(stage: Stage, plan: Plan, start: int) -> Iterator[list[Any]]:
-    """Batches from step `start` on, rendered by worker processes in order."""
-    # Here and not in the workers: OpenCV's threads do not live on in a fork, where setting their number waits for them.
-    cv2.setNumThreads(1)
-    count = max(0, plan.steps - start) * plan.batch
-    loader: DataLoader[Any] = DataLoader(
-        _Samples(stage, plan.seed, start * plan.batch, count),
-        batch_size=plan.batch,
-        shuffle=False,
-        num_workers=plan.workers,
-        collate_fn=_identity,
-        worker_init_fn=_quiet_worker,
-        prefetch_factor=4 if plan.workers else None,
-    )
-    return iter(loader)
-
-
-def learning_rate(step: int, plan: Plan) -> float:
-    """Linear warm-up, a plateau, a linear descent to zero."""
-    left = (plan.steps - step) / max(1.0, plan.decay * plan.steps)
-    return plan.lr * min(1.0, (step + 1) / max(1, plan.warmup), max(0.0, left))
-
-
-def fit(stage: Stage, plan: Plan, folder: Path, device: torch.device, export: Callable[[int], object]) -> int:
-    """Train a stage, going on from `folder/state.pt` where there is one; returns the step reached.
-
-    `export` is called after every checkpoint: it writes what people look at (the model folder, curves, previews).
+    Args:
+        stage: what is learned.
+        plan: the numbers of the run.
+        folder: of the run; shared by all processes.
+        world: the processes; every one of them calls this.
+        export: called on every process after a checkpoint, with the step and the engine; rank 0 writes what people
+            look at. It is called once more when a finished run is started again.
+        validate: called on every process every `plan.validate_every` steps, with the step, in evaluation mode and with
+            whole weights; its figures are averaged over the processes and logged as `val_...`.
 
     Raises:
-        TrackGPTError: the loss or its gradient is not a number; the last checkpoint stays as it is.
+        TrackGPTError: the loss or its gradient is not a number, or a sample cannot be made at all.
+        InputError: too many samples are broken.
+        OutputError: a checkpoint cannot be written.
+        OutOfMemoryError: the GPU is too small for this plan.
+        StoppedError: SIGTERM or SIGINT came; the run was saved.
+        In every case the last checkpoint is intact.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    trained = nn.ModuleList(stage.modules()).train()
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(_groups(parameters, plan.weight_decay), lr=plan.lr, betas=(0.9, 0.98))
-    start = reached = _resume(folder / "state.pt", trained, optimiser)
-    began = saved = time.monotonic()
-    sums: dict[str, list[float]] = {}
-    with (folder / "train.jsonl").open("a") as log:
-        for step, samples in enumerate(batches(stage, plan, start), start=start):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, plan)
-            torch.manual_seed(plan.seed * 100_000_000 + step)  # dropout, too, is a function of seed and step alone
-            with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-                losses, figures = stage.losses(samples)
-            weights = {**stage.weights, **plan.loss_weights}
-            total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-            _must_be_finite("loss", total.item(), step, folder)
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, plan.clip).item()
-            _must_be_finite("gradient's norm", norm, step, folder)
-            optimiser.step()
-            reached = step + 1
+    bf16 = bool(world.gather(use_bf16(plan.bf16, world.device))[0])
+    layout = {"processes": world.size, "zero": plan.zero}
+    engine = start_engine(stage, plan, world, bf16)
+    progress = load_checkpoint(folder, engine, layout, world)
+    start = progress.step
+    if start >= plan.steps:
+        export(start, engine)  # a run may have been killed between its last checkpoint and this
+        return start
+    feed = batches(stage, plan, world, progress.samples)
+    monitor = Monitor(folder, plan, world, start, progress.window)
+    with closing(feed), monitor, _Signals() as signals:
+        clock = _Clock(plan, world)
+        for step in range(start, plan.steps):
+            rate = learning_rate(step, plan)
+            broken = train_step(engine, feed, plan, world, rate, monitor, f"{folder}: step {step}")
 
-            for key, value in {**{k: v.item() for k, v in losses.items()}, **figures, "grad": norm}.items():
-                sums.setdefault(key, []).append(value)
-            if reached % plan.log_every == 0:
-                minutes = (time.monotonic() - began) / 60
-                line = {"step": reached, "minutes": round(minutes, 2), "lr": learning_rate(step, plan)}
-                line |= {k: round(sum(v) / len(v), 4) for k, v in sums.items()}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                sums = {}
-            if time.monotonic() - saved > plan.save_minutes * 60:
-                _save(folder / "state.pt", reached, trained, optimiser)
-                export(step + 1)
-                saved = time.monotonic()
-            if plan.minutes and time.monotonic() - began > plan.minutes * 60:
+            progress.step = step + 1
+            progress.samples += plan.batch * plan.accumulate * world.size
+            due = plan.validate_every and progress.step % plan.validate_every == 0
+            monitor.step(progress.step, rate, validated(engine, validate, progress.step, world) if due else {})
+
+            votes = signals.came, clock.save_due(progress.step), clock.over(), len(broken)
+            signalled, save, over, found = world.sum(*votes)
+            if found:
+                progress.skipped += int(found)
+                monitor.skipped(sum(world.gather(broken), []))
+            enough = too_many(progress.skipped, progress.samples, plan)
+            done = progress.step == plan.steps
+            if save or signalled or over or enough or done:
+                progress.window = monitor.window.merged(world)
+                save_checkpoint(folder, engine, progress, layout, plan.keep, world)
+                export(progress.step, engine)
+                clock.saved()
+            if enough:
+                raise InputError(
+                    f"{folder}: {progress.skipped} of {progress.samples} samples are broken, more than "
+                    f"plan.max_skipped={plan.max_skipped} allows; skipped.jsonl names them: mend the data or allow more"
+                )
+            if signalled and not done:
+                raise StoppedError(
+                    f"{folder}: {signals.name} at step {progress.step}; saved: run the same command to go on",
+                    signals.number,
+                )
+            if over:
                 break
-    if reached > start:
-        _save(folder / "state.pt", reached, trained, optimiser)
-        export(step + 1)
-    return reached
+    return progress.step
 
 
-def _must_be_finite(name: str, value: float, step: int, folder: Path) -> None:
+def train_step(
+    engine: Engine, feed: Iterator[Batch], plan: Plan, world: World, rate: float, monitor: Monitor, where: str
+) -> list[dict[str, Any]]:
+    """One update from `plan.accumulate` batches; returns the samples that were replaced, as lines.
+
+    Raises:
+        TrackGPTError: the loss or its gradient is not a number, on every process alike.
+        OutOfMemoryError: the GPU is too small.
+    """
+    broken = []
+    try:
+        for _ in range(plan.accumulate):
+            began = time.monotonic()
+            batch = next(feed)
+            monitor.waiting(time.monotonic() - began, len(batch.samples))
+            broken += [skipped.line() for skipped in batch.skipped]
+            learned = engine.forward(batch)
+            _must_be_finite("loss", world.mean(learned.total.item()), where)
+            engine.backward(learned.total)
+            monitor.window.add({name: value.item() for name, value in learned.losses.items()} | learned.figures)
+        norm = engine.step(rate)
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{where}: the GPU's memory is full with plan.batch={plan.batch}; lower it and raise plan.accumulate, "
+            "set plan.checkpointing=true, or raise plan.zero; --dry-run shows what takes how much"
+        ) from error
+    _must_be_finite("gradient's norm", norm, where)
+    monitor.window.add({"grad": norm})
+    return broken
+
+
+def validated(engine: Engine, validate: Validate | None, step: int, world: World) -> dict[str, float]:
+    """Figures of the validation hook, each the mean of the processes that have it."""
+    if validate is None:
+        return {}
+    with engine.inference():
+        figures = validate(step)
+    every = world.gather(figures)
+    names = sorted({name for one in every for name in one})
+    known = {name: [one[name] for one in every if name in one] for name in names}
+    return {name: sum(values) / len(values) for name, values in known.items()}
+
+
+def _must_be_finite(name: str, value: float, where: str) -> None:
     if not math.isfinite(value):
-        raise TrackGPTError(f"{folder}: the {name} is {value} at step {step}; the last checkpoint is intact")
+        raise TrackGPTError(f"{where}: the {name} is {value}; the last checkpoint is intact")
 
 
-def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in parameters if p.dim() > 1]
-    rest = [p for p in parameters if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+class _Clock:
+    """When to save and when to stop, by rank 0's clock: clocks differ, decisions may not."""
+
+    def __init__(self, plan: Plan, world: World) -> None:
+        self.plan, self.decides = plan, world.rank == 0
+        self.began = self.last = time.monotonic()
+
+    def save_due(self, step: int) -> bool:
+        by_step = self.plan.save_every and step % self.plan.save_every == 0
+        return self.decides and bool(by_step or time.monotonic() - self.last > self.plan.save_minutes * 60)
+
+    def over(self) -> bool:
+        passed = time.monotonic() - self.began
+        return self.decides and bool(self.plan.minutes and passed > self.plan.minutes * 60)
+
+    def saved(self) -> None:
+        self.last = time.monotonic()
 
 
-def _save(path: Path, step: int, trained: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Write beside, then rename: a crash in between leaves the previous checkpoint whole."""
-    beside = path.with_suffix(".tmp")
-    torch.save({"step": step, "model": trained.state_dict(), "optimiser": optimiser.state_dict()}, beside)
-    os.replace(beside, path)
+class _Signals:
+    """Notes that the run is to end (Slurm's SIGTERM, a person's Ctrl-C) until the step is done.
 
+    Both may come twice at once, from the scheduler and from a launcher that passes them on; a person who presses Ctrl-C
+    again after a second means now.
+    """
 
-def _resume(path: Path, trained: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    trained.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
+    def __init__(self) -> None:
+        self.number, self.came, self.at, self.before = int(signal.SIGTERM), False, 0.0, {}
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.number).name
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.came and time.monotonic() - self.at > 1:
+            raise KeyboardInterrupt
+        self.number, self.came, self.at = number, True, time.monotonic()

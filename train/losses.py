@@ -34,7 +34,7 @@ def mask_loss(
 
 
 def mask_iou(logits: Tensor, truth: Tensor, ignored: Tensor | None = None) -> Tensor:
-    """IoU (n,) of thresholded logits and truth, both (n, h, w), outside `ignored`; empty against empty is 1, as in J."""
+    """IoU (n,) of thresholded logits and truth, (n, h, w), outside `ignored`; empty against empty is 1, as in J."""
     counted = torch.ones_like(truth) if ignored is None else ~ignored
     found, wanted = (logits > 0) & counted, truth & counted
     union = (found | wanted).sum(dim=(1, 2))

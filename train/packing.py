@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
+from trackgpt.errors import UsageError
 from trackgpt.reasoners.brain import Brain, query_positions
 from trackgpt.reasoners.templates import TrackTemplate
 
@@ -94,8 +96,8 @@ def _pack_one(
 
 
 def project(brain: Brain, pixels: Tensor) -> Tensor:
-    """Image tokens in the language model's space, (b, cells, h), of preprocessed pixels (b, 3, s, s)."""
-    return torch.stack(list(brain.llava.model.get_image_features(pixels, return_dict=True).pooler_output))
+    """Image tokens in the language model's space, (b, cells, h), of preprocessed pixels; see `Family.project`."""
+    return brain.family.project(brain.llava.model, pixels)
 
 
 def packed_hidden(brain: Brain, batch: Packed, tokens: Tensor, ids: Tensor | None = None) -> Tensor:
@@ -106,15 +108,30 @@ def packed_hidden(brain: Brain, batch: Packed, tokens: Tensor, ids: Tensor | Non
         batch: the turns.
         tokens: (b, cells, h) projected image tokens.
         ids: (b, l) other words in the same places; the batch's own by default.
+
+    Raises:
+        UsageError: a conversation is longer than the sliding window of a language model that has one.
     """
+    _refuse_beyond_window(brain, batch)
     words = batch.ids if ids is None else ids
     embeds = brain.llava.get_input_embeddings()(words)
-    at = (words == brain.template.image_id).unsqueeze(-1)
-    return brain.llava.model.language_model(
-        inputs_embeds=embeds.masked_scatter(at, tokens.to(embeds.dtype)),
+    return brain.llava.model.get_decoder()(
+        **brain.family.embedded(embeds, words == brain.template.image_id, tokens),
         attention_mask=batch.mask(),
-        position_ids=batch.positions,
+        position_ids=brain.family.positions(words, batch.positions),
     ).last_hidden_state
+
+
+def _refuse_beyond_window(brain: Brain, batch: Packed) -> None:
+    """A model with a sliding window applies it to its own causal masks and not to a block mask that it is given."""
+    layers = DynamicCache(config=brain.llava.config.get_text_config()).layers
+    windows = [layer.sliding_window for layer in layers if getattr(layer, "is_sliding", False)]
+    longest = int(batch.positions.max()) + 1 if windows else 0
+    if windows and longest > min(windows):
+        raise UsageError(
+            f"packing: a conversation has {longest} tokens, and this language model's sliding window {min(windows)}, "
+            "which packed turns cannot follow; shorten the turns"
+        )
 
 
 def packed_queries(brain: Brain, hidden: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:

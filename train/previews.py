@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import nn
 
 from trackgpt.data.synthtrack.clips import Case, make_case
 from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.export.overlay import draw
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt
+from train.engine import evaluating
 
 SEEDS = (900_000_001, 900_000_002, 900_000_003, 900_000_004)
 SHOWN = (0, 2, 5, 9)
@@ -30,18 +28,6 @@ def draw_previews(model: TrackGPT, path: Path) -> None:
             rows.append(_row(model, case, case.expressions[k % len(case.expressions)]))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(path)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets its own mode back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _row(model: TrackGPT, case: Case, expression: Expression) -> np.ndarray:

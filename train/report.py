@@ -7,10 +7,16 @@ from pathlib import Path
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The logged lines of a run; a resumed run's repeated steps keep their last values."""
+    """The logged lines of a run; a resumed run's repeated steps keep their last values.
+
+    A line that a kill cut off is left out.
+    """
     lines: dict[int, dict[str, float]] = {}
     for text in (folder / "train.jsonl").read_text().splitlines():
-        line = json.loads(text)
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
         lines[int(line["step"])] = line
     return [lines[step] for step in sorted(lines)]
 
@@ -23,7 +29,7 @@ def draw_curves(folder: Path) -> Path | None:
     from matplotlib import pyplot as plt
 
     log = read_log(folder) if (folder / "train.jsonl").exists() else []
-    names = [name for name in (log[-1] if log else {}) if name not in ("step", "minutes")]
+    names = list(dict.fromkeys(name for line in log for name in line if name not in ("step", "minutes")))
     if not names:
         return None
     columns = 4

@@ -7,7 +7,7 @@ masks and purport score, with propagation unrolled over I_0, I_t, I_{t+1} exactl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trackgpt.perception.encoders import Features
 from trackgpt.systems.trackgpt import TrackGPT
+from train.data_config import DataConfig
 from train.feature_cache import FeatureCache, as_features
 from train.lessons import Lesson, Source, View, open_source
 from train.losses import mask_iou, mask_loss, purport_loss, text_loss
@@ -26,46 +27,6 @@ from train.packing import mistaken, own_answers, pack, packed_hidden, packed_log
 
 Losses = dict[str, Tensor]
 SEED_STRIDE = 100_000_000
-
-
-@dataclass
-class Kind:
-    """Sets that share one weight equally."""
-
-    weight: float = 1.0
-    sets: list[str] = field(default_factory=list)
-
-
-@dataclass
-class DataConfig:
-    """What a stage learns from.
-
-    Attributes:
-        root: folder below which all sets lie, under any of the names that projects give them.
-        roots: of sets that lie elsewhere, by name.
-        splits: of sets whose training split is not the one to use, by name.
-        mixture: kinds with their weights; LISA's are semantic 9, referring 3, talk 3, reasoning 1.
-        frames: unrolled of a video, I_0 included; 1 for images.
-        turns: most instructions of a sample.
-        targets: most targets of an instruction that get a <TK> each.
-        gap: most frames between I_0 and I_t; 0 for any.
-        own_answers: share of answers that are read in the brain's own words, so that the purport score learns what its
-            mistakes look like; 0 reproduces the paper.
-        detach: do not let gradients flow from frame to frame through Q_t.
-        cache: folder of the frozen encoder's features (see `train.feature_cache`); empty encodes in every step.
-    """
-
-    root: str = "data"
-    roots: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, str] = field(default_factory=dict)
-    mixture: dict[str, Kind] = field(default_factory=dict)
-    frames: int = 1
-    turns: int = 3
-    targets: int = 1
-    gap: int = 0
-    own_answers: float = 0.0
-    detach: bool = False
-    cache: str = ""
 
 
 class Lessons:
@@ -78,8 +39,11 @@ class Lessons:
     @cached_property
     def sources(self) -> list[Source]:
         """The sets in the order of `shares`."""
-        roots, splits = self.config.roots, self.config.splits
-        return [open_source(n, Path(roots.get(n, self.config.root)), splits.get(n, "")) for n in self.shares]
+        config = self.config
+        return [
+            open_source(name, Path(config.roots.get(name, config.root)), config.splits.get(name, ""), config.wordings)
+            for name in self.shares
+        ]
 
     def __call__(self, number: int) -> Lesson:
         """Lesson of a run: number = seed * SEED_STRIDE + i.
@@ -124,8 +88,16 @@ class Tracking:
 
     def modules(self) -> Iterable[nn.Module]:
         """The whole model; what does not learn has its gradients off."""
+        # SAM's two encoders are fixed; of the prompt encoder only this is in use.
         self.model.segmenter.image_encoder.requires_grad_(False)
+        self.model.segmenter.no_mask_embed.requires_grad_(False)
         return [self.model]
+
+    def picture(self, samples: list[Any]) -> np.ndarray:
+        """The samples for people; see `train.lesson_sheet`."""
+        from train.lesson_sheet import sheet
+
+        return sheet(samples)
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         """Text, mask and purport loss of a batch of lessons."""

@@ -6,7 +6,6 @@ never test sets: SynthTrack's is of its train split, with seeds that no training
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,27 +14,11 @@ from eval.kit import Kit, Row
 from eval.runner import behaviour, with_diagnostics
 from trackgpt.errors import UsageError
 from trackgpt.systems.trackgpt import TrackGPT
+from train.data_config import ValidationConfig
 
 SYNTHTRACK_SEED = 777_777
-"""Scenes 7,777,770,000 and on; training draws below 100,000,000 x (its seed + 1) and never reaches them with seeds to 76."""
+"""Scenes 7,777,770,000 and on; training of seed s draws below (s + 1) * 100,000,000, so seeds to 76 never meet them."""
 KEPT = ("spearman", "ece", "rethink_rate", "refusal_rate")
-
-
-@dataclass
-class ValidationConfig:
-    """What to validate on.
-
-    Attributes:
-        kit: "synthtrack", or a benchmark of `python -m eval`; empty validates on nothing.
-        data: its root; not needed by synthtrack.
-        split: of the benchmark, e.g. "valid"; of synthtrack "train".
-        tasks: videos.
-    """
-
-    kit: str = ""
-    data: str = "data"
-    split: str = "train"
-    tasks: int = 8
 
 
 class Validation:

@@ -6,6 +6,7 @@ alone. A set that brings its own answers (InsTrack) is answered with these.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ CLASS_QUESTIONS = (
 PHRASE_QUESTIONS = (
     "Can you track the {} in the video?",
     "Please follow the {}.",
-    "Track this: {}.",
+    "Track this: the {}.",
     "Find the {} and stay on it.",
 )
 SENTENCE_QUESTIONS = ("{} Please answer with a mask.", "{} Mark it in the picture.")
@@ -32,11 +33,24 @@ NONE_ANSWERS = ("I see no such object here.", "There is nothing of that kind in 
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
+_IMPERATIVES = frozenset(
+    ("track", "follow", "find", "show", "mark", "segment", "watch", "keep", "locate", "select", "pick", "highlight")
+    + ("please", "can", "could", "would", "will", "i")
+)
+_ARTICLE = re.compile(r"^(the|an|a)\s+", re.IGNORECASE)
+
+
+def is_instruction(text: str) -> bool:
+    """Whether a person would say this as it is: a question or a command, where others are names of things."""
+    words = text.lower().split()
+    return text.rstrip().endswith("?") or bool(words) and words[0].strip(",") in _IMPERATIVES
+
+
 def ask(templates: Sequence[str], text: str, rng: np.random.Generator) -> str:
     """One of the templates around a class, a phrase or a sentence; the first two in lower case, as LISA has them."""
     template = templates[int(rng.integers(len(templates)))]
     sentence = template.startswith("{}")
-    return template.format(text.strip() if sentence else text.strip().rstrip(".?!").lower())
+    return template.format(text.strip() if sentence else _ARTICLE.sub("", text.strip().rstrip(".?!").lower()))
 
 
 def answer(targets: int, rng: np.random.Generator) -> str:

@@ -1,0 +1,221 @@
+"""What a run leaves: a model folder that loads, its card, and the small form of a model with adapters."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import frame, tiny_trackgpt
+from tiny_runs import CPU, Line, plan, record, run, run_join, tiny_join
+
+from trackgpt.config import LoraConfig
+from trackgpt.errors import ModelError, OutputError
+from trackgpt.hub import load_model, load_reported, load_tuned, merge
+from trackgpt.reasoners.lora import add_lora, merge_lora
+from trackgpt.systems.trackgpt_tuned import save_tuned, tuned_names
+from train.__main__ import TrainConfig
+from train.__main__ import run as train_config
+from train.assemble import Origin, assemble, carries_lora, freeze, origin, round_frozen
+from train.checkpoints import replace_folder
+from train.engine import start_engine
+from train.model_folder import card, export_model, exported_step
+from train.stages import STAGES
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A whole model whose configuration asks for adapters."""
+    folder = tmp_path / "base"
+    tiny_trackgpt("clip", "sam_vit", lora=LoraConfig(rank=2)).save_pretrained(folder)
+    return folder
+
+
+def tuned(base, seed=0):
+    """That model with adapters, rows, phi and decoder moved away from where they began."""
+    model = assemble(str(base), "", False, 0)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@torch.no_grad()
+def outputs(model):
+    answer = model.brain.reason(torch.from_numpy(frame(0, 56, 56)).permute(2, 0, 1), "the red car", forced="<TK>, <PO>")
+    features = model.segmenter.encode(torch.from_numpy(frame(1, 64, 64)).permute(2, 0, 1)[None])
+    decoded = model.segmenter.decode(features, answer.referring, None, answer.purport)
+    return torch.cat([answer.referring.flatten(), answer.purport.flatten(), decoded.logits.flatten(), decoded.score])
+
+
+# The small form
+
+
+def test_the_small_form_holds_adapters_rows_phi_and_decoder_and_nothing_that_is_frozen(base, tmp_path):
+    model = tuned(base)
+    save_tuned(model, tmp_path / "small", str(base))
+    stored = load_file(tmp_path / "small/tuned.safetensors")
+    parts = {part: sum(part in name for name in stored) for part in ("lora_", "trainable_tokens_delta", "projection")}
+    assert parts["lora_"] == 8  # two matrices beside q and v of two layers
+    assert parts["trainable_tokens_delta"] == 2
+    assert parts["projection"] >= 4
+    assert [n for n in stored if "base_layer" in n or "vision_tower" in n or "image_encoder" in n] == []
+    assert set(stored) == tuned_names(model)
+    assert sum(v.numel() for v in stored.values()) < 0.3 * sum(p.numel() for p in model.parameters())
+
+
+def test_the_small_form_loads_unmerged_merged_and_as_a_model_with_the_same_outputs(base, tmp_path):
+    model = tuned(base)
+    expected = outputs(model)
+    plain = outputs(load_reported(base)[0])
+    assert (expected - plain).abs().max() > 0.1
+    save_tuned(model, tmp_path / "small", str(base))
+    unmerged = load_tuned(tmp_path / "small")
+    assert carries_lora(unmerged)
+    assert torch.equal(outputs(unmerged), expected)
+    merge(tmp_path / "small", "", tmp_path / "whole")
+    whole, _ = load_reported(tmp_path / "whole")
+    assert not carries_lora(whole)
+    assert (outputs(whole) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert torch.equal(outputs(load_model(tmp_path / "small", "cpu")), outputs(whole))
+
+
+def test_the_frozen_models_may_have_moved(base, tmp_path):
+    save_tuned(tuned(base), tmp_path / "small", str(base))
+    base.rename(tmp_path / "moved")
+    with pytest.raises(ModelError, match="MD01"):
+        load_tuned(tmp_path / "small")
+    merge(tmp_path / "small", tmp_path / "moved", tmp_path / "whole")
+    assert load_reported(tmp_path / "whole")[0].config.brain.lora.rank == 2
+
+
+def test_other_frozen_models_and_damaged_files_are_refused(base, tmp_path):
+    save_tuned(tuned(base), tmp_path / "small", str(base))
+    tiny_trackgpt("conv", width=64, lora=LoraConfig(rank=2)).save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match="MD02: .*do not fit the frozen models; name those it was tuned on"):
+        load_tuned(tmp_path / "small", tmp_path / "other")
+    file = tmp_path / "small/tuned.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(ModelError, match="MD02: .*damaged"):
+        load_tuned(tmp_path / "small")
+
+
+def test_the_next_stage_goes_on_from_a_small_form_and_keeps_what_it_no_longer_trains(base, tmp_path):
+    first = tuned(base)
+    first.brain.llava.model.multi_modal_projector.requires_grad_(True)  # a stage that also tunes the projector
+    with torch.no_grad():
+        first.brain.llava.model.multi_modal_projector.linear_1.bias.add_(1)
+    origin(first, str(base), "", False).save(first, tmp_path / "first")
+    second = assemble(str(tmp_path / "first"), "", False, 0)
+    freeze(second, ["brain"])
+    came_from = origin(second, str(tmp_path / "first"), "", False)
+    assert came_from.base == str(base)
+    came_from.save(second, tmp_path / "second")
+    third = load_tuned(tmp_path / "second")
+    assert torch.equal(outputs(third), outputs(first))
+
+
+def test_a_perception_from_elsewhere_travels_in_the_small_form(base, tmp_path):
+    tiny_trackgpt("clip", "sam_vit", seed=5).save_pretrained(tmp_path / "other")
+    model = assemble(str(base), str(tmp_path / "other"), False, 0)
+    origin(model, str(base), str(tmp_path / "other"), False).save(model, tmp_path / "small")
+    assert torch.equal(outputs(load_tuned(tmp_path / "small")), outputs(model.eval()))
+
+
+def test_rounding_what_autocast_rounds_anyway_changes_no_number(base):
+    model, rounded = (assemble(str(base), "", False, 0).eval() for _ in range(2))
+    round_frozen(rounded)
+    halves = [p for p in rounded.parameters() if p.dtype == torch.bfloat16]
+    assert sum(p.numel() for p in halves) > 0.5 * sum(p.numel() for p in rounded.parameters())
+    assert all(not p.requires_grad for p in halves)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(outputs(rounded), outputs(model))
+
+
+# The folder
+
+
+def test_an_exported_model_has_a_card_that_says_where_it_comes_from(tmp_path):
+    run_join(tmp_path / "run", CPU, batch=2, steps=2)
+    folder = tmp_path / "run/model"
+    assert exported_step(folder) == 2
+    text = (folder / "README.md").read_text()
+    for words in ("stage join, step 2 of 2", "Seed 0; 2 samples a step on 1 process", "[9, 3, 3, 1]", "2.13.0", "abc"):
+        assert words in text, words
+    assert "teacher-forced" in text
+    assert json.loads((folder / "training.json").read_text())["step"] == 2
+    assert sorted(path.name for path in folder.parent.iterdir() if "model" in path.name) == ["model"]
+
+
+def test_the_card_of_a_small_form_says_that_it_is_one():
+    assert "small form" in card(record(), small=True)
+    assert "small form" not in card(record(), small=False)
+
+
+def test_a_full_disk_leaves_the_exported_model_as_it_was(tmp_path, monkeypatch):
+    join = tiny_join()
+    engine = start_engine(join, plan(), CPU, bf16=False)
+    export_model(join.model, Origin(""), engine, tmp_path / "model", record(), CPU)
+    before = (tmp_path / "model/model.safetensors").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(join.model, "save_pretrained", full)
+    with pytest.raises(OutputError, match="the model of step 4 cannot be written: .*No space left") as error:
+        export_model(join.model, Origin(""), engine, tmp_path / "model", record(), CPU)
+    assert error.value.exit_code == 6
+    assert (tmp_path / "model/model.safetensors").read_bytes() == before
+
+
+def test_a_folder_is_put_in_another_ones_place_whole(tmp_path):
+    for name in ("new", "place"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    replace_folder(tmp_path / "new", tmp_path / "place")
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["place", "place/new"]
+
+
+def test_a_run_that_was_killed_before_its_export_exports_when_started_again(tmp_path):
+    steps = []
+    run(Line(), tmp_path)
+    run(Line(), tmp_path, export=lambda step, engine: steps.append(step))
+    assert steps == [4]
+
+
+# The command
+
+
+def test_the_command_trains_resumes_and_exports_a_model_with_adapters(base, tmp_path, monkeypatch):
+    monkeypatch.setitem(STAGES, "tiny", TinyStage)
+    settings = {"stage": "tiny", "out": str(tmp_path / "out"), "brain": str(base), "previews": False}
+    train_config(TrainConfig(**settings, plan=plan(steps=2)))
+    first = outputs(load_tuned(tmp_path / "out/model"))
+    train_config(TrainConfig(**settings, plan=plan(steps=4)))
+    assert exported_step(tmp_path / "out/model") == 4
+    assert not torch.equal(outputs(load_tuned(tmp_path / "out/model")), first)
+    assert {"curves.png", "stage.json", "train.jsonl"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_merged_and_unmerged_adapters_are_told_apart(base):
+    model = assemble(str(base), "", False, 0)
+    assert carries_lora(model)
+    merge_lora(model.brain)
+    assert not carries_lora(model)
+    assert add_lora(model.brain, LoraConfig(rank=1)) != []
+
+
+class TinyStage(Line):
+    """Moves everything that learns a little; samples are those of `Line`."""
+
+    def __init__(self, model, shape, device):
+        super().__init__()
+        self.model = model
+
+    def modules(self):
+        return [self.model]
+
+    def losses(self, samples):
+        total = sum((p * torch.randn_like(p)).sum() for p in self.model.parameters() if p.requires_grad)
+        return {"error": total}, {}

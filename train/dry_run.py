@@ -1,0 +1,110 @@
+"""`python -m train CONFIG --dry-run`: what a run would learn, hold and take, before it takes it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import nn
+
+from trackgpt.memory_plan import GIB, load_of, share, table
+from train.engine import Engine, parameter_groups, start_engine
+from train.feed import batches
+from train.loop import train_step
+from train.monitor import Monitor, peak_memory
+from train.plan import Plan
+from train.precision import use_bf16
+from train.stages import Stage
+from train.world import World
+
+STEPS = 2
+
+
+def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
+    """Build everything, take two steps that are thrown away, and say what was seen, as text for people.
+
+    The first batch is drawn to `out/dry_run/batch.png` where the stage has a `picture(samples)` that gives uint8 RGB
+    (height, width, 3). Weights in memory change; nothing else is written.
+
+    Raises:
+        TrackGPTError: whatever the run itself would raise in its first steps.
+    """
+    bf16 = use_bf16(plan.bf16, world.device)
+    before = peak_memory(world)
+    engine = start_engine(stage, plan, world, bf16)
+    load = load_of(engine.module.parameters())
+    parts = [
+        f"arithmetic: {'bfloat16 autocast' if bf16 else 'float32'} on {world.device}, {world.size} process(es)",
+        groups_table(engine.module, plan.weight_decay),
+        "memory before the first activation, GiB on each GPU\n" + table(load, plan.offload),
+    ]
+    drawn = _draw(stage, plan, out, world)
+    parts += [f"first batch: {drawn}" if drawn else "first batch: this stage draws no picture"]
+    seconds, waited = _time(engine, stage, plan, world)
+    held = peak_memory(world)
+    planned = share(load, plan.zero, world.size, plan.offload).total / GIB
+    what = "GPU" if world.device.type == "cuda" else "this process, Python and libraries included"
+    total = plan.batch * plan.accumulate * world.size
+    parts += [
+        f"measured: peak {held:.2f} GiB ({what}), {max(0.0, held - before):.2f} GiB more than before the engine; "
+        f"the plan says {planned:.2f} GiB, the rest is activations and buffers of batch {plan.batch}",
+        f"measured: {seconds:.2f} s a step of {total} samples, {total / seconds:.1f} samples/s, "
+        f"{100 * waited / seconds:.0f} % of it waiting for samples",
+        f"expected: {plan.steps} steps, {plan.steps * seconds / 3600:.2f} h (from the second of {STEPS} steps)",
+    ]
+    return "\n\n".join(parts)
+
+
+def groups_table(module: nn.Module, weight_decay: float) -> str:
+    """Parameters by part and group: tensors, parameters, whether they learn, dtype. Shared ones count once."""
+    group_of = {id(p): group["name"] for group in parameter_groups(module, weight_decay) for p in group["params"]}
+    rows: dict[tuple[str, str, str], list[int]] = {}
+    for name, parameter in module.named_parameters():
+        key = (_part(name), group_of.get(id(parameter), "frozen"), str(parameter.dtype).removeprefix("torch."))
+        row = rows.setdefault(key, [0, 0])
+        row[0] += 1
+        row[1] += getattr(parameter, "ds_numel", parameter.numel())
+    lines = [f"{'part':<42}{'group':<20}{'tensors':>8}{'parameters':>16}  dtype"]
+    lines += [f"{part:<42}{group:<20}{n:>8}{count:>16,}  {dtype}" for (part, group, dtype), (n, count) in rows.items()]
+    learned = sum(count for (_, group, _), (_, count) in rows.items() if group != "frozen")
+    every = sum(count for _, count in rows.values())
+    return "\n".join([*lines, f"learned: {learned:,} of {every:,} parameters"])
+
+
+def _part(name: str) -> str:
+    """`parts.0.brain.llava.model.language_model.layers.3...` to `brain.llava.model.language_model`."""
+    words = name.split(".")[2:-1]
+    deep = 4 if words[:2] == ["brain", "llava"] else 2
+    return ".".join(word for word in words[:deep] if not word.isdigit()) or "stage"
+
+
+def _draw(stage: Stage, plan: Plan, out: Path, world: World) -> Path | None:
+    picture: Any = getattr(stage, "picture", None)
+    if picture is None or world.rank != 0:
+        return None
+    batch = next(batches(stage, replace(plan, workers=0), world, count=1))
+    path = out / "dry_run" / "batch.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(batch.samples)).save(path)
+    return path
+
+
+def _time(engine: Engine, stage: Stage, plan: Plan, world: World) -> tuple[float, float]:
+    """Seconds of the last of two steps, and of waiting in it; a workers' start is in the first."""
+    silent = replace(plan, tensorboard=False, wandb="", log_every=10**9, steps=STEPS)
+    feed = batches(stage, plan, world, count=STEPS * plan.accumulate)
+    scratch = Path(tempfile.mkdtemp())
+    try:
+        with closing(feed), Monitor(scratch, silent, world, 0, {}) as monitor:
+            for step in range(STEPS):
+                began, monitor.waited = time.monotonic(), 0.0
+                train_step(engine, feed, plan, world, plan.lr, monitor, f"dry run, step {step}")
+            return time.monotonic() - began, monitor.waited
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Train on one machine: train/launchers/node.sh CONFIG [key=value ...]. GPUS says how many (default: all there are).
+# With one GPU or none this is `python -m train CONFIG`; a run that was stopped goes on.
+set -euo pipefail
+if [ -z "${GPUS:-}" ]; then GPUS=$(python -c 'import torch; print(torch.cuda.device_count())'); fi
+if [ "$GPUS" -le 1 ]; then exec python -m train "$@" plan.zero="${ZERO:-0}"; fi
+exec torchrun --standalone --nproc_per_node "$GPUS" -m train "$@"

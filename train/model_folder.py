@@ -1,0 +1,159 @@
+"""What a run leaves for others: the model folder, with a card that says where it comes from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trackgpt.app.versions import installed
+from trackgpt.config import to_dict
+from trackgpt.systems.trackgpt import TrackGPT
+from train.assemble import Origin, carries_lora
+from train.checkpoints import replace_folder, together
+from train.engine import Engine
+from train.report import read_log
+from train.world import World
+
+CARD = "README.md"
+RECORD = "training.json"
+PACKAGES = ("trackgpt", "torch", "transformers", "peft", "deepspeed", "numpy")
+PROTOCOL = (
+    "Figures named val_ come from the validation hook on data no step trains on. All others are means over the "
+    "training samples of the last logged steps, with the answers given (teacher-forced), masks on the decoder's grid; "
+    "they are no benchmark results."
+)
+
+
+def export_model(
+    model: TrackGPT, origin: Origin, engine: Engine, folder: Path, record: dict[str, Any], world: World
+) -> None:
+    """Write the model folder in another's place: whole, or in the small form where the brain carries LoRA.
+
+    Every process calls this (under ZeRO-3 weights are gathered); rank 0 writes. Until the new folder is on the disk the
+    old one stays.
+
+    Args:
+        model: what is exported.
+        origin: of its frozen parts.
+        engine: that trains it.
+        folder: of the model.
+        record: see `training_record`.
+        world: the processes.
+
+    Raises:
+        OutputError: the disk is full, or may not be written.
+    """
+    small = carries_lora(model)
+    beside = folder.with_name(folder.name + ".tmp")
+
+    def write() -> None:
+        shutil.rmtree(beside, ignore_errors=True)
+        if small:
+            origin.save(model, beside)
+        else:
+            model.save_pretrained(beside)
+        (beside / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        (beside / CARD).write_text(card(record, small))
+        replace_folder(beside, folder)
+
+    with engine.whole(origin.parameters(model) if small else model.parameters()):
+        together(world, f"{folder}: the model of step {record['step']}", write if world.rank == 0 else _nothing)
+
+
+def exported_step(folder: Path) -> int:
+    """The step a model folder was written at; -1 for none."""
+    try:
+        return int(json.loads((folder / RECORD).read_text())["step"])
+    except (OSError, ValueError, KeyError):
+        return -1
+
+
+def training_record(config: Any, out: Path, step: int, world: World) -> dict[str, Any]:
+    """Everything the card says, as data: configuration, step, versions, commit, processes, the last figures."""
+    log = read_log(out) if (out / "train.jsonl").exists() else []
+    return {
+        "step": step,
+        "config": to_dict(config),
+        "processes": world.size,
+        "device": str(world.device.type),
+        "versions": {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES},
+        "commit": commit(),
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "figures": log[-1] if log else {},
+        "skipped": sum(1 for _ in (out / "skipped.jsonl").open()) if (out / "skipped.jsonl").exists() else 0,
+    }
+
+
+def card(record: dict[str, Any], small: bool) -> str:
+    """The model card, Markdown."""
+    config = record["config"]
+    plan = config["plan"]
+    total = plan["batch"] * plan["accumulate"] * record["processes"]
+    settings = {name: value for name, value in config.items() if name != "plan"}
+    form = (
+        "the small form: adapters and decoder without the frozen models, which `tuned.json` names"
+        if small
+        else "whole: every weight is in `model.safetensors`"
+    )
+    return "\n".join(
+        [
+            f"# TrackGPT, stage {config['stage']}, step {record['step']} of {plan['steps']}",
+            "",
+            f"This folder is {form}. Read it with `trackgpt.load(folder)`.",
+            "",
+            "## Training",
+            "",
+            f"Seed {plan['seed']}; {total} samples a step on {record['processes']} process(es) ({record['device']}), "
+            f"{record['step'] * total} samples in all, {record['skipped']} broken ones replaced. "
+            f"Written {record['written']} at commit {record['commit']}.",
+            "",
+            "Data, ratios and parts, as configured:",
+            "",
+            *_table(settings),
+            "",
+            "Plan:",
+            "",
+            *_table(plan),
+            "",
+            "Versions:",
+            "",
+            *_table(record["versions"]),
+            "",
+            "## Figures at the end",
+            "",
+            PROTOCOL,
+            "",
+            *_table(record["figures"]),
+            "",
+        ]
+    )
+
+
+def commit() -> str:
+    """The commit this code is at, with a note where files differ from it; "unknown" outside a checkout."""
+    where = Path(__file__).parent
+    try:
+        name = _git(where, "rev-parse", "HEAD")
+        return name + (" (changed)" if _git(where, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _git(where: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()
+
+
+def _table(values: dict[str, Any]) -> list[str]:
+    shown = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    rows = [f"| {name} | {value} |" for name, value in shown.items()]
+    return ["| | |", "|---|---|", *rows]
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,78 @@
+"""The numbers of a run: how long, how fast, on how much at once, and what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Plan:
+    """How a stage trains. A step sees `batch * accumulate * processes` samples.
+
+    Attributes:
+        steps: optimiser steps in all.
+        batch: samples a process holds at once.
+        accumulate: batches a step is made from, on each process; every batch counts the same, as every process does.
+            The update is that of one big batch where losses are means over samples; where they are means over words or
+            masks, a batch of few words weighs as much as one of many.
+        lr: peak learning rate, reached after `warmup` steps, held, then brought to zero over the last `decay` share.
+        decay: 1.0 descends from the end of the warm-up on, as LISA does.
+        beta2: of AdamW; LISA has 0.95.
+        weight_decay: of matrices; biases, normalisations and scales have none.
+        clip: largest norm of the gradient; 0 never clips.
+        seed: sample i of a run, and the dropout on it, are functions of (seed, i) alone.
+        minutes: stop (with a checkpoint) after so much wall time; 0 never does.
+        save_minutes: minutes between checkpoints.
+        save_every: steps between checkpoints, beside those by the clock; 0 leaves it to the clock.
+        keep: how many checkpoints stay.
+        log_every: steps a line of the log is the mean of.
+        validate_every: steps between calls of the validation hook; 0 never calls it.
+        workers: processes that make samples, for each training process.
+        max_skipped: share of samples that may be broken and replaced before the run stops.
+        bf16: "auto" (or nothing) measures whether bfloat16 is the faster one here; true, false.
+        checkpointing: recompute the language model's activations in the backward pass: slower, far less memory.
+        zero: 0 keeps everything on every GPU; 1 shards the optimiser's state, 2 also gradients, 3 also weights.
+        offload: "none", "optimizer" (its state to CPU memory), "parameters" (with zero=3: both).
+        deepspeed: settings that win over those `train.engine.deepspeed_settings` writes, for those who know them.
+        tensorboard: write `out/tensorboard` where TensorBoard is installed.
+        wandb: a project of Weights & Biases; empty for none.
+        loss_weights: weights of loss parts that win over the stage's own.
+    """
+
+    steps: int = 1000
+    batch: int = 32
+    accumulate: int = 1
+    lr: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.3
+    beta2: float = 0.98
+    weight_decay: float = 0.02
+    clip: float = 1.0
+    seed: int = 0
+    minutes: float = 0.0
+    save_minutes: float = 3.0
+    save_every: int = 0
+    keep: int = 2
+    log_every: int = 20
+    validate_every: int = 0
+    workers: int = 1
+    max_skipped: float = 0.01
+    bf16: Any = None
+    checkpointing: bool = False
+    zero: int = 0
+    offload: str = field(default="none", metadata={"choices": ("none", "optimizer", "parameters")})
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    tensorboard: bool = True
+    wandb: str = ""
+    loss_weights: dict[str, float] = field(default_factory=dict)
+
+
+def learning_rate(step: int, plan: Plan) -> float:
+    """Linear warm-up, a plateau, a linear descent to zero at `plan.steps`; the descent never reaches into the warm-up.
+
+    With `decay=1.0` there is no plateau: linear up, then linear to zero.
+    """
+    descent = max(1.0, min(plan.decay * plan.steps, plan.steps - plan.warmup))
+    left = (plan.steps - step) / descent
+    return plan.lr * min(1.0, (step + 1) / max(1, plan.warmup), max(0.0, left))
