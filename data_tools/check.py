@@ -2,7 +2,8 @@
 
 A problem is one line: the path, what is there, what was wanted, and what to do where that is not plain. What is looked
 at in each form stands in `data_tools/checks`. The name of a stage ("stage1") checks all its sets under one root and
-ends in one table."""
+ends in one table.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The layouts of real data stand in `label_map_writers` and `run_length_writers`. Every writer takes cases one by one and
 writes its JSON when closed. Pictures are JPEG of quality 92, masks indexed PNG with the palette of DAVIS, JSON is
-indented by one space; the same cases give the same bytes."""
+indented by one space; the same cases give the same bytes.
+"""
 
 from __future__ import annotations
 

@@ -116,12 +116,17 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def digest(folder: Path) -> str:
-    """The first 12 digits of the SHA-256 over a model's files: a name alone does not say which weights it had."""
+def digest(*places: Path) -> str:
+    """The first 12 digits of the SHA-256 over a model's files: a name alone does not say which weights it had.
+
+    Args:
+        places: folders, whose own files count, or files; a brain and its perception are two.
+    """
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            total.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    for place in places:
+        for path in sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else [place]:
+            with path.open("rb") as file:
+                total.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:12]
 
 

@@ -327,7 +327,7 @@ def test_what_cannot_be_run_is_said_in_one_line(tmp_path, capsys, options, code,
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    tiny_trackgpt("conv", "conv", tied=True, max_instruction_tokens=99).save_pretrained(folder)
+    tiny_trackgpt("conv", "conv", tied=True, answer="forced", max_instruction_tokens=99).save_pretrained(folder)
     return folder
 
 
@@ -361,7 +361,8 @@ def test_a_model_runs_in_every_variant_with_the_settings_asked_for(variant, mode
     rows = read_rows(tmp_path)
     assert [each.tags["kind"] for each in rows] == [[kind] for kind in KINDS]
     rethinks = sum(each.figures["rethinks"] for each in rows)
-    assert (rethinks > 0) == (variant in ("full", "no-propagation"))
+    assert rethinks > 0 or variant != "full"
+    assert rethinks == 0 or variant in ("full", "no-propagation")
     assert json.loads((tmp_path / "run.json").read_text())["settings"] == ["search_every=2", "ratio=1.0"]
     report = (tmp_path / "report.md").read_text()
     assert "How the tracker behaved" in report

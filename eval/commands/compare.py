@@ -49,7 +49,7 @@ def command(
     typer.echo(text)
     if out:
         write_text(out, text + "\n")
-    main = "J&F" if "J&F" in last else wanted[0]
+    main = next((name for name in settings[0].get("headline", ()) if name in last), wanted[0])
     found = last[main]
     typer.echo(f"figure={main} difference={found.mean:.4f} low={found.low:.4f} high={found.high:.4f}")
 

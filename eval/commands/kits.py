@@ -66,7 +66,7 @@ def evaluate(open_kit: Callable[[], Kit], asked: Asked, chosen: dict[str, Any]) 
     source = asked.model or str(asked.results)
     named = Path(source).stem + ("" if asked.variant == "full" else f"-{asked.variant}")
     out = asked.out or Path("runs") / f"{kit.name}-{named}"
-    settings = {"kit": kit.name, **chosen, "limit": asked.limit, **_what(kit, asked)}
+    settings = {"kit": kit.name, "headline": list(kit.headline), **chosen, "limit": asked.limit, **_what(kit, asked)}
     open_run(out, settings)
     job = _job(open_kit, kit, asked, out)
     outcome = run(job, asked.jobs, asked.limit, asked.partial)
@@ -87,7 +87,8 @@ def _what(kit: Kit, asked: Asked) -> dict[str, Any]:
     if asked.model not in kit.baselines:
         from trackgpt.hub import find
 
-        made["model_sha256"] = digest(find(asked.model))
+        names = [asked.model] if Path(asked.model).exists() else asked.model.split("+")
+        made["model_sha256"] = digest(*map(find, names))
     return made
 
 

@@ -54,6 +54,7 @@ class Plan:
         stream: frames of "state".
         height, width: of the frames of "tracker" and "state", pixels.
         targets: how many are tracked at once.
+        vit: size of the encoder of "attention", see `eval.commands.speed_attention`.
     """
 
     model: str = "nano"
@@ -64,6 +65,7 @@ class Plan:
     height: int = 480
     width: int = 854
     targets: int = 1
+    vit: str = "b"
 
 
 class Line(NamedTuple):
@@ -177,7 +179,7 @@ def _bare(model: TrackGPT, frames: np.ndarray, cue: Cue) -> Callable[[], None]:
 
     from trackgpt.geometry.letterbox import fit
 
-    weight = next(model.segmenter.parameters())
+    weight = model.segmenter.like
     box = fit(frames.shape[1:3], model.segmenter.config.image_side)
     squares = [torch.from_numpy(box.apply(frame)).permute(2, 0, 1)[None].to(weight.device) for frame in frames]
     referring, purport = (torch.from_numpy(q).to(weight) for q in (cue.referring, cue.purport))
@@ -383,6 +385,20 @@ def measure_scorer(plan: Plan) -> Part:
     return measure(plan)
 
 
+def measure_precision(plan: Plan) -> Part:
+    """See `eval.commands.speed_precision`, which builds on this module."""
+    from eval.commands.speed_precision import measure
+
+    return measure(plan)
+
+
+def measure_attention(plan: Plan) -> Part:
+    """See `eval.commands.speed_attention`, which builds on this module."""
+    from eval.commands.speed_attention import measure
+
+    return measure(plan)
+
+
 PARTS: dict[str, Callable[[Plan], Part]] = {
     "tracker": measure_tracker,
     "state": measure_state,
@@ -390,7 +406,11 @@ PARTS: dict[str, Callable[[Plan], Part]] = {
     "import": measure_import,
     "forced": measure_forced,
     "scorer": measure_scorer,
+    "precision": measure_precision,
+    "attention": measure_attention,
 }
+ASKED = ("attention",)
+"""Parts that take many minutes on a CPU: measured when they are named."""
 
 
 def command(
@@ -403,14 +423,15 @@ def command(
     stream: Annotated[int, typer.Option(min=10, help="Frames of part `state`")] = 2000,
     size: Annotated[tuple[int, int], typer.Option(help="Height and width of the frames")] = (480, 854),
     targets: Annotated[int, typer.Option(min=1, help="Targets tracked at once")] = 1,
+    vit: Annotated[str, typer.Option(help="Encoder of part `attention`: b, l, h or tiny")] = "b",
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file")] = None,
 ) -> None:
     """Ratios measured side by side: the tracker, its state, the data, the start, the brain."""
-    names = only or list(PARTS)
+    names = only or [name for name in PARTS if name not in ASKED]
     for name in names:
         if name not in PARTS:
             raise UsageError(f"--only {name}: no such part; choose from {', '.join(PARTS)}")
-    plan = Plan(model, device, pairs, frames, stream, *size, targets)
+    plan = Plan(model, device, pairs, frames, stream, *size, targets, vit)
     where = conditions(plan, threads)
     done: dict[str, Part] = {}
     for name in names:
@@ -445,7 +466,7 @@ def conditions(plan: Plan, threads: int) -> dict[str, Any]:
 
 
 def _as_json(part: Part) -> dict[str, object]:
-    lines = [{**line._asdict(), "median": median(line.values)} for line in part.lines]
+    lines = [{**line._asdict(), "median": median(line.values) if len(line.values) else None} for line in part.lines]
     return {"lines": lines, "last": part.last}
 
 
@@ -468,13 +489,19 @@ def _show(done: Mapping[str, Part], where: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="right" if heading in ("median", "p10", "p90") else "left")
     for name, part in done.items():
         for line in part.lines:
-            low, high = np.percentile(line.values, [10, 90])
-            spread = (_number(low), _number(high)) if len(line.values) > 1 else ("", "")
-            table.add_row(name, line.quantity, _number(median(line.values)), *spread, line.unit, line.how)
+            table.add_row(name, line.quantity, *_middle(line.values), line.unit, line.how)
         table.add_section()
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     for part in done.values():
         typer.echo(" ".join(f"{key}={_number(value)}" for key, value in part.last.items()))
+
+
+def _middle(values: FloatArray) -> tuple[str, str, str]:
+    """Median, p10 and p90; of one value only itself, of none nothing."""
+    if len(values) < 2:
+        return (_number(values[0]) if len(values) else "", "", "")
+    low, high = np.percentile(values, [10, 90])
+    return _number(median(values)), _number(low), _number(high)
 
 
 def _number(value: float) -> str:
