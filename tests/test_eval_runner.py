@@ -327,7 +327,7 @@ def test_the_last_line_has_the_headline_in_percent_then_the_rest():
 
 def write_run(folder: Path, rows: Sequence[Row], **settings: object) -> Path:
     folder.mkdir()
-    write_json(folder / "run.json", {"kit": "numbers", "split": "val", **settings})
+    write_json(folder / "run.json", {"kit": "numbers", "headline": ["J&F", "J", "F"], "split": "val", **settings})
     write_rows(folder / "rows.jsonl", rows)
     return folder
 
