@@ -103,11 +103,16 @@ def llava(
     spare: int = 0,
     mistral: bool = False,
     special: tuple[str, ...] = (),
+    window: int | None = None,
     **options: Any,
 ) -> Any:
-    """LLaVA 1.5: `spare` rows of the embedding that no token has, as llava-hf's checkpoints have 62 of them."""
+    """LLaVA 1.5: `spare` rows of the embedding that no token has, as llava-hf's checkpoints have 62 of them.
+
+    `window` is how many tokens a Mistral looks back.
+    """
     words = tokenizer(("<image>", *special), "<s>", "</s>")
     text = {"model_type": "mistral" if mistral else "llama", **text_config(words, hidden, spare)}
+    text |= {"sliding_window": window} if mistral else {}
     config = LlavaConfig(vision_config=CLIP_VISION, text_config=text, **_llava_like(words))
     torch.manual_seed(0)
     return written(folder, liven(LlavaForConditionalGeneration(config)), words, CLIP_MEAN, CLIP_STD, **options)

@@ -5,7 +5,7 @@ unsure about. `hire` makes `trackgpt.load` and the command line give this model,
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,11 +46,16 @@ class ScriptedModel:
     def tracker(self) -> ReasoningTracker:
         return ReasoningTracker(self, self, PurportArbiter(RethinkConfig()))
 
-    def reason(self, frame: np.ndarray, prompt: Prompt) -> Cue:
+    def reason(self, frame: np.ndarray, prompt: Prompt, before: Cue | None = None) -> Cue:
         self.heard.append(prompt.text)
         count = prompt.text.count("square")
         queries = np.arange(count, dtype=np.float32)[:, None]
         return Cue(f"You said: {prompt.text}", queries, queries)
+
+    exact_batch = 4
+
+    def encode(self, images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        return images
 
     def perceive(self, frame: np.ndarray, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
         self.before(self.looked)
@@ -71,7 +76,7 @@ def hire(monkeypatch, model: ScriptedModel | None = None) -> ScriptedModel:
     model = model or ScriptedModel()
     model.loads = 0
 
-    def load(name: object, device: str = "auto") -> ScriptedModel:
+    def load(name: object, device: str = "auto", **execution: object) -> ScriptedModel:
         model.loads += 1
         return model
 

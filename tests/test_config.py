@@ -137,8 +137,8 @@ def test_a_mapping_of_named_settings_is_read_with_the_same_care(tmp_path):
     file.write_text("kinds: {images: {weight: 9}, talk: {}}")
     assert read(Mixture, file).kinds == {"images": Share(9.0), "talk": Share(1.0)}
     assert read(Mixture, file, ["kinds.talk.weight=3"]).kinds["talk"] == Share(3.0)
-    file.write_text("kinds: {images: {weigth: 9}}")
-    with pytest.raises(UsageError, match="kinds.images: no setting `weigth`; did you mean `weight`"):
+    file.write_text("kinds: {images: {weights: 9}}")
+    with pytest.raises(UsageError, match="kinds.images: no setting `weights`; did you mean `weight`"):
         read(Mixture, file)
     file.write_text("kinds: {images: 9}")
     with pytest.raises(UsageError, match="kinds.images: wanted a mapping"):

@@ -23,7 +23,7 @@ class ScriptedReasoner:
     def __init__(self, targets=()):
         self.targets, self.reads, self.texts = list(targets), [], []
 
-    def reason(self, image, prompt):
+    def reason(self, image, prompt, before=None):
         number = int(image[0, 0, 0])
         count = self.targets[len(self.reads)] if len(self.reads) < len(self.targets) else 1
         self.reads.append(number)

@@ -1,9 +1,13 @@
 """Several turns behind one image equal as many separate conversations."""
 
+import foreign_checkpoints as foreign
 import pytest
 import torch
 from tiny_models import ANSWER, PAIR, square, tiny_brain
 
+from trackgpt.errors import UsageError
+from trackgpt.reasoners.brain_weights import load_brain
+from trackgpt.reasoners.lora import add_lora
 from train.packing import pack, packed_hidden, packed_logits, packed_queries, project
 
 TURNS = [
@@ -12,6 +16,22 @@ TURNS = [
     ("track both", PAIR),
     ("track the moon", "nothing"),
 ]
+
+
+FAMILIES = {
+    "llava": foreign.llava,
+    "llava_next": foreign.llava_next,
+    "qwen2_5_vl": foreign.qwen2_5,
+    "qwen3_vl": foreign.qwen3,
+    "smolvlm": foreign.smolvlm,
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family_brain(request, tmp_path):
+    """A brain of another family."""
+    FAMILIES[request.param](tmp_path / "brain")
+    return load_brain(tmp_path / "brain", 32)[0]
 
 
 def alone(brain, pixels, question, answer):
@@ -33,22 +53,51 @@ def packed(brain, images, silent=None):
         return batch, pixels, packed_hidden(brain, batch, project(brain, pixels))
 
 
-@pytest.mark.parametrize("tower", ["clip", "conv"])
-def test_packed_turns_equal_separate_conversations(tower):
-    brain = tiny_brain(tower)
+def assert_packed_is_separate(brain):
     images = [TURNS, TURNS[2:3], TURNS[::-1]]
-    batch, pixels, hidden = packed(brain, images)
+    batch, _, hidden = packed(brain, images)
     compared = 0
     for row, turns in enumerate(images):
         for k, (question, answer) in enumerate(turns, start=1):
             with torch.no_grad():
-                single, prefix = alone(brain, pixels[row : row + 1], question, answer)
+                single, prefix = alone(brain, brain.preprocess(square(brain, row)[None]), question, answer)
             here = hidden[row][batch.turn[row] == k]
             assert here.shape == single[prefix:].shape
             assert (here - single[prefix:]).abs().max() <= 1e-5
             assert (hidden[row][batch.turn[row] == 0] - single[:prefix]).abs().max() <= 1e-5
             compared += 1
     assert compared == 9
+
+
+@pytest.mark.parametrize("tower", ["clip", "conv"])
+def test_packed_turns_equal_separate_conversations(tower):
+    assert_packed_is_separate(tiny_brain(tower))
+
+
+def test_packed_turns_equal_separate_conversations_in_every_family(family_brain):
+    assert_packed_is_separate(family_brain)
+
+
+def test_every_family_learns_from_a_packed_batch(family_brain):
+    """The loss of the words reaches LoRA in every layer."""
+    brain = family_brain.train()
+    names = add_lora(brain, brain.config.lora)
+    batch = pack(brain.template, [single(TURNS)])
+    hidden = packed_hidden(brain, batch, project(brain, brain.preprocess(square(brain)[None])))
+    logits, labels = packed_logits(brain, hidden, batch)
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    for name in names:
+        assert brain.llava.get_submodule(name).lora_B["default"].weight.grad.abs().max() > 0
+
+
+def test_a_conversation_beyond_the_sliding_window_is_refused(tmp_path):
+    """A window of 64 tokens, and 16 of the image with 100 behind them."""
+    foreign.llava(tmp_path, mistral=True, window=64)
+    brain, _ = load_brain(tmp_path, 32)
+    with pytest.raises(UsageError, match=r"a conversation has \d+ tokens, and this language model's sliding window 64"):
+        packed(brain, [[("track the red car", ANSWER * 2)]])
+    foreign.llava(tmp_path / "wide", mistral=True, window=4096)
+    assert_packed_is_separate(load_brain(tmp_path / "wide", 32)[0])
 
 
 def test_packed_queries_are_those_of_the_brain():

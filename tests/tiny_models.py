@@ -170,23 +170,35 @@ def _liven(model: nn.Module) -> None:
 
 
 class Script(nn.Module):
-    """An output layer that ignores what it is given and says `ids`, one a call, over and over."""
+    """An output layer that ignores what it is given: it goes on with `ids` where they have been begun, or begins them.
 
-    def __init__(self, ids: Sequence[int], vocabulary: int) -> None:
+    It reads along what the model `listens` to, because a model may read several tokens at once and take some back.
+    """
+
+    def __init__(self, ids: Sequence[int], vocabulary: int, listens: nn.Module) -> None:
         super().__init__()
-        self.ids, self.vocabulary, self.said = list(ids), vocabulary, 0
+        self.ids, self.vocabulary, self.heard = list(ids), vocabulary, list[int]()
+        listens.register_forward_pre_hook(self.listen, with_kwargs=True)
+
+    def listen(self, module: nn.Module, args: Any, given: dict[str, Any]) -> None:
+        past = given["past_key_values"].get_seq_length() if "past_key_values" in given else 0
+        self.heard = self.heard[:past] + given["input_ids"][0].tolist()
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits = torch.zeros(*hidden.shape[:-1], self.vocabulary)
-        logits[..., self.ids[self.said % len(self.ids)]] = 1
-        self.said += 1
+        for row, end in enumerate(range(len(self.heard) - len(hidden) + 1, len(self.heard) + 1)):
+            logits[row, self.after(self.heard[:end])] = 1
         return logits
+
+    def after(self, heard: list[int]) -> int:
+        begun = (n for n in range(len(self.ids) - 1, 0, -1) if heard[-n:] == self.ids[:n])
+        return self.ids[next(begun, 0)]
 
 
 def say(brain: Brain, answer: str | Sequence[int]) -> list[int]:
     """Make a brain generate this answer from now on, whatever it sees; returns the answer's ids."""
     ids = brain.template.answer(answer) if isinstance(answer, str) else list(answer)
-    brain.llava.lm_head = Script(ids, len(brain.template.tokenizer))
+    brain.llava.lm_head = Script(ids, len(brain.template.tokenizer), brain.llava.model)
     return ids
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,21 +19,38 @@ import numpy as np
 from trackgpt.arbiter import PurportArbiter, Record
 from trackgpt.errors import InputError, UsageError
 from trackgpt.memory import QueryMemory
-from trackgpt.types import Cue, Prediction, Prompt
+from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
+
+Frame: TypeAlias = np.ndarray | EncodedFrame
+"""uint8 RGB (height, width, 3), or what `Perception.encode` made of it: the same result, with the encoder run before."""
 
 
 class Reasoner(Protocol):
     """The slow model: reads one frame and what a person said."""
 
-    def reason(self, frame: np.ndarray, prompt: Prompt) -> Cue:
-        """The cue for a frame, uint8 RGB (height, width, 3); a cue without targets means nothing was found."""
+    def reason(self, frame: np.ndarray, prompt: Prompt, before: Cue | None = None) -> Cue:
+        """The cue for a frame, uint8 RGB (height, width, 3); a cue without targets means nothing was found.
+
+        `before` is the cue in force when it is asked again: words repeat, so it may save time, and changes nothing.
+        """
         ...
 
 
 class Perception(Protocol):
-    """The fast model: finds on a frame what a cue names. It holds weights, not state."""
+    """The fast model: finds on a frame what a cue names. It holds weights, not state.
 
-    def perceive(self, frame: np.ndarray, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
+    Attributes:
+        exact_batch: how many frames `encode` may take at once without changing a bit of what comes of them.
+    """
+
+    @property
+    def exact_batch(self) -> int: ...
+
+    def encode(self, images: Sequence[np.ndarray]) -> list[EncodedFrame]:
+        """What does not depend on the track, of several frames at once: uint8 RGB (height, width, 3), of any sizes."""
+        ...
+
+    def perceive(self, frame: Frame, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
         """Prediction for the cue's k targets (ids 1..k), and what to remember for the next frame."""
         ...
 
@@ -115,13 +133,13 @@ class ReasoningTracker:
     def state(self, state: TrackState) -> None:
         self._state = state
 
-    def initialize(self, frame: np.ndarray, prompt: Prompt) -> Prediction:
+    def initialize(self, frame: Frame, prompt: Prompt) -> Prediction:
         """Begin a new track on `frame`; the brain reads it."""
         state, prediction = self.begin(frame, prompt, next_id=1)
         self._state = state
         return prediction
 
-    def track(self, frame: np.ndarray, prompt: Prompt | None = None) -> Prediction:
+    def track(self, frame: Frame, prompt: Prompt | None = None) -> Prediction:
         """Carry on with the next frame; a prompt starts over from it, with fresh identities."""
         if prompt is not None:
             self._state, prediction = self.begin(frame, prompt, next_id=self.state.next_id)
@@ -129,15 +147,15 @@ class ReasoningTracker:
             self._state, prediction = self.step(self.state, frame)
         return prediction
 
-    def begin(self, frame: np.ndarray, prompt: Prompt, next_id: int) -> tuple[TrackState, Prediction]:
+    def begin(self, frame: Frame, prompt: Prompt, next_id: int) -> tuple[TrackState, Prediction]:
         """Algorithm 1, t = 0: reason, then perceive."""
-        cue = self.reasoner.reason(frame, prompt)
+        cue = self.reasoner.reason(_image(frame), prompt)
         ids = np.arange(next_id, next_id + cue.targets, dtype=np.int64)
         boxes = np.full((cue.targets, 4), np.nan, np.float32)
         state = TrackState(prompt, cue, QueryMemory(), Record(), ids, boxes, next_id + cue.targets)
         return self._perceive(state, frame, consulted=True, reason="prompt")
 
-    def step(self, state: TrackState, frame: np.ndarray) -> tuple[TrackState, Prediction]:
+    def step(self, state: TrackState, frame: Frame) -> tuple[TrackState, Prediction]:
         """Algorithm 1, t > 0: where the previous score was low, reason on this frame first; then perceive.
 
         A pure function: the same state and frame give the same result, which is what makes rewinding exact.
@@ -145,7 +163,7 @@ class ReasoningTracker:
         why = self.arbiter.due(state.record)
         if not why:
             return self._perceive(state, frame, consulted=False, reason="")
-        cue = self.reasoner.reason(frame, state.prompt)
+        cue = self.reasoner.reason(_image(frame), state.prompt, state.cue)
         asked = replace(state.record, consulted=state.record.frame, rethinks=state.record.rethinks + 1)
         if cue.targets == 0:
             # Nothing to replace the queries with: the old ones stay in force and the arbiter's schedule asks again.
@@ -161,7 +179,7 @@ class ReasoningTracker:
         return replace(state, cue=cue, memory=memory)
 
     def _perceive(
-        self, state: TrackState, frame: np.ndarray, consulted: bool, reason: str
+        self, state: TrackState, frame: Frame, consulted: bool, reason: str
     ) -> tuple[TrackState, Prediction]:
         prediction, memory = self.perception.perceive(frame, state.cue, state.memory)
         if consulted and reason != "prompt":
@@ -172,6 +190,10 @@ class ReasoningTracker:
         after = replace(state, memory=memory, record=record, boxes=seen)
         cue = state.cue if consulted else None
         return after, replace(prediction, ids=state.ids, cue=cue, reason=reason)
+
+
+def _image(frame: Frame) -> np.ndarray:
+    return frame.image if isinstance(frame, EncodedFrame) else frame
 
 
 def _keep_identities(state: TrackState, prediction: Prediction) -> TrackState:

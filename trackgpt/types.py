@@ -8,7 +8,7 @@ An object that was looked for and not seen has ``present == False``, an empty ma
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -85,6 +85,7 @@ class Cue:
         purport: purport queries Q_p, one per target, float32 (targets, channels).
         boxes: grounded boxes, float32 (targets, 4), for reasoners that answer with boxes.
         reasoning: a chain of thought, for people.
+        answer: the answer as the model wrote it; given back when it is asked again, it saves time.
     """
 
     text: str = ""
@@ -92,6 +93,7 @@ class Cue:
     purport: np.ndarray | None = None
     boxes: np.ndarray | None = None
     reasoning: str = ""
+    answer: str = ""
 
     @property
     def targets(self) -> int:
@@ -123,6 +125,19 @@ class Prediction:
     ids: np.ndarray
     cue: Cue | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """A frame and what the encoder says about it, which depends on nothing else and may therefore be made early.
+
+    Attributes:
+        image: uint8 RGB (height, width, 3), which the slow model reads.
+        features: what the perception that made it decodes from.
+    """
+
+    image: np.ndarray
+    features: Any = field(repr=False)
 
 
 class Tracker(Protocol):

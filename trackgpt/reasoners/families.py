@@ -64,16 +64,42 @@ class Family:
         """Normalised pixels (b, 3, s, s) as the model takes them; the first axis starts with the b images in order."""
         return pixels
 
-    def inputs(self, model: Any, ids: Tensor, pixels: Tensor | None, past: int) -> dict[str, Any]:
+    def image(self, pixels: Tensor) -> dict[str, Any]:
+        """What the model is given for images: pixels from `arrange`, and what it must know about them."""
+        return {"pixel_values": pixels}
+
+    def inputs(self, ids: Tensor, pixels: Tensor | None, past: int) -> dict[str, Any]:
         """What the model is given beside ids.
 
         Args:
-            model: the base model (`.model` of the whole one), asked for positions, never changed.
             ids: (b, l) with placeholders expanded.
             pixels: from `arrange`, one image a row of ids; None where the image is in the cache or there is none.
             past: length of the cache.
         """
-        return {} if pixels is None else {"pixel_values": pixels}
+        return {} if pixels is None else self.image(pixels)
+
+    def project(self, model: Any, pixels: Tensor) -> Tensor:
+        """Image tokens in the language model's space, (b, cells, h), of pixels from `arrange`.
+
+        Args:
+            model: the base model (`.model` of the whole one).
+            pixels: one image a row.
+        """
+        return torch.stack(list(model.get_image_features(**self.image(pixels), return_dict=True).pooler_output))
+
+    def positions(self, ids: Tensor, places: Tensor) -> Tensor:
+        """Rotary positions of tokens ids (b, l) that stand at `places` (b, l) of their own conversation."""
+        return places
+
+    def embedded(self, words: Tensor, at: Tensor, tokens: Tensor) -> dict[str, Any]:
+        """What the language model is given for words and images.
+
+        Args:
+            words: (b, l, h), the embedding of ids.
+            at: (b, l) bool, where the placeholders are.
+            tokens: from `project`.
+        """
+        return {"inputs_embeds": words.masked_scatter(at.unsqueeze(-1), tokens.to(words.dtype))}
 
     def _refuse_unless(self, right: bool, wanted: str) -> None:
         if not right:
@@ -117,10 +143,8 @@ class LlavaNext(Family):
         tiles = pixels.unflatten(2, (n, tile)).unflatten(4, (n, tile)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
         return torch.cat([whole[:, None], tiles], dim=1)
 
-    def inputs(self, model: Any, ids: Tensor, pixels: Tensor | None, past: int) -> dict[str, Any]:
+    def image(self, pixels: Tensor) -> dict[str, Any]:
         """With the size of the image before it was tiled."""
-        if pixels is None:
-            return {}
         sizes = torch.full((len(pixels), 2), self.side, device=pixels.device)
         return {"pixel_values": pixels, "image_sizes": sizes}
 
@@ -160,20 +184,45 @@ class Qwen(Family):
         patches = grid.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (b, n, n, m, m, 3, p, p)
         return patches.unsqueeze(6).expand(*[-1] * 6, vision.temporal_patch_size, -1, -1).flatten(5).flatten(0, 4)
 
-    def inputs(self, model: Any, ids: Tensor, pixels: Tensor | None, past: int) -> dict[str, Any]:
-        """With grids and positions. The model would remember the positions' offset itself; a shared model must not."""
-        if pixels is None:
-            return {"position_ids": self._after(ids, past)} if past else {}
+    def image(self, pixels: Tensor) -> dict[str, Any]:
+        """With the grid of patches of every image."""
         patches = self.side // self.config.vision_config.patch_size
-        grid = torch.tensor([[1, patches, patches]] * len(ids), device=ids.device)
-        kinds = (ids == self.image_id).int()
-        positions, _ = model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)
-        return {"pixel_values": pixels, "image_grid_thw": grid, "position_ids": positions}
+        grid = torch.tensor([[1, patches, patches]], device=pixels.device)
+        return {"pixel_values": pixels, "image_grid_thw": grid.expand(len(pixels) // patches**2, -1)}
 
-    def _after(self, ids: Tensor, past: int) -> Tensor:
-        """Positions (3, b, l) after one image: it took as many as it has rows, and not as many as it has tokens."""
-        start = past - self.image_tokens + self.side // _merged(self.config)
-        return (start + torch.arange(ids.shape[1], device=ids.device)).expand(3, len(ids), -1)
+    def inputs(self, ids: Tensor, pixels: Tensor | None, past: int) -> dict[str, Any]:
+        """With positions. The model would remember the positions' offset itself; a shared model must not."""
+        places = past + torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        if pixels is not None:
+            return self.image(pixels) | {"position_ids": self.positions(ids, places)}
+        return {"position_ids": (places - self._saved).expand(3, -1, -1)} if past else {}
+
+    def project(self, model: Any, pixels: Tensor) -> Tensor:
+        """In Qwen3-VL (b, cells, (1 + d) * h): behind the tokens what is added to them after the first d layers."""
+        found = model.get_image_features(**self.image(pixels), return_dict=True)
+        deep = getattr(found, "deepstack_features", ())
+        return torch.cat([torch.stack(list(tokens)) for tokens in (found.pooler_output, *deep)], dim=-1)
+
+    def positions(self, ids: Tensor, places: Tensor) -> Tensor:
+        """Time, row and column, (3, b, l), of rows that have one image each, in front of what is said about it."""
+        image, rows = ids == self.image_id, self.side // _merged(self.config)
+        first = image.int().argmax(1, keepdim=True)
+        words = torch.where(places < first, places, places - self._saved)
+        cell = places - first
+        seen = (torch.zeros_like(cell), cell // rows, cell % rows)
+        return torch.stack([torch.where(image, first + part, words) for part in seen])
+
+    @property
+    def _saved(self) -> int:
+        """Positions that an image does not take: it takes as many as it has rows, and not as many as it has tokens."""
+        return self.image_tokens - self.side // _merged(self.config)
+
+    def embedded(self, words: Tensor, at: Tensor, tokens: Tensor) -> dict[str, Any]:
+        """With what Qwen3-VL adds to the image's hidden states after its first layers."""
+        first, *deep = tokens.split(words.shape[-1], dim=-1)
+        added = [tokens.flatten(0, 1) for tokens in deep]
+        given = super().embedded(words, at, first)
+        return given | ({"visual_pos_masks": at, "deepstack_visual_embeds": added} if added else {})
 
 
 class SmolVLM(Family):
