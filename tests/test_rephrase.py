@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from made_trees import run
-from tiny_models import Script, tiny_tokenizer
+from tiny_models import tiny_tokenizer
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_tools.chat_models import Endpoint, LocalChatModel, key_of
@@ -180,12 +181,24 @@ def test_a_local_model_answers_the_same_for_the_same_seed_and_leaves_the_generat
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+class Recites(nn.Module):
+    """An output layer that says `ids`, one a call, whatever it is given."""
+
+    def __init__(self, ids: list[int], vocabulary: int) -> None:
+        super().__init__()
+        self.ids, self.vocabulary, self.said = ids, vocabulary, 0
+
+    def forward(self, hidden):
+        logits = torch.zeros(*hidden.shape[:-1], self.vocabulary)
+        logits[..., self.ids[self.said]] = 1e4  # sampling at any temperature takes a word so far ahead of the others
+        self.said += 1
+        return logits
+
+
 def test_a_local_model_that_knows_the_answer_rephrases(local, tmp_path):
     model = LocalChatModel.load(str(local))
     ids = model.tokenizer(json.dumps(FIVE), add_special_tokens=False)["input_ids"]
-    model.model.lm_head = Script([*ids, model.tokenizer.eos_token_id], len(model.tokenizer))
-    # sampling at any temperature takes a word that is far ahead of the others
-    model.model.lm_head.register_forward_hook(lambda module, inputs, logits: 1e4 * logits)
+    model.model.lm_head = Recites([*ids, model.tokenizer.eos_token_id], len(model.tokenizer))
     done = rephrase(one_seed(), model, Cache(tmp_path / "cache"))
     assert done.paraphrases == tuple(FIVE)
     assert done.rephrased_by.startswith("tiny-chat@")

@@ -309,7 +309,7 @@ def test_a_stop_says_what_came_and_what_to_do(tmp_path):
 
 
 def test_an_unknown_stage_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="stage `wrods` is not one of words, masks, language, join"):
+    with pytest.raises(UsageError, match="stage `wrods` is not one of tracking, words, masks, language, join"):
         train_config(TrainConfig(stage="wrods", out=str(tmp_path)))
 
 
