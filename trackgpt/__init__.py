@@ -14,7 +14,7 @@ Importing the package loads neither torch nor transformers; `load` does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trackgpt.errors import TrackGPTError
 from trackgpt.types import Clip, Cue, Prediction, Prompt, Tracker
@@ -28,19 +28,23 @@ __version__ = "0.1.0"
 __all__ = ["Clip", "Cue", "Prediction", "Prompt", "Tracker", "TrackGPTError", "load", "__version__"]
 
 
-def load(model: str | Path = "nano", device: str = "auto", perception: str | Path | None = None) -> InstructionTracker:
+def load(
+    model: str | Path = "nano", device: str = "auto", perception: str | Path | None = None, **execution: Any
+) -> InstructionTracker:
     """A tracker that follows instructions, from a shipped name, a folder, or a brain and a SAM.
 
     Args:
         model: "nano", a folder written by `save_pretrained`, or a brain: the folder or hub id of a LLaVA, Qwen-VL, ...
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         perception: for a brain, a SAM: a `.pth` file, a folder or a hub's id.
+        execution: how it runs: `dtype` "float32" (default), "bfloat16" or "auto"; `backend` "torch" (default) or
+            "onnxruntime"; `compile` False (default) or True; `attention`; see `trackgpt.config.Execution`.
 
     Raises:
-        UsageError: a brain without a perception, or a perception without a brain.
+        UsageError: a brain without a perception, or a perception without a brain; an execution that cannot be.
         ModelError: there is no such model, its weights are damaged, or the device is not there.
     """
     from trackgpt.app.session import InstructionTracker
     from trackgpt.hub import pair
 
-    return InstructionTracker.from_pretrained(pair(model, perception), device)
+    return InstructionTracker.from_pretrained(pair(model, perception), device, **execution)

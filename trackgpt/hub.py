@@ -10,13 +10,14 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trackgpt.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from trackgpt.config import Execution
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.types import LoadReport
 
@@ -83,31 +84,71 @@ def _of_hub(name: str) -> Path:
         ) from error
 
 
-def load_model(name: str | Path = "nano", device: str = "auto") -> TrackGPT:
-    """A model ready for inference: folded, in evaluation mode, float32, on the device.
+def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any) -> TrackGPT:
+    """A model ready for inference: folded, in evaluation mode, on the device.
 
     What became of every weight is logged at INFO.
 
     Args:
         name: a shipped name, a folder, or BRAIN+PERCEPTION, each of them a folder, a file or a hub's id.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+        execution: fields of `trackgpt.config.Execution`; float32 in plain PyTorch by default.
 
     Raises:
-        UsageError: a brain without a perception, or a perception beside a whole TrackGPT.
+        UsageError: a brain without a perception, or a perception beside a whole TrackGPT; an execution that is not
+            known, that does not go together, or whose packages are missing.
         ModelError: MD01 something is missing, MD02 it is damaged, MD06 it is of a kind that is not known (see
             `TrackGPT.from_pretrained`, `load_brain`, `load_segmenter`); MD04 the device is not there.
     """
     import torch
 
+    from trackgpt.config import Execution, from_dict
+
+    how = from_dict(Execution, execution, "execution")
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    _check_backend(how, place)
     model, report = load_reported(name)
     for line in report.lines():
         log.info(line)
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        return model.fold().to(place)
+        model.fold().to(place)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"device {place}: {reason}; --device cpu always works", "MD04") from error
+    return _run_as(model, how, torch.device(place))
+
+
+def _check_backend(how: Execution, device: str) -> None:
+    """Refuse, before anything is loaded, what ONNX Runtime is not used for."""
+    if how.backend == "torch":
+        return
+    from trackgpt.perception.onnx_segmenter import PACKAGES, require
+
+    require(*PACKAGES)
+    if device != "cpu" or how.dtype == "bfloat16" or how.compile:
+        raise UsageError(f"backend {how.backend}: runs on a CPU, in float32, not compiled; leave those options out")
+
+
+def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
+    """Make a folded model on its device run as asked."""
+    import torch
+
+    from trackgpt.perception.attention import choose_attention
+    from trackgpt.precision import inference_dtype
+
+    choose_attention(model.segmenter, how.attention, device.type)
+    if how.backend == "onnxruntime":
+        from trackgpt.perception.onnx_segmenter import onnx_segmenter
+
+        model.segmenter = onnx_segmenter(model.segmenter)
+        return model
+    dtype = inference_dtype(how.dtype, device)
+    if dtype != torch.float32:
+        model.to(dtype)
+    if how.compile:
+        model.segmenter.image_encoder.compile(dynamic=False)
+        model.segmenter.mask_decoder.compile(dynamic=False)
+    return model
 
 
 def load_reported(name: str | Path) -> tuple[TrackGPT, LoadReport]:

@@ -123,6 +123,7 @@ def measure_tracker(plan: Plan) -> Part:
     pads the frame, scales masks back to the frame's size, finds boxes and keeps the track's state. "file" decodes H.264
     as well; "log" is the whole session that `trackgpt track` runs, with masks as RLE on disk.
     """
+    from trackgpt.app.ahead import default_lookahead, seen
     from trackgpt.app.session import InstructionTracker
     from trackgpt.video.source import open_source
 
@@ -141,9 +142,10 @@ def measure_tracker(plan: Plan) -> Part:
 
         def file() -> None:
             with open_source(path) as source:
-                for frame in source:
-                    assert frame.image is not None
-                    tracker.track(frame.image) if frame.index else tracker.initialize(frame.image, Prompt(SENTENCE))
+                ahead = default_lookahead(source).over(source, tracker.perception.encode)
+                for frame in ahead:
+                    tracker.track(seen(frame)) if frame.index else tracker.initialize(seen(frame), Prompt(SENTENCE))
+                ahead.close()
 
         def log() -> None:
             session = InstructionTracker(model).open(path)
@@ -207,7 +209,7 @@ def measure_state(plan: Plan) -> Part:
     sizes: dict[int, int] = {}  # at the marks only: what is kept here makes the process grow
     resident: dict[int, int] = {}
     with _forced(model):
-        tracker = _scheduled(model)
+        tracker = _scheduled(model, RETHINK_EVERY)
         for t in range(plan.stream):
             frame = clip.frames[t % len(clip.frames)]
             tracker.track(frame) if t else tracker.initialize(frame, Prompt(SENTENCE))
@@ -330,57 +332,40 @@ def _process(program: str) -> Callable[[], None]:
     return run
 
 
-# Part "forced": what writing the answer costs, against being given it.
+# Parts with modules of their own.
 
 
 def measure_forced(plan: Plan) -> Part:
-    """One reading of a frame by the brain: answer generated, the same answer teacher-forced, and one forward over it.
+    """See `eval.commands.speed_brain`, which builds on this module."""
+    from eval.commands.speed_brain import measure
 
-    "one forward" runs prompt and answer through the language model at once: what teacher-forcing could cost at best.
-    """
-    import torch
+    return measure(plan)
 
-    from trackgpt.geometry.letterbox import fit
 
-    brain = _model(plan).brain
-    clip = _clip(plan, 1)
-    square = fit(clip.frames.shape[1:3], brain.config.image_side).apply(clip.frames[0])
-    pixels = torch.from_numpy(square).permute(2, 0, 1).to(next(brain.parameters()).device)
-    said = brain.reason(pixels, SENTENCE)
-    given = brain.reason(pixels, SENTENCE, forced=said.text)
-    ids = brain.template.prefix() + brain.template.question(brain.check(SENTENCE)) + given.ids
-    rows = torch.tensor([ids], device=pixels.device)
+def measure_naive(plan: Plan) -> Part:
+    """See `eval.commands.speed_brain`, which builds on this module."""
+    from eval.commands.speed_brain import measure_naive
 
-    @torch.inference_mode()
-    def once() -> None:
-        brain.hidden(rows, brain.preprocess(pixels[None])).cpu()
-
-    contestants: dict[str, Callable[[], object]] = {
-        "generated": lambda: brain.reason(pixels, SENTENCE),
-        "forced": lambda: brain.reason(pixels, SENTENCE, forced=said.text),
-        "once": once,
-    }
-    seconds = {name: each.wall for name, each in interleaved(contestants, plan.pairs).items()}
-    # A model that was not trained may write bytes that no text stands for; its forced answer is then another one.
-    per_token = {"generated": seconds["generated"] / len(said.ids), "forced": seconds["forced"] / len(given.ids)}
-    ratio, bound = per_token["generated"] / per_token["forced"], seconds["forced"] / seconds["once"]
-    equal = "the same tokens" if said.ids == given.ids else "other tokens: times compared per token"
-    lines = [
-        Line("answer generated", 1e3 * seconds["generated"], "ms", f"{len(said.ids)} tokens"),
-        Line("answer teacher-forced", 1e3 * seconds["forced"], "ms", f"{len(given.ids)} tokens"),
-        Line("prompt and answer in one forward", 1e3 * seconds["once"], "ms", f"{len(ids)} tokens and the image"),
-        Line("generated / forced", ratio, "", equal),
-        Line("forced / one forward", bound, "", "what one forward would gain"),
-    ]
-    if said.ids == given.ids and len(said.referring):
-        differing = (said.referring - given.referring).abs().max().item()
-        lines.append(Line("queries, generated - forced", np.array([differing]), "", "largest difference; 0 is wanted"))
-    return Part(lines, {"forced_ratio": median(ratio), "one_forward_ratio": median(bound)})
+    return measure_naive(plan)
 
 
 def measure_scorer(plan: Plan) -> Part:
     """See `eval.commands.speed_scorer`, which builds on this module."""
     from eval.commands.speed_scorer import measure
+
+    return measure(plan)
+
+
+def measure_online(plan: Plan) -> Part:
+    """See `eval.commands.speed_online`, which builds on this module."""
+    from eval.commands.speed_online import measure
+
+    return measure(plan)
+
+
+def measure_targets(plan: Plan) -> Part:
+    """See `eval.commands.speed_targets`, which builds on this module."""
+    from eval.commands.speed_targets import measure
 
     return measure(plan)
 
@@ -405,7 +390,10 @@ PARTS: dict[str, Callable[[Plan], Part]] = {
     "data": measure_data,
     "import": measure_import,
     "forced": measure_forced,
+    "naive": measure_naive,
     "scorer": measure_scorer,
+    "online": measure_online,
+    "targets": measure_targets,
     "precision": measure_precision,
     "attention": measure_attention,
 }
@@ -560,7 +548,7 @@ class _Given:
     def __init__(self, cue: Cue) -> None:
         self.cue = cue
 
-    def reason(self, frame: np.ndarray, prompt: Prompt) -> Cue:
+    def reason(self, frame: np.ndarray, prompt: Prompt, before: Cue | None = None) -> Cue:
         return self.cue
 
 
@@ -574,13 +562,13 @@ def _still(model: TrackGPT, cue: Cue) -> ReasoningTracker:
     return tracker
 
 
-def _scheduled(model: TrackGPT) -> ReasoningTracker:
-    """A tracker that asks the brain every `RETHINK_EVERY` frames, whatever the scores."""
+def _scheduled(model: TrackGPT, every: int) -> ReasoningTracker:
+    """A tracker that asks the brain every so many frames, whatever the scores."""
     from trackgpt.arbiter import PurportArbiter, Record
 
     class EveryFewFrames(PurportArbiter):
         def due(self, record: Record) -> str:
-            return "purport" if record.frame % RETHINK_EVERY == 0 else ""
+            return "purport" if record.frame % every == 0 else ""
 
     tracker = model.tracker()
     tracker.arbiter = EveryFewFrames(model.config.rethink)

@@ -88,7 +88,7 @@ def random_vit(size: str) -> SamViT:
     with torch.no_grad():
         for name, value in encoder.named_parameters():
             if value.dim() > 1:
-                scale = 1.0 if "rel_pos" in name else value[0].numel() ** -0.5
+                scale = 0.1 if "rel_pos" in name else value[0].numel() ** -0.5
                 value.normal_(0, scale, generator=generator)
     return encoder.eval()
 

@@ -125,11 +125,17 @@ class PurportMaskDecoder(SamMaskDecoder):
     def _masks(self, image_out: Tensor, mask_token: Tensor, features: Features) -> Tensor:
         up = self.upscale_conv1(image_out)
         if self.fine8 is not None and features.fine is not None:
-            up = up + self.fine8(features.fine[1])
+            up = up + _once(self.fine8, features.fine[1])
         up = self.activation(self.upscale_layer_norm(up))
         up = self.upscale_conv2(up)
         if self.fine4 is not None and features.fine is not None:
-            up = up + self.fine4(features.fine[0])
+            up = up + _once(self.fine4, features.fine[0])
         up = self.activation(up)
         kernel = self.output_hypernetworks_mlps[0](mask_token)
         return torch.einsum("nc,nchw->nhw", kernel, up)
+
+
+def _once(layer: nn.Module, maps: Tensor) -> Tensor:
+    """A layer's output for maps (n, c, h, w); (1, ...) where all rows are views of one (see `Features.repeated`)."""
+    output: Tensor = layer(maps[:1] if maps.stride(0) == 0 else maps)
+    return output

@@ -27,6 +27,11 @@ class Segmenter(nn.Module):
         self.shared_image_embedding.positional_embedding.requires_grad_(False)
         self.no_mask_embed = nn.Embedding(1, c)
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the decoder's device and of its dtype, which queries are converted to."""
+        return self.no_mask_embed.weight
+
     def encode(self, frames: Tensor) -> Features:
         """Encode padded square frames: uint8 or float RGB 0..255, (b, 3, s, s)."""
         weight = next(self.image_encoder.parameters())

@@ -1,0 +1,250 @@
+"""Encoder and decoder as two ONNX files, and a segmenter that runs them with ONNX Runtime.
+
+On a CPU nano needs about three quarters of PyTorch's time a frame this way, and a quarter with two threads on a machine
+that others use too, where PyTorch's threads wait for each other (`python -m eval speed --only precision`). Results are
+PyTorch's within `TOLERANCE`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trackgpt.config import PerceptionConfig, to_dict
+from trackgpt.errors import OutputError, UsageError
+from trackgpt.perception.encoders import Features
+from trackgpt.perception.mask_decoder import Decoded
+from trackgpt.perception.segmenter import Segmenter
+
+TOLERANCE = 1e-5
+"""Largest difference from PyTorch in float32, as a share of the largest value of the same output."""
+
+ENCODER, DECODER, SHAPES = "encoder.onnx", "decoder.onnx", "onnx.json"
+OPSET = 20
+FORMAT = 1
+"""Count up when encoder or decoder compute something else, so that what was exported before is not used again."""
+
+MAPS = ("embedding", "fine4", "fine8")
+QUERIES = ("referring", "online", "purport")
+DECODED = ("logits", "score", "next_online")
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+class OnnxSegmenter(nn.Module):
+    """A `Segmenter` for tracking on a CPU, in float32, whose arithmetic ONNX Runtime does.
+
+    Args:
+        folder: written by `export_onnx`.
+        config: of the segmenter that was exported.
+        threads: that one call may use; 0 takes as many as PyTorch does.
+
+    Raises:
+        UsageError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, folder: Path, config: PerceptionConfig, threads: int = 0) -> None:
+        super().__init__()
+        require("onnxruntime")
+        self.config = config
+        count = threads or torch.get_num_threads()
+        self.encoder = _session(folder / ENCODER, count)
+        self.decoder = _session(folder / DECODER, count)
+        first = json.loads((folder / SHAPES).read_text())["first_online"]
+        self.register_buffer("first_online", torch.tensor([first]))
+
+    @property
+    def like(self) -> Tensor:
+        """See `Segmenter.like`."""
+        return self.first_online
+
+    def encode(self, frames: Tensor) -> Features:
+        """Encode padded square frames: uint8 RGB (b, 3, s, s)."""
+        embedding, *fine = map(torch.from_numpy, self.encoder.run(None, {"frames": frames.numpy()}))
+        return Features(embedding, (fine[0], fine[1]) if fine else None)
+
+    def decode(self, features: Features, referring: Tensor, online: Tensor | None, purport: Tensor | None) -> Decoded:
+        """Decode one target per row, see `Segmenter.decode`."""
+        online = self.first_online.expand(len(referring), -1) if online is None else online
+        purport = torch.ones_like(referring) if purport is None else purport  # times which SAM's IoU token is itself
+        named = dict(zip(QUERIES, (referring, online, purport))) | dict(zip(MAPS, _maps(features)))
+        wanted = {name: value.numpy() for name, value in named.items()}
+        return Decoded(*map(torch.from_numpy, self.decoder.run(None, wanted)))
+
+
+def onnx_segmenter(segmenter: Segmenter) -> OnnxSegmenter:
+    """A folded segmenter run by ONNX Runtime; exported once, to the folder of caches, and read from there afterwards.
+
+    Raises:
+        UsageError: a package is missing.
+        OutputError: the folder of caches cannot be written.
+    """
+    require(*PACKAGES)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trackgpt"
+    folder = caches / f"onnx-{_fingerprint(segmenter)}"
+    if not folder.exists():
+        try:
+            caches.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(dir=caches))
+            export_onnx(segmenter, made)
+            _place(made, folder)
+        except OSError as error:
+            raise OutputError(f"{folder}: {error}; point XDG_CACHE_HOME to a place that can be written") from error
+    return OnnxSegmenter(folder, segmenter.config)
+
+
+def export_onnx(segmenter: Segmenter, folder: Path) -> dict[str, Any]:
+    """Write encoder.onnx, decoder.onnx and onnx.json, which names every input and output with its shape and dtype.
+
+    The encoder takes uint8 RGB frames (frames, 3, s, s). The decoder takes one target per row: the encoder's maps,
+    repeated for several targets of a frame, and Q_R, Q_t, Q_p (targets, c); it gives mask logits, S_p and Q_{t+1}.
+    `first_online` in onnx.json is the Q_t of a track's first frame. Everything but the frames is float32.
+
+    Args:
+        segmenter: in float32, on the CPU, in evaluation mode, folded.
+        folder: made if it is missing; files of these names in it are replaced.
+
+    Returns:
+        What onnx.json holds.
+
+    Raises:
+        UsageError: a package is missing.
+        OSError: the folder cannot be written.
+    """
+    require("onnx", "onnxscript")
+    folder.mkdir(parents=True, exist_ok=True)
+    side = segmenter.config.image_side
+    frames = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    with torch.no_grad():
+        maps = dict(zip(MAPS, _encode(segmenter, frames)))
+        first = segmenter.mask_decoder.first_query(2).clone()
+    _write(_Graph(segmenter, _encode), {"frames": frames}, tuple(maps), folder / ENCODER, "frames")
+    given = {name: first.clone() for name in QUERIES} | maps
+    _write(_Graph(segmenter, _decode), given, DECODED, folder / DECODER, "targets")
+    shapes = {"encoder": _shapes(folder / ENCODER), "decoder": _shapes(folder / DECODER)}
+    described = {"image_side": side, "opset": OPSET, "first_online": first[0].tolist(), **shapes}
+    (folder / SHAPES).write_text(json.dumps(described, indent=2) + "\n")
+    return described
+
+
+class _Graph(nn.Module):
+    """A step of a segmenter with tensors in and out."""
+
+    def __init__(self, segmenter: Segmenter, step: Callable[..., tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.step = step
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        return self.step(self.segmenter, *given)
+
+
+def _encode(segmenter: Segmenter, frames: Tensor) -> tuple[Tensor, ...]:
+    return _maps(segmenter.encode(frames))
+
+
+def _maps(features: Features) -> tuple[Tensor, ...]:
+    """In the order of `MAPS`; without fine maps the embedding alone."""
+    return (features.embedding, *(features.fine or ()))
+
+
+def _decode(
+    segmenter: Segmenter, referring: Tensor, online: Tensor, purport: Tensor, embedding: Tensor, *fine: Tensor
+) -> tuple[Tensor, ...]:
+    features = Features(embedding, (fine[0], fine[1]) if fine else None)
+    decoded = segmenter.decode(features, referring, online, purport)
+    return decoded.logits, decoded.score, decoded.online
+
+
+def require(*names: str) -> None:
+    """Raise UsageError where one of these packages is not installed."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)}: not installed; pip install 'trackgpt[onnx]'")
+
+
+def _write(graph: _Graph, given: dict[str, Tensor], outputs: tuple[str, ...], path: Path, rows: str) -> None:
+    """Export a step whose inputs all have the same number of rows, which the file leaves open."""
+    with _silent():
+        program = torch.onnx.export(
+            graph.eval(),
+            tuple(given.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(given),
+            output_names=list(outputs),
+            dynamic_shapes=(tuple({0: rows} for _ in given),),
+            verbose=False,
+        )
+        assert program is not None
+        program.save(path)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter warns of its own use of torch, and that torchvision is not there."""
+    log = logging.getLogger("torch.onnx")
+    kept = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(kept)
+
+
+def _shapes(path: Path) -> dict[str, Any]:
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return {"inputs": [_shape(value) for value in graph.input], "outputs": [_shape(value) for value in graph.output]}
+
+
+def _shape(value: Any) -> dict[str, Any]:
+    import onnx
+
+    kind = value.type.tensor_type
+    shape = [axis.dim_param or axis.dim_value for axis in kind.shape.dim]
+    return {"name": value.name, "dtype": str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)), "shape": shape}
+
+
+def _session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that spin between frames take the cores that decode the video and read its masks.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _fingerprint(segmenter: Segmenter) -> str:
+    """Of all that an export depends on: weights, configuration and versions."""
+    digest = hashlib.sha256(json.dumps([to_dict(segmenter.config), FORMAT, OPSET, torch.__version__]).encode())
+    for name, value in segmenter.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _place(made: Path, folder: Path) -> None:
+    """Put a whole folder where it belongs, unless another process was faster."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(made)
