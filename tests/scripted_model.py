@@ -52,8 +52,6 @@ class ScriptedModel:
         queries = np.arange(count, dtype=np.float32)[:, None]
         return Cue(f"You said: {prompt.text}", queries, queries)
 
-    exact_batch = 4
-
     def encode(self, images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         return images
 

@@ -427,7 +427,7 @@ def test_demo_scores_what_was_found_against_the_truth(command, monkeypatch):
     truth = iter(np.isin(case.clip.ids, said.targets))
 
     class Oracle(ScriptedModel):
-        def reason(self, frame, prompt):
+        def reason(self, frame, prompt, before=None):
             return super().reason(frame, trackgpt.Prompt("square"))
 
         def perceive(self, frame, cue, memory):

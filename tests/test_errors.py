@@ -417,7 +417,7 @@ def test_out02_a_place_that_cannot_be_made_is_named(command, model, clip):
         (["track", "clip.mp4", *SAY, "--fps", "fast"], ["--fps"]),
         (["track", "clip.mp4", *SAY, "--format", "mp5"], ["format 'mp5' does not exist", "did you mean mp4?"]),
         (["track", "clip.mp4", *SAY, "--format", "gif"], ["format 'gif' does not exist", "jsonl, davis, coco"]),
-        (["track", "clip.mp4", *SAY, "--rethink", "often"], ["auto or off"]),
+        (["track", "clip.mp4", *SAY, "--rethink", "often"], ["auto, off or async"]),
         (["track", "clip.mp4", *SAY, "--start", "4", "--end", "2"], ["start 4, end 2"]),
         (["track", "clip.mp4", *SAY, "--fps", "-1"], ["fps is -1"]),
         (["track", "ftp://x/clip.mp4", *SAY], ["ftp://"]),
@@ -448,7 +448,7 @@ PROGRAM = f"""
 import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 import scripted_model, trackgpt.hub
-trackgpt.hub.load_model = lambda *_: scripted_model.ScriptedModel(pause=0.03)
+trackgpt.hub.load_model = lambda *_, **__: scripted_model.ScriptedModel(pause=0.03)
 from trackgpt.app.cli import main
 main()
 """
@@ -510,7 +510,7 @@ def test_kill_9_leaves_whole_lines_and_a_video_that_can_be_read(command, tmp_pat
 
 
 def test_ctrl_c_while_the_model_loads_leaves_nothing(command, monkeypatch, clip):
-    def load(*_):
+    def load(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trackgpt.hub, "load_model", load)

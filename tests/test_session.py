@@ -105,7 +105,7 @@ def test_an_answer_without_targets_is_searched_on_and_then_found(tracker):
     session = tracker.open(list(pictures(10)))
     with session:
         assert session.say("the zebra").objects == ()
-        original, brain.reason = brain.reason, lambda frame, prompt: original(frame, trackgpt.Prompt("the square"))
+        original, brain.reason = brain.reason, lambda frame, *_: original(frame, trackgpt.Prompt("the square"))
         results = list(session)
     # `search_every` is 8: frame 8 is the first on which the brain is asked again.
     assert [len(r.objects) for r in results] == [0] * 8 + [1, 1]

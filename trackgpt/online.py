@@ -22,7 +22,7 @@ from trackgpt.memory import QueryMemory
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
 
 Frame: TypeAlias = np.ndarray | EncodedFrame
-"""uint8 RGB (height, width, 3), or what `Perception.encode` made of it: the same result, with the encoder run before."""
+"""uint8 RGB (height, width, 3), or what `Perception.encode` made of it, which gives the same result."""
 
 
 class Reasoner(Protocol):
@@ -37,14 +37,7 @@ class Reasoner(Protocol):
 
 
 class Perception(Protocol):
-    """The fast model: finds on a frame what a cue names. It holds weights, not state.
-
-    Attributes:
-        exact_batch: how many frames `encode` may take at once without changing a bit of what comes of them.
-    """
-
-    @property
-    def exact_batch(self) -> int: ...
+    """The fast model: finds on a frame what a cue names. It holds weights, not state."""
 
     def encode(self, images: Sequence[np.ndarray]) -> list[EncodedFrame]:
         """What does not depend on the track, of several frames at once: uint8 RGB (height, width, 3), of any sizes."""
@@ -149,7 +142,7 @@ class ReasoningTracker:
 
     def begin(self, frame: Frame, prompt: Prompt, next_id: int) -> tuple[TrackState, Prediction]:
         """Algorithm 1, t = 0: reason, then perceive."""
-        cue = self.reasoner.reason(_image(frame), prompt)
+        cue = self.reasoner.reason(image_of(frame), prompt)
         ids = np.arange(next_id, next_id + cue.targets, dtype=np.int64)
         boxes = np.full((cue.targets, 4), np.nan, np.float32)
         state = TrackState(prompt, cue, QueryMemory(), Record(), ids, boxes, next_id + cue.targets)
@@ -163,14 +156,17 @@ class ReasoningTracker:
         why = self.arbiter.due(state.record)
         if not why:
             return self._perceive(state, frame, consulted=False, reason="")
-        cue = self.reasoner.reason(_image(frame), state.prompt, state.cue)
+        cue = self.reasoner.reason(image_of(frame), state.prompt, state.cue)
         asked = replace(state.record, consulted=state.record.frame, rethinks=state.record.rethinks + 1)
+        return self.heed(replace(state, record=asked), frame, cue, why)
+
+    def heed(self, state: TrackState, frame: Frame, cue: Cue, why: str) -> tuple[TrackState, Prediction]:
+        """Replace the queries by those of a cue, then perceive."""
         if cue.targets == 0:
             # Nothing to replace the queries with: the old ones stay in force and the arbiter's schedule asks again.
-            kept = replace(state, record=asked)
-            after, prediction = self._perceive(kept, frame, consulted=False, reason=why)
+            after, prediction = self._perceive(state, frame, consulted=False, reason=why)
             return after, replace(prediction, cue=cue)
-        return self._perceive(self._with_cue(replace(state, record=asked), cue), frame, consulted=True, reason=why)
+        return self._perceive(self._with_cue(state, cue), frame, consulted=True, reason=why)
 
     def _with_cue(self, state: TrackState, cue: Cue) -> TrackState:
         memory = state.memory
@@ -178,9 +174,7 @@ class ReasoningTracker:
             memory = QueryMemory()
         return replace(state, cue=cue, memory=memory)
 
-    def _perceive(
-        self, state: TrackState, frame: Frame, consulted: bool, reason: str
-    ) -> tuple[TrackState, Prediction]:
+    def _perceive(self, state: TrackState, frame: Frame, consulted: bool, reason: str) -> tuple[TrackState, Prediction]:
         prediction, memory = self.perception.perceive(frame, state.cue, state.memory)
         if consulted and reason != "prompt":
             state = _keep_identities(state, prediction)
@@ -192,7 +186,8 @@ class ReasoningTracker:
         return after, replace(prediction, ids=state.ids, cue=cue, reason=reason)
 
 
-def _image(frame: Frame) -> np.ndarray:
+def image_of(frame: Frame) -> np.ndarray:
+    """The frame itself, uint8 RGB (height, width, 3)."""
     return frame.image if isinstance(frame, EncodedFrame) else frame
 
 

@@ -46,6 +46,9 @@ def track(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[str, typer.Option("--format", help="What to write, with commas")] = FORMATS,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, auto")] = "float32",
+    backend: Annotated[str, typer.Option(help="torch or onnxruntime")] = "torch",
+    compile_: Annotated[bool, typer.Option("--compile", help="Slow start, then faster")] = False,
     seed: Annotated[int, typer.Option(help="Recorded; nano draws nothing at random")] = 0,
     start: Annotated[int, typer.Option(help="First frame")] = 0,
     end: Annotated[int | None, typer.Option(help="Frame to stop before")] = None,
@@ -53,7 +56,9 @@ def track(
     fps: Annotated[float | None, typer.Option(help="Override the source's frame rate")] = None,
     max_pixels: Annotated[int, typer.Option(help="Refuse larger frames")] = 64_000_000,
     allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Folders: mixed sizes, missing numbers")] = False,
-    rethink: Annotated[str, typer.Option(help="auto or off")] = "auto",
+    rethink: Annotated[str, typer.Option(help="auto, off; live: async")] = "auto",
+    batch: Annotated[int, typer.Option(help="Frames encoded at once")] = 1,
+    ahead: Annotated[int | None, typer.Option(help="Frames encoded ahead")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when there were warnings")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar, no warnings")] = False,
@@ -66,6 +71,7 @@ def track(
 
         trackgpt track frames/ -i "the dog" -i "240: no, the black one" -o out
     """
+    from trackgpt.app.ahead import Lookahead
     from trackgpt.app.tracking import Request, run
     from trackgpt.hub import pair
 
@@ -78,9 +84,11 @@ def track(
             output=output,
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,
+            execution={"dtype": dtype, "backend": backend, "compile": compile_},
             seed=seed,
             reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
             rethink=rethink,
+            lookahead=None if batch == 1 and ahead is None else Lookahead(batch, ahead or 0),
             overwrite=overwrite,
             strict=strict,
             quiet=quiet,
@@ -113,7 +121,7 @@ def doctor(model: Model = "nano", perception: Perception = None) -> int:
 
 
 convert = typer.Typer(
-    help="Other people's checkpoints into folders for -m and --perception.\n\n"
+    help="Other people's checkpoints into folders for -m and --perception, and models into ONNX.\n\n"
     "Example: trackgpt convert sam sam_vit_b_01ec64.pth sam-vit-base",
     no_args_is_help=True,
 )
@@ -151,6 +159,20 @@ def sam(
     from trackgpt.conversion.sam import convert_sam
 
     return _converted(convert_sam(file, out), out)
+
+
+@convert.command()
+def onnx(
+    model: Annotated[str, typer.Argument(help="Shipped name or folder")],
+    out: Annotated[Path, typer.Argument(help="Folder for encoder.onnx, decoder.onnx and onnx.json")],
+) -> int:
+    """Encoder and mask decoder as ONNX files for other programs. Example: trackgpt convert onnx nano nano-onnx"""
+    from trackgpt.hub import load_model
+    from trackgpt.perception.onnx_segmenter import export_onnx
+
+    described = export_onnx(load_model(model, "cpu").segmenter, out)
+    print(f"image_side={described['image_side']} opset={described['opset']} out={out}")
+    return 0
 
 
 def _converted(report: LoadReport, out: Path) -> int:

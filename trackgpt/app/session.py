@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trackgpt.app.ahead import Lookahead, default_lookahead, seen
 from trackgpt.app.versions import installed
 from trackgpt.config import to_dict
 from trackgpt.errors import OutputError, UsageError
@@ -138,11 +139,11 @@ class InstructionTracker:
         self.name = name
 
     @classmethod
-    def from_pretrained(cls, model: str | Path = "nano", device: str = "auto") -> InstructionTracker:
-        """Load a model by its name (see `trackgpt.hub.load_model`)."""
+    def from_pretrained(cls, model: str | Path = "nano", device: str = "auto", **execution: Any) -> InstructionTracker:
+        """Load a model by its name and say how it runs (see `trackgpt.hub.load_model`)."""
         from trackgpt.hub import load_model
 
-        return cls(load_model(model, device), str(model))
+        return cls(load_model(model, device, **execution), str(model))
 
     def check(self, text: str) -> str:
         """An instruction as the model will read it: without markup and control characters.
@@ -159,6 +160,7 @@ class InstructionTracker:
         out: str | Path | None = None,
         overwrite: bool = False,
         rethink: bool = True,
+        lookahead: Lookahead | None = None,
         **reading: Any,
     ) -> Session:
         """Open a video file, folder, glob, camera index, stream URL, or any iterable of uint8 RGB arrays.
@@ -168,6 +170,7 @@ class InstructionTracker:
             out: the run folder for the log; a temporary one by default, deleted with the session.
             overwrite: replace a run that is there.
             rethink: False never asks the brain again, whatever the purport score.
+            lookahead: how far reading and encoding run before tracking; see `default_lookahead`.
             reading: `fps`, `start`, `end`, `stride`, `max_pixels`, `allow_gaps` of `open_source`.
 
         Raises:
@@ -176,7 +179,8 @@ class InstructionTracker:
         """
         frames = open_source(source, **reading)
         try:
-            return Session(self, frames, out=out, overwrite=overwrite, rethink=rethink, reopen=(source, reading))
+            options: dict[str, Any] = {"overwrite": overwrite, "rethink": rethink, "lookahead": lookahead}
+            return Session(self, frames, out=out, reopen=(source, reading), **options)
         except BaseException:
             frames.close()
             raise
@@ -190,6 +194,7 @@ class Session:
     Attributes:
         source: what is read.
         online: the loop, with the state of the track.
+        lookahead: how far reading and encoding run before tracking.
         run: the folder the log is written to.
         on_event: called with every event as it happens; does nothing unless set.
         frames: how many frames have been recorded.
@@ -206,12 +211,15 @@ class Session:
         out: str | Path | None = None,
         overwrite: bool = False,
         rethink: bool = True,
+        lookahead: Lookahead | None = None,
         reopen: tuple[Any, dict[str, Any]] | None = None,
     ) -> None:
         self.source = source
         self.online: ReasoningTracker = tracker.model.tracker()
         if not rethink:
             self.online.arbiter.config = replace(self.online.arbiter.config, enabled=False)
+        self.lookahead = default_lookahead(source) if lookahead is None else lookahead
+        self._coming = self.lookahead.over(source, self._encoded)
         self.on_event: Callable[[EventRecord], None] = _ignore
         self.frames = self.rethinks = self.warnings = 0
         self.found = False
@@ -329,6 +337,7 @@ class Session:
 
     def close(self) -> None:
         """Close the source and the log; a temporary log is deleted. Closing twice is allowed."""
+        self._coming.close()
         self.source.close()
         self.run.close()
         if self._scratch is not None:
@@ -345,6 +354,7 @@ class Session:
             text = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
             with suppress(OutputError):
                 self._event("error", self._last, text=text)
+        self._coming.close()
         self.source.close()
         self.run.close()
 
@@ -385,7 +395,7 @@ class Session:
 
     def _pull(self) -> bool:
         """Take one frame from the source; False when there is none."""
-        frame = next(self.source, None)
+        frame = next(self._coming, None)
         if frame is None:
             return False
         if not self._started:
@@ -395,6 +405,11 @@ class Session:
         else:
             self._upcoming = frame
         return True
+
+    def _encoded(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
+        """What frames to come are tracked by: encoded ones, or plain ones while there is nothing to track."""
+        tracked = self._prompts and self.online.state.cue.targets
+        return self.online.perception.encode(images) if tracked else images
 
     def _start(self, frame: SourceFrame) -> None:
         self._started = True
@@ -426,7 +441,7 @@ class Session:
         prompt = Prompt(text, frame.index, "switch" if self._prompts else "init")
         self._event("instruction", frame, text=text)
         begin = self.online.track if self._prompts else self.online.initialize
-        begun = begin(frame.image, prompt)
+        begun = begin(seen(frame), prompt)
         self._prompts.append(prompt)
         self._pending, self._present = begun, None
         answer = begun.cue.text if begun.cue is not None else ""
@@ -442,14 +457,14 @@ class Session:
             return self._log(TrackRecord(frame.index, round(frame.time, 6), (height, width)), frame, None)
         prediction, self._pending = self._pending, None
         if prediction is None:
-            prediction = self._track(frame, frame.image)
+            prediction = self._track(frame)
         record = self._record(frame, prediction)
         self._notice(record)
         return self._log(record, frame, prediction)
 
-    def _track(self, frame: SourceFrame, image: np.ndarray) -> Prediction:
+    def _track(self, frame: SourceFrame) -> Prediction:
         before = self.online.state.record
-        prediction = self.online.track(image)
+        prediction = self.online.track(seen(frame))
         if not prediction.reason:
             return prediction
         self.rethinks += 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
+    from trackgpt.app.ahead import Lookahead
     from trackgpt.app.session import InstructionTracker, Session
     from trackgpt.video.frames import FrameSource
 
@@ -36,9 +37,11 @@ class Request:
     output: Path | None = None
     formats: tuple[str, ...] = ("jsonl",)
     device: str = "auto"
+    execution: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     reading: dict[str, Any] = field(default_factory=dict)
     rethink: str = "auto"
+    lookahead: Lookahead | None = None
     overwrite: bool = False
     strict: bool = False
     quiet: bool = False
@@ -115,6 +118,7 @@ def track(request: Request, outcome: Outcome, tracker: InstructionTracker | None
         outcome: its folder is the one written to.
         tracker: a loaded model; by default the request's is loaded.
     """
+    from trackgpt.app.background import BackgroundTracker
     from trackgpt.app.session import InstructionTracker, Session
     from trackgpt.export.exporting import check_space, estimate
     from trackgpt.video.source import open_source
@@ -127,13 +131,16 @@ def track(request: Request, outcome: Outcome, tracker: InstructionTracker | None
         if not _is_live(request.source):
             source = stack.enter_context(open_source(request.source, **reading))
             check_space(outcome.out, estimate(source.frames_hint or 0, *source.size, request.formats))
-        tracker = tracker or InstructionTracker.from_pretrained(request.model, request.device)
+        tracker = tracker or InstructionTracker.from_pretrained(request.model, request.device, **request.execution)
         for words in spoken:
             tracker.check(words.text)
         if source is None:
             source = stack.enter_context(open_source(request.source, **reading))
         options: dict[str, Any] = {"overwrite": request.overwrite, "rethink": request.rethink != "off"}
+        options["lookahead"] = request.lookahead
         session = stack.enter_context(Session(tracker, source, out=outcome.out, **options))
+        if request.rethink == "async":
+            session.online = BackgroundTracker(session.online)
         _follow(request, session, spoken, outcome)
 
 
@@ -147,6 +154,7 @@ def _follow(request: Request, session: Session, spoken: Sequence[Spoken], outcom
         reading=request.reading,
         rethink=request.rethink,
         device=request.device,
+        execution=request.execution,
         seed=request.seed,
     )
     with Outputs(session, request.formats, _sound(request, session)) as outputs:
@@ -175,8 +183,10 @@ def _checked(request: Request) -> list[Spoken]:
     from trackgpt.reasoners.templates import clean_instruction
 
     check_formats(request.formats)
-    if request.rethink not in ("auto", "off"):
-        raise UsageError(f"--rethink {request.rethink}: choose auto or off")
+    if request.rethink not in ("auto", "off", "async"):
+        raise UsageError(f"--rethink {request.rethink}: choose auto, off or async")
+    if request.rethink == "async" and not _is_live(request.source):
+        raise UsageError("--rethink async is for cameras and streams, which do not wait; leave it out for files")
     spoken = [parse_instruction(text) for text in request.instructions]
     for words in spoken:
         clean_instruction(words.text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -59,7 +60,7 @@ class Letterbox:
                 "frames of one video must share a size: fit a new letterbox or resize them"
             )
         shrinks = self.height < self.source[0] or self.width < self.source[1]
-        square = np.full((self.side, self.side, 3), MEAN_GREY, np.uint8)
+        square = _grey(self.side).copy()
         square[self.top : self.top + self.height, self.left : self.left + self.width] = cv2.resize(
             frame, (self.width, self.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         )
@@ -77,26 +78,57 @@ class Letterbox:
         Returns:
             float32 (K, H, W), H and W of `source`.
         """
-        zoom = logits.shape[-1] / self.side
-        step_x, step_y = self._ratio[:2] * zoom  # mask pixels per frame pixel
-        x, y = self.left * zoom, self.top * zoom
-        # Whole mask pixels that hold some of the frame; what the model thinks of the padding must not bleed in.
-        x0, y0 = math.floor(x), math.floor(y)
-        x1, y1 = math.ceil((self.left + self.width) * zoom), math.ceil((self.top + self.height) * zoom)
-        # Centre to centre: pixel i has its centre at i + 0.5 on both sides.
-        centres = np.array([[step_x, 0, x - x0 + (step_x - 1) / 2], [0, step_y, y - y0 + (step_y - 1) / 2]])
         height, width = self.source
         masks = np.empty((len(logits), height, width), np.float32)
-        for mask, out in zip(logits, masks, strict=True):
-            cv2.warpAffine(
-                mask[y0:y1, x0:x1],
-                centres,
-                (width, height),
-                dst=out,
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
+        x, y = self._places(logits.shape[-1])
+        for mask, out in zip(self._cut(logits), masks, strict=True):
+            _sample(mask, x, y, out)
         return masks
+
+    def crop_above(self, logits: np.ndarray, threshold: float) -> np.ndarray:
+        """`crop_mask(logits) > threshold`, bit for bit, computed only where it can be true.
+
+        Args:
+            logits: float32 (K, s, s), covering the whole square.
+            threshold: what counts as foreground lies above it.
+
+        Returns:
+            bool (K, H, W), H and W of `source`.
+        """
+        height, width = self.source
+        masks = np.zeros((len(logits), height, width), bool)
+        x, y = self._places(logits.shape[-1])
+        for mask, out in zip(self._cut(logits), masks, strict=True):
+            # A sample is a mean of four neighbours: it lies above the threshold only if one of them does, give or take
+            # its rounding, which a part in a million of the largest value covers. What cannot be compared may be above.
+            maybe = ~(mask <= threshold - 1e-6 * np.abs(mask).max())
+            columns, rows = _reach(maybe.any(axis=0), x), _reach(maybe.any(axis=1), y)
+            near = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+            if near.size:
+                np.greater(_sample(mask, x[columns], y[rows], near), threshold, out=out[rows, columns])
+        return masks
+
+    def _cut(self, logits: np.ndarray) -> np.ndarray:
+        """The whole mask pixels that hold some of the frame: what the model thinks of the padding must not bleed in."""
+        zoom = logits.shape[-1] / self.side
+        x0, y0 = math.floor(self.left * zoom), math.floor(self.top * zoom)
+        x1, y1 = math.ceil((self.left + self.width) * zoom), math.ceil((self.top + self.height) * zoom)
+        return logits[:, y0:y1, x0:x1]
+
+    def _places(self, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the centres of the frame's columns and rows lie in `_cut` of masks of side s: float32 (W,) and (H,).
+
+        Rounded as OpenCV's affine warp rounds them on x86-64: once for a column, after each operation for a row.
+        """
+        zoom = s / self.side
+        step_x, step_y = self._ratio[:2] * zoom  # mask pixels per frame pixel
+        # Centre to centre: pixel i has its centre at i + 0.5 on both sides.
+        first_x = self.left * zoom % 1 + (step_x - 1) / 2
+        first_y = self.top * zoom % 1 + (step_y - 1) / 2
+        height, width = self.source
+        x = np.arange(width) * np.float64(np.float32(step_x)) + np.float64(np.float32(first_x))
+        y = np.arange(height, dtype=np.float32) * np.float32(step_y) + np.float32(first_y)
+        return x.astype(np.float32), y
 
     def to_source(self, boxes: np.ndarray) -> np.ndarray:
         """Move boxes from the square to the frame.
@@ -129,6 +161,30 @@ class Letterbox:
         """Square pixels per frame pixel, as x y x y."""
         x, y = self.width / self.source[1], self.height / self.source[0]
         return np.array([x, y, x, y], np.float64)
+
+
+def _sample(mask: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """A mask at the places x (w,) by y (h,), bilinear, the border continued: into `out`, float32 (h, w)."""
+    across, down = np.empty_like(out), np.empty_like(out)
+    across[:], down[:] = x, y[:, None]
+    return cv2.remap(mask, across, down, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _reach(wanted: np.ndarray, places: np.ndarray) -> slice:
+    """The ascending places whose sample has a wanted mask pixel, of bool (n,), among its neighbours."""
+    pixels = np.flatnonzero(wanted)
+    if not len(pixels):
+        return slice(0, 0)
+    # The outermost pixels also stand for what lies beyond them.
+    low = -np.inf if pixels[0] == 0 else pixels[0] - 1
+    high = np.inf if pixels[-1] == len(wanted) - 1 else pixels[-1] + 1
+    return slice(int(np.searchsorted(places, low)), int(np.searchsorted(places, high, side="right")))
+
+
+@lru_cache(maxsize=8)
+def _grey(side: int) -> np.ndarray:
+    """A square of padding; copying it is many times as fast as filling one with a colour."""
+    return np.full((side, side, 3), MEAN_GREY, np.uint8)
 
 
 def fit(source: tuple[int, int], side: int, centre: bool = False) -> Letterbox:

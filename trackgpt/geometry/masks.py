@@ -24,8 +24,22 @@ def encode_rle(mask: np.ndarray) -> str:
     """
     from pycocotools import mask as coco
 
-    counts: bytes = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    counts: bytes = coco.frPyObjects({"counts": _runs(mask), "size": mask.shape}, *mask.shape)["counts"]
     return counts.decode("ascii")
+
+
+def _runs(mask: np.ndarray) -> list[int]:
+    """Lengths of runs column by column, background first: found among the columns that hold any foreground."""
+    height, width = mask.shape
+    held = np.flatnonzero(mask.any(axis=0))
+    if not len(held):
+        return [height * width]
+    first, last = int(held[0]), int(held[-1])
+    columns = np.zeros((last - first + 1) * height + 2, bool)  # background at both ends
+    columns[1:-1] = mask[:, first : last + 1].T.ravel()
+    turns = np.flatnonzero(columns[1:] != columns[:-1]) + first * height
+    runs = np.diff(turns, prepend=0, append=height * width).tolist()
+    return runs if runs[-1] else runs[:-1]
 
 
 def decode_rle(counts: str, height: int, width: int) -> np.ndarray:

@@ -6,6 +6,7 @@ A folder holds `config.json` (see `trackgpt.config`), `model.safetensors` (every
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from trackgpt.errors import ModelError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import box_of
 from trackgpt.memory import QueryMemory
-from trackgpt.online import ReasoningTracker
+from trackgpt.online import Frame, ReasoningTracker, image_of
 from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Brain
-from trackgpt.types import Cue, Prediction, Prompt
+from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -58,6 +59,8 @@ class TrackGPT(nn.Module):
             raise ModelError(f"{folder}: the model carries LoRA weights; call merge_lora(model.brain) before saving")
         if any(isinstance(module, ConvUnit) and module.norm is None for module in self.modules()):
             raise ModelError(f"{folder}: the model is folded for inference; save it before fold()")
+        if not isinstance(self.segmenter, Segmenter):
+            raise ModelError(f"{folder}: the model runs in {type(self.segmenter).__name__}; save it in torch")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(self.config, folder / CONFIG_FILE)
@@ -132,8 +135,10 @@ class BrainReasoner:
     def __init__(self, brain: Brain) -> None:
         self.brain = brain
 
-    def reason(self, frame: np.ndarray, prompt: Prompt) -> Cue:
+    def reason(self, frame: np.ndarray, prompt: Prompt, before: Cue | None = None) -> Cue:
         """Read a frame, uint8 RGB (height, width, 3), padded whole into the brain's square (Eq. 1).
+
+        The answer of `before` is the draft of this one (see `Brain.reason`), which is the same without.
 
         With `fit: centre-crop` the brain sees only the central square, as LISA's weights are used to.
         """
@@ -141,9 +146,10 @@ class BrainReasoner:
             frame = central_square(frame)
         square = fit(frame.shape[:2], self.brain.config.image_side).apply(frame)
         device = next(self.brain.parameters()).device
-        answer = self.brain.reason(torch.from_numpy(square).permute(2, 0, 1).to(device), prompt.text)
+        pixels = torch.from_numpy(square).permute(2, 0, 1).to(device)
+        answer = self.brain.reason(pixels, prompt.text, draft=None if before is None else before.answer)
         referring, purport = (q.float().cpu().numpy() for q in (answer.referring, answer.purport))
-        return Cue(text=answer.shown, referring=referring, purport=purport)
+        return Cue(text=answer.shown, referring=referring, purport=purport, answer=answer.text)
 
 
 class QueryPerception:
@@ -154,22 +160,30 @@ class QueryPerception:
         self.mask_threshold = mask_threshold
         self.min_area = min_area
 
-    @torch.no_grad()
-    def perceive(self, frame: np.ndarray, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
-        """Decode every target of a cue from one image embedding; an empty cue decodes nothing."""
-        height, width = frame.shape[:2]
+    @torch.inference_mode()
+    def encode(self, images: Sequence[np.ndarray]) -> list[EncodedFrame]:
+        """Encode frames of any sizes in one call; nothing waits for the device."""
+        side = self.segmenter.config.image_side
+        squares = np.stack([fit(image.shape[:2], side).apply(image) for image in images])
+        pixels = torch.from_numpy(squares).permute(0, 3, 1, 2).to(self.segmenter.like.device)
+        features = self.segmenter.encode(pixels)
+        return [EncodedFrame(image, features.row(k)) for k, image in enumerate(images)]
+
+    @torch.inference_mode()
+    def perceive(self, frame: Frame, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
+        """Decode every target of a cue from one image embedding; an empty cue decodes, and encodes, nothing."""
+        height, width = image_of(frame).shape[:2]
         if cue.referring is None or cue.purport is None or cue.targets == 0:
             return _nothing(height, width), QueryMemory()
-        box = fit((height, width), self.segmenter.config.image_side)
-        weight = next(self.segmenter.mask_decoder.parameters())
-        pixels = torch.from_numpy(box.apply(frame)).permute(2, 0, 1)[None].to(weight.device)
-        features = self.segmenter.encode(pixels).of(torch.zeros(cue.targets, dtype=torch.long, device=weight.device))
+        encoded = frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
         online, referring, purport = (
-            None if q is None else torch.from_numpy(q).to(weight) for q in (memory.online, cue.referring, cue.purport)
+            None if q is None else torch.from_numpy(q).to(self.segmenter.like)
+            for q in (memory.online, cue.referring, cue.purport)
         )
-        decoded = self.segmenter.decode(features, referring, online, purport)
-        masks = box.crop_mask(decoded.logits.float().cpu().numpy()) > self.mask_threshold
-        present = masks.sum(axis=(1, 2)) > self.min_area * height * width
+        decoded = self.segmenter.decode(encoded.features.repeated(cue.targets), referring, online, purport)
+        box = fit((height, width), self.segmenter.config.image_side)
+        masks = box.crop_above(decoded.logits.float().cpu().numpy(), self.mask_threshold)
+        present = np.array([np.count_nonzero(mask) for mask in masks]) > self.min_area * height * width
         masks[~present] = False
         boxes = np.stack([box_of(mask) for mask in masks])
         scores = decoded.score.float().clamp(0, 1).cpu().numpy()

@@ -28,6 +28,7 @@ from trackgpt.video.frames import (
     check_pixels,
     listed,
     one_line,
+    reformatter,
     sha256,
 )
 
@@ -240,6 +241,7 @@ class Decoder:
         self._previous: int | None = None
         self._rotation: int | None = None
         self._matrix: np.ndarray | None = None
+        self._colours = reformatter()
 
     def __iter__(self) -> Iterator[RawFrame]:
         for packet, frames, error in _decoding_steps(self._container, self._stream):
@@ -312,7 +314,7 @@ class Decoder:
             # comes, and hundreds of frames would pile up in between.
             self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
         time = self._clock.seconds(stamp, frame.time_base)
-        return RawFrame(time, partial(_pixels, frame, self._name, self._max_pixels, self._matrix))
+        return RawFrame(time, partial(_pixels, frame, self._colours, self._name, self._max_pixels, self._matrix))
 
     def _lost_before(self, stamp: int) -> Iterator[RawFrame]:
         known = []
@@ -364,10 +366,10 @@ def _decoding_steps(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any
             yield packet, [], one_line(error)
 
 
-def _pixels(frame: Any, name: str, max_pixels: int, matrix: np.ndarray | None) -> np.ndarray:
+def _pixels(frame: Any, colours: Any, name: str, max_pixels: int, matrix: np.ndarray | None) -> np.ndarray:
     """A decoded frame as uint8 RGB (height, width, 3), upright."""
     check_pixels(name, frame.height, frame.width, max_pixels)
-    image = frame.to_ndarray(format="rgb24")
+    image: np.ndarray = colours.reformat(frame, format="rgb24", threads=1).to_ndarray()
     return image if matrix is None else upright(image, matrix)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class SourceFrame:
         problem: what is wrong with the frame, "" when nothing is. An image with a problem is still a valid image
             (the frame size changed, or a stream came back after a gap).
         name: file stem, for folders.
+        encoded: what a perception has made of the image already (see `trackgpt.app.ahead`), or None.
     """
 
     index: int
@@ -46,6 +47,7 @@ class SourceFrame:
     image: np.ndarray | None
     problem: str = ""
     name: str = ""
+    encoded: Any = None
 
 
 @dataclass(frozen=True)
@@ -249,3 +251,10 @@ def one_line(error: BaseException) -> str:
     """The system's own words for an error, without the path that the message names already."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+def reformatter() -> Any:
+    """PyAV's converter of colours, for all frames of a video: a frame's own is set up anew each time, with threads."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()

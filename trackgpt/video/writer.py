@@ -23,6 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from trackgpt.errors import OutputError, UsageError
+from trackgpt.video.frames import reformatter
 
 TIME_BASE = Fraction(1, 90_000)
 _HD_HEIGHT = 720
@@ -90,6 +91,7 @@ class VideoWriter:
         self._audio: Path | None = None
         self._colour = _BT709 if size[0] >= _HD_HEIGHT else _BT601
         self._container, self._stream = self._open_part(crf, preset)
+        self._colours = reformatter()
 
     def __enter__(self) -> Self:
         return self
@@ -121,8 +123,12 @@ class VideoWriter:
         if not self.frames:
             self._first_time = time
         stamp = max(round((time - self._first_time) / TIME_BASE), self._last_stamp + 1)
-        picture = av.VideoFrame.from_ndarray(_even(image), format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=self._colour.matrix, dst_color_range="MPEG"
+        picture = self._colours.reformat(
+            av.VideoFrame.from_ndarray(_even(image), format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=self._colour.matrix,
+            dst_color_range="MPEG",
+            threads=1,
         )
         picture.pts, picture.time_base = stamp, TIME_BASE
         self._encode(picture)

@@ -1,0 +1,84 @@
+"""Part "online" of `python -m eval speed`: the same track from an mp4 file, frame by frame, batched and ahead.
+
+How equal the masks are is measured beside the times: all pixels, where only threads differ.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from eval.commands.speed import (
+    SENTENCE,
+    Line,
+    Part,
+    Plan,
+    _clip,
+    _cue,
+    _forced,
+    _model,
+    _scheduled,
+    _still,
+    _write_video,
+    interleaved,
+    median,
+)
+from trackgpt.app.ahead import Lookahead, seen
+from trackgpt.online import ReasoningTracker
+from trackgpt.types import Prediction, Prompt
+from trackgpt.video.source import open_source
+
+WAYS = {
+    "frame by frame": Lookahead(),
+    "batches of 4": Lookahead(batch=4),
+    "ahead by 1": Lookahead(frames=1),
+    "ahead by 2": Lookahead(frames=2),
+    "ahead by 4": Lookahead(frames=4),
+    "batches of 4, ahead by 4": Lookahead(batch=4, frames=4),
+}
+OFTEN = 5
+
+
+def measure(plan: Plan) -> Part:
+    """Frames/s of every way, without rethinking and with the brain asked every 5 frames, over those frame by frame."""
+    model, clip = _model(plan), _clip(plan, plan.frames)
+    calm = _still(model, _cue(model, clip.frames[0], plan.targets))
+    restless = _scheduled(model, OFTEN)
+    lines: list[Line] = []
+    last: dict[str, float] = {}
+    with TemporaryDirectory() as folder, _forced(model):
+        path = Path(folder) / "clip.mp4"
+        _write_video(path, clip)
+        for name, tracker in {"": calm, f", brain every {OFTEN} frames": restless}.items():
+            runs = {way: partial(_track, tracker, path, ahead) for way, ahead in WAYS.items()}
+            tracks = {way: run() for way, run in runs.items()}
+            seconds = {way: each.wall for way, each in interleaved(runs, plan.pairs).items()}
+            plain = seconds["frame by frame"]
+            lines.append(Line(f"frame by frame{name}", plan.frames / plain, "frames/s", "mp4 file to masks"))
+            for way in list(WAYS)[1:]:
+                equal = _equal(tracks[way], tracks["frame by frame"])
+                lines.append(Line(f"frame by frame / {way}{name}", plain / seconds[way], "", equal))
+                if tracker is calm:
+                    last["x_" + way.replace(",", "").replace(" ", "_")] = median(plain / seconds[way])
+    return Part(lines, last)
+
+
+def _track(tracker: ReasoningTracker, path: Path, lookahead: Lookahead) -> list[Prediction]:
+    predictions = []
+    with open_source(path) as source:
+        ahead = lookahead.over(source, tracker.perception.encode)
+        for frame in ahead:
+            step = tracker.track if frame.index else partial(tracker.initialize, prompt=Prompt(SENTENCE))
+            predictions.append(step(seen(frame)))
+        ahead.close()
+    return predictions
+
+
+def _equal(ours: list[Prediction], theirs: list[Prediction]) -> str:
+    """How equal two tracks are, in words."""
+    share = np.mean([np.mean(a.masks == b.masks) for a, b in zip(ours, theirs, strict=True)])
+    scores = max(float(np.abs(a.scores - b.scores).max()) for a, b in zip(ours, theirs, strict=True))
+    return f"{100 * share:.6g} % of pixels equal, scores within {scores:.1e}"
