@@ -438,7 +438,7 @@ def conditions(plan: Plan, threads: int) -> dict[str, Any]:
 
     if threads:
         torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
+    cv2.setNumThreads(1)  # as `trackgpt track` does
     packages = ("torch", "transformers", "numpy", "opencv-python-headless", "av")
     return {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

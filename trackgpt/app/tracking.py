@@ -118,12 +118,15 @@ def track(request: Request, outcome: Outcome, tracker: InstructionTracker | None
         outcome: its folder is the one written to.
         tracker: a loaded model; by default the request's is loaded.
     """
+    import cv2
+
     from trackgpt.app.background import BackgroundTracker
     from trackgpt.app.session import InstructionTracker, Session
     from trackgpt.export.exporting import check_space, estimate
     from trackgpt.video.source import open_source
 
     spoken = _checked(request)
+    cv2.setNumThreads(1)  # frames are too small to gain by threads, which PyTorch's then wait for
     refuse_existing(outcome.out, request.overwrite)
     reading = {key: value for key, value in request.reading.items() if value is not None}
     with ExitStack() as stack:
