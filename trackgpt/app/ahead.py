@@ -18,7 +18,7 @@ import numpy as np
 from trackgpt.errors import UsageError
 from trackgpt.video.frames import FrameSource, SourceFrame
 
-AHEAD = 4
+AHEAD = 2
 """Frames read and encoded ahead by default, where a thread of its own pays."""
 
 Encode = Callable[[Sequence[np.ndarray]], Sequence[Any]]
@@ -48,12 +48,15 @@ class Lookahead:
 
 
 def default_lookahead(source: FrameSource) -> Lookahead:
-    """A thread for a file or folder where there are cores for it, and nothing for what is live; never batches.
+    """A thread for a file or folder where there is a core for it, and nothing for what is live; never batches.
 
-    On two cores the thread takes from the arithmetic what it saves (`python -m eval speed --only online`).
+    On two cores it makes PyTorch with one thread a fifth faster and PyTorch with two threads slower (`python -m eval
+    speed --only online`).
     """
-    many = (os.cpu_count() or 1) > 2
-    return Lookahead(frames=AHEAD if many and source.kind in ("file", "folder") else 0)
+    import torch
+
+    free = (os.cpu_count() or 1) > min(2, torch.get_num_threads())
+    return Lookahead(frames=AHEAD if free and source.kind in ("file", "folder") else 0)
 
 
 def seen(frame: SourceFrame) -> Any:

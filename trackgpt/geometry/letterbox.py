@@ -8,6 +8,7 @@ the square, and the same rule moves boxes, masks and pixel centres.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ import numpy as np
 from trackgpt.errors import InputError
 
 MEAN_GREY = (124, 116, 104)  # the mean ImageNet colour, RGB: after normalisation the padding is close to zero
+STRIP = 1 << 14  # pixels; arrays of several hundred KiB are fetched from the system anew each time, page by page
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,9 @@ class Letterbox:
             # its rounding, which a part in a million of the largest value covers. What cannot be compared may be above.
             maybe = ~(mask <= threshold - 1e-6 * np.abs(mask).max())
             columns, rows = _reach(maybe.any(axis=0), x), _reach(maybe.any(axis=1), y)
-            near = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
-            if near.size:
-                np.greater(_sample(mask, x[columns], y[rows], near), threshold, out=out[rows, columns])
+            for strip in _strips(rows, columns):
+                near = np.empty((strip.stop - strip.start, columns.stop - columns.start), np.float32)
+                np.greater(_sample(mask, x[columns], y[strip], near), threshold, out=out[strip, columns])
         return masks
 
     def _cut(self, logits: np.ndarray) -> np.ndarray:
@@ -115,6 +117,7 @@ class Letterbox:
         x1, y1 = math.ceil((self.left + self.width) * zoom), math.ceil((self.top + self.height) * zoom)
         return logits[:, y0:y1, x0:x1]
 
+    @lru_cache(maxsize=8)  # noqa: B019 - a letterbox is a few numbers
     def _places(self, s: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the centres of the frame's columns and rows lie in `_cut` of masks of side s: float32 (W,) and (H,).
 
@@ -179,6 +182,14 @@ def _reach(wanted: np.ndarray, places: np.ndarray) -> slice:
     low = -np.inf if pixels[0] == 0 else pixels[0] - 1
     high = np.inf if pixels[-1] == len(wanted) - 1 else pixels[-1] + 1
     return slice(int(np.searchsorted(places, low)), int(np.searchsorted(places, high, side="right")))
+
+
+def _strips(rows: slice, columns: slice) -> Iterator[slice]:
+    """Rows in strips of about `STRIP` pixels; none where there are no columns."""
+    width = columns.stop - columns.start
+    height = max(1, STRIP // max(1, width))
+    for top in range(rows.start, rows.stop if width else rows.start, height):
+        yield slice(top, min(rows.stop, top + height))
 
 
 @lru_cache(maxsize=8)
