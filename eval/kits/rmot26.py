@@ -16,7 +16,8 @@ from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, v
 from eval.kits.box_sequences import boxes_of_one_target
 from eval.metrics.boxes import xywh
 from eval.metrics.multi_object import sequence_scores
-from eval.metrics.query_mot import box_iou, clip_metrics, paired_by_position, parse_predicted_output
+from eval.metrics.query_mot import box_iou, clip_metrics
+from eval.metrics.query_mot_answers import paired_by_position, parse_predicted_output
 from eval.run_folder import read_json, write_text
 from trackgpt.data import query_clips
 from trackgpt.data.mot_files import Tracked, Truth
@@ -95,7 +96,8 @@ class Rmot26:
         """Ask the question of the reference frame and track through the frames after it."""
         clip = self.by_name[task]
         video = clip.video()
-        predictions = list(follow(task, (video.frame(t) for t in range(len(video))), [Prompt(clip.question)]))
+        frames = (video.frame(t) for t in range(len(video)))
+        predictions = [one for (one,) in follow({task: [Prompt(clip.question)]}, frames)]
         places = {frame_number(image): t for t, image in enumerate(video.images)}
         boxes = {each.key: _at_frames(clip, each, places, found) for each, found in _of_objects(clip, predictions)}
         _write(results, clip, boxes)

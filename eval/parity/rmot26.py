@@ -25,16 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.query_mot import (
+from eval.metrics.query_mot import box_iou, clip_metrics
+from eval.metrics.query_mot_answers import parse_predicted_output
+from eval.metrics.query_mot_rewards import (
     RMOT26_FIRST,
     RMOT26_HEAD,
     RewardConvention,
     accuracy_reward,
-    box_iou,
-    clip_metrics,
     format_reward,
     mcp_reward,
-    parse_predicted_output,
     total_reward,
 )
 from eval.parity.checks import Check, compared
