@@ -27,7 +27,7 @@ from trackgpt.video.source import open_source
 ROOT = Path(__file__).parents[1]
 NANO = ASSETS / "nano" / "model.safetensors"
 EVERYTHING = ["coco.json", "events.jsonl", "masks", "mot.txt", "run.json", "timeline.png", "tracks.jsonl", "video.mp4"]
-VERBS = ("track", "demo", "doctor", "convert", "models", "show")
+VERBS = ("track", "demo", "doctor", "convert", "merge", "models", "show")
 
 
 @pytest.fixture

@@ -219,3 +219,49 @@ class TinyStage(Line):
     def losses(self, samples):
         total = sum((p * torch.randn_like(p)).sum() for p in self.model.parameters() if p.requires_grad)
         return {"error": total}, {}
+
+
+# `trackgpt merge`
+
+
+def test_merging_by_command_writes_the_model_that_the_function_writes(base, tmp_path, command):
+    save_tuned(tuned(base), tmp_path / "small", str(base))
+    done = command("merge", tmp_path / "small", tmp_path / "whole")
+    assert done.code == 0, done.err
+    assert done.last.endswith(f"dtype=float32 out={tmp_path / 'whole'}")
+    assert done.err.splitlines() == [
+        f"trackgpt: 1/2 reading {tmp_path / 'small'} and the frozen models, {base}",
+        f"trackgpt: 2/2 writing {tmp_path / 'whole'}",
+    ]
+    merge(tmp_path / "small", "", tmp_path / "same")
+    written, wanted = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "same"))
+    assert all(torch.equal(value, wanted[name]) for name, value in written.items())
+
+
+def test_a_merged_model_may_be_stored_in_half_the_bytes(base, tmp_path, command):
+    save_tuned(tuned(base), tmp_path / "small", str(base))
+    sizes = []
+    for dtype in ("float32", "bfloat16"):
+        assert command("merge", tmp_path / "small", tmp_path / dtype, "--dtype", dtype).code == 0
+        sizes.append(sum(v.nbytes for v in load_file(tmp_path / dtype / "model.safetensors").values()))
+    assert sizes[0] == 2 * sizes[1]
+
+
+def test_a_merge_that_cannot_be_is_one_line_and_an_exit_code(base, tmp_path, command):
+    save_tuned(tuned(base), tmp_path / "small", str(base))
+    small, whole = tmp_path / "small", tmp_path / "whole"
+    whole.mkdir()
+    (whole / "mine.txt").write_text("precious")
+    for code, said, arguments in (
+        (2, "no small form, it has no tuned.json", (base, whole)),
+        (2, "--dtype: `float16` is none of float32, bfloat16", (small, whole, "--dtype", "float16")),
+        (2, "cannot take the place of its small form", (small, small, "--overwrite")),
+        (4, "MD01: gone: not a model on this machine", (small, tmp_path / "new", "--base", "gone")),
+        (6, "OUT01: " + f"{whole}: exists and is not empty; needs --overwrite", (small, whole)),
+    ):
+        done = command("merge", *arguments)
+        assert (done.code, done.out) == (code, "")
+        assert said in done.err
+        assert "Traceback" not in done.err
+    assert command("merge", small, whole, "--overwrite").code == 0
+    assert (whole / "mine.txt").read_text() == "precious"

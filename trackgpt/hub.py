@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,13 @@ def load_tuned(folder: str | Path, base: str | Path = "") -> TrackGPT:
     return apply_tuned(model, folder)
 
 
-def merge(small: str | Path, base: str | Path, out: str | Path, dtype: torch.dtype | None = None) -> None:
+def merge(
+    small: str | Path,
+    base: str | Path,
+    out: str | Path,
+    dtype: torch.dtype | None = None,
+    merged: Callable[[], None] = lambda: None,
+) -> None:
     """Make a whole model folder of a small form: adapters written into the weights, everything in one file.
 
     Args:
@@ -206,6 +213,7 @@ def merge(small: str | Path, base: str | Path, out: str | Path, dtype: torch.dty
         base: name of the frozen models; empty for those the folder names.
         out: the whole model, as `TrackGPT.save_pretrained` writes it.
         dtype: store floating weights smaller.
+        merged: called when all has been read and merged, before anything is written.
 
     Raises:
         ModelError: see `load_tuned`.
@@ -214,6 +222,7 @@ def merge(small: str | Path, base: str | Path, out: str | Path, dtype: torch.dty
 
     model = load_tuned(small, base)
     merge_lora(model.brain)
+    merged()
     model.save_pretrained(out, dtype)
 
 
