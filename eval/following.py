@@ -7,14 +7,16 @@ and why, and how long each frame took. It is kept beside the results, by unit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from trackgpt.errors import InputError
-from trackgpt.types import Prediction, Prompt, Tracker
+from trackgpt.types import EncodedFrame, Prediction, Prompt, Tracker
+
+Encode = Callable[[Sequence[np.ndarray]], Sequence[EncodedFrame]]
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Record:
         refused: the answer named no target.
         purport: the lowest score of a frame's targets, NaN where there was none; one a frame.
         asked: (frame, reason) of every reading after the first.
-        seconds: of every frame, tracker alone.
+        seconds: of every frame, tracker alone; what several units share counts for each.
     """
 
     text: str
@@ -44,33 +46,65 @@ class Record:
 
 
 class Following:
-    """A tracker with its records, a unit each (`eval.kit.Follow`)."""
+    """Trackers with their records, a unit each (`eval.kit.Follow`).
 
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
+    Args:
+        tracker: makes a fresh one.
+        encode: what units may share of a frame (see `Perception.encode`); None shares nothing.
+    """
+
+    def __init__(self, tracker: Callable[[], Tracker], encode: Encode | None = None) -> None:
+        self.tracker, self.encode = tracker, encode
         self.records: dict[str, Record] = {}
 
-    def __call__(self, unit: str, frames: Iterable[np.ndarray], prompts: Sequence[Prompt]) -> Iterator[Prediction]:
+    def __call__(
+        self, said: Mapping[str, Sequence[Prompt]], frames: Iterable[np.ndarray]
+    ) -> Iterator[tuple[Prediction, ...]]:
         """See `eval.kit.Follow`.
 
         Raises:
-            InputError: the first prompt is not about frame 0, or two are about the same frame.
+            InputError: a unit's first prompt is not about frame 0, or two are about the same frame.
         """
-        said = {prompt.frame: prompt for prompt in prompts}
-        if 0 not in said or len(said) != len(prompts):
-            raise InputError(f"{unit}: prompts at frames {[p.frame for p in prompts]}; wanted 0 first, one a frame")
-        record = self.records[unit] = Record(said[0].text)
+        units = [self._unit(name, prompts) for name, prompts in said.items()]
         for t, frame in enumerate(frames):
-            began = time.perf_counter()
-            if t == 0:
-                prediction = self.tracker.initialize(frame, said[0])
-            else:
-                prediction = self.tracker.track(frame, said.get(t))
-            record.seconds.append(time.perf_counter() - began)
-            record.purport.append(float(prediction.scores.min()) if len(prediction.scores) else np.nan)
-            if t == 0:
-                record.answer = prediction.cue.text if prediction.cue else ""
-                record.refused = len(prediction.ids) == 0
-            elif prediction.reason:
-                record.asked.append((t, prediction.reason))
-            yield prediction
+            shared, seconds = self._shared(frame, len(units))
+            yield tuple(unit.see(t, shared, seconds) for unit in units)
+
+    def _unit(self, name: str, prompts: Sequence[Prompt]) -> _Unit:
+        by_frame = {prompt.frame: prompt for prompt in prompts}
+        if 0 not in by_frame or len(by_frame) != len(prompts):
+            raise InputError(f"{name}: prompts at frames {[p.frame for p in prompts]}; wanted 0 first, one a frame")
+        self.records[name] = Record(by_frame[0].text)
+        return _Unit(self.tracker(), by_frame, self.records[name])
+
+    def _shared(self, frame: np.ndarray, units: int) -> tuple[Any, float]:
+        """The frame, encoded where several units look at it, and the seconds that took."""
+        if self.encode is None or units < 2:
+            return frame, 0.0
+        began = time.perf_counter()
+        return self.encode([frame])[0], time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A tracker on its way through a video: its prompts by frame, and its record."""
+
+    tracker: Tracker
+    said: Mapping[int, Prompt]
+    record: Record
+
+    def see(self, t: int, frame: Any, seconds: float) -> Prediction:
+        """The prediction of frame t, to whose time `seconds` are added."""
+        began, record = time.perf_counter(), self.record
+        if t == 0:
+            prediction = self.tracker.initialize(frame, self.said[0])
+        else:
+            prediction = self.tracker.track(frame, self.said.get(t))
+        record.seconds.append(seconds + time.perf_counter() - began)
+        record.purport.append(float(prediction.scores.min()) if len(prediction.scores) else np.nan)
+        if t == 0:
+            record.answer = prediction.cue.text if prediction.cue else ""
+            record.refused = len(prediction.ids) == 0
+        elif prediction.reason:
+            record.asked.append((t, prediction.reason))
+        return prediction

@@ -45,17 +45,24 @@ class Row:
 
 
 class Follow(Protocol):
-    """Runs the tracker over one unit's frames; what kits get instead of a tracker (see `eval.following`)."""
+    """Runs the tracker over frames; what kits get instead of a tracker (see `eval.following`)."""
 
-    def __call__(self, unit: str, frames: Iterable[np.ndarray], prompts: Sequence[Prompt]) -> Iterator[Prediction]:
-        """One prediction a frame, from the first prompt's frame on.
+    def __call__(
+        self, said: Mapping[str, Sequence[Prompt]], frames: Iterable[np.ndarray]
+    ) -> Iterator[tuple[Prediction, ...]]:
+        """One prediction a frame for each of several units, which are tracked apart in one pass over the frames.
 
         Args:
-            unit: the name of the row that the predictions will give.
+            said: the prompts of each unit, whose name is that of the row that its predictions will give. By frame; the
+                first begins the track and must be about frame 0, later ones are said on the way.
             frames: uint8 RGB (height, width, 3), in order, from frame 0.
-            prompts: by frame; the first begins the track and must be about frame 0, later ones are said on the way.
         """
         ...
+
+
+def alone(predictions: Iterable[tuple[Prediction, ...]]) -> Iterator[Prediction]:
+    """The predictions of the only unit of a `Follow`."""
+    return (prediction for (prediction,) in predictions)
 
 
 class MissingResultError(InputError):

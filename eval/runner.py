@@ -19,7 +19,7 @@ import numpy as np
 from eval.following import Following
 from eval.kit import Kit, MissingResultError, Row
 from eval.run_folder import ROWS, progress, rank, read_json, world, write_rows, write_text
-from eval.trackers import Choice
+from eval.trackers import Choice, Contestant
 from trackgpt.errors import InputError
 
 RESULTS, DIAGNOSTICS = "results", "diagnostics"
@@ -53,7 +53,7 @@ class Worker:
 
         cv2.setNumThreads(1)  # the processes are the parallel part
         self.job, self.kit = job, job.open_kit()
-        self.tracker: Any = None
+        self.contestant: Contestant | None = None
 
     def __call__(self, task: str) -> list[Row] | None:
         """Track a task if that is wanted and not done, and score it; None if its results are missing."""
@@ -73,8 +73,8 @@ class Worker:
         if self.job.baseline:
             self.kit.baselines[self.job.baseline](task, self.job.results)
         elif self.job.choice:
-            self.tracker = self.tracker or self.job.choice.tracker()
-            following = Following(self.tracker)
+            self.contestant = self.contestant or self.job.choice.load()
+            following = Following(self.contestant.tracker, self.contestant.encode)
             self.kit.run(task, following, self.job.results)
             records = {unit: record.as_json() for unit, record in following.records.items()}
         write_text(done, json.dumps(records) + "\n")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trackgpt.errors import UsageError
 
 if TYPE_CHECKING:
-    from trackgpt.types import Tracker
+    import numpy as np
+
+    from trackgpt.config import RethinkConfig
+    from trackgpt.online import ReasoningTracker
+    from trackgpt.systems.trackgpt import TrackGPT
+    from trackgpt.types import EncodedFrame
 
 VARIANTS = {
     "full": "propagation and rethinking (the system)",
@@ -38,8 +44,8 @@ class Choice:
     device: str = "cpu"
     threads: int = 1
 
-    def tracker(self) -> Tracker:
-        """Load the model and make its tracker.
+    def load(self) -> Contestant:
+        """Load the model.
 
         Raises:
             UsageError: there is no such variant or setting.
@@ -47,7 +53,6 @@ class Choice:
         """
         import torch
 
-        from trackgpt.arbiter import PurportArbiter
         from trackgpt.config import RethinkConfig, read
         from trackgpt.hub import load_model
 
@@ -60,8 +65,32 @@ class Choice:
         model.config.rethink = read(RethinkConfig, None, base + list(self.settings))
         if self.variant in ("no-propagation", "first-frame"):
             model.segmenter.mask_decoder.propagate = False
-        tracker = model.tracker()
+        rethink = model.config.rethink
         if self.variant in ("no-rethinking", "first-frame"):
-            still = dataclasses.replace(tracker.arbiter.config, enabled=False, search_every=10**9)
-            tracker.arbiter = PurportArbiter(still)
+            rethink = dataclasses.replace(rethink, enabled=False, search_every=10**9)
+        return Contestant(model, rethink)
+
+
+class Contestant:
+    """A loaded model that makes trackers.
+
+    Args:
+        model: with the variant's perception.
+        rethink: the variant's rules of rethinking.
+    """
+
+    def __init__(self, model: TrackGPT, rethink: RethinkConfig) -> None:
+        self.model, self.rethink = model, rethink
+        self._perception = model.tracker().perception
+
+    def tracker(self) -> ReasoningTracker:
+        """A fresh tracker; all share the weights."""
+        from trackgpt.arbiter import PurportArbiter
+
+        tracker = self.model.tracker()
+        tracker.arbiter = PurportArbiter(self.rethink)
         return tracker
+
+    def encode(self, frames: Sequence[np.ndarray]) -> list[EncodedFrame]:
+        """See `trackgpt.online.Perception.encode`."""
+        return self._perception.encode(frames)

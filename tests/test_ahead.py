@@ -1,4 +1,4 @@
-"""Reading and encoding ahead, and masks only where they are: the same results, bounded memory, and errors where they belong."""
+"""Reading and encoding ahead, masks only where they are: the same results, bounded memory, errors where they belong."""
 
 import threading
 from itertools import product

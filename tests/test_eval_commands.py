@@ -97,7 +97,7 @@ class Marking:
 
 
 def follow(kit: DavisText, task: str, tracker: Marking, results: Path) -> list[Row]:
-    kit.run(task, Following(tracker), results)
+    kit.run(task, Following(lambda: tracker), results)
     return kit.score(task, results)
 
 

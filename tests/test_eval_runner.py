@@ -148,10 +148,10 @@ class Tracker:
 
 
 def test_a_record_says_how_a_unit_was_tracked():
-    following = Following(Tracker())
+    following = Following(Tracker)
     frames = np.zeros((5, 2, 2, 3), np.uint8)
-    assert len(list(following("a/0", frames, [Prompt("the dog")]))) == 5
-    list(following("a/1", frames[:1], [Prompt("nothing")]))
+    assert len(list(following({"a/0": [Prompt("the dog")], "b/0": [Prompt("the cat")]}, frames))) == 5
+    list(following({"a/1": [Prompt("nothing")]}, frames[:1]))
     record = following.records["a/0"].as_json()
     assert (record["text"], record["answer"], record["refused"]) == ("the dog", "yes", False)
     assert record["purport"] == [0.25, 0.375, 0.5, 0.625, 0.75]
@@ -164,7 +164,7 @@ def test_a_record_says_how_a_unit_was_tracked():
 @pytest.mark.parametrize("prompts", [[], [Prompt("a", 1)], [Prompt("a"), Prompt("b")]])
 def test_the_first_prompt_is_about_frame_0_and_every_frame_has_one_at_most(prompts):
     with pytest.raises(InputError, match=r"a/0: prompts at frames .*; wanted 0 first, one a frame"):
-        list(Following(Tracker())("a/0", np.zeros((2, 2, 2, 3), np.uint8), prompts))
+        list(Following(Tracker)({"a/0": prompts}, np.zeros((2, 2, 2, 3), np.uint8)))
 
 
 def test_behaviour_is_what_a_reader_computes_of_the_records():

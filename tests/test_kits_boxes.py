@@ -95,11 +95,13 @@ def lasot_tree(root: Path, *names: str, absent: tuple[int, ...] = ()) -> Path:
 def follower(*tracks: np.ndarray, scores: tuple[float, ...] = ()):
     """A `Follow` that gives these boxes, float (T, 4) xyxy with NaN, whatever it is shown; keeps what it was told."""
 
-    def follow(unit, frames, prompts):
+    def follow(said, frames):
+        ((unit, prompts),) = said.items()
         follow.told[unit] = [(prompt.frame, prompt.text) for prompt in prompts]
         for t, frame in enumerate(frames):
             assert frame.dtype == np.uint8
-            yield prediction([track[t] for track in tracks], scores, "prompt" if t in dict(follow.told[unit]) else "")
+            reason = "prompt" if t in dict(follow.told[unit]) else ""
+            yield (prediction([track[t] for track in tracks], scores, reason),)
 
     follow.told = {}
     return follow

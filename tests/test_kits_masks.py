@@ -3,7 +3,7 @@
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from eval.__main__ import main
 from eval.commands import kits
 from eval.kit import Row
 from eval.kits.davis import Davis
-from eval.kits.expressions import ExpressionKit, write_masks
+from eval.kits.expressions import ExpressionKit, write_mask
 from eval.kits.images import ImageKit, label_map
 from eval.kits.instrack import InsTrack
 from eval.kits.mevis import Mevis
@@ -116,14 +116,14 @@ def answer(kit: ExpressionKit, results: Path, spoil: Spoil = as_it_is) -> Path:
     for video in kit.by_name.values():
         for number, said in enumerate(video.expressions):
             masks = [spoil(video.masks.mask(said.objects, t), number) for t in range(len(video))]
-            write_masks(results / video.name / said.id, stems(video), masks)
+            write_all(results / video.name / said.id, video, masks)
     return results
 
 
 def answer_images(kit: ImageKit, results: Path, spoil: Spoil = as_it_is) -> Path:
     for sample in kit.by_name.values():
         for number, said in enumerate(kit.expressions(sample)):
-            write_masks(results / sample.name, [said.id], [spoil(sample.mask(said), number)])
+            write_mask(results / sample.name / f"{said.id}.png", spoil(sample.mask(said), number))
     return results
 
 
@@ -150,6 +150,11 @@ def read(file: Path) -> np.ndarray:
 
 def stems(video: Video) -> list[str]:
     return [image.stem for image in video.images]
+
+
+def write_all(folder: Path, video: Video, masks: Iterable[np.ndarray]) -> None:
+    for stem, mask in zip(stems(video), masks, strict=True):
+        write_mask(folder / f"{stem}.png", mask)
 
 
 def found_masks(video: Video, said: Expression, results: Path) -> np.ndarray:
@@ -314,7 +319,7 @@ def test_reason_seg_asks_the_first_text_and_leaves_ignored_pixels_out(image_root
     for sample in kit.by_name.values():
         said = kit.expressions(sample)
         assert [one.id for one in said] == ["0"]
-        write_masks(tmp_path / sample.name, ["0"], [sample.mask(said[0]) | around[sample.name]])
+        write_mask(tmp_path / sample.name / "0.png", sample.mask(said[0]) | around[sample.name])
     assert any(mask.any() for mask in around.values())
     rows = scored(kit, tmp_path)
     assert kit.summarise(rows) == {"gIoU": 100, "cIoU": 100}
@@ -399,11 +404,13 @@ def test_a_model_writes_masks_of_expressions_and_label_maps_of_annotators(trees,
     video = kit.by_name[task]
     scores = {said.id: 0.5 + 0.4 * (said.objects == ("2",)) for said in video.expressions}
 
-    def follow(unit, frames, prompts):
-        for frame in frames:
-            mask = np.ones((1, *frame.shape[:2]), bool)
-            surest = np.full(1, scores[unit.rsplit("/", 1)[1]], np.float32)
-            yield Prediction(np.zeros((1, 4), np.float32), mask, surest, np.ones(1, bool), np.ones(1, np.int64))
+    def everywhere(unit, frame):
+        mask = np.ones((1, *frame.shape[:2]), bool)
+        surest = np.full(1, scores[unit.rsplit("/", 1)[1]], np.float32)
+        return Prediction(np.zeros((1, 4), np.float32), mask, surest, np.ones(1, bool), np.ones(1, np.int64))
+
+    def follow(said, frames):
+        return (tuple(everywhere(unit, frame) for unit in said) for frame in frames)
 
     kit.run(task, follow, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([task, "anno_0", "anno_1", "anno_2", "anno_3"])
@@ -482,7 +489,7 @@ def test_mevis_is_scored_on_valid_u_and_packed_without_a_top_folder_on_valid(tre
     for video in kit.by_name.values():
         height, width = read(video.images[0]).shape[:2]
         for said in video.expressions:
-            write_masks(tmp_path / "results" / video.name / said.id, stems(video), np.zeros((6, height, width), bool))
+            write_all(tmp_path / "results" / video.name / said.id, video, np.zeros((6, height, width), bool))
     options = ("--data", trees("mevis"), "--results", "results", "--out", "run")
     code, last, error = evaluate("mevis", "--split", "valid", *options)
     assert (code, last.get("J&F")) == (0, "nan"), error

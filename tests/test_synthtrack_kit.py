@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.data.synthtrack.world import make_scene
 from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.reasoners.templates import visible_answer
-from trackgpt.types import Clip, Cue, Prediction
+from trackgpt.types import Clip, Cue, Prediction, Prompt
 
 ROOT = Path(__file__).parents[1]
 TASK = "00007"
@@ -88,7 +89,7 @@ class Blind(Knowing):
 
 def evaluate_case(case: Case, tracker: Knowing, results: Path) -> list[Row]:
     """The rows of a tracker that writes its result files, with what was recorded of it."""
-    kit, following = Given(case), Following(tracker)
+    kit, following = Given(case), Following(lambda: copy(tracker))
     kit.run(TASK, following, results)
     records = {unit: record.as_json() for unit, record in following.records.items()}
     return with_diagnostics(kit.score(TASK, results), records)
@@ -334,7 +335,7 @@ def model(tmp_path_factory) -> Path:
 def test_variants_switch_off_what_they_name(model):
     found = {}
     for variant in VARIANTS:
-        tracker = Choice(str(model), variant).tracker()
+        tracker = Choice(str(model), variant).load().tracker()
         propagate = tracker.perception.segmenter.mask_decoder.propagate
         found[variant] = (propagate, tracker.arbiter.config.enabled, tracker.arbiter.config.search_every < 100)
     assert found == {
@@ -345,12 +346,33 @@ def test_variants_switch_off_what_they_name(model):
     }
 
 
+def test_instructions_tracked_in_one_pass_give_what_each_gives_alone_and_a_frame_is_encoded_once(model, case):
+    contestant = Choice(str(model), settings=("ratio=1.0", "cooldown=1")).load()
+    counted: list[int] = []
+
+    def encode(frames):
+        counted.append(len(frames))
+        return contestant.encode(frames)
+
+    frames = case.clip.frames
+    said = {one.kind: [Prompt(one.text)] for one in case.expressions}
+    together = list(Following(contestant.tracker, encode)(said, frames))
+    assert counted == [1] * len(frames)
+    for place, (kind, prompts) in enumerate(said.items()):
+        alone = [one for (one,) in Following(contestant.tracker)({kind: prompts}, frames)]
+        assert any(one.reason == "purport" for one in alone)
+        for one, other in zip(alone, together, strict=True):
+            assert np.array_equal(one.masks, other[place].masks)
+            assert np.array_equal(one.scores, other[place].scores)
+            assert one.reason == other[place].reason
+
+
 def test_a_model_that_never_propagates_is_not_given_propagation(tmp_path):
     made = tiny_trackgpt("conv", "conv", tied=True)
     made.segmenter.mask_decoder.propagate = False
     made.config.perception.decoder.propagate = False
     made.save_pretrained(tmp_path)
-    assert Choice(str(tmp_path)).tracker().perception.segmenter.mask_decoder.propagate is False
+    assert Choice(str(tmp_path)).load().tracker().perception.segmenter.mask_decoder.propagate is False
 
 
 @pytest.mark.usefixtures("smaller")
@@ -370,15 +392,15 @@ def test_a_model_runs_in_every_variant_with_the_settings_asked_for(variant, mode
 
 def test_an_unknown_variant_or_setting_of_the_loop_is_named(model):
     with pytest.raises(UsageError, match="did you mean `cooldown`"):
-        Choice(str(model), settings=("cooldwn=1",)).tracker()
+        Choice(str(model), settings=("cooldwn=1",)).load()
     with pytest.raises(UsageError, match="--variant perfect: not one of full, no-rethinking"):
-        Choice(str(model), "perfect").tracker()
+        Choice(str(model), "perfect").load()
 
 
 def test_a_damaged_model_is_an_error_of_the_model(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="MD0"):
-        Choice(str(tmp_path)).tracker()
+        Choice(str(tmp_path)).load()
 
 
 def timeless(out: Path) -> list[Row]:

@@ -33,7 +33,7 @@ class Validation:
         rows: list[Row] = []
         for task in self.tasks:
             with TemporaryDirectory() as folder:
-                following = Following(self.model.tracker())
+                following = Following(self.model.tracker, self.model.tracker().perception.encode)
                 self.kit.run(task, following, Path(folder))
                 records = {unit: record.as_json() for unit, record in following.records.items()}
                 rows += with_diagnostics(self.kit.score(task, Path(folder)), records)

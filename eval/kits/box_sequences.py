@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.kit import Follow, MissingResultError, Reported, Row
+from eval.kit import Follow, MissingResultError, Reported, Row, alone
 from eval.metrics.boxes import FrameErrors, SequenceResult, figures, sequence_result, xywh
 from eval.metrics.interactive import overlaps
 from trackgpt.data.box_files import read_boxes
@@ -92,7 +92,7 @@ class BoxSequenceKit:
         if not video.expressions:
             raise InputError(f"{task}: no sentence to begin with; only its result files can be scored")
         frames = (video.frame(t) for t in range(len(video)))
-        boxes = boxes_of_one_target(follow(task, frames, [Prompt(video.expressions[0].text)]))
+        boxes = boxes_of_one_target(alone(follow({task: [Prompt(video.expressions[0].text)]}, frames)))
         boxes[boxes.any(axis=1), :2] += self.by_name[task].origin
         write_boxes(results / f"{task}.txt", boxes)
 

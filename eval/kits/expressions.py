@@ -7,7 +7,7 @@ names its own reader and its own way from rows to figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from trackgpt.data.images import image_size
 from trackgpt.data.videos import Expression, MaskTruth, Video
 from trackgpt.errors import InputError
 from trackgpt.geometry.jf import RECALL_THRESHOLD, Scores
-from trackgpt.types import Prediction, Prompt
+from trackgpt.types import Prompt
 
 
 class ExpressionKit:
@@ -87,10 +87,9 @@ class ExpressionKit:
         return list(self.by_name)
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
-        """Every expression of a video, one after the other."""
+        """Every expression of a video, by itself, in one pass over the frames."""
         video = self.by_name[task]
-        for expression in video.expressions:
-            track(video, expression, follow, results)
+        track(video, video.expressions, follow, results)
 
     def submit(self, results: Path, out: Path) -> Path | None:
         """See `eval.kit.Submits`."""
@@ -143,22 +142,20 @@ def unit_name(video: Video, expression: Expression) -> str:
     return f"{video.name}/{expression.id}"
 
 
-def track(video: Video, expression: Expression, follow: Follow, results: Path) -> list[float]:
-    """Follow an expression from the first frame on and write its masks.
+def track(video: Video, expressions: Sequence[Expression], follow: Follow, results: Path) -> dict[str, list[float]]:
+    """Follow expressions from the first frame on and write their masks.
 
     Returns:
-        The lowest purport score of each frame's targets, as diagnostics record it; NaN where there was none.
+        By the id of each: the lowest purport score of each frame's targets, as diagnostics record it; NaN where there
+        was none.
     """
-    scores: list[float] = []
-
-    def unions(predictions: Iterable[Prediction]) -> Iterator[np.ndarray]:
-        for prediction in predictions:
-            scores.append(float(prediction.scores.min()) if len(prediction.scores) else np.nan)
-            yield prediction.masks.any(axis=0)
-
+    scores: dict[str, list[float]] = {expression.id: [] for expression in expressions}
+    said = {unit_name(video, expression): [Prompt(expression.text)] for expression in expressions}
     frames = (video.frame(t) for t in range(len(video)))
-    predictions = follow(unit_name(video, expression), frames, [Prompt(expression.text)])
-    write_masks(results / video.name / expression.id, [path.stem for path in video.images], unions(predictions))
+    for image, predictions in zip(video.images, follow(said, frames), strict=True):
+        for expression, prediction in zip(expressions, predictions, strict=True):
+            scores[expression.id].append(float(prediction.scores.min()) if len(prediction.scores) else np.nan)
+            write_mask(results / video.name / expression.id / f"{image.stem}.png", prediction.masks.any(axis=0))
     return scores
 
 
@@ -185,8 +182,8 @@ def check_masks(files: Iterable[Path], size: tuple[int, int]) -> None:
         read_mask(file, size)
 
 
-def write_masks(folder: Path, names: Sequence[str], masks: Iterator[np.ndarray] | Iterable[np.ndarray]) -> None:
-    """Write bool masks (height, width) as PNGs of 0 and 255, one a name, with the folder.
+def write_mask(file: Path, mask: np.ndarray) -> None:
+    """Write a bool mask (height, width) as a PNG of 0 and 255, with its folder.
 
     Raises:
         OutputError: OUT02.
@@ -195,8 +192,7 @@ def write_masks(folder: Path, names: Sequence[str], masks: Iterator[np.ndarray] 
 
     from trackgpt.export.records import replacing, writing
 
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, mask in zip(names, masks, strict=True):
-        with replacing(folder / f"{name}.png") as part:
-            Image.fromarray(mask.astype(np.uint8) * 255).save(part, format="PNG", compress_level=1)
+    with writing(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as part:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(part, format="PNG", compress_level=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.kit import Follow, MissingResultError, Reported, Row
-from eval.kits.expressions import write_masks
+from eval.kits.expressions import write_mask
 from eval.label_maps import read_mask
 from eval.metrics.images import IGNORE, Overlap, ciou, giou, overlap
 from trackgpt.data.images import ImageSample
@@ -73,12 +73,13 @@ class ImageKit:
         return list(self.by_name)
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
-        """Every sentence about an image, one after the other."""
+        """Every sentence about an image, by itself."""
         sample = self.by_name[task]
-        frame = sample.frame()
-        for expression in self.expressions(sample):
-            predictions = follow(f"{task}/{expression.id}", [frame], [Prompt(expression.text)])
-            write_masks(results / task, [expression.id], (p.masks.any(axis=0) for p in predictions))
+        expressions = self.expressions(sample)
+        said = {f"{task}/{expression.id}": [Prompt(expression.text)] for expression in expressions}
+        for predictions in follow(said, [sample.frame()]):
+            for expression, prediction in zip(expressions, predictions, strict=True):
+                write_mask(results / task / f"{expression.id}.png", prediction.masks.any(axis=0))
 
     def score(self, task: str, results: Path) -> list[Row]:
         """One row a sentence: its pixels, and their IoU, 1 where both masks are empty."""

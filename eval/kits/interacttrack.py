@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from eval.kit import Follow, Reported, Row
+from eval.kit import Follow, Reported, Row, alone
 from eval.kits.box_sequences import (
     BoxSequenceKit,
     FloatArray,
@@ -117,7 +117,8 @@ class InteractTrack(BoxSequenceKit):
         said = [replace(p, frame=p.frame - first) for p in video.prompts if p.frame < len(video)]
         if not said:
             raise InputError(f"{task}: the first prompt is at frame {first} of {len(video)}")
-        boxes = boxes_of_one_target(follow(task, (video.frame(t) for t in range(first, len(video))), said))
+        frames = (video.frame(t) for t in range(first, len(video)))
+        boxes = boxes_of_one_target(alone(follow({task: said}, frames)))
         write_boxes(results / f"{task}.txt", np.concatenate((np.zeros((first, 4)), boxes)))
 
     def score(self, task: str, results: Path) -> list[Row]:

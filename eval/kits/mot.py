@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.kit import Follow, Reported, Row
+from eval.kit import Follow, Reported, Row, alone
 from eval.kits.box_sequences import missing_text, result_file
 from eval.metrics.boxes import xywh
 from eval.metrics.multi_object import MultiObjectScores, combined_scores, sequence_scores
@@ -72,7 +72,7 @@ class Mot:
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Track every person of the first frame."""
         images = self.by_name[task].images()
-        predictions = follow(task, (read_image(image) for image in images), [Prompt(PROMPT)])
+        predictions = alone(follow({task: [Prompt(PROMPT)]}, map(read_image, images)))
         write_text(results / f"{task}.txt", "".join(_lines(predictions)))
 
     def score(self, task: str, results: Path) -> list[Row]:

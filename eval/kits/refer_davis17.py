@@ -95,7 +95,7 @@ class ReferDavis17(ExpressionKit):
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Every expression of a video, then the label maps of every annotator."""
         video = self.by_name[task]
-        scores = {said.id: track(video, said, follow, results) for said in video.expressions}
+        scores = track(video, video.expressions, follow, results)
         for annotator, said in by_annotator(video).items():
             merge(video, said, results / task, results / f"anno_{annotator}" / task, scores)
 

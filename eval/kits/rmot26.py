@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, values
+from eval.kit import Follow, MissingResultError, Reported, Row, alone, percent_means, values
 from eval.kits.box_sequences import boxes_of_one_target
 from eval.metrics.boxes import xywh
 from eval.metrics.multi_object import sequence_scores
@@ -97,7 +97,7 @@ class Rmot26:
         clip = self.by_name[task]
         video = clip.video()
         frames = (video.frame(t) for t in range(len(video)))
-        predictions = [one for (one,) in follow({task: [Prompt(clip.question)]}, frames)]
+        predictions = list(alone(follow({task: [Prompt(clip.question)]}, frames)))
         places = {frame_number(image): t for t, image in enumerate(video.images)}
         boxes = {each.key: _at_frames(clip, each, places, found) for each, found in _of_objects(clip, predictions)}
         _write(results, clip, boxes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, values, with_jf
-from eval.kits.expressions import write_masks
+from eval.kits.expressions import write_mask
 from eval.scorer import score_binary_masks
 from trackgpt.data.synthtrack.clips import Case, make_case
 from trackgpt.data.synthtrack.scene import Expression
@@ -62,12 +62,12 @@ class SynthTrack:
         return [f"{video:05d}" for video in range(self.count)]
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
-        """Every instruction of a video, one after the other."""
+        """Every instruction of a video, by itself, in one pass over the frames."""
         case = self.case(task)
-        for expression in case.expressions:
-            predictions = follow(f"{task}/{expression.kind}", case.clip.frames, [Prompt(expression.text)])
-            masks = (prediction.masks.any(axis=0) for prediction in predictions)
-            write_masks(results / task / expression.kind, _names(case), masks)
+        said = {f"{task}/{expression.kind}": [Prompt(expression.text)] for expression in case.expressions}
+        for name, predictions in zip(_names(case), follow(said, case.clip.frames), strict=True):
+            for expression, prediction in zip(case.expressions, predictions, strict=True):
+                write_mask(results / task / expression.kind / f"{name}.png", prediction.masks.any(axis=0))
 
     def _random_object(self, task: str, results: Path) -> None:
         """The true masks of one object drawn from those visible in the first frame, for every instruction anew."""
@@ -75,7 +75,8 @@ class SynthTrack:
         for expression in case.expressions:
             visible = np.setdiff1d(np.unique(case.clip.ids[0]), [0])
             drawn = rng.choice(visible) if len(visible) else 255
-            write_masks(results / task / expression.kind, _names(case), case.clip.ids == drawn)
+            for name, ids in zip(_names(case), case.clip.ids, strict=True):
+                write_mask(results / task / expression.kind / f"{name}.png", ids == drawn)
 
     def score(self, task: str, results: Path) -> list[Row]:
         """One row an instruction."""
