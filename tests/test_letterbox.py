@@ -1,10 +1,11 @@
 """Frames of any shape lie in the square whole, and what is found there comes back to the right pixels."""
 
+import cv2
 import numpy as np
 import pytest
 
 from trackgpt.errors import InputError
-from trackgpt.geometry.letterbox import MEAN_GREY, Letterbox, fit
+from trackgpt.geometry.letterbox import MEAN_GREY, Letterbox, fit, scaled
 
 SHAPES = [(480, 854), (854, 480), (100, 100), (1, 1000), (1000, 1), (1, 1), (37, 53), (720, 1279)]
 GREY = np.array(MEAN_GREY, np.uint8)
@@ -61,6 +62,32 @@ def test_shrinking_averages_so_that_fine_stripes_turn_grey():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 200
     assert (fit((64, 64), 32).apply(stripes) == 100).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "side"),
+    [((48, 85), 25), ((85, 48), 25), ((50, 64), 41), ((48, 85), 84), ((37, 90), 7), ((480, 854), 256)],
+)
+def test_rows_averaged_before_columns_differ_from_opencv_by_one_level_at_most_and_rarely(source, side):
+    frame = np.random.default_rng(0).integers(0, 256, (*source, 3), dtype=np.uint8)
+    box = fit(source, side)
+    wanted = cv2.resize(frame, (box.width, box.height), interpolation=cv2.INTER_AREA).astype(int)
+    apart = np.abs(scaled(frame, box.height, box.width) - wanted)
+    assert apart.max() <= 1
+    assert np.mean(apart > 0) < 1e-3
+
+
+@pytest.mark.parametrize("size", [(24, 32), (16, 64), (48, 20), (60, 80), (48, 64)])
+def test_a_frame_scaled_by_whole_numbers_or_grown_on_a_side_is_opencvs_bit_for_bit(size):
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    shrinks = size[0] < 48 or size[1] < 64
+    wanted = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    assert np.array_equal(scaled(frame, *size), wanted)
+
+
+def test_a_frame_of_one_colour_keeps_it_when_it_shrinks():
+    frame = np.full((48, 85, 3), (1, 128, 255), np.uint8)
+    assert np.array_equal(scaled(frame, 14, 25), np.full((14, 25, 3), (1, 128, 255), np.uint8))
 
 
 def test_growing_interpolates_between_pixels():

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,11 +62,9 @@ class Letterbox:
                 f"letterbox: got a frame of shape {frame.shape}, wanted {(*self.source, 3)}; "
                 "frames of one video must share a size: fit a new letterbox or resize them"
             )
-        shrinks = self.height < self.source[0] or self.width < self.source[1]
         square = _grey(self.side).copy()
-        square[self.top : self.top + self.height, self.left : self.left + self.width] = cv2.resize(
-            frame, (self.width, self.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
+        inside = square[self.top : self.top + self.height, self.left : self.left + self.width]
+        inside[:] = scaled(frame, self.height, self.width)
         return square
 
     def crop_mask(self, logits: np.ndarray) -> np.ndarray:
@@ -164,6 +163,41 @@ class Letterbox:
         """Square pixels per frame pixel, as x y x y."""
         x, y = self.width / self.source[1], self.height / self.source[0]
         return np.array([x, y, x, y], np.float64)
+
+
+def scaled(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame at another size: averaged where it shrinks (OpenCV's INTER_AREA), interpolated where it grows.
+
+    Where no side shrinks by a whole number, rows are averaged before columns, in float32. OpenCV goes the other way
+    round, which takes two and a half times as long for a frame of 854 x 480 and a side of 256; rounding at the end may
+    then differ by one level, in about one value of ten thousand.
+
+    Args:
+        frame: uint8 (H, W, 3).
+        height: rows wanted.
+        width: columns wanted.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    rows, columns = frame.shape[:2]
+    if height >= rows or width >= columns or (rows % height == 0 and columns % width == 0):
+        shrinks = height < rows or width < columns
+        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    lower = _row_weights(rows, height) @ frame.reshape(rows, -1).astype(np.float32)
+    small = cv2.resize(lower.reshape(height, columns, 3), (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.convertScaleAbs(small)
+
+
+@lru_cache(maxsize=8)
+def _row_weights(rows: int, height: int) -> Any:
+    """How much of each of `rows` rows lies in each of `height` equal parts of them: sparse float32 (height, rows)."""
+    from scipy.sparse import csr_array
+
+    edges = np.arange(height + 1) * (rows / height)
+    row = np.arange(rows)
+    covered = np.minimum(edges[1:, None], row + 1) - np.maximum(edges[:-1, None], row)
+    return csr_array((np.clip(covered, 0, None) * (height / rows)).astype(np.float32))
 
 
 def _sample(mask: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:
