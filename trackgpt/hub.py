@@ -48,10 +48,12 @@ def pair(model: str | Path, perception: str | Path | None) -> str:
     return str(model) if perception is None else f"{model}+{perception}"
 
 
-def find(name: str | Path) -> Path:
+def find(name: str | Path, download: bool = True) -> Path:
     """Where a model lies: the folder of a shipped name, a folder or file itself, or the cache of a hub's id.
 
-    What is not in the cache is downloaded, unless HF_HUB_OFFLINE is set.
+    Args:
+        name: of a model.
+        download: what is not in the cache is downloaded, unless HF_HUB_OFFLINE is set.
 
     Raises:
         ModelError: MD01, there is no such thing, and what to do about it.
@@ -63,19 +65,19 @@ def find(name: str | Path) -> Path:
     if place.exists():
         return place
     if HUB_ID.fullmatch(str(name)):
-        return _of_hub(str(name))
+        return _of_hub(str(name), download)
     names = ", ".join(model.name for model in shipped())
     raise ModelError(
         f"{name}: not a model on this machine; shipped: {names}; or pass a folder of save_pretrained", "MD01"
     )
 
 
-def _of_hub(name: str) -> Path:
+def _of_hub(name: str, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), local_files_only=not download))
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
@@ -101,22 +103,41 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
         ModelError: MD01 something is missing, MD02 it is damaged, MD06 it is of a kind that is not known (see
             `TrackGPT.from_pretrained`, `load_brain`, `load_segmenter`); MD04 the device is not there.
     """
-    import torch
-
     from trackgpt.config import Execution, from_dict
+    from trackgpt.precision import inference_dtype
 
     how = from_dict(Execution, execution, "execution")
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    _check_backend(how, place)
-    model, report = load_reported(name)
+    chosen = chosen_device(device)
+    _check_backend(how, chosen)
+    place = _device(chosen)
+    model, report = load_reported(name, inference_dtype(how.dtype, place))
     for line in report.lines():
         log.info(line)
+    return _run_as(model.fold().to(place), how, place)
+
+
+def chosen_device(name: str) -> str:
+    """What "auto" means here."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _device(name: str) -> torch.device:
+    """The device of a name, which is there.
+
+    Raises:
+        ModelError: MD04, it is not.
+    """
+    import torch
+
     try:
-        model.fold().to(place)
+        place = torch.device(name)
+        torch.empty(1, device=place)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"device {place}: {reason}; --device cpu always works", "MD04") from error
-    return _run_as(model, how, torch.device(place))
+        raise ModelError(f"device {name}: {reason}; --device cpu always works", "MD04") from error
+    return place
 
 
 def _check_backend(how: Execution, device: str) -> None:
@@ -132,10 +153,7 @@ def _check_backend(how: Execution, device: str) -> None:
 
 def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
     """Make a folded model on its device run as asked."""
-    import torch
-
     from trackgpt.perception.attention import choose_attention
-    from trackgpt.precision import inference_dtype
 
     choose_attention(model.segmenter, how.attention, device.type)
     if how.backend == "onnxruntime":
@@ -143,24 +161,24 @@ def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
 
         model.segmenter = onnx_segmenter(model.segmenter)
         return model
-    dtype = inference_dtype(how.dtype, device)
-    if dtype != torch.float32:
-        model.to(dtype)
     if how.compile:
         model.segmenter.image_encoder.compile(dynamic=False)
         model.segmenter.mask_decoder.compile(dynamic=False)
     return model
 
 
-def load_reported(name: str | Path) -> tuple[TrackGPT, LoadReport]:
+def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[TrackGPT, LoadReport]:
     """A model as it is stored, on the CPU, not folded, so that it can be trained and saved; and what was loaded.
 
     Args:
         name: see `load_model`. The small form of a tuned model is put on its frozen models and merged.
+        dtype: of the weights in memory; float32 by default, whatever they are stored as.
 
     Raises:
         UsageError, ModelError: see `load_model`.
     """
+    import torch
+
     from trackgpt.reasoners.lora import merge_lora
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.systems.trackgpt_tuned import is_tuned
@@ -170,32 +188,33 @@ def load_reported(name: str | Path) -> tuple[TrackGPT, LoadReport]:
     whole = Path(name).exists() or not plus
     folder = find(name if whole else brain)
     if whole and is_tuned(folder):
-        model = load_tuned(folder)
+        model = load_tuned(folder, dtype=dtype)
         merge_lora(model.brain)
         return model, LoadReport(tuple(sorted(model.state_dict())))
     if not is_brain(folder):
         if not whole:
             raise UsageError(f"{brain} is a whole TrackGPT, and needs no perception beside it; leave {perception} out")
-        model = TrackGPT.from_pretrained(folder)
+        model = TrackGPT.from_pretrained(folder, dtype or torch.float32)
         return model, LoadReport(tuple(sorted(model.state_dict())))
     if whole:
         raise UsageError(f"{name} is a brain alone; give it a SAM: --perception facebook/sam-vit-huge, or a .pth file")
-    return compose(folder, find(perception), name=str(name))
+    return compose(folder, find(perception), str(name), dtype)
 
 
-def load_tuned(folder: str | Path, base: str | Path = "") -> TrackGPT:
+def load_tuned(folder: str | Path, base: str | Path = "", dtype: torch.dtype | None = None) -> TrackGPT:
     """The small form of a tuned model on its frozen models, adapters not merged, so that training can go on.
 
     Args:
         folder: see `trackgpt.systems.trackgpt_tuned`.
         base: name of the frozen models (see `load_model`), if they are not where the folder says.
+        dtype: see `load_reported`.
 
     Raises:
         ModelError: MD01 the frozen models are not there; MD02 the folder is damaged, or was tuned on others.
     """
     from trackgpt.systems.trackgpt_tuned import apply_tuned, base_of
 
-    model, _ = load_reported(base or base_of(folder))
+    model, _ = load_reported(base or base_of(folder), dtype)
     return apply_tuned(model, folder)
 
 
@@ -238,13 +257,16 @@ def is_brain(folder: Path) -> bool:
     return config.is_file() and "model_type" in read_json(config)
 
 
-def compose(brain_folder: Path, perception_path: Path, name: str = "trackgpt") -> tuple[TrackGPT, LoadReport]:
+def compose(
+    brain_folder: Path, perception_path: Path, name: str = "trackgpt", dtype: torch.dtype | None = None
+) -> tuple[TrackGPT, LoadReport]:
     """A TrackGPT of a brain and a SAM. What neither has starts at random, the same way each time.
 
     Args:
         brain_folder: see `load_brain`.
         perception_path: see `load_segmenter`.
         name: what the model is called in its configuration.
+        dtype: see `load_reported`.
 
     Raises:
         ModelError: see `load_brain` and `load_segmenter`.
@@ -258,7 +280,7 @@ def compose(brain_folder: Path, perception_path: Path, name: str = "trackgpt") -
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        segmenter, seen = load_segmenter(perception_path)
-        brain, read = load_brain(brain_folder, segmenter.config.decoder.hidden_size)
+        segmenter, seen = load_segmenter(perception_path, dtype or torch.float32)
+        brain, read = load_brain(brain_folder, segmenter.config.decoder.hidden_size, dtype or torch.float32)
     config = TrackGPTConfig(name=name, brain=brain.config, perception=segmenter.config)
     return TrackGPT(config, brain, segmenter).eval(), read + seen.under("segmenter.")

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trackgpt.config import read_json
+import torch
+from torch import Tensor
+
+from trackgpt.config import PerceptionConfig, read_json
 from trackgpt.errors import ModelError
-from trackgpt.perception.sam2_weights import KINDS, load_sam2
-from trackgpt.perception.sam_weights import fill, load_sam, sam_config
+from trackgpt.perception.sam2_weights import KINDS, read_sam2
+from trackgpt.perception.sam_weights import fitting, load_sam, sam_config
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.types import LoadReport
+from trackgpt.weights import give, start_anew, unfilled
 
 CONFIG_FILE = "config.json"
 SIGNS_OF_OTHERS = (
@@ -33,33 +37,52 @@ SIGNS_OF_OTHERS = (
 )
 
 
-def load_segmenter(path: str | Path) -> tuple[Segmenter, LoadReport]:
-    """A segmenter of the size of a checkpoint, filled with its weights, float32, on the CPU, in evaluation mode.
+def load_segmenter(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Segmenter, LoadReport]:
+    """A segmenter of the size of a checkpoint, filled with its weights, on the CPU, in evaluation mode.
 
     What no SAM has (the online query and its adapter) starts at random.
 
     Args:
         path: a SAM's `.pth` or `.safetensors` file or its Hugging Face folder, or that of a SAM 2 or 2.1.
+        dtype: of the weights in memory, whatever they are stored as.
 
     Raises:
         ModelError: MD01 it is not there; MD02 it is damaged, or no SAM; MD06 a relative of SAM that cannot be loaded,
             with what is missing and what to use instead.
     """
     path = Path(path)
+    with unfilled():
+        segmenter, weights, report = _read(path)
+    give(segmenter, weights.items(), dtype)
+    for part in (segmenter.mask_decoder.first_online, segmenter.mask_decoder.adapter):
+        start_anew(part, dtype)  # ADDED_BY_TRACKGPT
+    return segmenter.eval(), report
+
+
+def segmenter_config(path: str | Path) -> PerceptionConfig:
+    """The configuration of `load_segmenter`'s segmenter; files are mapped, their weights are not read.
+
+    Raises:
+        ModelError: see `load_segmenter`.
+    """
+    with unfilled():
+        return _read(Path(path))[0].config
+
+
+def _read(path: Path) -> tuple[Segmenter, dict[str, Tensor], LoadReport]:
+    """A segmenter of the size of a checkpoint, the weights that fit it, and what becomes of all."""
     described = read_json(path / CONFIG_FILE) if (path / CONFIG_FILE).is_file() else {}
     kind = str(described.get("model_type", "sam"))
     if kind.startswith("edgetam"):
         raise ModelError(f"{path}: this is {SIGNS_OF_OTHERS[0][1]}", "MD06")
     if kind in KINDS:
-        segmenter, report = load_sam2(path, described)
-    elif kind == "sam":
-        segmenter, report = _load_sam(path, described)
-    else:
-        raise ModelError(f"{path}: no perception of the type {kind!r} is known here; use a SAM or a SAM 2.1", "MD06")
-    return segmenter.eval(), report
+        return read_sam2(path, described)
+    if kind == "sam":
+        return _read_sam(path, described)
+    raise ModelError(f"{path}: no perception of the type {kind!r} is known here; use a SAM or a SAM 2.1", "MD06")
 
 
-def _load_sam(path: Path, described: dict[str, Any]) -> tuple[Segmenter, LoadReport]:
+def _read_sam(path: Path, described: dict[str, Any]) -> tuple[Segmenter, dict[str, Tensor], LoadReport]:
     state = load_sam(path)
     for sign, reason in SIGNS_OF_OTHERS:
         if any(name.startswith(sign) for name in state):
@@ -69,4 +92,4 @@ def _load_sam(path: Path, described: dict[str, Any]) -> tuple[Segmenter, LoadRep
         segmenter = Segmenter(sam_config(state, heads))
     except ModelError as error:
         raise error.at(path) from error
-    return segmenter, fill(segmenter, state, str(path))
+    return segmenter, *fitting(segmenter, state, str(path))

@@ -88,13 +88,14 @@ class ConvUnit(nn.Module):
         """Merge normalisation and identity into the convolution; the unit computes the same and no longer trains."""
         if self.norm is None:
             return
-        norm, old = self.norm, self.conv
+        # In float32 whatever the weights are, which are rounded once, at the end.
+        norm, old = self.norm.float(), self.conv
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        weight = old.weight * scale.view(-1, 1, 1, 1)
+        weight = old.weight.float() * scale.view(-1, 1, 1, 1)
         if self.residual:
             weight = weight + nn.init.dirac_(torch.empty_like(weight))
         self.conv = nn.Conv2d(
-            old.in_channels, old.out_channels, 3, old.stride, 1, device=weight.device, dtype=weight.dtype
+            old.in_channels, old.out_channels, 3, old.stride, 1, device=weight.device, dtype=old.weight.dtype
         )
         self.conv.weight.copy_(weight)
         self.conv.bias.copy_(norm.bias - norm.running_mean * scale)

@@ -37,8 +37,8 @@ _TO_OURS = tuple(
 _OURS = re.compile(r"image_encoder\.|mask_decoder\.(?!pred_obj_score_head)|shared_image_embedding\.|no_mask_embed\.")
 
 
-def load_sam2(path: Path, described: dict[str, Any]) -> tuple[Segmenter, LoadReport]:
-    """A segmenter with the weights of a SAM 2.
+def read_sam2(path: Path, described: dict[str, Any]) -> tuple[Segmenter, dict[str, Tensor], LoadReport]:
+    """A segmenter of the size of a SAM 2, the weights for it, and what becomes of all.
 
     Args:
         path: the folder.
@@ -55,8 +55,7 @@ def load_sam2(path: Path, described: dict[str, Any]) -> tuple[Segmenter, LoadRep
     wanted = segmenter.state_dict()
     new = sorted(name for name in set(wanted) - set(ours) if name.startswith(ADDED_BY_TRACKGPT))
     check_fit(ours, {name: value for name, value in wanted.items() if name not in new}, str(path))
-    segmenter.load_state_dict(ours, strict=False)
-    return segmenter, LoadReport(tuple(sorted(ours)), tuple(new), tuple(skipped))
+    return segmenter, ours, LoadReport(tuple(sorted(ours)), tuple(new), tuple(skipped))
 
 
 def sam2_config(described: dict[str, Any]) -> PerceptionConfig:

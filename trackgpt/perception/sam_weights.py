@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -82,7 +83,8 @@ def load_sam(path: str | Path) -> dict[str, Tensor]:
 
 def _read_pth(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Files of torch before 1.6 cannot be mapped: they are read whole.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged or hostile pickle may raise anything at all
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise ModelError(f"{path}: not a whole file of plain weights ({reason}); fetch it again", "MD02") from error
@@ -264,11 +266,17 @@ def load_into(segmenter: Segmenter, path: str | Path) -> LoadReport:
     if not isinstance(segmenter.image_encoder, SamViT):
         kind = segmenter.config.encoder.kind
         raise ModelError(f"{path}: SAM's weights need the encoder kind sam_vit, this segmenter's is {kind}", "MD02")
-    return fill(segmenter, load_sam(path), str(path))
+    ours, report = fitting(segmenter, load_sam(path), str(path))
+    segmenter.load_state_dict(ours, strict=False)
+    return report
 
 
-def fill(segmenter: Segmenter, state: dict[str, Tensor], where: str) -> LoadReport:
-    """`load_into` with weights that have been read already; `where` names them in errors."""
+def fitting(segmenter: Segmenter, state: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], LoadReport]:
+    """The weights of a SAM that a segmenter takes, under its names; `where` names their file in errors.
+
+    Raises:
+        ModelError: MD02, see `load_into`.
+    """
     assert isinstance(segmenter.image_encoder, SamViT)
     try:
         ours, report = to_segmenter_keys(state)
@@ -279,8 +287,7 @@ def fill(segmenter: Segmenter, state: dict[str, Tensor], where: str) -> LoadRepo
     ours.update(resized)
     new = sorted(name for name in set(wanted) - set(ours) if name.startswith(ADDED_BY_TRACKGPT))
     check_fit(ours, {name: value for name, value in wanted.items() if name not in new}, where)
-    segmenter.load_state_dict(ours, strict=False)
-    return replace(report, new=tuple(new), reshaped=tuple(sorted(resized)))
+    return ours, replace(report, new=tuple(new), reshaped=tuple(sorted(resized)))
 
 
 def _resized(encoder: SamViT, ours: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from trackgpt.config import BrainConfig, read_json
 from trackgpt.errors import ModelError
 from trackgpt.reasoners.brain import Brain
-from trackgpt.reasoners.families import family_of
+from trackgpt.reasoners.families import Family, family_of
 from trackgpt.reasoners.templates import PURPORT_TOKEN, TRACK_TOKEN
 from trackgpt.types import LoadReport
 
@@ -27,42 +27,74 @@ IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 _OF_NO_USE = ("transformers_version", "architectures", "_name_or_path", "dtype", "torch_dtype")
 
 
-def load_brain(folder: str | Path, query_dim: int) -> tuple[Brain, LoadReport]:
-    """Read a folder of transformers' layout (what a hub holds), in float32, on the CPU, in evaluation mode.
+def load_brain(folder: str | Path, query_dim: int, dtype: torch.dtype = torch.float32) -> tuple[Brain, LoadReport]:
+    """Read a folder of transformers' layout (what a hub holds), on the CPU, in evaluation mode.
 
     Args:
         folder: with config.json, weights, the tokenizer's files and the image processor's.
         query_dim: channels of the queries, the width of the mask decoder.
+        dtype: of the weights in memory, whatever they are stored as.
 
     Raises:
         ModelError: MD01 something is not in the folder; MD02 it is damaged or does not fit together; MD06 the model is
             of a type for which `trackgpt.reasoners.families` has no entry.
     """
     folder = Path(folder)
-    values = read_json(folder / CONFIG_FILE)
-    if "mm_vision_tower" in values and "text_config" not in values:
-        advice = "use the one of llava-hf, and for a LISA: trackgpt convert lisa DIR OUT"
-        raise ModelError(f"{folder}: this is a LLaVA in its original layout; {advice}", "MD06")
-    family = family_of(str(values.get("model_type")), str(folder / CONFIG_FILE))
+    _family(folder)
     mean, std = _image_statistics(folder)
     tokenizer = load_tokenizer(folder)
-    model, report = _load_model(folder)
+    model, report = _load_model(folder, dtype)
     before = model.get_input_embeddings().weight.shape
     rows = add_query_tokens(model, tokenizer)
     resized = model.get_input_embeddings().weight.shape != before
-    config = BrainConfig(
-        llava=config_values(model.config),
-        image_side=family.side_of(model.config),
-        pixel_mean=mean,
-        pixel_std=std,
-        conversation=family.conversation(model.config, tokenizer),
-    )
+    config = _brain_config(folder, model.config, mean, std, tokenizer)
     brain = Brain(config, model, tokenizer, query_dim)
+    brain.projection.to(dtype)
     projection = [f"brain.projection.{name}" for name in brain.projection.state_dict()]
     return brain.eval(), report + LoadReport(
         loaded=(),
         new=tuple(sorted([*rows, *projection])),
         reshaped=tuple(sorted({name.partition("[")[0] for name in rows})) if resized else (),
+    )
+
+
+def described_brain(folder: str | Path) -> BrainConfig:
+    """The configuration of `load_brain`'s brain, from everything in the folder but the weights.
+
+    Raises:
+        ModelError: see `load_brain`.
+    """
+    folder = Path(folder)
+    _family(folder)
+    mean, std = _image_statistics(folder)
+    tokenizer = load_tokenizer(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / CONFIG_FILE}: cannot be read ({_line(error)}); fetch it again", "MD02") from error
+    absent = [t for t in (TRACK_TOKEN, PURPORT_TOKEN) if t not in tokenizer.get_vocab()]
+    text = config.get_text_config()
+    text.vocab_size = max(text.vocab_size, len(tokenizer) + len(absent))
+    return _brain_config(folder, config, mean, std, tokenizer)
+
+
+def _family(folder: Path) -> type[Family]:
+    """The family of the model in a folder."""
+    values = read_json(folder / CONFIG_FILE)
+    if "mm_vision_tower" in values and "text_config" not in values:
+        advice = "use the one of llava-hf, and for a LISA: trackgpt convert lisa DIR OUT"
+        raise ModelError(f"{folder}: this is a LLaVA in its original layout; {advice}", "MD06")
+    return family_of(str(values.get("model_type")), str(folder / CONFIG_FILE))
+
+
+def _brain_config(folder: Path, config: Any, mean: list[float], std: list[float], tokenizer: Any) -> BrainConfig:
+    family = _family(folder)
+    return BrainConfig(
+        llava=config_values(config),
+        image_side=family.side_of(config),
+        pixel_mean=mean,
+        pixel_std=std,
+        conversation=family.conversation(config, tokenizer),
     )
 
 
@@ -89,10 +121,10 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _load_model(folder: Path) -> tuple[Any, LoadReport]:
+def _load_model(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, weights_only=True, local_files_only=True
+            folder, dtype=dtype, output_loading_info=True, weights_only=True, local_files_only=True
         )
     except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"{folder}: the weights do not load ({_line(error)}); fetch them again", "MD02") from error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
@@ -28,6 +28,7 @@ from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Brain
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
+from trackgpt.weights import give, shapes, stored, unfilled
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -71,6 +72,10 @@ class TrackGPT(nn.Module):
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> TrackGPT:
         """Read a folder written by `save_pretrained`; the model is in evaluation mode.
 
+        Args:
+            folder: see there.
+            dtype: of the weights in memory, whatever they are stored as.
+
         Raises:
             ModelError: MD01 a file is missing; MD02 a file is damaged, or the weights do not fit the configuration.
         """
@@ -86,13 +91,13 @@ class TrackGPT(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(f"{folder}: the tokenizer's files are damaged ({error})", "MD02") from error
-        model = cls.from_config(config, tokenizer)
+        with unfilled():
+            model = cls.from_config(config, tokenizer)
         try:
-            weights = load_file(folder / WEIGHTS_FILE)
+            model._load(folder / WEIGHTS_FILE, dtype)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{folder / WEIGHTS_FILE}: not a whole safetensors file ({error})", "MD02") from error
-        model._load(weights, str(folder / WEIGHTS_FILE))
-        return model.to(dtype).eval()
+        return model.eval()
 
     def fold(self) -> TrackGPT:
         """Fold convolutions for inference (see `ConvUnit.fold`); the model computes the same and no longer trains."""
@@ -116,16 +121,17 @@ class TrackGPT(nn.Module):
                 stored[name] = value.contiguous()
         return stored
 
-    def _load(self, weights: dict[str, Tensor], where: str) -> None:
-        wanted = self.state_dict()
+    def _load(self, file: Path, dtype: torch.dtype) -> None:
+        self.brain.llava.tie_weights()  # making parameters on `meta` parted what is one
+        wanted, weights = self.state_dict(), shapes(file)
         missing = sorted(set(wanted) - set(weights) - tied_names(self))
         unknown = sorted(set(weights) - set(wanted))
-        reshaped = sorted(k for k in set(wanted) & set(weights) if wanted[k].shape != weights[k].shape)
+        reshaped = sorted(k for k in set(wanted) & set(weights) if wanted[k].shape != weights[k])
         for problem, names in (("lacks", missing), ("does not know", unknown), ("differs in shape for", reshaped)):
             if names:
                 shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-                raise ModelError(f"{where}: the model {problem} {len(names)} weights: {shown}", "MD02")
-        self.load_state_dict(weights, strict=False)
+                raise ModelError(f"{file}: the model {problem} {len(names)} weights: {shown}", "MD02")
+        give(self, stored(file), dtype)
         self.brain.llava.tie_weights()
 
 

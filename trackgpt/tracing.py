@@ -1,0 +1,91 @@
+"""How many bytes a computation holds at a time, counted without holding them: PyTorch's fake tensors do the shapes.
+
+The module that computes is the real one, so what is counted is what it does, whatever family it is of. What an
+allocator adds (rounding, fragments, workspaces of kernels) is not in it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors made while it is on: `now`, and the most there were at a time, `peak`.
+
+    Views count once, with what they view. What was there before, such as weights, does not count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count what it made; `types` is not needed."""
+        before = {_storage(leaf)._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            # A fake tensor is on the device it stands for; what is on `meta` stands for nothing.
+            if isinstance(leaf, Tensor) and not leaf.is_meta and _storage(leaf)._cdata not in before:
+                self._count(_storage(leaf))
+        return out
+
+    def restart(self) -> None:
+        """Let the peak begin again at what is there now."""
+        self.peak = self.now
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()
+
+
+@contextmanager
+def without_memory(module: nn.Module) -> Iterator[LiveBytes]:
+    """Everything in here is computed in shapes alone; gives the count of what it would hold.
+
+    Args:
+        module: on the device `meta`. It becomes fake in place, on the CPU, and stays so: it is of no use afterwards.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _embody(module)
+        with LiveBytes() as live:
+            yield live
+
+
+def _embody(module: nn.Module) -> None:
+    """A fake tensor for every parameter and buffer; one that is shared stays shared."""
+    made: dict[int, Tensor] = {}
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and id(parameter) not in made:
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                made[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+                part._parameters[name] = made[id(parameter)]  # type: ignore[assignment]
+            elif parameter is not None:
+                part._parameters[name] = made[id(parameter)]  # type: ignore[assignment]
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
