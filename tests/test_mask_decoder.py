@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
 from trackgpt.perception.encoders import Features
-from trackgpt.perception.mask_decoder import Decoded, PurportMaskDecoder
+from trackgpt.perception.mask_decoder import Decoded, PurportMaskDecoder, enlarged, once
 from trackgpt.perception.segmenter import Segmenter
 
 C = TINY_VIT["output_channels"]
@@ -233,6 +233,28 @@ def test_fine_maps_take_part_where_skips_are_on():
             changed = model.decode(replace(features, fine=one_gone), referring, online, purport)
             assert apart(changed.logits, model.decode(features, referring, online, purport).logits) > 1e-3
         assert model.decode(coarse, referring, online, purport).logits.shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_a_matrix_product_is_the_transposed_convolution_whose_kernels_do_not_overlap(kernel):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(8, 5, kernel, stride=kernel)
+    maps = torch.randn(2, 8, 3, 4)
+    with torch.no_grad():
+        found = enlarged(layer, maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        assert found.shape == (2, 5, 3 * kernel, 4 * kernel)
+        assert apart(found, layer(maps)) < 1e-6
+
+
+def test_a_pixelwise_layer_reads_a_frame_that_several_targets_share_once():
+    torch.manual_seed(0)
+    layer, maps = nn.Conv2d(8, 5, 1), torch.randn(1, 8, 3, 4)
+    with torch.no_grad():
+        wanted = layer(maps).permute(0, 2, 3, 1)
+        shared, apiece = once(layer, maps.expand(3, -1, -1, -1)), once(layer, maps.repeat(3, 1, 1, 1))
+    assert shared.shape == (1, 3, 4, 5)
+    assert apart(shared, wanted) < 1e-6
+    assert apart(apiece, wanted.expand(3, -1, -1, -1)) < 1e-6
 
 
 def test_the_image_grid_has_a_position_for_any_shape_and_x_comes_before_y():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamFeedForward, SamMaskDecoder
@@ -104,9 +105,8 @@ class PurportMaskDecoder(SamMaskDecoder):
             image_positional_embeddings=positions.expand(n, -1, -1, -1),
             attention_similarity=None,
         )
-        image_out = image_out.transpose(2, 3).reshape(n, c, h, w)
         iou_at = 0 if self.obj_score_token is None else 1
-        logits = self._masks(image_out, tokens_out[:, 0, iou_at + 1], features)
+        logits = self._masks(image_out.view(n, h, w, c), tokens_out[:, 0, iou_at + 1], features)
         score = self.iou_prediction_head(tokens_out[:, 0, iou_at])[:, 0]
         last = tokens_out[:, 0, -1]
         return Decoded(logits, score, self.adapter(last))
@@ -123,19 +123,36 @@ class PurportMaskDecoder(SamMaskDecoder):
         return torch.cat(parts, dim=1).unsqueeze(1)
 
     def _masks(self, image_out: Tensor, mask_token: Tensor, features: Features) -> Tensor:
-        up = self.upscale_conv1(image_out)
+        up = enlarged(self.upscale_conv1, image_out)
         if self.fine8 is not None and features.fine is not None:
-            up = up + _once(self.fine8, features.fine[1])
-        up = self.activation(self.upscale_layer_norm(up))
-        up = self.upscale_conv2(up)
+            up = up + once(self.fine8, features.fine[1])
+        norm = self.upscale_layer_norm
+        up = self.activation(F.layer_norm(up, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        up = enlarged(self.upscale_conv2, up)
         if self.fine4 is not None and features.fine is not None:
-            up = up + _once(self.fine4, features.fine[0])
+            up = up + once(self.fine4, features.fine[0])
         up = self.activation(up)
         kernel = self.output_hypernetworks_mlps[0](mask_token)
-        return torch.einsum("nc,nchw->nhw", kernel, up)
+        n, h, w, c = up.shape
+        return (up.view(n, h * w, c) @ kernel.unsqueeze(2)).view(n, h, w)
 
 
-def _once(layer: nn.Module, maps: Tensor) -> Tensor:
-    """A layer's output for maps (n, c, h, w); (1, ...) where all rows are views of one (see `Features.repeated`)."""
-    output: Tensor = layer(maps[:1] if maps.stride(0) == 0 else maps)
-    return output
+def enlarged(layer: nn.ConvTranspose2d, maps: Tensor) -> Tensor:
+    """What a transposed convolution whose kernel is its stride makes of maps (n, h, w, c): (n, k h, k w, outputs).
+
+    Its kernels do not overlap, so it is one matrix product per pixel, and pixels put into their places.
+    """
+    n, h, w, c = maps.shape
+    k = layer.kernel_size[0]
+    weight = layer.weight.permute(2, 3, 1, 0).reshape(-1, c)
+    blocks = F.linear(maps, weight, layer.bias.repeat(k * k)).view(n, h, w, k, k, -1)
+    return blocks.transpose(2, 3).reshape(n, k * h, k * w, -1)
+
+
+def once(layer: nn.Conv2d, maps: Tensor) -> Tensor:
+    """A 1x1 convolution of maps (n, c, h, w), as (n, h, w, outputs).
+
+    (1, ...) where all rows are views of one (see `Features.repeated`).
+    """
+    pixels = (maps[:1] if maps.stride(0) == 0 else maps).permute(0, 2, 3, 1)
+    return F.linear(pixels, layer.weight.flatten(1), layer.bias)
