@@ -271,6 +271,22 @@ def test_the_image_grid_has_a_position_for_any_shape_and_x_comes_before_y():
     assert torch.allclose(positions[0, 0, 0], wanted, atol=1e-6)
 
 
+def test_a_folded_segmenter_keeps_the_positions_of_its_own_grid_and_computes_those_of_others():
+    model, names = segmenter(), set(segmenter().state_dict())
+    wanted = {shape: model.positions(*shape) for shape in ((4, 4), (3, 5))}
+    model.fold()
+    assert model.positions(4, 4) is model.positions(4, 4)
+    for shape, positions in wanted.items():
+        assert torch.equal(model.positions(*shape), positions)
+    assert set(model.state_dict()) == names
+
+
+def test_positions_kept_by_a_folded_segmenter_take_its_type():
+    model = segmenter()
+    model.fold()
+    assert model.to(torch.bfloat16).positions(4, 4).dtype == torch.bfloat16
+
+
 # What trains
 
 

@@ -11,9 +11,14 @@ from trackgpt.config import PerceptionConfig
 from trackgpt.perception.encoders import ConvEncoder, Features, build_encoder, normalise
 from trackgpt.perception.mask_decoder import Decoded, PurportMaskDecoder
 
+STRIDE = 16
+"""Pixels of the square a cell of the embedding, along each side, with every encoder."""
+
 
 class Segmenter(nn.Module):
     """E and D of the paper: f_t = E(I_t); m_t, S_p, Q_{t+1} = D(f_t, Q_R, Q_t, Q_p)."""
+
+    grid: Tensor | None
 
     def __init__(self, config: PerceptionConfig) -> None:
         super().__init__()
@@ -26,6 +31,12 @@ class Segmenter(nn.Module):
         self.shared_image_embedding = SamPositionalEmbedding(SamVisionConfig(num_pos_feats=c // 2, scale=1))
         self.shared_image_embedding.positional_embedding.requires_grad_(False)
         self.no_mask_embed = nn.Embedding(1, c)
+        self.register_buffer("grid", None, persistent=False)
+
+    def fold(self) -> None:
+        """Keep the positions of the configured square's grid, which no frame changes; see `TrackGPT.fold`."""
+        side = self.config.image_side // STRIDE
+        self.grid = self.positions(side, side).detach()
 
     @property
     def like(self) -> Tensor:
@@ -58,6 +69,8 @@ class Segmenter(nn.Module):
 
     def positions(self, h: int, w: int) -> Tensor:
         """SAM's Fourier encoding of the grid's cell centres: (1, c, h, w)."""
+        if self.grid is not None and self.grid.shape[2:] == (h, w):
+            return self.grid
         weight = self.shared_image_embedding.positional_embedding
         y = (torch.arange(h, device=weight.device, dtype=weight.dtype) + 0.5) / h
         x = (torch.arange(w, device=weight.device, dtype=weight.dtype) + 0.5) / w

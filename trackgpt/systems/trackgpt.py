@@ -100,10 +100,10 @@ class TrackGPT(nn.Module):
         return model.eval()
 
     def fold(self) -> TrackGPT:
-        """Fold convolutions for inference (see `ConvUnit.fold`); the model computes the same and no longer trains."""
+        """Fold for inference (see `ConvUnit.fold` and `Segmenter.fold`); the same is computed, and no longer trains."""
         self.eval()
         for module in self.modules():
-            if isinstance(module, (ConvEncoder, SamViT)):
+            if isinstance(module, (ConvEncoder, SamViT, Segmenter)):
                 module.fold()
         return self
 
