@@ -5,7 +5,17 @@ import pytest
 from pycocotools import mask as coco
 
 from trackgpt.errors import InputError
-from trackgpt.geometry.masks import area_of_rle, box_of, boxes_of, check_rle, decode_rle, encode_rle, resize, union
+from trackgpt.geometry.masks import (
+    area_of_rle,
+    box_and_area,
+    box_of,
+    boxes_of,
+    check_rle,
+    decode_rle,
+    encode_rle,
+    resize,
+    union,
+)
 
 
 def square(height: int, width: int, top: int, left: int, side: int) -> np.ndarray:
@@ -82,6 +92,14 @@ def test_the_box_touches_the_last_row_and_column_from_outside():
 
 def test_an_empty_mask_has_no_box():
     assert np.isnan(box_of(np.zeros((4, 6), bool))).all()
+
+
+def test_the_area_counts_the_pixels_in_the_box_and_is_0_of_an_empty_mask():
+    assert box_and_area(np.zeros((4, 6), bool))[1] == 0
+    for mask in random_masks(200):
+        box, area = box_and_area(mask)
+        assert area == mask.sum()
+        assert np.array_equal(box, box_of(mask), equal_nan=True)
 
 
 def test_boxes_of_no_masks_are_an_empty_table():

@@ -114,11 +114,18 @@ def box_of(mask: np.ndarray) -> np.ndarray:
     Returns:
         float32 (4,) xyxy with edges, NaN when the mask is empty.
     """
+    return box_and_area(mask)[0]
+
+
+def box_and_area(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The tight box of a mask (see `box_of`) and how many pixels it covers, of which only rows in the box are read."""
     rows = np.flatnonzero(mask.any(axis=1))
     if len(rows) == 0:
-        return np.full(4, np.nan, np.float32)
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+        return np.full(4, np.nan, np.float32), 0
+    held = mask[rows[0] : rows[-1] + 1]
+    columns = np.flatnonzero(held.any(axis=0))
+    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+    return box, int(np.count_nonzero(held))
 
 
 def boxes_of(masks: np.ndarray) -> np.ndarray:

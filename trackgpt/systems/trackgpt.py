@@ -21,7 +21,7 @@ from trackgpt.arbiter import PurportArbiter
 from trackgpt.config import TrackGPTConfig, from_dict, write_json
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.geometry.letterbox import fit
-from trackgpt.geometry.masks import box_of
+from trackgpt.geometry.masks import box_and_area
 from trackgpt.memory import QueryMemory
 from trackgpt.online import Frame, ReasoningTracker, image_of
 from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
@@ -189,9 +189,10 @@ class QueryPerception:
         decoded = self.segmenter.decode(encoded.features.repeated(cue.targets), referring, online, purport)
         box = fit((height, width), self.segmenter.config.image_side)
         masks = box.crop_above(decoded.logits.float().cpu().numpy(), self.mask_threshold)
-        present = np.array([np.count_nonzero(mask) for mask in masks]) > self.min_area * height * width
-        masks[~present] = False
-        boxes = np.stack([box_of(mask) for mask in masks])
+        found = [box_and_area(mask) for mask in masks]
+        boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
+        present = areas > self.min_area * height * width
+        masks[~present], boxes[~present] = False, np.nan
         scores = decoded.score.float().clamp(0, 1).cpu().numpy()
         ids = np.arange(1, cue.targets + 1, dtype=np.int64)
         return Prediction(boxes, masks, scores, present, ids), QueryMemory(decoded.online.float().cpu().numpy())
