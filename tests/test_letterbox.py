@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from trackgpt.errors import InputError
+from trackgpt.geometry import letterbox
 from trackgpt.geometry.letterbox import MEAN_GREY, Letterbox, fit, scaled
 
 SHAPES = [(480, 854), (854, 480), (100, 100), (1, 1000), (1000, 1), (1, 1), (37, 53), (720, 1279)]
@@ -83,6 +84,16 @@ def test_a_frame_scaled_by_whole_numbers_or_grown_on_a_side_is_opencvs_bit_for_b
     shrinks = size[0] < 48 or size[1] < 64
     wanted = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     assert np.array_equal(scaled(frame, *size), wanted)
+
+
+def test_a_frame_scaled_in_strips_is_the_same_as_in_one_piece(monkeypatch):
+    frame = np.random.default_rng(0).integers(0, 256, (48, 85, 3), dtype=np.uint8)
+    whole = scaled(frame, 14, 25)
+    monkeypatch.setattr(letterbox, "CACHE", 48 * 85 * 3)  # a quarter of the frame as float32
+    letterbox._row_weights.cache_clear()
+    assert len(letterbox._row_weights(48, 14, 85)) == 5
+    assert np.array_equal(scaled(frame, 14, 25), whole)
+    letterbox._row_weights.cache_clear()
 
 
 def test_a_frame_of_one_colour_keeps_it_when_it_shrinks():

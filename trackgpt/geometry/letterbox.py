@@ -19,6 +19,7 @@ import numpy as np
 from trackgpt.errors import InputError
 
 MEAN_GREY = (124, 116, 104)  # the mean ImageNet colour, RGB: after normalisation the padding is close to zero
+CACHE = 1 << 19  # bytes; scaled in pieces that fit into a core's own cache, a frame leaves a model's weights in theirs
 STRIP = 1 << 14  # pixels; arrays of several hundred KiB are fetched from the system anew each time, page by page
 
 
@@ -184,20 +185,34 @@ def scaled(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     if height >= rows or width >= columns or (rows % height == 0 and columns % width == 0):
         shrinks = height < rows or width < columns
         return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    lower = _row_weights(rows, height) @ frame.reshape(rows, -1).astype(np.float32)
-    small = cv2.resize(lower.reshape(height, columns, 3), (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.convertScaleAbs(small)
+    small = np.empty((height, width, 3), np.uint8)
+    for into, taken, weights in _row_weights(rows, height, columns):
+        lower = weights @ frame[taken].reshape(taken.stop - taken.start, -1).astype(np.float32)
+        lower = lower.reshape(-1, columns, 3)
+        narrow = cv2.resize(lower, (width, len(lower)), interpolation=cv2.INTER_AREA)
+        small[into] = cv2.convertScaleAbs(narrow)
+    return small
 
 
 @lru_cache(maxsize=8)
-def _row_weights(rows: int, height: int) -> Any:
-    """How much of each of `rows` rows lies in each of `height` equal parts of them: sparse float32 (height, rows)."""
+def _row_weights(rows: int, height: int, columns: int) -> list[tuple[slice, slice, Any]]:
+    """How much of each of `rows` rows lies in each of `height` equal parts of them, in strips that fit into a cache.
+
+    Returns:
+        For each strip: the parts, the rows they cover, and the shares, sparse float32 (parts, covered rows).
+    """
     from scipy.sparse import csr_array
 
-    edges = np.arange(height + 1) * (rows / height)
-    row = np.arange(rows)
-    covered = np.minimum(edges[1:, None], row + 1) - np.maximum(edges[:-1, None], row)
-    return csr_array((np.clip(covered, 0, None) * (height / rows)).astype(np.float32))
+    edges, row = np.arange(height + 1) * (rows / height), np.arange(rows)
+    shared = np.minimum(edges[1:, None], row + 1) - np.maximum(edges[:-1, None], row)
+    shares = (np.clip(shared, 0, None) * (height / rows)).astype(np.float32)
+    step = max(1, CACHE * height // (rows * columns * 3 * 4))
+    strips = []
+    for top in range(0, height, step):
+        covered = np.flatnonzero(shares[top : top + step].any(axis=0))
+        taken = slice(int(covered[0]), int(covered[-1]) + 1)
+        strips.append((slice(top, top + step), taken, csr_array(shares[top : top + step, taken])))
+    return strips
 
 
 def _sample(mask: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:
