@@ -27,7 +27,7 @@ from trackgpt.video.source import open_source
 ROOT = Path(__file__).parents[1]
 NANO = ASSETS / "nano" / "model.safetensors"
 EVERYTHING = ["coco.json", "events.jsonl", "masks", "mot.txt", "run.json", "timeline.png", "tracks.jsonl", "video.mp4"]
-VERBS = ("track", "demo", "doctor", "convert", "merge", "models", "show")
+VERBS = ("track", "demo", "doctor", "plan", "convert", "merge", "models", "show")
 
 
 @pytest.fixture
@@ -394,7 +394,8 @@ def test_doctor_passes_on_a_whole_model_and_says_what_it_saw(command, tiny):
     assert report["h264"].startswith("read and written")
     assert "sha256" in report["weights"]
     assert re.match(r"5 frames in [\d.]+ s, \d+ fps", report["self-test"])
-    assert done.last == f"ok=1 checks=6 failed=0 model={tiny}"
+    assert report["memory"].endswith(": it fits")
+    assert done.last == f"ok=1 checks=7 failed=0 model={tiny}"
 
 
 def test_doctor_goes_on_after_a_failure_and_exits_with_its_code(command, tmp_path):
@@ -402,7 +403,19 @@ def test_doctor_goes_on_after_a_failure_and_exits_with_its_code(command, tmp_pat
     done = command("doctor", "-m", "empty")
     assert done.code == 4
     assert "FAILED: MD01" in done.out
-    assert done.last == "ok=0 checks=6 failed=2 model=empty"
+    assert done.last == "ok=0 checks=7 failed=3 model=empty"
+
+
+def test_doctor_says_what_a_model_needs_before_it_is_loaded_and_loads_nothing_that_does_not_fit(
+    command, tiny, monkeypatch
+):
+    monkeypatch.setattr("trackgpt.app.doctor.free_memory", lambda device: 2**10)
+    done = command("doctor", "-m", tiny, "--device", "cpu", "--dtype", "bfloat16", "--tokens", "50")
+    assert done.code == 7
+    assert re.search(r"memory +FAILED: MD05: 0\.0\d GiB in bfloat16 on cpu, from config.json and headers", done.out)
+    assert re.search(r"memory +[\d.]+ MiB  cache of 106 tokens", done.out)
+    assert "self-test              not run: the model does not fit" in done.out
+    assert "loading" not in done.out
 
 
 DEMO = r"J&F=\d+\.\d frames=\d+ rethinks=\d+ out=\S+"
@@ -465,7 +478,7 @@ def test_the_demo_of_nano_beats_chance(command):
 
 @pytest.mark.skipif(not NANO.exists(), reason="nano's weights are not in this checkout yet")
 def test_doctor_finds_nano_healthy(command):
-    assert command("doctor").last == "ok=1 checks=6 failed=0 model=nano"
+    assert command("doctor").last == "ok=1 checks=7 failed=0 model=nano"
 
 
 def test_python_m_trackgpt_is_the_command_and_help_loads_nothing_heavy(tmp_path):

@@ -369,7 +369,7 @@ def test_doctor_prints_the_report_of_a_pair(checkpoints, pth, command):
     done = command("doctor", "-m", checkpoints["llava"][0], "--perception", pth)
     assert "new: brain.llava.lm_head.weight[<TK>]" in done.out
     assert "sam_vit_tiny.pth: 0." in done.out
-    assert done.last.startswith("ok=1 checks=6 failed=0"), done.out
+    assert done.last.startswith("ok=1 checks=7 failed=0"), done.out
 
 
 def test_a_report_names_what_was_not_simply_loaded():

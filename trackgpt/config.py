@@ -232,6 +232,15 @@ def read(schema: type[T], path: str | Path | None, overrides: list[str] | None =
     Raises:
         UsageError: the file is missing or is no mapping, a key is unknown, a value has the wrong type.
     """
+    return from_dict(schema, read_values(path, overrides), str(path or "config"))
+
+
+def read_values(path: str | Path | None, overrides: list[str] | None = None) -> dict[str, Any]:
+    """What a YAML or JSON file and overrides say, unchecked.
+
+    Raises:
+        UsageError: the file is missing or is no mapping.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
@@ -247,7 +256,7 @@ def read(schema: type[T], path: str | Path | None, overrides: list[str] | None =
         raise UsageError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: wanted a mapping of settings, found a {type(values).__name__}")
-    return from_dict(schema, values, str(path or "config"))
+    return {str(key): value for key, value in values.items()}
 
 
 def write_json(config: Any, path: Path) -> None:

@@ -1,28 +1,34 @@
-"""How much memory training takes on each GPU before the first activation: arithmetic alone, nothing is allocated.
+"""How much memory training and inference take: arithmetic alone, nothing is allocated.
 
-Trained weights, their gradients and AdamW's two moments are float32; frozen weights are stored as they are. DeepSpeed's
-ZeRO keeps one more float32 copy of the trained weights, in shards. Stage 1 shards the optimiser's state, 2 gradients
-too, 3 all weights too. What the plan leaves out: activations, communication buffers, and under ZeRO-3 the weights of
-the layers being computed.
+Training, on each GPU: trained weights, their gradients and AdamW's two moments are float32; frozen weights are stored
+as they are. DeepSpeed's ZeRO keeps one more float32 copy of the trained weights, in shards. Stage 1 shards the
+optimiser's state, 2 gradients too, 3 all weights too. Activations come from `trackgpt.rehearsal`. What the plan leaves
+out: communication buffers, what an allocator rounds up, and under ZeRO-3 the weights of the layers being computed.
+
+Inference: weights as the dtype stores them, and the larger of what an answer and what a frame holds beside them, since
+one waits for the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 GIB = 2**30
 STAGES = (0, 1, 2, 3)
 SIZES = (1, 4, 8)
+DTYPES = ("float32", "bfloat16", "int8", "int4")
+"""Of the weights at inference. In the last two the language model's matrices are quantised, the rest is bfloat16."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a model weighs: parameters that learn (a number), and the others (bytes)."""
+    """What a model weighs: parameters that learn (a number), and the others (bytes, and their number)."""
 
     trained: int
     frozen_bytes: int
+    frozen: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,15 @@ def load_of(parameters: Iterable[Any], frozen_bits: int = 0) -> Load:
         parameters: `module.parameters()`.
         frozen_bits: bits of a frozen weight, where it will be stored otherwise than it is now.
     """
-    trained = frozen = 0
+    trained = frozen = others = 0
     for parameter in parameters:
+        count = getattr(parameter, "ds_numel", parameter.numel())  # under ZeRO-3 a shard is what is here
         if parameter.requires_grad:
-            trained += parameter.numel()
+            trained += count
         else:
-            frozen += parameter.numel() * (frozen_bits // 8 or parameter.element_size())
-    return Load(trained, frozen)
+            others += count
+            frozen += count * (frozen_bits // 8 or parameter.element_size())
+    return Load(trained, frozen, others)
 
 
 def share(load: Load, zero: int, size: int, offload: str = "none") -> Share:
@@ -77,13 +85,122 @@ def share(load: Load, zero: int, size: int, offload: str = "none") -> Share:
     return Share(weights, gradients, optimizer, master)
 
 
-def table(load: Load, offload: str = "none", stages: Iterable[int] = STAGES, sizes: Iterable[int] = SIZES) -> str:
-    """The plan for people: one line a ZeRO stage and number of GPUs, GiB on each."""
-    head = f"{'ZeRO':>4} {'GPUs':>4} {'weights':>9} {'gradients':>9} {'optimizer':>9} {'master':>9} {'GiB each':>9}"
-    lines = [head]
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that a forward and backward pass holds at most, weights and gradients aside."""
+
+    plain: float
+    checkpointed: float
+
+
+def table(
+    load: Load,
+    offload: str = "none",
+    activations: Activations | None = None,
+    memory: float = 0.0,
+    stages: Iterable[int] = STAGES,
+    sizes: Iterable[int] = SIZES,
+) -> str:
+    """The plan for people: one line a ZeRO stage and number of GPUs, GiB on each.
+
+    Args:
+        load: see `load_of`.
+        offload: see `share`.
+        activations: adds two columns, everything with all activations kept, and with the language model's redone.
+        memory: GiB of a GPU; marks with a * what fits. 0 marks nothing.
+        stages, sizes: the lines.
+    """
+    heads = ["weights", "gradients", "optimizer", "master", "GiB each"]
+    heads += ["+ kept", "+ redone"] if activations else []
+    lines = [f"{'ZeRO':>4} {'GPUs':>4} " + " ".join(f"{head:>9}" for head in heads)]
     for zero in stages:
         for size in sizes:
             s = share(load, zero, size, offload)
-            cells = (s.weights, s.gradients, s.optimizer, s.master, s.total)
-            lines.append(f"{zero:>4} {size:>4} " + " ".join(f"{value / GIB:>9.3f}" for value in cells))
+            cells = [_gib(v) for v in (s.weights, s.gradients, s.optimizer, s.master, s.total)]
+            for extra in (activations.plain, activations.checkpointed) if activations else ():
+                cells.append(_gib(s.total + extra) + ("*" if s.total + extra <= memory * GIB else ""))
+            lines.append(f"{zero:>4} {size:>4} " + " ".join(f"{cell:>9}" for cell in cells))
     return "\n".join(lines)
+
+
+def fitting(load: Load, offload: str, activations: float, memory: float) -> list[str]:
+    """Which ZeRO stages and numbers of GPUs fit in `memory` GiB each, as "2x4" for stage 2 on four."""
+    return [
+        f"{zero}x{size}"
+        for zero in STAGES
+        for size in SIZES
+        if share(load, zero, size, offload).total + activations <= memory * GIB
+    ]
+
+
+def matrix_bytes(rows: int, columns: int, dtype: str) -> float:
+    """Bytes of a language model's matrix as bitsandbytes stores it, or plain.
+
+    int8 has one float32 scale a row. int4 (nf4, its scales quantised too) has one byte a 64 values and one float32 a
+    256 of those.
+    """
+    count = rows * columns
+    if dtype == "int8":
+        return count + 4 * rows
+    if dtype == "int4":
+        return count / 2 + count / 64 + 4 * count / 64 / 256
+    return count * plain_bytes(dtype)
+
+
+def plain_bytes(dtype: str) -> int:
+    """Bytes of a weight that is not quantised."""
+    return 4 if dtype == "float32" else 2
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Bytes of a model that tracks, in one dtype.
+
+    Attributes:
+        weights: by part.
+        length: tokens of a conversation, the image's included.
+        cache: keys and values of it.
+        answer: the most that reading a frame and answering holds beside them.
+        frame: the most that encoding and decoding a frame holds.
+        stream: what stays from frame to frame, for one stream.
+    """
+
+    weights: Mapping[str, float]
+    length: int
+    cache: float
+    answer: float
+    frame: float
+    stream: float
+
+    @property
+    def total(self) -> float:
+        """At most, all at a time."""
+        return sum(self.weights.values()) + max(self.cache + self.answer, self.frame) + self.stream
+
+    def rows(self) -> dict[str, float]:
+        """Everything by name; `total` takes the larger of an answer and a frame."""
+        return {
+            **self.weights,
+            "weights": sum(self.weights.values()),
+            f"cache of {self.length} tokens": self.cache,
+            "an answer's activations": self.answer,
+            "a frame's activations": self.frame,
+            "a stream's state": self.stream,
+            "at most at a time": self.total,
+        }
+
+
+def inference_table(plans: Mapping[str, Inference], memory: float = 0.0) -> str:
+    """The plan for people: one column a dtype, GiB; * where all of it fits in `memory` GiB (0 marks nothing)."""
+    lines = [f"{'':<28}" + "".join(f"{dtype:>12}" for dtype in plans)]
+    rows = {dtype: plan.rows() for dtype, plan in plans.items()}
+    for name in next(iter(rows.values())):
+        lines.append(f"{name:<28}" + "".join(f"{_gib(rows[dtype][name]):>12}" for dtype in plans))
+    if memory:
+        marks = ("*" if plan.total <= memory * GIB else "-" for plan in plans.values())
+        lines.append(f"{f'fits in {memory:g} GiB':<28}" + "".join(f"{mark:>12}" for mark in marks))
+    return "\n".join(lines)
+
+
+def _gib(value: float) -> str:
+    return f"{value / GIB:.3f}"

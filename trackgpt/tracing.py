@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -58,20 +58,54 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
+class _RealIndices(TorchDispatchMode):
+    """Indices, masks and what is computed of them alone are real: the shapes of some models depend on their values."""
+
+    DTYPES = (torch.int64, torch.int32, torch.bool)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation really where nothing fake goes into it and no large thing comes out."""
+        kwargs = kwargs or {}
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        fake = any(isinstance(leaf, FakeTensor) for leaf in given) if given else not self._makes_indices(args, kwargs)
+        if not fake:
+            with unset_fake_temporarily():
+                return func(*args, **kwargs)
+        if func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_):
+            args = (args[0], self._counted(args[1]), *args[2:])
+        return func(*args, **kwargs)
+
+    def _makes_indices(self, args: Any, kwargs: Any) -> bool:
+        """Whether a tensor made from no other holds whole numbers: by its dtype, else by what it is filled with."""
+        numbers = [arg for arg in args if isinstance(arg, (int, float))]
+        return kwargs.get("dtype", torch.int64 if numbers and type(numbers[-1]) is int else None) in self.DTYPES
+
+    def _counted(self, places: Any) -> list[Any]:
+        """Places to read, real masks as numbers: how many there are decides a shape."""
+        found: list[Any] = []
+        for place in places:
+            mask = place is not None and place.dtype == torch.bool and not isinstance(place, FakeTensor)
+            with unset_fake_temporarily():
+                found += place.nonzero(as_tuple=True) if mask else [place]
+        return found
+
+
 def _storage(tensor: Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
 @contextmanager
 def without_memory(module: nn.Module) -> Iterator[LiveBytes]:
-    """Everything in here is computed in shapes alone; gives the count of what it would hold.
+    """Everything in here but indices is computed in shapes alone; gives the count of what it would hold.
+
+    A real tensor that is brought along stays real until it meets a fake one.
 
     Args:
         module: on the device `meta`. It becomes fake in place, on the CPU, and stays so: it is of no use afterwards.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         _embody(module)
-        with LiveBytes() as live:
+        with _RealIndices(), LiveBytes() as live:
             yield live
 
 

@@ -13,7 +13,9 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from trackgpt.memory_plan import GIB, load_of, share, table
+from trackgpt.memory_plan import GIB, Activations, load_of, share, table
+from trackgpt.outline import FROM_FILES, Outline
+from trackgpt.rehearsal import Lessons, plan_training
 from train.engine import Engine, parameter_groups, start_engine
 from train.feed import batches
 from train.loop import train_step
@@ -21,6 +23,7 @@ from train.monitor import Monitor, peak_memory
 from train.plan import Plan
 from train.precision import use_bf16
 from train.stages import Stage
+from train.tracking import Tracking
 from train.world import World
 
 STEPS = 2
@@ -36,29 +39,49 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
         TrackGPTError: whatever the run itself would raise in its first steps.
     """
     bf16 = use_bf16(plan.bf16, world.device)
+    activations = planned_activations(stage, plan, bf16)
     before = peak_memory(world)
     engine = start_engine(stage, plan, world, bf16)
     load = load_of(engine.module.parameters())
     parts = [
         f"arithmetic: {'bfloat16 autocast' if bf16 else 'float32'} on {world.device}, {world.size} process(es)",
         groups_table(engine.module, plan.weight_decay),
-        "memory before the first activation, GiB on each GPU\n" + table(load, plan.offload),
+        f"memory, GiB on each GPU\n{table(load, plan.offload, activations)}",
     ]
     drawn = _draw(stage, plan, out, world)
     parts += [f"first batch: {drawn}" if drawn else "first batch: this stage draws no picture"]
     seconds, waited = _time(engine, stage, plan, world)
     held = peak_memory(world)
-    planned = share(load, plan.zero, world.size, plan.offload).total / GIB
+    planned = share(load, plan.zero, world.size, plan.offload)
+    grown = planned.total - planned.weights
+    kept = "activations not planned for this stage"
+    if activations is not None:
+        held_too = activations.checkpointed if plan.checkpointing else activations.plain
+        grown, kept = grown + held_too, f"{held_too / GIB:.3f} of it activations of the largest batch"
     what = "GPU" if world.device.type == "cuda" else "this process, Python and libraries included"
     total = plan.batch * plan.accumulate * world.size
     parts += [
         f"measured: peak {held:.2f} GiB ({what}), {max(0.0, held - before):.2f} GiB more than before the engine; "
-        f"the plan says {planned:.2f} GiB, the rest is activations and buffers of batch {plan.batch}",
+        f"the plan says {planned.total / GIB:.3f} GiB, and {grown / GIB:.3f} more than the weights ({kept})",
         f"measured: {seconds:.2f} s a step of {total} samples, {total / seconds:.1f} samples/s, "
         f"{100 * waited / seconds:.0f} % of it waiting for samples",
         f"expected: {plan.steps} steps, {plan.steps * seconds / 3600:.2f} h (from the second of {STEPS} steps)",
     ]
     return "\n\n".join(parts)
+
+
+def planned_activations(stage: Stage, plan: Plan, bf16: bool) -> Activations | None:
+    """What `trackgpt plan` says of the stage "tracking"; None for a stage that is not planned."""
+    if not isinstance(stage, Tracking):
+        return None
+    data, model = stage.data, stage.model
+    lessons = Lessons(
+        plan.batch, data.frames, data.turns, data.targets, own=data.own_answers > 0, cached=bool(data.cache)
+    )
+    still = [
+        half for half in ("brain", "segmenter") if not any(p.requires_grad for p in getattr(model, half).parameters())
+    ]
+    return plan_training(Outline(model.config.name, model.config, FROM_FILES), lessons, bf16, still)[1]
 
 
 def groups_table(module: nn.Module, weight_decay: float) -> str:

@@ -31,6 +31,8 @@ app = typer.Typer(
 INTERRUPTED = 130
 FORMATS = "mp4,davis,coco,mot,timeline,jsonl"
 Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name, folder, or brain (folder, hub id)")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, auto; on a GPU int8, int4")]
 Perception = Annotated[str | None, typer.Option(help="For a brain: a SAM's .pth, folder or hub id")]
 
 
@@ -45,8 +47,8 @@ def track(
     perception: Perception = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[str, typer.Option("--format", help="What to write, with commas")] = FORMATS,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, auto")] = "float32",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
     backend: Annotated[str, typer.Option(help="torch or onnxruntime")] = "torch",
     compile_: Annotated[bool, typer.Option("--compile", help="Slow start, then faster")] = False,
     seed: Annotated[int, typer.Option(help="Recorded; nano draws nothing at random")] = 0,
@@ -112,12 +114,38 @@ def demo(
 
 
 @app.command()
-def doctor(model: Model = "nano", perception: Perception = None) -> int:
-    """Versions, device, decoders, what becomes of the weights, and a 5-frame self-test. Example: trackgpt doctor"""
-    from trackgpt.app.doctor import run
+def doctor(
+    model: Model = "nano",
+    perception: Perception = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    tokens: Annotated[int, typer.Option(help="Of question and answer, for the memory it will take")] = 200,
+    targets: Annotated[int, typer.Option(help="Tracked at once, for the memory it will take")] = 1,
+) -> int:
+    """Versions, device, decoders, memory before loading, what becomes of the weights, and a 5-frame self-test.
+
+    Example: trackgpt doctor -m llava-hf/llava-1.5-7b-hf --perception facebook/sam-vit-huge --dtype bfloat16
+    """
+    from trackgpt.app.doctor import Visit, run
     from trackgpt.hub import pair
 
-    return run(pair(model, perception))
+    return run(Visit(pair(model, perception), device, dtype, tokens, targets))
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="A YAML file of configs/, as python -m train reads it")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. plan.batch=4")] = None,
+    memory: Annotated[float, typer.Option(help="GiB of a GPU; * marks what fits")] = 24.0,
+    words: Annotated[int, typer.Option(help="Tokens of an instruction and its answer, at most")] = 64,
+) -> int:
+    """Memory of training and inference, per ZeRO stage and dtype, before anything is loaded.
+
+    Example: trackgpt plan configs/trackgpt/7b_1_image.yaml plan.batch=4 --memory 80
+    """
+    from trackgpt.app.planning import run
+
+    return run(config, overrides or [], memory, words)
 
 
 convert = typer.Typer(

@@ -8,15 +8,18 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trackgpt import __version__
 from trackgpt.app.versions import installed
-from trackgpt.errors import ModelError, OutputError, TrackGPTError
+from trackgpt.errors import ModelError, OutOfMemoryError, OutputError, TrackGPTError
 
 if TYPE_CHECKING:
+    import torch
+
     from trackgpt.app.session import InstructionTracker
 
 PACKAGES = (
@@ -33,8 +36,22 @@ PACKAGES = (
 FRAMES = 5
 
 
-def run(model: str) -> int:
-    """Print the report; returns 0 when every check passed, else the exit code of the first that failed."""
+@dataclass(frozen=True)
+class Visit:
+    """What is to be looked at: a model and how it would run, and for how long a conversation about how many targets."""
+
+    model: str
+    device: str = "auto"
+    dtype: str = "float32"
+    tokens: int = 200
+    targets: int = 1
+
+
+def run(visit: Visit) -> int:
+    """Print the report; returns 0 when every check passed, else the exit code of the first that failed.
+
+    A model that does not fit is not loaded.
+    """
     _line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     _line("trackgpt", __version__)
     for name in PACKAGES:
@@ -44,12 +61,17 @@ def run(model: str) -> int:
         "device": _device,
         "h264": _h264,
         "disk": _disk,
-        "weights": lambda: _weights(model),
-        "self-test": lambda: _self_test(model),
+        "memory": lambda: _memory(visit),
+        "weights": lambda: _weights(visit.model),
+        "self-test": lambda: _self_test(visit),
     }
-    codes = [_checked(name, check) for name, check in checks.items()]
+    codes = []
+    for name, check in checks.items():
+        if OutOfMemoryError.exit_code in codes:
+            check = _not_run
+        codes.append(_checked(name, check))
     failed = [code for code in codes if code]
-    print(f"ok={int(not failed)} checks={len(codes)} failed={len(failed)} model={model}")
+    print(f"ok={int(not failed)} checks={len(codes)} failed={len(failed)} model={visit.model}")
     return failed[0] if failed else 0
 
 
@@ -108,6 +130,50 @@ def _disk() -> str:
     return f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here"
 
 
+def _memory(visit: Visit) -> str:
+    """What the model takes where it would run, from headers or published dimensions, and whether that is free."""
+    import torch
+
+    from trackgpt.hub import chosen_device
+    from trackgpt.outline import outline_of
+    from trackgpt.precision import inference_dtype
+    from trackgpt.rehearsal import Answering, plan_inference
+
+    device = torch.device(chosen_device(visit.device))
+    dtype = visit.dtype
+    if dtype == "auto":
+        dtype = str(inference_dtype(dtype, device)).removeprefix("torch.")
+    outline = outline_of(visit.model)
+    plan = plan_inference(outline, Answering(visit.tokens, visit.targets), [dtype])[dtype]
+    for name, size in plan.rows().items():
+        _line("memory", f"{size / 2**20:10.1f} MiB  {name}")
+    needed, free = plan.total / 2**30, free_memory(device) / 2**30
+    said = f"{needed:.2f} GiB in {dtype} on {device}, {outline.source}; {free:.2f} GiB are free"
+    if needed > free:
+        raise OutOfMemoryError(f"{said}: it does not fit; choose --dtype bfloat16, a smaller model or a GPU", "MD05")
+    return f"{said}: it fits"
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU, or that the machine can give without swapping.
+
+    Raises:
+        ModelError: MD04, the device is not there.
+    """
+    import psutil
+    import torch
+
+    try:
+        return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"device {device}: {reason}; --device cpu always works", "MD04") from error
+
+
+def _not_run() -> str:
+    return "not run: the model does not fit"
+
+
 def _weights(model: str) -> str:
     import hashlib
 
@@ -137,7 +203,7 @@ class _Loading(logging.Handler):
         _line("loading", record.getMessage())
 
 
-def _load(model: str) -> InstructionTracker:
+def _load(visit: Visit) -> InstructionTracker:
     from trackgpt.app.session import InstructionTracker
     from trackgpt.hub import log
 
@@ -145,16 +211,16 @@ def _load(model: str) -> InstructionTracker:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        return InstructionTracker.from_pretrained(model)
+        return InstructionTracker.from_pretrained(visit.model, device=visit.device, dtype=visit.dtype)
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
 
 
-def _self_test(model: str) -> str:
+def _self_test(visit: Visit) -> str:
     from trackgpt.data.synthtrack.clips import make_case
 
-    tracker = _load(model)
+    tracker = _load(visit)
     frames = list(make_case(1, frames=FRAMES).clip.frames)
     begun = time.perf_counter()
     session = tracker.open(frames)
@@ -167,5 +233,7 @@ def _self_test(model: str) -> str:
     scores = [item.purport for result in results for item in result.objects]
     # A score that is no number is written as none.
     if len(results) != len(frames) or None in scores:
-        raise ModelError(f"{model}: {len(results)} of {len(frames)} frames, scores {scores}; the weights are damaged")
+        raise ModelError(
+            f"{visit.model}: {len(results)} of {len(frames)} frames, scores {scores}; the weights are damaged"
+        )
     return f"{len(results)} frames in {seconds:.2f} s, {len(results) / seconds:.0f} fps"

@@ -1,0 +1,317 @@
+"""Memory is known before anything is loaded: sizes from headers or published dimensions, the rest rehearsed."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import foreign_checkpoints as foreign
+import pytest
+import torch
+from small_sets import write_sets
+from test_sam_parity import build_sam
+from tiny_models import tiny_trackgpt
+from torch import nn
+from transformers import DynamicCache
+
+from trackgpt.app.planning import SETTINGS, read_settings
+from trackgpt.config import LoraConfig
+from trackgpt.errors import ModelError, UsageError
+from trackgpt.hub import load_model, load_reported, pair
+from trackgpt.memory_plan import DTYPES, GIB, load_of, matrix_bytes, table
+from trackgpt.outline import FROM_DIMENSIONS, FROM_FILES, outline_of
+from trackgpt.published import BRAINS, ENCODERS
+from trackgpt.rehearsal import PREFIX, Answering, Lessons, plan_inference, plan_training, rehearse_answer
+from trackgpt.tracing import LiveBytes, without_memory
+from train.__main__ import TrainConfig
+from train.assemble import assemble, freeze
+from train.data_config import DataConfig, Kind
+from train.dry_run import dry_run
+from train.packing import pack
+from train.plan import Plan
+from train.tracking import Tracking
+from train.world import World
+
+ROOT = Path(__file__).parents[1]
+SEVEN = "llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge"
+CPU = World(torch.device("cpu"))
+BRAINS_HERE = {
+    "llava": foreign.llava,
+    "llava_next": foreign.llava_next,
+    "qwen2_5_vl": foreign.qwen2_5,
+    "qwen3_vl": foreign.qwen3,
+    "smolvlm": foreign.smolvlm,
+}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A brain of every family beside a SAM, by transformers' name; Qwen3-VL has a SAM 2."""
+    place = tmp_path_factory.mktemp("pairs")
+    torch.save(build_sam().state_dict(), place / "sam.pth")
+    foreign.sam2(place / "sam2")
+    for kind, write in BRAINS_HERE.items():
+        write(place / kind)
+    return {kind: pair(place / kind, place / ("sam2" if kind == "qwen3_vl" else "sam.pth")) for kind in BRAINS_HERE}
+
+
+# What is counted
+
+
+def test_the_most_that_is_there_at_a_time_is_counted_and_views_are_counted_once():
+    with LiveBytes() as live:
+        a = torch.zeros(1000)
+        b = a.view(10, 100)[2:]
+        c = b + 1
+        del a, b
+        d = c * 2
+    assert (live.now, live.peak) == (2 * 800 * 4, (1000 + 800) * 4)
+    assert d.shape == (8, 100)
+
+
+def test_shapes_that_depend_on_indices_are_known_and_nothing_is_held():
+    with torch.device("meta"):
+        layer = nn.Linear(4096, 4096)
+    with without_memory(layer) as live:
+        ids = torch.arange(10)
+        rows = torch.zeros(10, 4096)[ids > 6]
+        out = layer(rows)
+    assert tuple(out.shape) == (3, 4096)
+    assert live.peak == pytest.approx((10 + 3) * 4096 * 4, abs=200)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("kind", BRAINS_HERE)
+def test_every_weight_of_a_pair_is_known_before_it_is_loaded(pairs, kind):
+    outline = outline_of(pairs[kind])
+    model, _ = load_reported(pairs[kind])
+    shapes = {name: tuple(p.shape) for name, p in outline.skeleton().named_parameters()}
+    assert shapes == {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for dtype, size in (("float32", 4), ("bfloat16", 2)):
+        assert sum(outline.skeleton().weights(dtype).values()) == size * sum(p.numel() for p in model.parameters())
+    assert outline.source == FROM_FILES
+    assert rehearse_answer(outline, torch.float32, Answering()).answer > 0
+
+
+def test_a_whole_model_and_the_shipped_one_are_known_from_their_config(tmp_path):
+    tiny_trackgpt("clip", "sam_vit", tied=True).save_pretrained(tmp_path)
+    for name in (tmp_path, "nano"):
+        model, _ = load_reported(name)
+        assert sum(outline_of(name).skeleton().weights("float32").values()) == sum(p.nbytes for p in model.parameters())
+    (tmp_path / "model.safetensors").unlink()
+    assert outline_of(tmp_path).skeleton() is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", 7_063_427_072),
+        ("llava-hf/llava-1.5-13b-hf", 13_351_494_656),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656),
+    ],
+)
+def test_published_brains_have_the_published_number_of_parameters(name, parameters):
+    skeleton = outline_of(f"{name}+facebook/sam-vit-huge").skeleton()
+    assert sum(p.numel() for p in skeleton.brain.llava.parameters()) == parameters
+
+
+def test_published_encoders_have_the_published_number_of_parameters():
+    wanted = {"base": 89_670_912, "large": 308_278_272, "huge": 637_026_048}
+    for size, parameters in wanted.items():
+        outline = outline_of(f"llava-hf/llava-1.5-7b-hf+facebook/sam-vit-{size}")
+        assert outline.source == FROM_DIMENSIONS
+        assert sum(p.numel() for p in outline.skeleton().segmenter.image_encoder.parameters()) == parameters
+    assert set(BRAINS) & set(ENCODERS) == set()
+
+
+def test_what_is_nowhere_known_is_one_line(pairs, tiny):
+    with pytest.raises(ModelError, match="^MD01: somebody/model: .*hf download"):
+        outline_of("somebody/model+facebook/sam-vit-huge")
+    with pytest.raises(UsageError, match="is a brain alone; give it a SAM"):
+        outline_of("llava-hf/llava-1.5-7b-hf")
+    with pytest.raises(UsageError, match="needs no perception beside it"):
+        outline_of(pair(tiny, "facebook/sam-vit-huge"))
+
+
+# Inference
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_answer_and_a_frame_of_nano_hold_what_was_planned_within_a_tenth(dtype):
+    asked = Answering(tokens=60, targets=2)
+    plan = plan_inference(outline_of("nano"), asked, [dtype])[dtype]
+    model = load_model("nano", "cpu", dtype=dtype)
+    cells = model.brain.family.image_tokens
+    ids = torch.full((1, PREFIX + cells + asked.tokens), 5)
+    ids[:, 1 : 1 + cells] = model.brain.family.image_id
+    pixels = torch.ones(1, 3, 128, 128)
+    with torch.no_grad(), LiveBytes() as live:
+        cache = DynamicCache(config=model.brain.llava.config.get_text_config())
+        states = model.brain.hidden(ids, pixels, past_key_values=cache, use_cache=True)
+        model.brain.llava.lm_head(states[0, -asked.tokens :]).float().topk(2)
+        held = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
+        answer = live.peak - held
+        del cache, states
+        live.restart()
+        before = live.now
+        query = torch.zeros(2, 128, dtype=model.segmenter.like.dtype)
+        features = model.segmenter.encode(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))
+        model.segmenter.decode(features.repeated(2), query, query, query)
+        frame = live.peak - before
+    assert plan.length == ids.shape[1]
+    assert plan.cache == held
+    assert plan.answer == pytest.approx(answer, rel=0.1)
+    assert plan.frame == pytest.approx(frame, rel=0.1)
+    stored = {id(p): p.nbytes for p in model.parameters()}
+    assert sum(plan.weights.values()) == pytest.approx(sum(stored.values()), rel=0.02)  # folding drops normalisations
+
+
+def test_a_cache_of_seven_billion_takes_half_a_mebibyte_a_token_and_a_fifth_of_the_weights_fit_in_four_bits():
+    plans = plan_inference(outline_of(SEVEN), Answering(), ["bfloat16", "int8", "int4"])
+    assert plans["bfloat16"].cache / plans["bfloat16"].length == 2 * 32 * 4096 * 2
+    language = {dtype: plan.weights["language model"] / GIB for dtype, plan in plans.items()}
+    assert language["bfloat16"] == pytest.approx(12.3, abs=0.1)
+    assert language["int8"] == pytest.approx(6.3, abs=0.1)
+    assert language["int4"] == pytest.approx(3.4, abs=0.1)
+    for part in ("output layer", "projection phi", "image encoder", "mask decoder"):
+        assert plans["int4"].weights[part] == plans["bfloat16"].weights[part]
+    assert plans["bfloat16"].total / GIB == pytest.approx(15.4, abs=0.3)
+
+
+def test_a_quantised_matrix_has_its_scales():
+    assert matrix_bytes(256, 256, "int8") == 256 * 256 + 4 * 256
+    assert matrix_bytes(256, 256, "int4") == 32768 + 1024 + 16
+    assert set(DTYPES) == {"float32", "bfloat16", "int8", "int4"}
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return write_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, rank):
+    lora = LoraConfig(rank=rank)
+    tiny_trackgpt("clip", "sam_vit", width=64, max_instruction_tokens=99, lora=lora).save_pretrained(tmp_path)
+    model = assemble(str(tmp_path), "", False, 0)
+    data = DataConfig(str(sets), mixture={"all": Kind(1, ["refer-youtube-vos"])}, frames=3, turns=1)
+    stage = Tracking(model, data, CPU.device)
+    (module,) = stage.modules()
+    module.train()
+    batch = [stage.sample(i) for i in range(4)]
+    length = pack(model.brain.template, [list(lesson.turns) for lesson in batch]).ids.shape[1]
+    words = length - PREFIX - model.brain.family.image_tokens
+    lessons = Lessons(4, frames=3, turns=1, targets=1, words=words)
+    load, planned = plan_training(outline_of(tmp_path), lessons, bf16=False)
+    assert load == load_of(module.parameters())
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    with LiveBytes() as live:
+        losses, _ = stage.losses(batch)
+        sum(losses.values()).backward()
+    assert planned.plain == pytest.approx(live.peak, rel=0.1)
+    assert planned.checkpointed < planned.plain
+
+
+def test_gradients_and_the_optimiser_hold_what_was_planned(tmp_path):
+    tiny_trackgpt("clip", "sam_vit", lora=LoraConfig(rank=0)).save_pretrained(tmp_path)
+    model, _ = load_reported(tmp_path)
+    load = load_of(model.parameters())
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    sum(p.sum() for p in model.parameters() if p.requires_grad).backward()
+    optimizer.step()
+    moments = sum(v.nbytes for state in optimizer.state.values() for v in state.values() if v.dim())
+    assert moments == 8 * load.trained
+    assert sum(p.grad.nbytes for p in model.parameters() if p.grad is not None) == 4 * load.trained
+
+
+def config_for(folder, model, **data):
+    plan = "plan: {batch: 2, bf16: false, steps: 10, workers: 0, tensorboard: false}\n"
+    text = f"stage: tracking\nout: {folder / 'out'}\nbrain: {model}\nfrozen: [segmenter]\n"
+    text += "data: {frames: 3, turns: 1, mixture: {all: {sets: [refer-youtube-vos]}}}\n" + plan
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_command_prints_the_table_that_a_dry_run_prints(command, sets, tmp_path):
+    fields = {"width": 64, "max_instruction_tokens": 99, "lora": LoraConfig(rank=2)}
+    tiny_trackgpt("clip", "sam_vit", **fields).save_pretrained(tmp_path / "model")
+    config = config_for(tmp_path, tmp_path / "model")
+    done = command("plan", config, "--memory", "0")
+    assert done.code == 0, done.err
+    model = assemble(str(tmp_path / "model"), "", False, 0)
+    freeze(model, ["segmenter"])
+    data = DataConfig(str(sets), mixture={"all": Kind(1, ["refer-youtube-vos"])}, frames=3, turns=1)
+    quiet = Plan(batch=2, bf16=False, steps=10, workers=0, tensorboard=False)
+    text = dry_run(Tracking(model, data, CPU.device), quiet, tmp_path / "dry", CPU)
+    rows = [line for line in text.splitlines() if line[:4].strip() in ("0", "1", "2", "3", "ZeRO")]
+    assert len(rows) == 1 + 4 * 3
+    assert "\n".join(rows) in done.out
+    learned = next(line for line in text.splitlines() if line.startswith("learned: "))
+    assert learned in done.out
+    assert done.values()["inference_fits"] == "none"
+
+
+def test_what_fits_is_marked(tmp_path, command):
+    tiny_trackgpt("clip", "sam_vit", lora=LoraConfig(rank=2)).save_pretrained(tmp_path / "model")
+    config = config_for(tmp_path, tmp_path / "model")
+    done = command("plan", config, "plan.zero=2", "--memory", "0.02", "--words", "20")
+    assert done.values()["inference_fits"] == "float32,bfloat16,int8,int4"
+    assert done.values()["training_fits"].startswith("0x1,0x4")
+    assert done.err.startswith("trackgpt: ")
+    assert "weights not read" in done.err
+
+
+def test_settings_that_are_planned_begin_as_the_trainer_begins_them():
+    def found(values, name):
+        for key in name.split("."):
+            values = values[key]
+        return values
+
+    assert {name: found(asdict(TrainConfig()), name) for name in SETTINGS} == SETTINGS
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs/trackgpt").rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_configuration_is_read_or_refused_in_one_line(config):
+    if "stage: tracking" in config.read_text():
+        assert read_settings(config, [])["stage"] == "tracking"
+        return
+    with pytest.raises(UsageError, match="--dry-run measures it"):
+        read_settings(config, [])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("plan.batchs=4", "no setting `plan.batchs`; did you mean `plan.batch`?"),
+        ("plan.batch=many", "plan.batch: wanted int, found str ('many')"),
+        ("plan.batch=0", "plan.batch: wanted 1 or more, found 0"),
+        ("frozen=[tail]", "frozen: `tail` is not a half of the model"),
+        ("plan.offload=disk", "plan.offload: `disk` is none of none, optimizer, parameters"),
+        ("brain=runs/no/model", "MD01: runs/no/model: not a model on this machine"),
+        ("stage=words", "python -m train"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_line(command, tmp_path, override, said):
+    done = command("plan", config_for(tmp_path, SEVEN), override)
+    assert done.code in (2, 4)
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert command("plan", tmp_path / "none.yaml").code == 2
+
+
+def test_stages_that_shard_take_less_of_each_gpu(tmp_path):
+    outline = outline_of(SEVEN)
+    load, activations = plan_training(outline, Lessons(1, frames=1, turns=1, words=20), bf16=True)
+    assert load.trained == 26_296_804
+    assert activations.checkpointed < 0.4 * activations.plain
+    lines = table(load, activations=activations, memory=24).splitlines()
+    assert lines[0].endswith("+ kept  + redone")
+    assert len(lines) == 13
+    assert "*" in lines[-1]

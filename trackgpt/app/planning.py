@@ -1,0 +1,169 @@
+"""`trackgpt plan CONFIG`: the memory that a training configuration and its model take, before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trackgpt.app.live import say
+from trackgpt.errors import ModelError, UsageError
+from trackgpt.memory_plan import fitting, inference_table, table
+
+if TYPE_CHECKING:
+    from trackgpt.outline import Outline
+
+SETTINGS: dict[str, Any] = {
+    "stage": "words",
+    "brain": "",
+    "segmenter": "",
+    "frozen": [],
+    "data.frames": 1,
+    "data.turns": 3,
+    "data.targets": 1,
+    "data.own_answers": 0.0,
+    "data.cache": "",
+    "plan.batch": 32,
+    "plan.bf16": None,
+    "plan.checkpointing": False,
+    "plan.zero": 0,
+    "plan.offload": "none",
+}
+"""What is read of a training configuration, and what `python -m train` takes where it says nothing."""
+NEAR = 0.9
+NEW_NANO = "nano"
+
+
+def run(config: Path, overrides: list[str], memory: float, words: int) -> int:
+    """Print what a configuration takes.
+
+    Args:
+        config: a YAML file as `python -m train` reads it.
+        overrides: dotted assignments.
+        memory: GiB of a GPU.
+        words: tokens of an instruction and its answer.
+
+    Raises:
+        UsageError: the file cannot be read, a setting cannot be meant, or the stage is not planned here.
+        ModelError: see `trackgpt.outline.outline_of`.
+    """
+    from trackgpt.rehearsal import Answering, Lessons, plan_inference, plan_training
+
+    settings = read_settings(config, overrides)
+    outline = _outline(settings)
+    lessons = Lessons(
+        batch=settings["plan.batch"],
+        frames=settings["data.frames"],
+        turns=settings["data.turns"],
+        targets=settings["data.targets"],
+        words=words,
+        own=settings["data.own_answers"] > 0,
+        cached=bool(settings["data.cache"]),
+    )
+    bf16 = settings["plan.bf16"] is not False
+    say(f"{outline.name}: {outline.source}")
+    load, activations = plan_training(outline, lessons, bf16, settings["frozen"])
+    offload = settings["plan.offload"]
+    print(f"{config}: {outline.name}, {outline.source}")
+    print(f"learned: {load.trained:,} of {load.trained + load.frozen:,} parameters")
+    print(f"\ntraining, {'bfloat16' if bf16 else 'float32'}, GiB on each GPU; {lessons}")
+    print(
+        f"activations {_gib(activations.plain)} kept, {_gib(activations.checkpointed)} with the language's redone "
+        f"(plan.checkpointing); * fits in {memory:g} GiB"
+    )
+    print(table(load, offload, activations, memory))
+    print("\ninference, GiB")
+    answers = plan_inference(outline, Answering())
+    print(inference_table(answers, memory))
+    kept = activations.checkpointed if settings["plan.checkpointing"] else activations.plain
+    fits = fitting(load, offload, kept, memory)
+    infers = [dtype for dtype, plan in answers.items() if plan.total <= memory * 2**30]
+    print(
+        f"learned={load.trained} memory={memory:g} training_fits={','.join(fits) or 'none'} "
+        f"inference_fits={','.join(infers) or 'none'}"
+    )
+    return 0
+
+
+def read_settings(config: Path, overrides: list[str]) -> dict[str, Any]:
+    """The settings of `SETTINGS` that a file and overrides make; others are the trainer's affair.
+
+    Raises:
+        UsageError: it cannot be read; a value is of another type; a name is nearly that of a setting.
+    """
+    from trackgpt.config import read_values
+
+    said = _flat(read_values(config, overrides))
+    settings = dict(SETTINGS)
+    for name, value in said.items():
+        near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=NEAR)
+        if near and near[0] != name and name.partition(".")[2] not in TRAINERS_OWN:
+            raise UsageError(f"{config}: no setting `{name}`; did you mean `{near[0]}`?")
+        if name in SETTINGS:
+            settings[name] = _typed(value, SETTINGS[name], f"{config}: {name}")
+    _check(settings, config)
+    return settings
+
+
+TRAINERS_OWN = ("beta2", "warmup", "steps")
+"""Settings of the trainer whose names are near to one of these."""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _typed(value: Any, default: Any, where: str) -> Any:
+    wanted = type(default)
+    if default is None or isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        return value
+    if wanted is float and isinstance(value, int):
+        return float(value)
+    raise UsageError(f"{where}: wanted {wanted.__name__}, found {type(value).__name__} ({value!r})")
+
+
+def _check(settings: dict[str, Any], config: Path) -> None:
+    if settings["stage"] != "tracking":
+        raise UsageError(
+            f"{config}: stage {settings['stage']} learns through heads that only training makes; "
+            f"python -m train {config} --dry-run measures it"
+        )
+    for name in ("data.frames", "data.turns", "data.targets", "plan.batch"):
+        if settings[name] < 1:
+            raise UsageError(f"{config}: {name}: wanted 1 or more, found {settings[name]}")
+    for half in settings["frozen"]:
+        if half not in ("brain", "segmenter"):
+            raise UsageError(f"{config}: frozen: `{half}` is not a half of the model; choose brain or segmenter")
+    if settings["plan.offload"] not in ("none", "optimizer", "parameters"):
+        raise UsageError(f"{config}: plan.offload: `{settings['plan.offload']}` is none of none, optimizer, parameters")
+
+
+def _outline(settings: dict[str, Any]) -> Outline:
+    """The model that would learn; one that an earlier stage makes is not there yet."""
+    from trackgpt.outline import outline_of
+
+    try:
+        outline = outline_of(settings["brain"] or NEW_NANO)
+        if not settings["segmenter"]:
+            return outline
+        seen = outline_of(settings["segmenter"]).config.perception
+    except ModelError as error:
+        if not error.message.startswith("runs/"):
+            raise
+        advice = (
+            "where an earlier stage makes it, name what that began with: brain=llava-hf/llava-1.5-7b-hf+facebook/..."
+        )
+        raise ModelError(f"{error.message}; {advice}", error.code) from error
+    return replace(outline, config=replace(outline.config, perception=seen))
+
+
+def _gib(value: float) -> str:
+    return f"{value / 2**30:.3f} GiB"
