@@ -187,6 +187,10 @@ def smolvlm(folder: Path) -> Any:
     return written(folder, liven(SmolVLMForConditionalGeneration(config)), words, HALF, HALF)
 
 
+FAMILIES = {"llava": llava, "llava_next": llava_next, "qwen2_5_vl": qwen2_5, "qwen3_vl": qwen3, "smolvlm": smolvlm}
+"""A writer of each family, by transformers' name."""
+
+
 def clip(folder: Path) -> CLIPModel:
     """OpenAI's CLIP: both towers, as the hub has it."""
     text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -18,19 +18,10 @@ TURNS = [
 ]
 
 
-FAMILIES = {
-    "llava": foreign.llava,
-    "llava_next": foreign.llava_next,
-    "qwen2_5_vl": foreign.qwen2_5,
-    "qwen3_vl": foreign.qwen3,
-    "smolvlm": foreign.smolvlm,
-}
-
-
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=foreign.FAMILIES)
 def family_brain(request, tmp_path):
     """A brain of another family."""
-    FAMILIES[request.param](tmp_path / "brain")
+    foreign.FAMILIES[request.param](tmp_path / "brain")
     return load_brain(tmp_path / "brain", 32)[0]
 
 

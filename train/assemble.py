@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch import nn
 
 from trackgpt.errors import UsageError
 from trackgpt.hub import find, load_reported, load_tuned
+from trackgpt.perception.encoders import ConvEncoder
+from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.reasoners.lora import add_lora
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.systems.trackgpt_tuned import TUNED_FILE, base_of, is_tuned, save_tuned, tuned_names
@@ -36,6 +39,7 @@ def assemble(brain: str, segmenter: str, encoder_from_tower: bool, seed: int) ->
 
     Raises:
         ModelError: a model is missing or damaged.
+        UsageError: tower and encoder are of different kinds.
     """
     if brain:
         model = _unmerged(brain)
@@ -45,9 +49,16 @@ def assemble(brain: str, segmenter: str, encoder_from_tower: bool, seed: int) ->
     if segmenter:
         model.segmenter.load_state_dict(load_reported(segmenter)[0].segmenter.state_dict())
     if encoder_from_tower:
-        tower = model.brain.llava.model.vision_tower.encoder.stages
-        model.segmenter.image_encoder.stages.load_state_dict(tower.state_dict())
+        _copy_tower(model)
     return model
+
+
+def _copy_tower(model: TrackGPT) -> None:
+    tower, encoder = model.brain.vision, model.segmenter.image_encoder
+    if not (isinstance(tower, ConvTower) and isinstance(encoder, ConvEncoder)):
+        kinds = f"{type(tower).__name__} and {type(encoder).__name__}"
+        raise UsageError(f"encoder_from_tower: tower and encoder are {kinds}; wanted convolutions on both sides")
+    encoder.stages.load_state_dict(tower.encoder.stages.state_dict())
 
 
 def freeze(model: TrackGPT, halves: list[str]) -> None:
@@ -86,9 +97,12 @@ def round_frozen(model: nn.Module) -> None:
 
 def recompute(model: TrackGPT) -> None:
     """Forget the language model's activations in the forward pass and compute them again in the backward pass."""
-    language = model.brain.llava.model.language_model
-    # The re-entrant way gives ZeRO-3 a gradient twice where a stage reads its batch twice.
-    language.gradient_checkpointing_enable({"use_reentrant": False})
+    language = model.brain.language
+    with warnings.catch_warnings():
+        # transformers renames this within version 5; the old name is there in all of it.
+        warnings.simplefilter("ignore", FutureWarning)
+        # The re-entrant way gives ZeRO-3 a gradient twice where a stage reads its batch twice.
+        language.gradient_checkpointing_enable({"use_reentrant": False})
     language.config.use_cache = False
 
 

@@ -28,7 +28,7 @@ def seed_matching_heads(model: TrackGPT, layers: tuple[int, ...] = (1, 2, 3), he
     """
     words = word_space(model)
     for layer in layers:
-        attention = model.brain.llava.model.language_model.layers[layer].self_attn
+        attention = model.brain.language.layers[layer].self_attn
         size = attention.head_dim
         slow = torch.cat([torch.arange(size // 4, size // 2), torch.arange(3 * size // 4, size)])
         for head in range(heads):

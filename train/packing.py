@@ -115,7 +115,7 @@ def packed_hidden(brain: Brain, batch: Packed, tokens: Tensor, ids: Tensor | Non
     _refuse_beyond_window(brain, batch)
     words = batch.ids if ids is None else ids
     embeds = brain.llava.get_input_embeddings()(words)
-    return brain.llava.model.get_decoder()(
+    return brain.language(
         **brain.family.embedded(embeds, words == brain.template.image_id, tokens),
         attention_mask=batch.mask(),
         position_ids=brain.family.positions(words, batch.positions),

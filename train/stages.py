@@ -98,21 +98,16 @@ class Words:
     def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
         self.model, self.shape, self.device = model, shape, device
         self.naming = Naming(model).to(device)
-        width = model.brain.llava.config.text_config.hidden_size
+        width = model.brain.llava.config.get_text_config().hidden_size
         self.objectness = nn.Linear(width, 1).to(device)
 
     def sample(self, seed: int) -> dict[str, np.ndarray]:
         return words_sample(seed, self.shape.side)
 
     def modules(self) -> Iterable[nn.Module]:
-        llava = self.model.brain.llava.model
-        return [
-            llava.vision_tower,
-            llava.multi_modal_projector,
-            llava.get_input_embeddings(),
-            self.naming,
-            self.objectness,
-        ]
+        brain = self.model.brain
+        seeing = [part for part in brain.llava.model.children() if part is not brain.language]
+        return [*seeing, brain.llava.get_input_embeddings(), self.naming, self.objectness]
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         frames = _frames(_tensor(samples, "frames")).to(self.device)
@@ -267,7 +262,7 @@ class Join:
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         brain = self.model.brain
         self.model.segmenter.image_encoder.eval()
-        brain.llava.model.vision_tower.eval()
+        brain.vision.eval()
         turns = [[((t.question, t.answer),) for t in s.turns] for s in samples]
         batch = pack(brain.template, turns, [list(s.misled) for s in samples]).to(self.device)
         read = torch.from_numpy(np.stack([s.read for s in samples])[:, None])

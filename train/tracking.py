@@ -103,7 +103,7 @@ class Tracking:
         """Text, mask and purport loss of a batch of lessons."""
         brain = self.model.brain
         self.model.segmenter.image_encoder.eval()
-        brain.llava.model.vision_tower.eval()
+        brain.vision.eval()
         batch = pack(brain.template, [list(lesson.turns) for lesson in samples]).to(self.device)
         read = torch.from_numpy(np.stack([lesson.read for lesson in samples])).permute(0, 3, 1, 2)
         tokens = project(brain, brain.preprocess(read.to(self.device)))

@@ -75,6 +75,17 @@ class Brain(nn.Module):
         """A brain with random weights; `config.llava` is the configuration of its model as a dictionary."""
         return cls(config, build(config.llava), tokenizer, query_dim)
 
+    @property
+    def vision(self) -> nn.Module:
+        """The part that sees, by whatever name its family has."""
+        tower: nn.Module = self.llava.model.get_encoder("image")
+        return tower
+
+    @property
+    def language(self) -> Any:
+        """The language model without its output layer, by whatever name its family has."""
+        return self.llava.model.get_decoder()
+
     def preprocess(self, frames: Tensor) -> Tensor:
         """Padded square frames, uint8 RGB (b, 3, s, s), to normalised float32 pixels as the family arranges them."""
         mean = torch.tensor(self.config.pixel_mean, device=frames.device).view(1, 3, 1, 1)

@@ -20,9 +20,9 @@ TARGETS = r".*(language_model|text_model).*\.(q_proj|v_proj)"
 _PARTS = (
     ("lora_", "LoRA"),
     ("trainable_tokens_delta", "rows of new tokens"),
-    ("vision_tower", "vision tower"),
-    ("multi_modal_projector", "projector"),
-    ("language_model", "language model"),
+    *((name, "vision tower") for name in ("vision_tower", "model.visual.", "vision_model")),
+    *((name, "projector") for name in ("multi_modal_projector", "model.connector.")),
+    *((name, "language model") for name in ("language_model", "text_model")),
     ("lm_head", "output layer"),
     ("image_encoder", "image encoder"),
     ("mask_decoder", "mask decoder"),
