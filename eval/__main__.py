@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from eval.commands import compare, davis_text, parity, speed, synthtrack
+from eval.commands import compare, davis_text, gpu_rows, parity, speed, synthtrack
 from eval.commands.kits import register
 from trackgpt.errors import TrackGPTError
 
@@ -24,6 +24,7 @@ register(app)
 app.command("compare")(compare.command)
 app.command("parity")(parity.command)
 app.command("speed")(speed.command)
+app.command("gpu-rows")(gpu_rows.command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

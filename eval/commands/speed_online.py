@@ -66,9 +66,9 @@ def measure(plan: Plan) -> Part:
     return Part(lines, last)
 
 
-def _track(tracker: ReasoningTracker, path: Path, lookahead: Lookahead) -> list[Prediction]:
+def _track(tracker: ReasoningTracker, frames: Path | list[np.ndarray], lookahead: Lookahead) -> list[Prediction]:
     predictions = []
-    with open_source(path) as source:
+    with open_source(frames) as source:
         ahead = lookahead.over(source, tracker.perception.encode)
         for frame in ahead:
             step = tracker.track if frame.index else partial(tracker.initialize, prompt=Prompt(SENTENCE))
