@@ -167,13 +167,14 @@ class Execution:
     """How a model runs, which changes its speed and, beyond rounding, nothing it says. Not part of a saved model.
 
     Attributes:
-        dtype: "float32", "bfloat16", or "auto": bfloat16 where this machine is measured to be faster with it.
+        dtype: "float32", "bfloat16", or "auto": bfloat16 where this machine is measured to be faster with it. On a GPU
+            "int8" and "int4" as well: the language model's matrices quantised, all else in bfloat16.
         backend: of encoder and mask decoder: "torch", or "onnxruntime" (CPU, float32; needs the extra `onnx`).
         compile: encoder and mask decoder go through `torch.compile` with fixed shapes, a minute at the first frame.
         attention: of SAM's ViT, see `trackgpt.perception.attention`; "auto" is what was found fastest on the device.
     """
 
-    dtype: str = field(default="float32", metadata={"choices": ("auto", "float32", "bfloat16")})
+    dtype: str = field(default="float32", metadata={"choices": ("auto", "float32", "bfloat16", "int8", "int4")})
     backend: str = field(default="torch", metadata={"choices": ("torch", "onnxruntime")})
     compile: bool = False
     attention: str = field(default="auto", metadata={"choices": ("auto", "eager", "sdpa", "augmented", "flex")})

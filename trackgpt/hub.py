@@ -105,15 +105,21 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     """
     from trackgpt.config import Execution, from_dict
     from trackgpt.precision import inference_dtype
+    from trackgpt.reasoners.brain_quantised import BITS, quantise, require_quantised
 
     how = from_dict(Execution, execution, "execution")
     chosen = chosen_device(device)
     _check_backend(how, chosen)
+    if how.dtype in BITS:
+        require_quantised(how.dtype, chosen)
     place = _device(chosen)
     model, report = load_reported(name, inference_dtype(how.dtype, place))
     for line in report.lines():
         log.info(line)
-    return _run_as(model.fold().to(place), how, place)
+    model.fold()
+    if how.dtype in BITS:
+        quantise(model.brain, how.dtype, place)
+    return _run_as(model.to(place), how, place)
 
 
 def chosen_device(name: str) -> str:
@@ -147,7 +153,7 @@ def _check_backend(how: Execution, device: str) -> None:
     from trackgpt.perception.onnx_segmenter import PACKAGES, require
 
     require(*PACKAGES)
-    if device != "cpu" or how.dtype == "bfloat16" or how.compile:
+    if device != "cpu" or how.dtype not in ("float32", "auto") or how.compile:
         raise UsageError(f"backend {how.backend}: runs on a CPU, in float32, not compiled; leave those options out")
 
 

@@ -17,10 +17,10 @@ WORTH_IT = 0.9
 
 
 def inference_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """What `Execution.dtype` means on a device: "float32" and "bfloat16" as they are; "auto" measures."""
+    """What `Execution.dtype` means on a device: "auto" measures; the others as they are, quantised ones bfloat16."""
     if wanted == "auto":
         return torch.bfloat16 if bf16_is_faster(device) else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+    return torch.float32 if wanted == "float32" else torch.bfloat16
 
 
 def bf16_is_faster(device: torch.device) -> bool:
