@@ -82,8 +82,15 @@ def test_what_cannot_be_measured_is_refused_in_words(tmp_path, capsys, options, 
 
 def test_the_full_table_has_every_encoder_with_every_brain_attention_and_training():
     names = list(gpu_rows.parts_of(gpu_rows.SIZES["full"]))
-    assert len(names) == 3 + 2 + 6 + 3 + 2
+    assert len(names) == 3 + 2 + 6 + 3 + 1 + 2
     assert {"encoder-h", "brain-13b", "track-13b-h", "attention-l", "train-7b-h-cached"} <= set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+def test_the_decoder_is_measured_as_it_is_and_compiled(tmp_path):
+    assert rows(tmp_path, "--only", "decoder") == 0
+    assert set(figures(tmp_path / "decoder.json")) == {"ms_1", "compiled_ms_1"}
 
 
 @pytest.mark.slow

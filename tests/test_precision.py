@@ -9,7 +9,7 @@ import trackgpt
 from eval.commands import speed, speed_precision
 from trackgpt import precision
 from trackgpt.errors import UsageError
-from trackgpt.hub import load_model
+from trackgpt.hub import compile_segmenter, load_model
 from trackgpt.perception.encoders import ConvUnit
 from trackgpt.types import Prompt
 
@@ -83,6 +83,20 @@ def test_a_compiled_model_tracks_the_same(tiny):
     plain, compiled = track(load_model(tiny, "cpu")), track(load_model(tiny, "cpu", compile=True))
     assert max(np.abs(a.scores - b.scores).max() for a, b in zip(plain, compiled)) < 1e-5
     assert all((a.masks == b.masks).mean() > 0.9999 for a, b in zip(plain, compiled))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself and about a graph for CUDA on a CPU
+def test_a_decoder_compiled_as_for_a_gpu_decodes_one_and_two_targets_the_same(tiny):
+    segmenter = load_model(tiny, "cpu").segmenter
+    features = segmenter.encode(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8))
+    given = {n: torch.randn(3, n, 32) for n in (1, 2)}
+    plain = {n: segmenter.decode(features.repeated(n), *given[n]) for n in given}
+    compile_segmenter(segmenter, "cuda")
+    for n, wanted in plain.items():
+        found = segmenter.decode(features.repeated(n), *given[n])
+        assert (found.logits - wanted.logits).abs().max() < 1e-5 * wanted.logits.abs().max()
+        assert (found.online - wanted.online).abs().max() < 1e-5
 
 
 def test_the_command_line_says_how_to_run_and_the_run_records_it(command, tiny, tmp_path):

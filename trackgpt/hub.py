@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from trackgpt.config import Execution
+    from trackgpt.perception.segmenter import Segmenter
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.types import LoadReport
 
@@ -168,9 +169,22 @@ def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
         model.segmenter = onnx_segmenter(model.segmenter)
         return model
     if how.compile:
-        model.segmenter.image_encoder.compile(dynamic=False)
-        model.segmenter.mask_decoder.compile(dynamic=False)
+        compile_segmenter(model.segmenter, device.type)
     return model
+
+
+def compile_segmenter(segmenter: Segmenter, device: str) -> None:
+    """Have encoder and decoder compiled at their first frame, for each number of frames or targets anew.
+
+    On a GPU the decoder, a hundred small kernels, becomes one CUDA graph for each number of targets, which is started
+    at once: what it returns is overwritten by the next frame, so it must be read before (`QueryPerception` does).
+
+    Args:
+        segmenter: on its device.
+        device: its type, e.g. "cuda".
+    """
+    segmenter.image_encoder.compile(dynamic=False)
+    segmenter.mask_decoder.compile(dynamic=False, mode="reduce-overhead" if device == "cuda" else "default")
 
 
 def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[TrackGPT, LoadReport]:

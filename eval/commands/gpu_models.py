@@ -22,9 +22,11 @@ from eval.commands.speed_attention import random_vit
 from eval.commands.speed_online import _track
 from trackgpt.app.ahead import Lookahead
 from trackgpt.config import BrainConfig, EncoderConfig, PerceptionConfig, TrackGPTConfig
-from trackgpt.hub import find
+from trackgpt.hub import compile_segmenter, find
 from trackgpt.memory_plan import load_of
 from trackgpt.perception.attention import choose_attention
+from trackgpt.perception.encoders import Features
+from trackgpt.perception.segmenter import STRIDE, Segmenter
 from trackgpt.precision import inference_dtype
 from trackgpt.reasoners.brain import Brain
 from trackgpt.systems.trackgpt import TrackGPT
@@ -117,6 +119,25 @@ def encoder(at: Setting, vit: str) -> Figures:
     share = {f"share_{n}": n * flops / seconds[f"ms_{n}"] / peak for n in pixels}
     ms = {name: 1e3 * value / int(name.split("_")[1]) for name, value in seconds.items()}
     return {"side": side, "dtype": str(dtype), "tflop": flops / 1e12, "peak_tflop_s": peak / 1e12, **ms, **share}
+
+
+@torch.no_grad()
+def decoder(at: Setting, vit: str) -> Figures:
+    """The mask decoder by numbers of targets, as it is and compiled (on a GPU: one CUDA graph for each number)."""
+    place = torch.device(at.device)
+    config = PerceptionConfig(EncoderConfig("sam_vit", VITS[vit]), image_side=VITS[vit].get("image_size", 1024))
+    segmenter = Segmenter(config).to(place, inference_dtype("auto", place)).eval()
+    segmenter.fold()
+    cells, like = config.image_side // STRIDE, segmenter.like
+    maps = Features(torch.randn(1, like.shape[1], cells, cells).to(like))
+    queries = {n: torch.randn(3, n, like.shape[1]).to(like) for n in at.size.targets}
+    runs = {
+        f"ms_{n}": partial(_synced, place, segmenter.decode, maps.repeated(n), *given) for n, given in queries.items()
+    }
+    plain = _median_seconds(runs, at)
+    compile_segmenter(segmenter, place.type)
+    compiled = {f"compiled_{name}": value for name, value in _median_seconds(runs, at).items()}
+    return {name: 1e3 * value for name, value in {**plain, **compiled}.items()}
 
 
 def attention(at: Setting, vit: str) -> Figures:

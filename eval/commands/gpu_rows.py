@@ -35,6 +35,7 @@ class Size:
         frames: tracked in a round, of `height` x `width` pixels.
         every: the brain is asked again every so many frames; 33 are 3 %.
         batches: of frames encoded in one call.
+        targets: numbers of them that are decoded at once.
         matmul: side of the matrices whose product is taken for the device's peak.
         pairs: rounds.
         steps: of training.
@@ -48,6 +49,7 @@ class Size:
     width: int = 854
     every: int = 33
     batches: tuple[int, ...] = (4, 8)
+    targets: tuple[int, ...] = (1, 2, 4, 8)
     matmul: int = 8192
     pairs: int = 3
     steps: int = 10
@@ -56,7 +58,7 @@ class Size:
 
 SIZES = {
     "full": Size(),
-    "tiny": Size(("tiny",), ("tiny",), 6, 48, 64, 3, (2,), 64, 1, 3, 2),
+    "tiny": Size(("tiny",), ("tiny",), 6, 48, 64, 3, (2,), (1,), 64, 1, 3, 2),
 }
 
 
@@ -78,6 +80,7 @@ def parts_of(size: Size) -> dict[str, Measure]:
     for brain in size.brains:
         parts |= {f"track-{brain}-{vit}": partial(gpu_models.track, brain=brain, vit=vit) for vit in size.vits}
     parts |= {f"attention-{vit}": partial(gpu_models.attention, vit=vit) for vit in size.vits}
+    parts["decoder"] = partial(gpu_models.decoder, vit=size.vits[0])
     small, large = size.brains[0], size.vits[-1]
     parts[f"train-{small}-{large}"] = partial(gpu_training.train, brain=small, vit=large, cached=False)
     parts[f"train-{small}-{large}-cached"] = partial(gpu_training.train, brain=small, vit=large, cached=True)
