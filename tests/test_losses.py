@@ -67,7 +67,7 @@ def test_no_masks_at_all_cost_nothing_and_leave_the_gradient_finite():
     logits = torch.zeros(0, 4, 4, requires_grad=True)
     score = torch.zeros(0, requires_grad=True)
     truth = torch.zeros(0, 4, 4, dtype=torch.bool)
-    total = mask_loss(logits, truth) + purport_loss(score, logits, truth)
+    total = mask_loss(logits, truth) + purport_loss(score, mask_iou(logits, truth))
     total.backward()
     assert total.item() == 0.0
     assert logits.grad.shape == (0, 4, 4)
@@ -101,7 +101,7 @@ def test_iou_numbers_that_a_hand_finds():
 def test_the_purport_score_is_pulled_to_the_true_iou_and_the_mask_is_not():
     logits = logits_of(torch.roll(square(8).flatten(), 4).view(1, 4, 4)).requires_grad_()
     score = torch.tensor([0.5], requires_grad=True)
-    loss = purport_loss(score, logits, square(8))
+    loss = purport_loss(score, mask_iou(logits, square(8)))
     assert loss.item() == pytest.approx((0.5 - 1 / 3) ** 2, rel=1e-5)
     loss.backward()
     assert score.grad.item() == pytest.approx(2 * (0.5 - 1 / 3), rel=1e-5)

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from small_sets import write_sets
 from tiny_models import tiny_trackgpt
 from torch import nn
@@ -14,7 +16,7 @@ from trackgpt.types import Cue
 from train.data_config import DataConfig, Kind
 from train.lessons import Lesson
 from train.losses import mask_iou, mask_loss
-from train.tracking import Tracking, mask_losses, targets_of, unroll
+from train.tracking import Tracking, Unrolled, mask_losses, targets_of, unroll
 
 CPU = torch.device("cpu")
 
@@ -34,6 +36,22 @@ def parameters(tracking: Tracking) -> list[nn.Parameter]:
     return [p for module in tracking.modules() for p in module.parameters() if p.requires_grad]
 
 
+def overfit(tracking: Tracking, iou: float) -> None:
+    """Learn two samples until their IoU is above `iou` and every token is right, in 300 steps at most."""
+    batch = [tracking.sample(i) for i in range(2)]
+    optimiser = torch.optim.AdamW(parameters(tracking), lr=3e-3)
+    for step in range(300):
+        optimiser.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20)
+        losses, figures = tracking.losses(batch)
+        if figures.get("iou", 0) > iou and figures["token_acc"] == 1:
+            return
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(parameters(tracking), 1.0)
+        optimiser.step()
+    pytest.fail(f"after 300 steps {figures}")
+
+
 @pytest.mark.parametrize(
     ("name", "frames"),
     [
@@ -47,19 +65,12 @@ def parameters(tracking: Tracking) -> list[nn.Parameter]:
     ],
 )
 def test_overfitting_two_samples_brings_mask_iou_above_095_and_every_token_right(root, name, frames):
-    tracking = stage(root, name, frames=frames, turns=1)
-    batch = [tracking.sample(i) for i in range(2)]
-    optimiser = torch.optim.AdamW(parameters(tracking), lr=3e-3)
-    for step in range(300):
-        optimiser.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20)
-        losses, figures = tracking.losses(batch)
-        if figures.get("iou", 0) > 0.95 and figures["token_acc"] == 1:
-            return
-        optimiser.zero_grad()
-        sum(losses.values()).backward()
-        nn.utils.clip_grad_norm_(parameters(tracking), 1.0)
-        optimiser.step()
-    pytest.fail(f"after 300 steps {figures}")
+    overfit(stage(root, name, frames=frames, turns=1), 0.95)
+
+
+def test_overfitting_at_the_original_resolution_brings_what_a_grid_a_quarter_as_fine_can_say(root):
+    """Frames of 64 pixels and a grid of 16: outlines of small things are finer than it; IoU above 0.85 all the same."""
+    overfit(stage(root, "refcoco", turns=1, mask_loss="original"), 0.85)
 
 
 def test_images_clips_and_conversations_learn_in_one_batch(root):
@@ -72,10 +83,11 @@ def test_images_clips_and_conversations_learn_in_one_batch(root):
     assert all(torch.isfinite(p.grad).all() for p in parameters(tracking) if p.grad is not None)
 
 
-def test_a_batch_of_words_alone_runs_the_same_modules_as_one_with_masks(root):
+@pytest.mark.parametrize("mask_loss", ["grid", "original"])
+def test_a_batch_of_words_alone_runs_the_same_modules_as_one_with_masks(root, mask_loss):
     calls: dict[str, list[str]] = {}
     for name in ("llava-instruct", "refer-youtube-vos"):
-        tracking = stage(root, name, frames=3)
+        tracking = stage(root, name, frames=3, mask_loss=mask_loss)
         seen = calls.setdefault(name, [])
         for place, module in tracking.model.named_modules():
             if not list(module.children()) and list(module.parameters(recurse=False)):
@@ -138,6 +150,78 @@ def test_ignored_pixels_change_neither_loss_nor_iou():
     assert mask_iou(logits, truth).item() == 0.5
     other = torch.where(ignored, -logits, logits)
     assert mask_loss(logits, truth, ignored=ignored).item() == mask_loss(other, truth, ignored=ignored).item()
+
+
+def lisa(logits: torch.Tensor, truth: torch.Tensor, side: int) -> torch.Tensor:
+    """LISA's losses of one image, plainly: SAM's postprocess_masks, BCE and Dice over masks (n, H, W)."""
+    height, width = truth.shape[-2:]
+    scale = side / max(height, width)
+    inner = [int(length * scale + 0.5) for length in (height, width)]
+    square = F.interpolate(logits[:, None].float(), (side, side), mode="bilinear", align_corners=False)
+    whole = F.interpolate(square[..., : inner[0], : inner[1]], (height, width), mode="bilinear", align_corners=False)
+    pred, target, n = whole[:, 0], truth.float(), len(truth)
+    bce = F.binary_cross_entropy_with_logits(pred, target, reduction="none").flatten(1).mean(1).sum() / (n + 1e-8)
+    prob, flat = pred.sigmoid().flatten(1), target.flatten(1)
+    numerator = 2 * (prob / 1000 * flat).sum(-1)
+    dice = 1 - (numerator + 1e-6) / ((prob / 1000).sum(-1) + (flat / 1000).sum(-1) + 1e-6)
+    return 2.0 * bce + 0.5 * dice.sum() / (n + 1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_at_the_original_resolution_the_loss_is_lisas_on_odd_sizes_too(dtype):
+    """Three masks of 61 x 97, two of 97 x 41 (portrait), one of 64 x 64; batch: the mean over all six."""
+    rng, side = np.random.default_rng(0), 64
+    lessons, parts = [], []
+    logits = torch.from_numpy(rng.normal(0, 4, (6, 1, 16, 16))).to(dtype)
+    for own, size in ((slice(0, 3), (61, 97)), (slice(3, 5), (97, 41)), (slice(5, 6), (64, 64))):
+        masks = rng.random((own.stop - own.start, 1, *size)) < 0.3
+        frames = np.zeros((1, side, side, 3), np.uint8)
+        lessons.append(Lesson(frames, frames[0], (), masks, np.zeros((1, *size), bool), ""))
+        parts.append(lisa(logits[own, 0], torch.from_numpy(masks[:, 0]), side) * len(masks))
+    losses, _ = mask_losses(Unrolled(logits, torch.zeros(6, 1)), targets_of(lessons, 1, CPU, original=True))
+    assert losses["mask"].dtype == torch.float32
+    assert losses["mask"].item() == pytest.approx((sum(parts) / 6).item(), rel=1e-6)
+
+
+def test_pixels_ignored_in_the_frame_are_not_learned_at_its_resolution():
+    """Noise, ignored from column 20 on: what the truth says there changes nothing, what it says before does."""
+    logits = torch.linspace(-2, 2, 256).view(1, 1, 16, 16)
+    frames, ignored = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 33, 50), bool)
+    ignored[..., 20:] = True
+    costs = []
+    for first, last in ((4, 20), (4, 45), (4, 12)):
+        masks = np.zeros((1, 1, 33, 50), bool)
+        masks[..., 5:20, first:last] = True
+        targets = targets_of([Lesson(frames, frames[0], (), masks, ignored, "")], 1, CPU, original=True)
+        losses, figures = mask_losses(Unrolled(logits, torch.zeros(1, 1)), targets)
+        costs.append((losses["mask"].item(), losses["purport"].item(), figures["iou"]))
+    assert costs[0] == costs[1]
+    assert costs[0] != costs[2]
+
+
+def test_lessons_at_the_original_resolution_carry_masks_of_their_frames_size(root):
+    sizes = set()
+    for name in ("ade20k", "refer-youtube-vos"):
+        tracking = stage(root, name, frames=3, mask_loss="original")
+        for lesson in [tracking.sample(i) for i in range(6)]:
+            with Image.open(lesson.pictures[0]) as picture:
+                assert lesson.masks.shape[2:] == lesson.ignored.shape[1:] == picture.size[::-1]
+            sizes.add(lesson.masks.shape[2:])
+        assert tracking.picture([lesson]).shape[2] == 3
+    assert len(sizes) > 2
+
+
+def test_at_the_original_resolution_kinds_learn_in_one_batch_with_the_masks_loss_of_each_alone(root):
+    """Images of one frame, clips of three and words; the mask loss is the mean over the masks of all frames."""
+    tracking = stage(root, "ade20k", "refer-davis17", "llava-instruct", frames=3, mask_loss="original")
+    tracking.model.eval()
+    batch = [tracking.sample(i) for i in range(12)]
+    assert {len(lesson.frames) for lesson in batch} == {0, 1, 3}
+    with torch.no_grad():
+        together = tracking.losses(batch)[0]["mask"].item()
+        alone = [tracking.losses([lesson])[0]["mask"].item() for lesson in batch]
+    counts = [lesson.masks.shape[0] * lesson.masks.shape[1] for lesson in batch]
+    assert together == pytest.approx(np.dot(alone, counts) / sum(counts), rel=1e-4)
 
 
 def test_a_detached_query_carries_no_gradient_to_the_frame_before(root):

@@ -30,6 +30,8 @@ class DataConfig:
             ablation without rephrasing is [0]).
         own_answers: share of answers that are read in the brain's own words, so that the purport score learns what its
             mistakes look like; 0 reproduces the paper.
+        mask_loss: where masks are compared: on the decoder's "grid", a quarter of the square's side, or at the frames'
+            "original" resolution, as LISA does; what that takes is told in `train.truth`.
         detach: do not let gradients flow from frame to frame through Q_t.
         cache: folder of the frozen encoder's features (see `train.feature_cache`); empty encodes in every step.
     """
@@ -44,6 +46,7 @@ class DataConfig:
     gap: int = 0
     wordings: list[int] = field(default_factory=list)
     own_answers: float = 0.0
+    mask_loss: str = field(default="grid", metadata={"choices": ("grid", "original")})
     detach: bool = False
     cache: str = ""
 

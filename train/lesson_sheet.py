@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from train.lessons import Lesson
+from trackgpt.geometry.letterbox import fit
+from train.lessons import Lesson, small
 
 CELL = 192
 TEXT = 60
@@ -28,7 +29,7 @@ def sheet(lessons: Sequence[Lesson], most: int = 6) -> np.ndarray:
 
 def _row(lesson: Lesson) -> np.ndarray:
     if len(lesson.frames):
-        cells = [_cell(frame, lesson.masks[:, t]) for t, frame in enumerate(lesson.frames)]
+        cells = [_cell(frame, on_grid(lesson.masks[:, t], len(frame))) for t, frame in enumerate(lesson.frames)]
     else:
         cells = [_cell(lesson.read, ())]
     row = np.concatenate(cells, axis=1)
@@ -39,6 +40,11 @@ def _row(lesson: Lesson) -> np.ndarray:
         draw.text((4, 2 + 14 * line), shorten(text, strip.width // PIXELS, placeholder=" ..."), "black")
     row = np.pad(row, ((0, 0), (0, strip.width - row.shape[1]), (0, 0)), constant_values=255)
     return np.concatenate([row, np.asarray(strip)])
+
+
+def on_grid(masks: np.ndarray, side: int) -> list[np.ndarray]:
+    """Masks, bool (n, h, w), as they lie in the square; those of the decoder's grid stay as they are."""
+    return [small(mask, fit(mask.shape, side)) for mask in masks]
 
 
 def _cell(frame: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray:

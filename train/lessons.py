@@ -62,6 +62,7 @@ class View:
         turns: most instructions of a lesson.
         targets: most targets of an instruction that get a <TK> each; more become one, their union.
         gap: most frames between I_0 and I_t; 0 for any.
+        original: masks have the frame's size and not that of the decoder's grid.
     """
 
     side: int = 1024
@@ -71,6 +72,7 @@ class View:
     turns: int = 3
     targets: int = 1
     gap: int = 0
+    original: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ class Lesson:
         frames: uint8 RGB (t, side, side, 3), as the perception sees them; t is 0 where there is nothing to mark.
         read: uint8 RGB (read, read, 3), the first frame as the brain sees it.
         turns: dialogues about it; each a list of (question, answer).
-        masks: bool (n, t, side / 4, side / 4), of every <TK> in the order of the turns.
-        ignored: bool (t, side / 4, side / 4), what is not learned: padding, and pixels without a truth.
+        masks: bool (n, t, h, w), of every <TK> in the order of the turns: h and w are side / 4, the decoder's grid, or
+            with `View.original` those of the frame.
+        ignored: bool (t, h, w), what is not learned: padding, and pixels without a truth.
         source: data set and item, for people.
         pictures: the files of the frames.
         features: of the frames by a frozen encoder, where they are cached (see `train.feature_cache`).
@@ -149,10 +152,10 @@ class Images:
         for expression in chosen:
             objects = separate(expression, view)
             turns.append((self._turn(sample, expression, len(objects), rng),))
-            masks += [[small(sample.truth.mask(keys), box)] for keys in objects]
-        ignored = outside(box) | small(sample.ignored(), box, share=0.0)
+            masks += [[compared(sample.truth.mask(keys), box, view)] for keys in objects]
+        ignored = unlearned(sample.ignored(), box, view)
         return Lesson(
-            box.apply(frame)[None], brain_view(frame, view), tuple(turns), _stack(masks, 1, view), ignored[None],
+            box.apply(frame)[None], brain_view(frame, view), tuple(turns), _stack(masks, ignored[None]), ignored[None],
             f"{self.name}/{sample.name}", (str(sample.image),),
         )  # fmt: skip
 
@@ -201,12 +204,13 @@ class Clips:
         for expression in chosen:
             objects = separate(expression, view)
             turns.append((self._turn(expression, len(objects), rng),))
-            masks += [[small(video.masks.mask(keys, t), box) for t in times] for keys in objects]
-        ignored = np.broadcast_to(outside(box), (len(times), *outside(box).shape))
+            masks += [[compared(video.masks.mask(keys, t), box, view) for t in times] for keys in objects]
+        never = unlearned(np.zeros(box.source, bool), box, view)
+        ignored = np.broadcast_to(never, (len(times), *never.shape))
         squares = np.stack([box.apply(frame) for frame in frames])
         where = f"{self.name}/{video.name}@{','.join(map(str, times))}"
         pictures = tuple(str(video.images[t]) for t in times)
-        read, truth = brain_view(frames[0], view), _stack(masks, len(times), view)
+        read, truth = brain_view(frames[0], view), _stack(masks, ignored)
         return Lesson(squares, read, tuple(turns), truth, ignored, where, pictures)
 
     def pictures(self) -> Iterator[str]:
@@ -279,6 +283,16 @@ def brain_view(frame: np.ndarray, view: View) -> np.ndarray:
     return fit(frame.shape[:2], view.read).apply(frame)
 
 
+def compared(mask: np.ndarray, box: Letterbox, view: View) -> np.ndarray:
+    """A mask, bool (height, width) of the frame, where the loss compares it: as it is, or on the decoder's grid."""
+    return mask if view.original else small(mask, box)
+
+
+def unlearned(ignored: np.ndarray, box: Letterbox, view: View) -> np.ndarray:
+    """What is not learned, of a frame's ignored pixels, bool (height, width); the grid has padding as well."""
+    return ignored if view.original else outside(box) | small(ignored, box, share=0.0)
+
+
 def small(mask: np.ndarray, box: Letterbox, share: float = 0.5) -> np.ndarray:
     """A mask on the decoder's grid: set where more than `share` of a cell's pixels of the square are.
 
@@ -305,8 +319,8 @@ def outside(box: Letterbox) -> np.ndarray:
     return cells
 
 
-def _stack(masks: Sequence[Sequence[np.ndarray]], frames: int, view: View) -> np.ndarray:
-    return np.array(masks, bool).reshape(-1, frames, view.side // STRIDE, view.side // STRIDE)
+def _stack(masks: Sequence[Sequence[np.ndarray]], ignored: np.ndarray) -> np.ndarray:
+    return np.array(masks, bool).reshape(-1, *ignored.shape)
 
 
 # The sets by name

@@ -10,18 +10,29 @@ from torch import Tensor
 def mask_loss(
     logits: Tensor, truth: Tensor, bce: float = 2.0, dice: float = 0.5, ignored: Tensor | None = None
 ) -> Tensor:
-    """Binary cross-entropy and Dice per mask, averaged over masks (paper: 2.0 and 0.5; LISA's normalisation).
+    """The mean of `mask_costs` over masks; no masks at all cost 0."""
+    return mean_cost(mask_costs(logits, truth, bce, dice, ignored))
+
+
+def mean_cost(costs: Tensor) -> Tensor:
+    """The mean of costs (n,), which over nothing would be no number and is 0 here."""
+    return costs.mean() if len(costs) else costs.sum()
+
+
+def mask_costs(
+    logits: Tensor, truth: Tensor, bce: float = 2.0, dice: float = 0.5, ignored: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy and Dice of each mask, float32 (n,) (paper: 2.0 and 0.5; LISA's normalisation).
+
+    LISA divides probabilities by 1000 and adds 1e-6: this is the same Dice with 1e-3 added.
 
     Args:
         logits: (n, h, w) float.
-        truth: (n, h, w) bool. An empty truth is scored by cross-entropy alone: no overlap exists to reward. No masks at
-            all cost 0.
+        truth: (n, h, w) bool. An empty truth is scored by cross-entropy alone: no overlap exists to reward.
         bce: weight of the cross-entropy.
         dice: weight of the Dice loss.
         ignored: (n, h, w) bool, pixels that neither loss reads; None for none.
     """
-    if len(logits) == 0:
-        return logits.float().sum()  # a mean over nothing would be NaN
     counted = torch.ones_like(truth) if ignored is None else ~ignored
     target = (truth & counted).float()
     entropy = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none") * counted
@@ -30,7 +41,7 @@ def mask_loss(
     flat = target.flatten(1)
     overlap = 2 * (prob * flat).sum(1) + 1e-3
     dice_each = (1 - overlap / (prob.sum(1) + flat.sum(1) + 1e-3)) * (flat.sum(1) > 0)
-    return (bce * entropy_each + dice * dice_each).mean()
+    return bce * entropy_each + dice * dice_each
 
 
 def mask_iou(logits: Tensor, truth: Tensor, ignored: Tensor | None = None) -> Tensor:
@@ -42,11 +53,9 @@ def mask_iou(logits: Tensor, truth: Tensor, ignored: Tensor | None = None) -> Te
     return torch.where(union > 0, both / union.clamp(min=1), torch.ones_like(union, dtype=torch.float32))
 
 
-def purport_loss(score: Tensor, logits: Tensor, truth: Tensor, ignored: Tensor | None = None) -> Tensor:
+def purport_loss(score: Tensor, iou: Tensor) -> Tensor:
     """Mean squared error of the purport score (n,) against the true IoU of the predicted mask (paper section 3.5)."""
-    if len(score) == 0:
-        return score.float().sum()
-    return F.mse_loss(score.float(), mask_iou(logits.detach(), truth, ignored))
+    return F.mse_loss(score.float(), iou) if len(score) else score.float().sum()
 
 
 def text_loss(logits: Tensor, labels: Tensor) -> Tensor:

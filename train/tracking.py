@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trackgpt.geometry.letterbox import fit
 from trackgpt.perception.encoders import Features
 from trackgpt.systems.trackgpt import TrackGPT
 from train.data_config import DataConfig
 from train.feature_cache import FeatureCache, as_features
 from train.lessons import Lesson, Source, View, open_source
-from train.losses import mask_iou, mask_loss, purport_loss, text_loss
+from train.losses import mask_costs, mask_iou, mean_cost, purport_loss, text_loss
 from train.mixture import Mixture, shares
 from train.packing import mistaken, own_answers, pack, packed_hidden, packed_logits, packed_queries, project
+from train.truth import Truth
 
 Losses = dict[str, Tensor]
 SEED_STRIDE = 100_000_000
@@ -77,8 +79,9 @@ class Tracking:
         self.model, self.data, self.device = model, data, device
         brain, perception = model.brain.config, model.config.perception
         self.view = View(
-            perception.image_side, brain.image_side, brain.fit, data.frames, data.turns, data.targets, data.gap
-        )
+            perception.image_side, brain.image_side, brain.fit, data.frames, data.turns, data.targets, data.gap,
+            original=data.mask_loss == "original",
+        )  # fmt: skip
         self.cache = FeatureCache(data.cache, model.segmenter) if data.cache else None
         self.lessons = Lessons(data, self.view, self.cache)
 
@@ -114,7 +117,7 @@ class Tracking:
             ids = own_answers(brain, hidden, batch, self.data.own_answers)
             hidden, learn = packed_hidden(brain, batch, tokens, ids), ~mistaken(batch, ids)
         referring, purport = packed_queries(brain, hidden, batch)
-        targets = targets_of(samples, self.data.frames, self.device)
+        targets = targets_of(samples, self.data.frames, self.device, self.view.original)
         unrolled = unroll(
             self.model, self._features(samples, targets), targets.with_queries(referring, purport), self.data.detach
         )
@@ -148,15 +151,14 @@ class Targets:
         frames: uint8 (f, 3, side, side), the frames of all samples one after the other.
         first: int64 (n,), where a target's sample begins in `frames`.
         length: int64 (n,), how many frames it has.
-        masks, ignored: bool (n, t_max, h, w), False beyond its end.
+        truths: their masks, block after block.
         steps: t_max, the same for every batch of a run.
     """
 
     frames: Tensor
     first: Tensor
     length: Tensor
-    masks: Tensor
-    ignored: Tensor
+    truths: tuple[Truth, ...]
     steps: int
 
     def with_queries(self, referring: Tensor, purport: Tensor) -> Queries:
@@ -187,27 +189,42 @@ class Unrolled:
     scores: Tensor
 
 
-def targets_of(samples: list[Lesson], steps: int, device: torch.device) -> Targets:
-    """The frames and targets of a batch of lessons of at most `steps` frames; without any frame, one grey one."""
-    frames, first, length, masks, ignored = [], [], [], [], []
+def targets_of(samples: list[Lesson], steps: int, device: torch.device, original: bool = False) -> Targets:
+    """The frames and targets of a batch of lessons of at most `steps` frames; without any frame, one grey one.
+
+    With `original` masks have the size of their frames, and a block each lesson.
+    """
+    frames, first, length = [], [], []
     begun = 0
     for lesson in samples:
         t = len(lesson.frames)
         frames.append(lesson.frames)
-        pad = ((0, steps - t), (0, 0), (0, 0))
-        for mask in lesson.masks:
-            first.append(begun)
-            length.append(t)
-            masks.append(np.pad(mask, pad))
-            ignored.append(np.pad(lesson.ignored, pad))
+        first += [begun] * len(lesson.masks)
+        length += [t] * len(lesson.masks)
         begun += t
     if not begun:
         frames.append(np.full((1, *samples[0].frames.shape[1:]), 124, np.uint8))
-    grid = samples[0].masks.shape[-2:]
-    stacked = [torch.from_numpy(np.array(m, bool).reshape(-1, steps, *grid)).to(device) for m in (masks, ignored)]
+    truths = tuple(map(own_size, samples)) if original else (on_one_grid(samples, steps),)
     where = [torch.tensor(values, dtype=torch.long, device=device) for values in (first, length)]
     pixels = torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).to(device)
-    return Targets(pixels, *where, *stacked, steps)
+    return Targets(pixels, *where, tuple(truth.to(device) for truth in truths), steps)
+
+
+def on_one_grid(samples: list[Lesson], steps: int) -> Truth:
+    """The masks of all lessons, on the decoder's grid, padded to `steps` frames."""
+    masks, ignored = [], []
+    for lesson in samples:
+        pad = ((0, steps - len(lesson.frames)), (0, 0), (0, 0))
+        masks += [np.pad(mask, pad) for mask in lesson.masks]
+        ignored += [np.pad(lesson.ignored, pad)] * len(lesson.masks)
+    shape = (-1, steps, *samples[0].masks.shape[-2:])
+    return Truth(*(torch.from_numpy(np.array(m, bool).reshape(shape)) for m in (masks, ignored)))
+
+
+def own_size(lesson: Lesson) -> Truth:
+    """The masks of one lesson, of the size of its frames."""
+    masks, box = torch.from_numpy(lesson.masks), fit(lesson.masks.shape[-2:], lesson.frames.shape[1])
+    return Truth(masks, torch.from_numpy(lesson.ignored.copy()).expand_as(masks), box)
 
 
 def unroll(model: TrackGPT, features: Features, queries: Queries, detach: bool = False) -> Unrolled:
@@ -246,18 +263,24 @@ def mask_losses(
         nothing = 0 * (unrolled.logits.float().sum() + unrolled.scores.float().sum())
         return {"mask": nothing, "purport": nothing}, {}
     rows = there if learn is None else there & learn.unsqueeze(1)
-    logits, scores, truth, ignored = unrolled.logits, unrolled.scores, targets.masks, targets.ignored
+    costs, overlaps, marked, begun = [], [], [], 0
+    for truth in targets.truths:
+        n, t = truth.masks.shape[:2]
+        own = slice(begun, begun + n), slice(0, t)
+        here, learned, logits, begun = there[own], rows[own], unrolled.logits[own], begun + n
+        found = truth.at(logits[learned])
+        costs.append(mask_costs(found, truth.masks[learned], ignored=truth.ignored[learned], **(weights or {})))
+        with torch.no_grad():
+            overlaps.append(mask_iou(truth.at(logits[here]), truth.masks[here], truth.ignored[here]))
+            marked.append(truth.masks[here].flatten(1).any(-1))
+    overlap = torch.cat(overlaps)
     losses = {
-        "mask": mask_loss(logits[rows], truth[rows], ignored=ignored[rows], **(weights or {})),
-        "purport": purport_loss(scores[there], logits[there], truth[there], ignored[there]),
+        "mask": mean_cost(torch.cat(costs)),
+        "purport": purport_loss(unrolled.scores[there], overlap),
     }
-    with torch.no_grad():
-        seen = rows & truth.flatten(2).any(-1)
-        last = seen & (steps == targets.length.unsqueeze(1) - 1)
-        iou = {"iou": seen, "iou_last": last}
-        figures = {
-            name: mask_iou(logits[at], truth[at], ignored[at]).mean().item() for name, at in iou.items() if at.any()
-        }
+    seen = rows[there] & torch.cat(marked)
+    last = seen & (steps == targets.length.unsqueeze(1) - 1)[there]
+    figures = {name: overlap[at].mean().item() for name, at in (("iou", seen), ("iou_last", last)) if at.any()}
     return losses, figures
 
 
@@ -283,5 +306,6 @@ def unrolled_losses(
     """
     steps = truth.shape[1]
     length = torch.full_like(clip, steps)
-    targets = Targets(features.embedding, clip * steps, length, truth, torch.zeros_like(truth), steps)
+    truths = (Truth(truth, torch.zeros_like(truth)),)
+    targets = Targets(features.embedding, clip * steps, length, truths, steps)
     return mask_losses(unroll(model, features, targets.with_queries(referring, purport)), targets, learn, weights)
