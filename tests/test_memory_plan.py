@@ -315,3 +315,15 @@ def test_stages_that_shard_take_less_of_each_gpu(tmp_path):
     assert lines[0].endswith("+ kept  + redone")
     assert len(lines) == 13
     assert "*" in lines[-1]
+
+
+def test_the_plan_is_measured_beside_what_is_held(tiny):
+    """The part "memory" of `python -m eval speed`."""
+    from eval.commands import speed
+
+    part = speed.measure_memory(speed.Plan(str(tiny)))
+    for name in ("weights_tensors", "cache_tensors", "cache_and_answer_tensors", "frame_tensors"):
+        assert part.last[name] == pytest.approx(1, abs=0.1)
+    assert [line.how for line in part.lines if line.quantity.startswith("weights, process")] == [
+        "not measured: the allocator keeps more"
+    ]

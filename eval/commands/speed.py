@@ -370,6 +370,13 @@ def measure_targets(plan: Plan) -> Part:
     return measure(plan)
 
 
+def measure_memory(plan: Plan) -> Part:
+    """See `eval.commands.speed_memory`, which builds on this module."""
+    from eval.commands.speed_memory import measure
+
+    return measure(plan)
+
+
 def measure_precision(plan: Plan) -> Part:
     """See `eval.commands.speed_precision`, which builds on this module."""
     from eval.commands.speed_precision import measure
@@ -395,6 +402,7 @@ PARTS: dict[str, Callable[[Plan], Part]] = {
     "online": measure_online,
     "targets": measure_targets,
     "precision": measure_precision,
+    "memory": measure_memory,
     "attention": measure_attention,
 }
 ASKED = ("attention",)
