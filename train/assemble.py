@@ -21,8 +21,6 @@ from trackgpt.systems.trackgpt_tuned import TUNED_FILE, base_of, is_tuned, save_
 from train.codes import Codes
 from train.nano import new_nano
 
-ROUNDED_ANYWAY = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-
 
 def assemble(brain: str, segmenter: str, encoder_from_tower: bool, seed: int) -> TrackGPT:
     """A TrackGPT whose brain and perception come from the named models, or from a new nano.
@@ -86,13 +84,6 @@ def randomise_encoder(model: TrackGPT, seed: int) -> None:
 def carries_lora(model: TrackGPT) -> bool:
     """Whether the brain has adapters, so that the model is exported in the small form."""
     return any("lora_" in name for name, _ in model.named_parameters())
-
-
-def round_frozen(model: nn.Module) -> None:
-    """Store frozen weights that autocast rounds to bfloat16 at every use in bfloat16: same numbers, half the memory."""
-    for module in model.modules():
-        if isinstance(module, ROUNDED_ANYWAY) and not any(p.requires_grad for p in module.parameters(recurse=False)):
-            module.to(torch.bfloat16)
 
 
 def recompute(model: TrackGPT) -> None:
