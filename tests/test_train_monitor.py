@@ -1,7 +1,9 @@
 """What a run tells while it runs, what it says before it starts, and the arithmetic of its memory."""
 
 import json
+import re
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,11 +16,13 @@ from torch import nn
 from trackgpt import precision
 from trackgpt.errors import UsageError
 from trackgpt.memory_plan import GIB, Load, Share, load_of, share, table
+from train import supply
 from train.dry_run import dry_run
 from train.engine import deepspeed_settings, parameter_groups
 from train.monitor import Window
 from train.precision import use_bf16
 from train.report import draw_curves, read_log
+from train.supply import Supply, samples_per_second
 from train.world import World
 
 
@@ -179,8 +183,35 @@ def test_a_dry_run_says_what_it_would_learn_hold_and_take_and_writes_nothing_but
     assert "ZeRO GPUs" in text
     assert "s a step of 6 samples" in text
     assert "expected: 1000 steps" in text
+    assert re.search(r"one worker makes [\d.]+ samples/s, a process consumes [\d.]+: ratio [\d.]+, so 1 worker", text)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["dry_run", "dry_run/batch.png"]
     assert np.array(Image.open(tmp_path / "dry_run/batch.png"))[0, 0].tolist() == [3, 3, 3]
+
+
+def test_a_step_that_eats_ten_samples_a_second_needs_three_workers_that_make_four():
+    assert Supply(made=4.0, consumed=10.0).workers == 3
+    assert Supply(made=4.0, consumed=8.0).workers == 2
+    text = Supply(made=4.0, consumed=10.0).text(plan(workers=1))
+    assert text == (
+        "one worker makes 4.0 samples/s, a process consumes 10.0: ratio 0.40, so 3 worker(s) with a core each keep it "
+        "fed; plan.workers is 1"
+    )
+
+
+def test_a_worker_is_timed_after_its_sets_are_opened(monkeypatch):
+    """The first sample takes 0.5 s, each other 0.01 s."""
+
+    class Slow(Line):
+        def sample(self, seed):
+            time.sleep(0.01 if self.seen else 0.5)
+            self.seen.append(seed)
+            return seed
+
+    monkeypatch.setattr(supply, "SECONDS", 0.2)
+    stage = Slow()
+    assert 30 < samples_per_second(stage, 2, 100) <= 100
+    assert stage.seen[0] == 200_000_100
+    assert len(set(stage.seen)) == len(stage.seen)
 
 
 def test_a_log_line_is_json_that_any_reader_takes(tmp_path):

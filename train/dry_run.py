@@ -23,6 +23,7 @@ from train.monitor import Monitor, peak_memory
 from train.plan import Plan
 from train.precision import use_bf16
 from train.stages import Stage
+from train.supply import Supply, samples_per_second
 from train.tracking import Tracking
 from train.world import World
 
@@ -51,6 +52,9 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     drawn = _draw(stage, plan, out, world)
     parts += [f"first batch: {drawn}" if drawn else "first batch: this stage draws no picture"]
     seconds, waited = _time(engine, stage, plan, world)
+    mine = plan.batch * plan.accumulate
+    made = samples_per_second(stage, plan.seed, STEPS * mine * world.size)
+    supply = Supply(made, mine / (seconds - waited))
     held = peak_memory(world)
     planned = share(load, plan.zero, world.size, plan.offload)
     grown = planned.total - planned.weights
@@ -65,6 +69,7 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
         f"the plan says {planned.total / GIB:.3f} GiB, and {grown / GIB:.3f} more than the weights ({kept})",
         f"measured: {seconds:.2f} s a step of {total} samples, {total / seconds:.1f} samples/s, "
         f"{100 * waited / seconds:.0f} % of it waiting for samples",
+        f"measured: {supply.text(plan)}",
         f"expected: {plan.steps} steps, {plan.steps * seconds / 3600:.2f} h (from the second of {STEPS} steps)",
     ]
     return "\n\n".join(parts)
