@@ -417,10 +417,12 @@ def _ref(
     split: str,
     general: bool,
 ) -> dict[str, Any]:
-    """One expression; of gRefCOCO its objects are a list, [-1] for none."""
+    """One expression; of gRefCOCO its objects are a list, [-1] for none. Those of train carry their answer."""
     objects: Any = [keys[target] for target in said.targets] or [-1]
     kinds: Any = [categories[target] for target in said.targets] or [-1]
     sentence = {"sent_id": key, "sent": said.text, "raw": said.text, "tokens": said.text.split()}
+    if split == "train":
+        sentence["answer"] = said.answer
     ref = {
         **{"ref_id": key, "image_id": image["id"], "file_name": image["file_name"], "split": split},
         **{"ann_id": objects if general else objects[0], "category_id": kinds if general else kinds[0]},

@@ -50,8 +50,9 @@ class ReferYoutubeVosWriter:
     * test: expressions alone; the frames of its videos are not written.
 
     An entry names one object: expressions with several targets or none do not fit and are skipped, which
-    `counts.skipped` counts. Beyond the real tree, ``valid_truth/Annotations/<video>/<exp_id>/<frame>.png`` holds the
-    truth of valid in the form of a submission (binary, 0 or 255), so that scores can be computed.
+    `counts.skipped` counts. Beyond the real tree, expressions of train carry `answer`, what a tracker should say, and
+    ``valid_truth/Annotations/<video>/<exp_id>/<frame>.png`` holds the truth of valid in the form of a submission
+    (binary, 0 or 255), so that scores can be computed.
     """
 
     root: Path
@@ -72,7 +73,7 @@ class ReferYoutubeVosWriter:
         entries = {str(index): {"exp": one.text} for index, one in enumerate(said)}
         if part == "train":
             for index, one in enumerate(said):
-                entries[str(index)]["obj_id"] = str(one.targets[0])
+                entries[str(index)] |= {"obj_id": str(one.targets[0]), "answer": one.answer}
         video = {"expressions": entries, "frames": [stem(index) for index in shown]}
         for listed in ("valid", "test") if part == "test" else (part,):
             self.expressions.setdefault(listed, {})[clip.name] = video

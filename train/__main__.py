@@ -48,6 +48,7 @@ class TrainConfig:
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
         matching_heads: begin with heads that look for the word they stand on (see `train.mimetic`).
         random_encoder: begin with an image encoder of random weights (Table 4's ablation).
+        new_referring: begin with random weights for all that TrackGPT adds to LLaVA and SAM.
         propagate: hand Q_t on from frame to frame; false is Table 3's baseline, in training and in the exported model.
         frozen: halves that do not learn: "brain", "segmenter".
         data: of the stage "tracking".
@@ -66,6 +67,7 @@ class TrainConfig:
     encoder_from_tower: bool = False
     matching_heads: bool = False
     random_encoder: bool = False
+    new_referring: bool = False
     propagate: bool = True
     frozen: list[str] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
@@ -200,13 +202,15 @@ def _fill_cache(config: TrainConfig, world: World) -> None:
 def build(config: TrainConfig, world: World) -> TrackGPT:
     """The model on its device, frozen and adapted as configured."""
     from trackgpt.precision import round_frozen
-    from train.assemble import assemble, carries_lora, freeze, randomise_encoder, recompute
+    from train.assemble import assemble, carries_lora, freeze, randomise_encoder, recompute, renew_referring
     from train.mimetic import seed_matching_heads
     from train.precision import use_bf16
 
     model = assemble(config.brain, config.segmenter, config.encoder_from_tower, config.plan.seed)
     if config.matching_heads:
         seed_matching_heads(model)
+    if config.new_referring:
+        renew_referring(model, config.plan.seed)
     if config.random_encoder:
         randomise_encoder(model, config.plan.seed)
     if not config.propagate:

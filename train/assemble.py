@@ -81,6 +81,22 @@ def randomise_encoder(model: TrackGPT, seed: int) -> None:
     model.segmenter.image_encoder.load_state_dict(fresh.state_dict())
 
 
+def renew_referring(model: TrackGPT, seed: int) -> None:
+    """Give random weights to all that TrackGPT adds to LLaVA and SAM, so that referring is learned from nothing.
+
+    These are the rows of <TK> and <PO>, phi, the first Q_t and its adapter. New rows have the spread of the others.
+    """
+    torch.manual_seed(seed)
+    decoder, embeddings = model.segmenter.mask_decoder, model.brain.llava.get_input_embeddings().weight
+    for part in (*model.brain.projection.modules(), *decoder.adapter.modules()):
+        if isinstance(part, nn.Linear):
+            part.reset_parameters()
+    with torch.no_grad():
+        for token in (model.brain.template.track_id, model.brain.template.purport_id):
+            embeddings[token] = torch.randn_like(embeddings[token]) * embeddings.std()
+        decoder.first_online.weight.normal_(std=decoder.first_online.weight.std().item())
+
+
 def carries_lora(model: TrackGPT) -> bool:
     """Whether the brain has adapters, so that the model is exported in the small form."""
     return any("lora_" in name for name, _ in model.named_parameters())

@@ -28,6 +28,8 @@ class DataConfig:
         gap: most frames between I_0 and I_t; 0 for any.
         wordings: of an instruction that are heard, 0 the seed, 1 to 5 its paraphrases; empty for all (Table 4's
             ablation without rephrasing is [0]).
+        echo: answers to classes and phrases repeat them ("Sure, I track the red cat."), where a set brings no answers
+            of its own; False answers with the paper's template.
         own_answers: share of answers that are read in the brain's own words, so that the purport score learns what its
             mistakes look like; 0 reproduces the paper.
         mask_loss: where masks are compared: on the decoder's "grid", a quarter of the square's side, or at the frames'
@@ -45,6 +47,7 @@ class DataConfig:
     targets: int = 1
     gap: int = 0
     wordings: list[int] = field(default_factory=list)
+    echo: bool = False
     own_answers: float = 0.0
     mask_loss: str = field(default="grid", metadata={"choices": ("grid", "original")})
     detach: bool = False

@@ -63,6 +63,7 @@ class View:
         targets: most targets of an instruction that get a <TK> each; more become one, their union.
         gap: most frames between I_0 and I_t; 0 for any.
         original: masks have the frame's size and not that of the decoder's grid.
+        echo: answers to classes and phrases repeat them.
     """
 
     side: int = 1024
@@ -73,6 +74,7 @@ class View:
     targets: int = 1
     gap: int = 0
     original: bool = False
+    echo: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Images:
         turns, masks = [], []
         for expression in chosen:
             objects = separate(expression, view)
-            turns.append((self._turn(sample, expression, len(objects), rng),))
+            turns.append((self._turn(sample, expression, len(objects), view, rng),))
             masks += [[compared(sample.truth.mask(keys), box, view)] for keys in objects]
         ignored = unlearned(sample.ignored(), box, view)
         return Lesson(
@@ -164,7 +166,7 @@ class Images:
         return (str(self.samples[i].image) for i in range(len(self.samples)))
 
     def _turn(
-        self, sample: ImageSample, expression: Expression, targets: int, rng: np.random.Generator
+        self, sample: ImageSample, expression: Expression, targets: int, view: View, rng: np.random.Generator
     ) -> tuple[str, str]:
         said = wordings(expression) if self.parts else (expression.text,)
         text = said[int(rng.integers(len(said)))]
@@ -172,7 +174,8 @@ class Images:
         if reason is not None and targets == 1 and rng.random() < 0.5:
             return ask(WHY_QUESTIONS, reason.rounds[0].question, rng), with_reason(reason.rounds[0].answer)
         sentence = expression.tags.get("kind") == "long" or is_instruction(text)
-        return ask(SENTENCE_QUESTIONS if sentence else self.questions, text, rng), answer(targets, rng)
+        questions = SENTENCE_QUESTIONS if sentence else self.questions
+        return ask(questions, text, rng), _said(expression, targets, text if view.echo and not sentence else "", rng)
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ class Clips:
         assert video.masks is not None
         for expression in chosen:
             objects = separate(expression, view)
-            turns.append((self._turn(expression, len(objects), rng),))
+            turns.append((self._turn(expression, len(objects), view, rng),))
             masks += [[compared(video.masks.mask(keys, t), box, view) for t in times] for keys in objects]
         never = unlearned(np.zeros(box.source, bool), box, view)
         ignored = np.broadcast_to(never, (len(times), *never.shape))
@@ -230,10 +233,10 @@ class Clips:
                 return [first, *range(first + gap + 1, first + gap + count)]
         raise InputError(f"{self.name}/{video.name}: {chosen[0].text!r} has no mask on {TRIES} frames that were tried")
 
-    def _turn(self, expression: Expression, targets: int, rng: np.random.Generator) -> tuple[str, str]:
-        given = expression.tags.get("answer", "")
-        said = given if given and given.count(TRACK_TOKEN) == targets else answer(targets, rng)
-        if self.instructions or is_instruction(expression.text):
+    def _turn(self, expression: Expression, targets: int, view: View, rng: np.random.Generator) -> tuple[str, str]:
+        whole = self.instructions or is_instruction(expression.text)
+        said = _said(expression, targets, expression.text if view.echo and not whole else "", rng)
+        if whole:
             return expression.text, said
         return ask(PHRASE_QUESTIONS, expression.text, rng), said
 
@@ -267,6 +270,12 @@ class Talk:
     def pictures(self) -> Iterator[str]:
         """None: conversations are not shown to the perception."""
         return iter(())
+
+
+def _said(expression: Expression, targets: int, named: str, rng: np.random.Generator) -> str:
+    """The answer that the set brings, where it has a <TK> for each target; or one of ours."""
+    given = expression.tags.get("answer", "")
+    return given if given and given.count(TRACK_TOKEN) == targets else answer(targets, rng, named)
 
 
 def separate(expression: Expression, view: View) -> list[tuple[str, ...]]:

@@ -80,7 +80,7 @@ class Tracking:
         brain, perception = model.brain.config, model.config.perception
         self.view = View(
             perception.image_side, brain.image_side, brain.fit, data.frames, data.turns, data.targets, data.gap,
-            original=data.mask_loss == "original",
+            echo=data.echo, original=data.mask_loss == "original",
         )  # fmt: skip
         self.cache = FeatureCache(data.cache, model.segmenter) if data.cache else None
         self.lessons = Lessons(data, self.view, self.cache)

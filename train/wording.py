@@ -1,7 +1,8 @@
 """What is asked and answered while the three stages train: our own words for LISA's and TrackGPT's kinds of turns.
 
 One target is answered with one <TK>, <PO>; several with one pair each, in the order of the objects; none with words
-alone. A set that brings its own answers (InsTrack) is answered with these.
+alone. A set that brings its own answers (InsTrack) is answered with these. Where a configuration says `echo`, the
+answer to a class or a phrase repeats it: a small brain finds a thing by the noun that it has just written.
 """
 
 from __future__ import annotations
@@ -50,13 +51,20 @@ def ask(templates: Sequence[str], text: str, rng: np.random.Generator) -> str:
     """One of the templates around a class, a phrase or a sentence; the first two in lower case, as LISA has them."""
     template = templates[int(rng.integers(len(templates)))]
     sentence = template.startswith("{}")
-    return template.format(text.strip() if sentence else _ARTICLE.sub("", text.strip().rstrip(".?!").lower()))
+    return template.format(text.strip() if sentence else bare(text))
 
 
-def answer(targets: int, rng: np.random.Generator) -> str:
-    """What to say to an instruction that means so many targets."""
+def bare(text: str) -> str:
+    """A class or phrase without article and full stop, in lower case."""
+    return _ARTICLE.sub("", text.strip().rstrip(".?!").lower())
+
+
+def answer(targets: int, rng: np.random.Generator, named: str = "") -> str:
+    """What to say to an instruction that means so many targets; one target may be called by a name."""
     if targets == 0:
         return NONE_ANSWERS[int(rng.integers(len(NONE_ANSWERS)))]
+    if targets == 1 and named:
+        return f"Sure, I track the {bare(named)}. {PAIR}"
     if targets == 1:
         return ANSWERS[int(rng.integers(len(ANSWERS)))]
     pairs = " and ".join([PAIR] * targets)

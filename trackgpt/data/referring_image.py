@@ -23,7 +23,7 @@ import numpy as np
 from trackgpt.data.image_trees import COCO_2014, TREES, captions
 from trackgpt.data.images import Conversation, ImageSample, Round, Segmentation, Segments, image_size
 from trackgpt.data.trees import find_tree, look_for_tree, needed_folder, read_json
-from trackgpt.data.videos import Expression
+from trackgpt.data.videos import Expression, answered
 from trackgpt.errors import InputError, UsageError
 
 ReferSet = Literal["refclef", "refcoco", "refcoco+", "refcocog"]
@@ -381,7 +381,7 @@ def _sample(
         elif meant:
             tags["category"] = categories.get(annotations[meant[0]].get("category_id"), "")
         said += [
-            Expression(str(one["sent_id"]), str(one["sent"]).strip(), tuple(str(key) for key in meant), tags)
+            Expression(str(one["sent_id"]), str(one["sent"]).strip(), tuple(map(str, meant)), tags | answered(one))
             for one in ref["sentences"]
         ]
     size = (int(image["height"]), int(image["width"]))

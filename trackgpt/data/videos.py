@@ -38,6 +38,11 @@ class Expression:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+def answered(fields: Mapping[str, object]) -> dict[str, str]:
+    """The tag of what a tracker should say to an expression, where a file of ours has it; no published one does."""
+    return {"answer": str(fields["answer"])} if "answer" in fields else {}
+
+
 class MaskTruth(Protocol):
     """The true masks of a video's objects."""
 

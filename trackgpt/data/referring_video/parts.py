@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trackgpt.data.referring_video.meta_expressions import Entry, ListedVideo
 from trackgpt.data.trees import Tree, find_tree, listing, needed_folder
-from trackgpt.data.videos import Expression, LabelMasks, MaskTruth, Video
+from trackgpt.data.videos import Expression, LabelMasks, MaskTruth, Video, answered
 from trackgpt.errors import InputError, UsageError
 
 _BY_PART = ("meta_expressions/*/meta_expressions.json",)
@@ -177,12 +177,12 @@ def label_maps(listed: ListedVideo, labels: Path) -> tuple[Path, ...]:
 
 
 def labelled(entry: Entry, tags: Mapping[str, str] | None = None) -> Expression:
-    """An expression whose objects are values of label maps.
+    """An expression whose objects are values of label maps; it keeps the answer that a file of ours gives to it.
 
     Raises:
         InputError: it names no object.
     """
-    return Expression(entry.id, entry.text, needed(entry.labels(), entry, "obj_id"), tags or {})
+    return Expression(entry.id, entry.text, needed(entry.labels(), entry, "obj_id"), tags or answered(entry.fields))
 
 
 def needed(found: tuple[str, ...] | None, entry: Entry, name: str) -> tuple[str, ...]:
