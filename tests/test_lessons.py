@@ -1,5 +1,6 @@
 """Lessons from data sets on disk: what is asked, what is answered, and where the masks are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from trackgpt.reasoners.templates import TRACK_TOKEN
 from train.data_config import DataConfig, Kind
 from train.lessons import View, open_source, outside, separate, small
 from train.tracking import SEED_STRIDE, Lessons
-from train.wording import PHRASE_QUESTIONS, ask, is_instruction
+from train.wording import ANSWERS, PAIR, PHRASE_QUESTIONS, ask, is_instruction
 
 VIEW = View(side=64, read=64, frames=3, turns=3, targets=3)
 
@@ -109,6 +110,31 @@ def test_without_rephrasing_only_the_seed_wording_is_heard(root):
     assert {e.tags["wording"] for v in seeds.videos for e in v.expressions} == {"0"}
     said = [sum(len(v.expressions) for v in source.videos) for source in (everything, seeds)]
     assert said[0] == 6 * said[1]
+
+
+def spoken(source, view: View, seeds: int = 12) -> list[tuple[str, str]]:
+    """Questions and answers of some lessons."""
+    drawn = [source.lesson(seed % len(source), view, np.random.default_rng(seed)) for seed in range(seeds)]
+    return [turn for lesson in drawn for dialogue in lesson.turns for turn in dialogue]
+
+
+@pytest.mark.parametrize("name", ["refcoco", "refer-youtube-vos", "instrack"])
+def test_sets_that_bring_answers_are_answered_with_them(root, name):
+    said = {answer.split(" <TK>")[0] for _, answer in spoken(open_source(name, root), VIEW) if TRACK_TOKEN in answer}
+    assert said
+    assert all(answer.startswith("Sure, I track") and "the object" not in answer for answer in said)
+
+
+def test_an_echo_repeats_a_class_but_nothing_that_is_said_to_be_done(root):
+    echoing = replace(VIEW, echo=True)
+    for question, answer in spoken(open_source("ade20k", root), echoing):
+        name = answer.removeprefix("Sure, I track the ").removesuffix(f". {PAIR}")
+        assert f" the {name}" in question
+    plain = {answer for _, answer in spoken(open_source("ade20k", root), VIEW)}
+    assert plain <= {*ANSWERS}
+    # ReasonSeg's sentences are instructions: an answer that repeats them says nothing.
+    sentences = [(q, a) for q, a in spoken(open_source("reason-seg", root), echoing) if "?" in q]
+    assert not any(a.startswith("Sure, I track the wh") for _, a in sentences)
 
 
 def test_unknown_sets_and_empty_roots_are_refused_in_words(root, tmp_path):
