@@ -43,6 +43,7 @@ class Order:
         split: None for every part that the layout has; for mp4 and folder, None is "test".
         frames: of each scene; image sets show its first alone.
         longest: longer side of the frames in pixels.
+        instructions: of a video of InsTrack's layout, at most; 0 for all. The published set has one.
     """
 
     layout: Layout
@@ -51,6 +52,7 @@ class Order:
     split: Split | None = None
     frames: int = 36
     longest: int = 320
+    instructions: int = 0
 
 
 def scene_seed(seed: int, index: int) -> int:
@@ -118,9 +120,9 @@ def four_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...
     return tuple(said)
 
 
-def six_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]:
+def six_wordings(scene: Scene, seen: tuple[Seen, ...], most: int = 0) -> tuple[Expression, ...]:
     """Instructions about frame 0, each in six wordings in a row: of every actor that can be named one, implicit if it
-    can be, and one about several actors if there is any.
+    can be, and one about several actors if there is any; or at most so many of them, drawn.
 
     Training never hears the last wording; in its place stands another instruction that means the same objects.
     """
@@ -136,7 +138,9 @@ def six_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]
         if options:
             options = implicit or options
             said += options[int(rng.integers(len(options)))]
-    return tuple(said)
+    groups = [said[start : start + WORDINGS] for start in range(0, len(said), WORDINGS)]
+    kept = sorted(rng.permutation(len(groups))[: most or None].tolist())
+    return tuple(one for place in kept for one in groups[place])
 
 
 def _sixfold(passes: list[list[Expression]], targets: tuple[int, ...]) -> list[tuple[Expression, ...]]:
@@ -194,7 +198,7 @@ def _case(order: Order, seed: int, split: Split) -> Case:
     if order.layout is Layout.refer_davis17:
         said = (*four_wordings(scene, seen), *(one for one in said if len(one.targets) != 1))
     if order.layout is Layout.instrack:
-        said = six_wordings(scene, seen)
+        said = six_wordings(scene, seen, order.instructions)
     return Case(scene, replace(clip, fps=scene.fps), said)
 
 
@@ -240,6 +244,7 @@ def _check(order: Order) -> None:
         ("seed", order.seed, 0),
         ("frames", order.frames, 1),
         ("longest", order.longest, 32),
+        ("instructions", order.instructions, 0),
     ):
         if value < least:
             raise UsageError(f"--{name} is {value}; wanted {least} or more")
@@ -253,6 +258,7 @@ def _plain(order: Order) -> dict[str, object]:
         "split": order.split.value if order.split else None,
         "frames": order.frames,
         "longest": order.longest,
+        "instructions": order.instructions,
     }
 
 
@@ -268,13 +274,14 @@ def command(
     ] = None,
     frames: Annotated[int, typer.Option(help="Frames of each scene")] = 36,
     longest: Annotated[int, typer.Option(help="Longer side of the frames, pixels")] = 320,
+    instructions: Annotated[int, typer.Option(help="Instructions of a video of instrack; 0 for all")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier make wrote there")] = False,
 ) -> None:
     """Write SynthTrack videos or pictures, with masks and words, in the layout of a real data set or a whole stage."""
     from rich.console import Console
     from rich.progress import Progress
 
-    order = Order(layout, videos, seed, split, frames, longest)
+    order = Order(layout, videos, seed, split, frames, longest, instructions)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(

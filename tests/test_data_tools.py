@@ -288,6 +288,16 @@ def test_training_never_hears_the_last_wording(instrack):
                 assert len(same) == (1 if part == "test" else 2)  # in train another instruction stands in for the sixth
 
 
+def test_one_instruction_a_video_is_one_of_all_of_them_in_its_six_wordings():
+    for split in Split:
+        every = [case.expressions for case in some_cases(Layout.instrack, split)]
+        wanted = cases(order(Layout.instrack, instructions=1), split)
+        for all_said, case in zip(every, wanted, strict=False):
+            groups = [all_said[start : start + 6] for start in range(0, len(all_said), 6)]
+            assert len(case.expressions) == 6
+            assert case.expressions in groups
+
+
 def test_an_instruction_without_six_wordings_does_not_fit(tmp_path):
     case = next(iter(cases(order(Layout.instrack), Split.test)))
     with pytest.raises(UsageError, match="instruction 0 has 5 wordings of objects .*; instrack wants 6"):
@@ -379,7 +389,7 @@ def test_overwrite_spares_a_folder_that_make_did_not_write(tmp_path):
     assert (tmp_path / "train/label.txt").exists()
 
 
-@pytest.mark.parametrize("changes", [{"videos": 0}, {"frames": 0}, {"longest": 8}, {"seed": -1}])
+@pytest.mark.parametrize("changes", [{"videos": 0}, {"frames": 0}, {"longest": 8}, {"seed": -1}, {"instructions": -1}])
 def test_numbers_out_of_range_are_refused_before_anything_is_written(changes, tmp_path):
     with pytest.raises(UsageError, match=f"--{next(iter(changes))} is"):
         make(order(Layout.folder, **changes), tmp_path / "out")
