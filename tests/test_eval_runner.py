@@ -355,6 +355,22 @@ def test_a_comparison_is_paired_and_above_zero_where_the_run_is_better(tmp_path,
     assert last == "figure=J&F difference=-0.0150 low=-0.0150 high=-0.0150"  # F is half of J
 
 
+def test_seeds_of_one_system_are_averaged_unit_by_unit_and_shown_one_by_one(tmp_path, capsys):
+    def run_of(name: str, gain: float) -> Path:
+        return write_run(tmp_path / name, rows_of({f"v{i}": [0.1 * i + gain] for i in range(5)}))
+
+    ours = [run_of(f"ours{k}", gain) for k, gain in enumerate((0.05, 0.01))]
+    theirs = [run_of(f"theirs{k}", gain) for k, gain in enumerate((0.0, 0.03))]
+    sides = [",".join(map(str, side)) for side in (theirs, ours)]
+    assert command(*sides, "--figure", "J") == 0
+    out = capsys.readouterr().out
+    assert "| ours0 and 1 more | 0.23 | 0.215 | 0.015 | 0.015 to 0.015 | 5 | yes | +0.05, -0.02 |" in out
+    assert command(theirs[0], sides[1], "--figure", "J") == 0  # three seeds against a published run: no pairs of seeds
+    assert "seed by seed" not in capsys.readouterr().out
+    assert command(sides[0], ",") == 2
+    assert "names no run folder" in capsys.readouterr().err
+
+
 def test_units_that_only_one_run_has_are_left_out_and_tasks_are_drawn_whole():
     mine = {row.unit: row for row in rows_of({"a": [0.5, 0.7], "b": [0.9]})}
     other = {row.unit: row for row in rows_of({"a": [0.4, math.nan], "b": [0.5], "c": [0.0]})}
