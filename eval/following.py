@@ -9,14 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from trackgpt.errors import InputError
-from trackgpt.types import EncodedFrame, Prediction, Prompt, Tracker
+from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt, Tracker
 
-Encode = Callable[[Sequence[np.ndarray]], Sequence[EncodedFrame]]
+
+class Shared(Protocol):
+    """What several units may share of a frame; see `eval.trackers.Contestant`."""
+
+    def encode(self, frames: Sequence[np.ndarray]) -> Sequence[EncodedFrame]:
+        """See `trackgpt.online.Perception.encode`."""
+        ...
+
+    def reason_many(self, frame: np.ndarray, prompts: Sequence[Prompt]) -> Sequence[Cue]:
+        """The brain's answers to several prompts about one frame."""
+        ...
 
 
 @dataclass
@@ -50,11 +60,11 @@ class Following:
 
     Args:
         tracker: makes a fresh one.
-        encode: what units may share of a frame (see `Perception.encode`); None shares nothing.
+        shared: does once for several units what they have in common; None lets each work alone.
     """
 
-    def __init__(self, tracker: Callable[[], Tracker], encode: Encode | None = None) -> None:
-        self.tracker, self.encode = tracker, encode
+    def __init__(self, tracker: Callable[[], Tracker], shared: Shared | None = None) -> None:
+        self.tracker, self.shared = tracker, shared
         self.records: dict[str, Record] = {}
 
     def __call__(
@@ -66,9 +76,14 @@ class Following:
             InputError: a unit's first prompt is not about frame 0, or two are about the same frame.
         """
         units = [self._unit(name, prompts) for name, prompts in said.items()]
+        shared = self.shared if len(units) > 1 else None
         for t, frame in enumerate(frames):
-            shared, seconds = self._shared(frame, len(units))
-            yield tuple(unit.see(t, shared, seconds) for unit in units)
+            began, look, cues = time.perf_counter(), frame, [None] * len(units)
+            if shared:
+                look = shared.encode([frame])[0]
+                cues = cues if t else shared.reason_many(frame, [unit.said[0] for unit in units])
+            seconds = time.perf_counter() - began
+            yield tuple(unit.see(t, look, cue, seconds) for unit, cue in zip(units, cues, strict=True))
 
     def _unit(self, name: str, prompts: Sequence[Prompt]) -> _Unit:
         by_frame = {prompt.frame: prompt for prompt in prompts}
@@ -76,13 +91,6 @@ class Following:
             raise InputError(f"{name}: prompts at frames {[p.frame for p in prompts]}; wanted 0 first, one a frame")
         self.records[name] = Record(by_frame[0].text)
         return _Unit(self.tracker(), by_frame, self.records[name])
-
-    def _shared(self, frame: np.ndarray, units: int) -> tuple[Any, float]:
-        """The frame, encoded where several units look at it, and the seconds that took."""
-        if self.encode is None or units < 2:
-            return frame, 0.0
-        began = time.perf_counter()
-        return self.encode([frame])[0], time.perf_counter() - began
 
 
 @dataclass(frozen=True)
@@ -93,11 +101,11 @@ class _Unit:
     said: Mapping[int, Prompt]
     record: Record
 
-    def see(self, t: int, frame: Any, seconds: float) -> Prediction:
-        """The prediction of frame t, to whose time `seconds` are added."""
+    def see(self, t: int, frame: Any, cue: Cue | None, seconds: float) -> Prediction:
+        """The prediction of frame t, to whose time `seconds` are added; `cue` is the answer to the first prompt."""
         began, record = time.perf_counter(), self.record
         if t == 0:
-            prediction = self.tracker.initialize(frame, self.said[0])
+            prediction = self.tracker.initialize(frame, self.said[0], cue)
         else:
             prediction = self.tracker.track(frame, self.said.get(t))
         record.seconds.append(seconds + time.perf_counter() - began)

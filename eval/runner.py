@@ -74,7 +74,7 @@ class Worker:
             self.kit.baselines[self.job.baseline](task, self.job.results)
         elif self.job.choice:
             self.contestant = self.contestant or self.job.choice.load()
-            following = Following(self.contestant.tracker, self.contestant.encode)
+            following = Following(self.contestant.tracker, self.contestant)
             self.kit.run(task, following, self.job.results)
             records = {unit: record.as_json() for unit, record in following.records.items()}
         write_text(done, json.dumps(records) + "\n")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trackgpt.config import RethinkConfig
     from trackgpt.online import ReasoningTracker
     from trackgpt.systems.trackgpt import TrackGPT
-    from trackgpt.types import EncodedFrame
+    from trackgpt.types import Cue, EncodedFrame, Prompt
 
 VARIANTS = {
     "full": "propagation and rethinking (the system)",
@@ -81,7 +81,7 @@ class Contestant:
 
     def __init__(self, model: TrackGPT, rethink: RethinkConfig) -> None:
         self.model, self.rethink = model, rethink
-        self._perception = model.tracker().perception
+        self._parts = model.tracker()
 
     def tracker(self) -> ReasoningTracker:
         """A fresh tracker; all share the weights."""
@@ -93,4 +93,8 @@ class Contestant:
 
     def encode(self, frames: Sequence[np.ndarray]) -> list[EncodedFrame]:
         """See `trackgpt.online.Perception.encode`."""
-        return self._perception.encode(frames)
+        return self._parts.perception.encode(frames)
+
+    def reason_many(self, frame: np.ndarray, prompts: Sequence[Prompt]) -> list[Cue]:
+        """See `trackgpt.online.Reasoner.reason_many`."""
+        return self._parts.reasoner.reason_many(frame, prompts)

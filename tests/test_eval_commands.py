@@ -83,7 +83,7 @@ class Marking:
     def __init__(self, mask: np.ndarray, score: float = 0.5, forgets: bool = False) -> None:
         self.mask, self.score, self.forgets = mask, score, forgets
 
-    def initialize(self, frame, prompt):
+    def initialize(self, frame, prompt, cue=None):
         self.asked = prompt.text
         return self.see(self.mask, "prompt")
 

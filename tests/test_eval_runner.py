@@ -132,7 +132,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
 class Tracker:
     """Says yes to everything; reads again on every third frame."""
 
-    def initialize(self, frame, prompt):
+    def initialize(self, frame, prompt, cue=None):
         self.t = 0
         return self.see("prompt" if prompt.text != "nothing" else "nothing")
 

@@ -35,6 +35,10 @@ class Reasoner(Protocol):
         """
         ...
 
+    def reason_many(self, frame: np.ndarray, prompts: Sequence[Prompt]) -> list[Cue]:
+        """The cues of several prompts about one frame, each as if it were alone."""
+        ...
+
 
 class Perception(Protocol):
     """The fast model: finds on a frame what a cue names. It holds weights, not state."""
@@ -126,9 +130,9 @@ class ReasoningTracker:
     def state(self, state: TrackState) -> None:
         self._state = state
 
-    def initialize(self, frame: Frame, prompt: Prompt) -> Prediction:
-        """Begin a new track on `frame`; the brain reads it."""
-        state, prediction = self.begin(frame, prompt, next_id=1)
+    def initialize(self, frame: Frame, prompt: Prompt, cue: Cue | None = None) -> Prediction:
+        """Begin a new track on `frame`; the brain reads it, unless it has answered this prompt about it already."""
+        state, prediction = self.begin(frame, prompt, next_id=1, cue=cue)
         self._state = state
         return prediction
 
@@ -140,9 +144,11 @@ class ReasoningTracker:
             self._state, prediction = self.step(self.state, frame)
         return prediction
 
-    def begin(self, frame: Frame, prompt: Prompt, next_id: int) -> tuple[TrackState, Prediction]:
+    def begin(
+        self, frame: Frame, prompt: Prompt, next_id: int, cue: Cue | None = None
+    ) -> tuple[TrackState, Prediction]:
         """Algorithm 1, t = 0: reason, then perceive."""
-        cue = self.reasoner.reason(image_of(frame), prompt)
+        cue = self.reasoner.reason(image_of(frame), prompt) if cue is None else cue
         ids = np.arange(next_id, next_id + cue.targets, dtype=np.int64)
         boxes = np.full((cue.targets, 4), np.nan, np.float32)
         state = TrackState(prompt, cue, QueryMemory(), Record(), ids, boxes, next_id + cue.targets)

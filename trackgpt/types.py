@@ -143,8 +143,11 @@ class EncodedFrame:
 class Tracker(Protocol):
     """An online tracker: one call a frame, in order, no look-ahead, state of bounded size."""
 
-    def initialize(self, frame: np.ndarray, prompt: Prompt) -> Prediction:
-        """Begin a new track on `frame` (uint8 RGB, height x width x 3)."""
+    def initialize(self, frame: np.ndarray, prompt: Prompt, cue: Cue | None = None) -> Prediction:
+        """Begin a new track on `frame` (uint8 RGB, height x width x 3).
+
+        `cue` is the answer to the prompt, where it has been given already.
+        """
         ...
 
     def track(self, frame: np.ndarray, prompt: Prompt | None = None) -> Prediction:
