@@ -4,8 +4,8 @@ The file is one JSON list of 150,000 records. It is scanned once for where each 
 record are kept), and a record is parsed when it is asked for: training draws them at random, so a stream would not do.
 Measured on 150,000 random records (125 MiB): the scan takes 3.8 s and the index 2.3 MiB, a record 0.08 ms; the process
 grows by 2.9 MiB in all, where all conversations parsed take 230 MiB in every worker. The `datasets` library is not used
-for this: it reads a JSON list whole before it cuts it, copies it into its own cache, and guesses a schema from the first
-rows, while this takes a seek and a read, gives exactly the file's own records, and needs nothing installed.
+for this: it reads a JSON list whole before it cuts it, copies it into its own cache, and guesses a schema from the
+first rows, while this takes a seek and a read, gives exactly the file's own records, and needs nothing installed.
 
 Source: dvlab-research/LISA@3cb2d43 utils/vqa_dataset.py; the form is that of haotian-liu/LLaVA.
 """
