@@ -13,7 +13,8 @@ from trackgpt.geometry.letterbox import fit
 from trackgpt.reasoners.templates import TRACK_TOKEN
 from train.data_config import DataConfig, Kind
 from train.lessons import View, open_source, outside, separate, small
-from train.tracking import SEED_STRIDE, Lessons
+from train.plan import SEED_STRIDE
+from train.tracking import Lessons
 from train.wording import ANSWERS, PAIR, PHRASE_QUESTIONS, ask, is_instruction
 
 VIEW = View(side=64, read=64, frames=3, turns=3, targets=3)

@@ -21,11 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trackgpt.errors import InputError, TrackGPTError
-from train.plan import Plan
+from train.plan import SEED_STRIDE, Plan
 from train.stages import Stage
 from train.world import World
 
-SEED_STRIDE = 100_000_000
 TRIES = 100
 FEWEST = 1000
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+SEED_STRIDE = 100_000_000
+"""Sample i of a run with seed s is number s * SEED_STRIDE + i."""
+
 
 @dataclass
 class Plan:

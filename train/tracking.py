@@ -25,10 +25,10 @@ from train.lessons import Lesson, Source, View, open_source
 from train.losses import mask_costs, mask_iou, mean_cost, purport_loss, text_loss
 from train.mixture import Mixture, shares
 from train.packing import mistaken, own_answers, pack, packed_hidden, packed_logits, packed_queries, project
+from train.plan import SEED_STRIDE
 from train.truth import Truth
 
 Losses = dict[str, Tensor]
-SEED_STRIDE = 100_000_000
 
 
 class Lessons:
