@@ -231,7 +231,17 @@ def test_every_dependency_has_a_tested_version_within_its_range():
         if not wanted.specifier.contains(found.get(canonicalize_name(wanted.name), "0"))
     ]
     assert outside == []
-    assert {extra for extra, _ in requirements()} == {"", "train", "wandb", "rl", "eval", "onnx", "web", "dev"}
+    assert {extra for extra, _ in requirements()} == {
+        "",
+        "train",
+        "wandb",
+        "rl",
+        "eval",
+        "quantised",
+        "onnx",
+        "web",
+        "dev",
+    }
 
 
 def test_nothing_asks_for_torchvision():

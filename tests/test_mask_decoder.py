@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
 from trackgpt.perception.encoders import Features
-from trackgpt.perception.mask_decoder import Decoded, PurportMaskDecoder, enlarged, once
+from trackgpt.perception.mask_decoder import Decoded, Enlargement, PixelMap, PurportMaskDecoder
 from trackgpt.perception.segmenter import Segmenter
 
 C = TINY_VIT["output_channels"]
@@ -241,7 +241,7 @@ def test_a_matrix_product_is_the_transposed_convolution_whose_kernels_do_not_ove
     layer = nn.ConvTranspose2d(8, 5, kernel, stride=kernel)
     maps = torch.randn(2, 8, 3, 4)
     with torch.no_grad():
-        found = enlarged(layer, maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        found = Enlargement.of(layer)(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         assert found.shape == (2, 5, 3 * kernel, 4 * kernel)
         assert apart(found, layer(maps)) < 1e-6
 
@@ -251,7 +251,9 @@ def test_a_pixelwise_layer_reads_a_frame_that_several_targets_share_once():
     layer, maps = nn.Conv2d(8, 5, 1), torch.randn(1, 8, 3, 4)
     with torch.no_grad():
         wanted = layer(maps).permute(0, 2, 3, 1)
-        shared, apiece = once(layer, maps.expand(3, -1, -1, -1)), once(layer, maps.repeat(3, 1, 1, 1))
+        mine = PixelMap(8, 5, 1)
+        mine.load_state_dict(layer.state_dict())
+        shared, apiece = mine(maps.expand(3, -1, -1, -1)), mine(maps.repeat(3, 1, 1, 1))
     assert shared.shape == (1, 3, 4, 5)
     assert apart(shared, wanted) < 1e-6
     assert apart(apiece, wanted.expand(3, -1, -1, -1)) < 1e-6

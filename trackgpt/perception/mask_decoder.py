@@ -34,6 +34,41 @@ class Decoded:
     online: Tensor
 
 
+class Enlargement(nn.ConvTranspose2d):
+    """A transposed convolution whose kernel is its stride, on maps with channels last.
+
+    Its kernels do not overlap, so it is one matrix product per pixel, and pixels put into their places. It is a module
+    because ZeRO-3 has a weight at hand only while its own module runs.
+    """
+
+    @classmethod
+    def of(cls, layer: nn.ConvTranspose2d) -> Enlargement:
+        """The same layer, with the same parameters."""
+        made = cls(layer.in_channels, layer.out_channels, layer.kernel_size[0], layer.stride[0], device="meta")
+        made.weight, made.bias = layer.weight, layer.bias
+        return made
+
+    def forward(self, maps: Tensor) -> Tensor:  # type: ignore[override]
+        """Maps (n, h, w, c) become (n, k h, k w, outputs)."""
+        n, h, w, c = maps.shape
+        k = self.kernel_size[0]
+        weight = self.weight.permute(2, 3, 1, 0).reshape(-1, c)
+        blocks = F.linear(maps, weight, self.bias.repeat(k * k)).view(n, h, w, k, k, -1)
+        return blocks.transpose(2, 3).reshape(n, k * h, k * w, -1)
+
+
+class PixelMap(nn.Conv2d):
+    """A 1x1 convolution that takes channels first and gives them last."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (n, c, h, w) become (n, h, w, outputs).
+
+        They become (1, h, w, outputs) where all rows are views of one (see `Features.repeated`).
+        """
+        pixels = (maps[:1] if maps.stride(0) == 0 else maps).permute(0, 2, 3, 1)
+        return F.linear(pixels, self.weight.flatten(1), self.bias)
+
+
 class PurportMaskDecoder(SamMaskDecoder):
     """SAM's two-way mask decoder with referring, online and purport queries.
 
@@ -65,13 +100,16 @@ class PurportMaskDecoder(SamMaskDecoder):
         self.iou_prediction_head.sigmoid_output = config.style == "sam2"
         self.first_online = nn.Embedding(1, c)
         self.adapter = SamFeedForward(c, c, c, config.adapter_depth)
-        self.fine4: nn.Conv2d | None = None
-        self.fine8: nn.Conv2d | None = None
+        for name in ("upscale_conv1", "upscale_conv2"):
+            setattr(self, name, Enlargement.of(getattr(self, name)))
+        self.upscale_layer_norm.data_format = "channels_last"
+        self.fine4: PixelMap | None = None
+        self.fine8: PixelMap | None = None
         if config.skips:
             if fine_channels is None:
                 raise ValueError("skips need an encoder with stride-4 and stride-8 maps")
-            self.fine4 = nn.Conv2d(fine_channels[0], c // 8, 1)
-            self.fine8 = nn.Conv2d(fine_channels[1], c // 4, 1)
+            self.fine4 = PixelMap(fine_channels[0], c // 8, 1)
+            self.fine8 = PixelMap(fine_channels[1], c // 4, 1)
 
     def first_query(self, targets: int) -> Tensor:
         """The online query before the first frame of a track, a learned embedding: (targets, c)."""
@@ -123,36 +161,14 @@ class PurportMaskDecoder(SamMaskDecoder):
         return torch.cat(parts, dim=1).unsqueeze(1)
 
     def _masks(self, image_out: Tensor, mask_token: Tensor, features: Features) -> Tensor:
-        up = enlarged(self.upscale_conv1, image_out)
+        up = self.upscale_conv1(image_out)
         if self.fine8 is not None and features.fine is not None:
-            up = up + once(self.fine8, features.fine[1])
-        norm = self.upscale_layer_norm
-        up = self.activation(F.layer_norm(up, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-        up = enlarged(self.upscale_conv2, up)
+            up = up + self.fine8(features.fine[1])
+        up = self.activation(self.upscale_layer_norm(up))
+        up = self.upscale_conv2(up)
         if self.fine4 is not None and features.fine is not None:
-            up = up + once(self.fine4, features.fine[0])
+            up = up + self.fine4(features.fine[0])
         up = self.activation(up)
         kernel = self.output_hypernetworks_mlps[0](mask_token)
         n, h, w, c = up.shape
         return (up.view(n, h * w, c) @ kernel.unsqueeze(2)).view(n, h, w)
-
-
-def enlarged(layer: nn.ConvTranspose2d, maps: Tensor) -> Tensor:
-    """What a transposed convolution whose kernel is its stride makes of maps (n, h, w, c): (n, k h, k w, outputs).
-
-    Its kernels do not overlap, so it is one matrix product per pixel, and pixels put into their places.
-    """
-    n, h, w, c = maps.shape
-    k = layer.kernel_size[0]
-    weight = layer.weight.permute(2, 3, 1, 0).reshape(-1, c)
-    blocks = F.linear(maps, weight, layer.bias.repeat(k * k)).view(n, h, w, k, k, -1)
-    return blocks.transpose(2, 3).reshape(n, k * h, k * w, -1)
-
-
-def once(layer: nn.Conv2d, maps: Tensor) -> Tensor:
-    """A 1x1 convolution of maps (n, c, h, w), as (n, h, w, outputs).
-
-    (1, ...) where all rows are views of one (see `Features.repeated`).
-    """
-    pixels = (maps[:1] if maps.stride(0) == 0 else maps).permute(0, 2, 3, 1)
-    return F.linear(pixels, layer.weight.flatten(1), layer.bias)
