@@ -61,12 +61,13 @@ def test_every_family_takes_two_steps_of_the_recipe_and_is_exported(kind, bf16, 
 
 @pytest.mark.parametrize("kind", foreign.FAMILIES)
 def test_every_family_overfits_one_sample(kind, names, root):
+    torch.manual_seed(0)  # of LoRA and its dropout
     model = assemble(names[kind], "", False, 0)
     recompute(model)
     tracking = Tracking(model, data(root, "refcoco", frames=1), CPU)
     module = nn.ModuleList(tracking.modules()).train()
     learned = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(learned, lr=3e-3)
+    optimiser = torch.optim.AdamW(learned, lr=1e-2)
     costs = []
     for _ in range(40):
         losses, _ = tracking.losses([tracking.sample(0)])
