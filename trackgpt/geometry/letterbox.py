@@ -82,8 +82,8 @@ class Letterbox:
         """
         height, width = self.source
         masks = np.empty((len(logits), height, width), np.float32)
-        x, y = self._places(logits.shape[-1])
-        for mask, out in zip(self._cut(logits), masks, strict=True):
+        x, y = self.places(logits.shape[-1])
+        for mask, out in zip(self.cut(logits), masks, strict=True):
             _sample(mask, x, y, out)
         return masks
 
@@ -99,8 +99,8 @@ class Letterbox:
         """
         height, width = self.source
         masks = np.zeros((len(logits), height, width), bool)
-        x, y = self._places(logits.shape[-1])
-        for mask, out in zip(self._cut(logits), masks, strict=True):
+        x, y = self.places(logits.shape[-1])
+        for mask, out in zip(self.cut(logits), masks, strict=True):
             # A sample is a mean of four neighbours: it lies above the threshold only if one of them does, give or take
             # its rounding, which a part in a million of the largest value covers. What cannot be compared may be above.
             maybe = ~(mask <= threshold - 1e-6 * np.abs(mask).max())
@@ -110,7 +110,7 @@ class Letterbox:
                 np.greater(_sample(mask, x[columns], y[strip], near), threshold, out=out[strip, columns])
         return masks
 
-    def _cut(self, logits: np.ndarray) -> np.ndarray:
+    def cut(self, logits: np.ndarray) -> np.ndarray:
         """The whole mask pixels that hold some of the frame: what the model thinks of the padding must not bleed in."""
         zoom = logits.shape[-1] / self.side
         x0, y0 = math.floor(self.left * zoom), math.floor(self.top * zoom)
@@ -118,8 +118,8 @@ class Letterbox:
         return logits[:, y0:y1, x0:x1]
 
     @lru_cache(maxsize=8)  # noqa: B019 - a letterbox is a few numbers
-    def _places(self, s: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the centres of the frame's columns and rows lie in `_cut` of masks of side s: float32 (W,) and (H,).
+    def places(self, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the centres of the frame's columns and rows lie in `cut` of masks of side s: float32 (W,) and (H,).
 
         Rounded as OpenCV's affine warp rounds them on x86-64: once for a column, after each operation for a row.
         """

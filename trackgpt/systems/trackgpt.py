@@ -20,11 +20,12 @@ from transformers import AutoTokenizer
 from trackgpt.arbiter import PurportArbiter
 from trackgpt.config import TrackGPTConfig, from_dict, write_json
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.geometry.letterbox import fit
+from trackgpt.geometry.letterbox import Letterbox, fit
 from trackgpt.geometry.masks import box_and_area
 from trackgpt.memory import QueryMemory
 from trackgpt.online import Frame, ReasoningTracker, image_of
 from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
+from trackgpt.perception.packed_masks import masks_above
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Answer, Brain
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
@@ -203,7 +204,7 @@ class QueryPerception:
         )
         decoded = self.segmenter.decode(encoded.features.repeated(cue.targets), referring, online, purport)
         box = fit((height, width), self.segmenter.config.image_side)
-        masks = box.crop_above(decoded.logits.float().cpu().numpy(), self.mask_threshold)
+        masks = self._masks(decoded.logits, box)
         found = [box_and_area(mask) for mask in masks]
         boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
         present = areas > self.min_area * height * width
@@ -211,6 +212,12 @@ class QueryPerception:
         scores = decoded.score.float().clamp(0, 1).cpu().numpy()
         ids = np.arange(1, cue.targets + 1, dtype=np.int64)
         return Prediction(boxes, masks, scores, present, ids), QueryMemory(decoded.online.float().cpu().numpy())
+
+    def _masks(self, logits: Tensor, box: Letterbox) -> np.ndarray:
+        """Bool (k, height, width) of the frame, from logits (k, s, s) of the square."""
+        if logits.device.type == "cpu":
+            return box.crop_above(logits.float().numpy(), self.mask_threshold)
+        return masks_above(logits, box, self.mask_threshold)
 
 
 def central_square(frame: np.ndarray) -> np.ndarray:
