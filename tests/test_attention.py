@@ -114,7 +114,7 @@ def test_ways_are_timed_side_by_side_and_what_cannot_run_is_not_measured(monkeyp
         raise RuntimeError("no C++ compiler\nand a long story")
 
     monkeypatch.setattr(attention, "_compiled_flex", no_compiler)
-    part = speed.measure_attention(speed.Plan(pairs=1, vit="tiny"))
+    part = speed.PARTS["attention"](speed.Plan(pairs=1, vit="tiny"))
     rows = {line.quantity: line for line in part.lines}
     assert rows["eager / flex"].how == "not measured: no C++ compiler"
     assert len(rows["eager / flex"].values) == 0
@@ -124,4 +124,4 @@ def test_ways_are_timed_side_by_side_and_what_cannot_run_is_not_measured(monkeyp
 
 def test_an_unknown_size_is_refused():
     with pytest.raises(UsageError, match="choose from tiny, b, l, h"):
-        speed.measure_attention(speed.Plan(vit="xl"))
+        speed.PARTS["attention"](speed.Plan(vit="xl"))

@@ -117,7 +117,7 @@ def test_the_command_line_says_how_to_run_and_the_run_records_it(command, tiny, 
 def test_arithmetics_are_timed_side_by_side_and_what_cannot_run_is_not_measured(tiny, monkeypatch, capsys):
     contestants = {"bfloat16": {"dtype": "bfloat16"}, "compiled": {"dtype": "nothing"}}
     monkeypatch.setattr(speed_precision, "CONTESTANTS", contestants)
-    part = speed.measure_precision(speed.Plan(str(tiny), pairs=1, frames=16, height=48, width=64))
+    part = speed.PARTS["precision"](speed.Plan(str(tiny), pairs=1, frames=16, height=48, width=64))
     rows = {line.quantity: line for line in part.lines}
     assert "logits differ by 0.0e+00" in rows["float32"].how
     assert rows["float32 / compiled"].how.startswith("not measured: execution.dtype: `nothing`")

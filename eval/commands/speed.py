@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -332,63 +333,9 @@ def _process(program: str) -> Callable[[], None]:
     return run
 
 
-# Parts with modules of their own.
-
-
-def measure_forced(plan: Plan) -> Part:
-    """See `eval.commands.speed_brain`, which builds on this module."""
-    from eval.commands.speed_brain import measure
-
-    return measure(plan)
-
-
-def measure_naive(plan: Plan) -> Part:
-    """See `eval.commands.speed_brain`, which builds on this module."""
-    from eval.commands.speed_brain import measure_naive
-
-    return measure_naive(plan)
-
-
-def measure_scorer(plan: Plan) -> Part:
-    """See `eval.commands.speed_scorer`, which builds on this module."""
-    from eval.commands.speed_scorer import measure
-
-    return measure(plan)
-
-
-def measure_online(plan: Plan) -> Part:
-    """See `eval.commands.speed_online`, which builds on this module."""
-    from eval.commands.speed_online import measure
-
-    return measure(plan)
-
-
-def measure_targets(plan: Plan) -> Part:
-    """See `eval.commands.speed_targets`, which builds on this module."""
-    from eval.commands.speed_targets import measure
-
-    return measure(plan)
-
-
-def measure_memory(plan: Plan) -> Part:
-    """See `eval.commands.speed_memory`, which builds on this module."""
-    from eval.commands.speed_memory import measure
-
-    return measure(plan)
-
-
-def measure_precision(plan: Plan) -> Part:
-    """See `eval.commands.speed_precision`, which builds on this module."""
-    from eval.commands.speed_precision import measure
-
-    return measure(plan)
-
-
-def measure_attention(plan: Plan) -> Part:
-    """See `eval.commands.speed_attention`, which builds on this module."""
-    from eval.commands.speed_attention import measure
-
-    return measure(plan)
+def _of(module: str, function: str = "measure") -> Callable[[Plan], Part]:
+    """A part in a module of its own, which builds on this one and is imported when it is measured."""
+    return lambda plan: getattr(import_module(f"eval.commands.{module}"), function)(plan)
 
 
 PARTS: dict[str, Callable[[Plan], Part]] = {
@@ -396,14 +343,14 @@ PARTS: dict[str, Callable[[Plan], Part]] = {
     "state": measure_state,
     "data": measure_data,
     "import": measure_import,
-    "forced": measure_forced,
-    "naive": measure_naive,
-    "scorer": measure_scorer,
-    "online": measure_online,
-    "targets": measure_targets,
-    "precision": measure_precision,
-    "memory": measure_memory,
-    "attention": measure_attention,
+    "forced": _of("speed_brain"),
+    "naive": _of("speed_brain", "measure_naive"),
+    "scorer": _of("speed_scorer"),
+    "online": _of("speed_online"),
+    "targets": _of("speed_targets"),
+    "precision": _of("speed_precision"),
+    "memory": _of("speed_memory"),
+    "attention": _of("speed_attention"),
 }
 ASKED = ("attention",)
 """Parts that take many minutes on a CPU: measured when they are named."""
