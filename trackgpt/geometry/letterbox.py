@@ -11,15 +11,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from trackgpt.errors import InputError
 
 MEAN_GREY = (124, 116, 104)  # the mean ImageNet colour, RGB: after normalisation the padding is close to zero
-CACHE = 1 << 19  # bytes; scaled in pieces that fit into a core's own cache, a frame leaves a model's weights in theirs
 STRIP = 1 << 14  # pixels; arrays of several hundred KiB are fetched from the system anew each time, page by page
 
 
@@ -167,11 +167,10 @@ class Letterbox:
 
 
 def scaled(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A frame at another size: averaged where it shrinks (OpenCV's INTER_AREA), interpolated where it grows.
+    """A frame at another size: bilinear, over all pixels that a new one covers where it shrinks.
 
-    Where no side shrinks by a whole number, rows are averaged before columns, in float32. OpenCV goes the other way
-    round, which takes two and a half times as long for a frame of 854 x 480 and a side of 256; rounding at the end may
-    then differ by one level, in about one value of ten thousand.
+    It is what segment-anything does to its images, by Pillow, within a level or two of 255, and on one thread twice as
+    fast as OpenCV's mean over areas.
 
     Args:
         frame: uint8 (H, W, 3).
@@ -181,38 +180,9 @@ def scaled(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     Returns:
         uint8 (height, width, 3).
     """
-    rows, columns = frame.shape[:2]
-    if height >= rows or width >= columns or (rows % height == 0 and columns % width == 0):
-        shrinks = height < rows or width < columns
-        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    small = np.empty((height, width, 3), np.uint8)
-    for into, taken, weights in _row_weights(rows, height, columns):
-        lower = weights @ frame[taken].reshape(taken.stop - taken.start, -1).astype(np.float32)
-        lower = lower.reshape(-1, columns, 3)
-        narrow = cv2.resize(lower, (width, len(lower)), interpolation=cv2.INTER_AREA)
-        small[into] = cv2.convertScaleAbs(narrow)
-    return small
-
-
-@lru_cache(maxsize=8)
-def _row_weights(rows: int, height: int, columns: int) -> list[tuple[slice, slice, Any]]:
-    """How much of each of `rows` rows lies in each of `height` equal parts of them, in strips that fit into a cache.
-
-    Returns:
-        For each strip: the parts, the rows they cover, and the shares, sparse float32 (parts, covered rows).
-    """
-    from scipy.sparse import csr_array
-
-    edges, row = np.arange(height + 1) * (rows / height), np.arange(rows)
-    shared = np.minimum(edges[1:, None], row + 1) - np.maximum(edges[:-1, None], row)
-    shares = (np.clip(shared, 0, None) * (height / rows)).astype(np.float32)
-    step = max(1, CACHE * height // (rows * columns * 3 * 4))
-    strips = []
-    for top in range(0, height, step):
-        covered = np.flatnonzero(shares[top : top + step].any(axis=0))
-        taken = slice(int(covered[0]), int(covered[-1]) + 1)
-        strips.append((slice(top, top + step), taken, csr_array(shares[top : top + step, taken])))
-    return strips
+    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1).unsqueeze(0)
+    small = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    return small[0].permute(1, 2, 0).numpy()
 
 
 def _sample(mask: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:
