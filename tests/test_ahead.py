@@ -1,5 +1,6 @@
 """Reading and encoding ahead, masks only where they are: the same results, bounded memory, errors where they belong."""
 
+import gc
 import threading
 from itertools import product
 
@@ -12,7 +13,7 @@ from scripted_model import folder as save_folder
 from tiny_models import frame, tiny_trackgpt
 
 from eval.commands import speed
-from trackgpt.app.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead, encoded
+from trackgpt.app.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead
 from trackgpt.app.background import BackgroundTracker
 from trackgpt.app.session import InstructionTracker
 from trackgpt.arbiter import PurportArbiter
@@ -26,6 +27,7 @@ from trackgpt.hub import load_model
 from trackgpt.online import ReasoningTracker
 from trackgpt.perception.encoders import normalise
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
+from trackgpt.video.frames import SourceFrame
 from trackgpt.video.source import open_source
 
 WAYS = [Lookahead(batch, frames) for batch, frames in product((1, 3, 4), (0, 1, 4))]
@@ -129,12 +131,54 @@ def test_nano_encodes_four_frames_at_once_as_one_at_a_time_within_the_stated_tol
 
 def test_a_thread_is_used_unasked_for_files_where_there_are_cores_for_it(monkeypatch):
     source = open_source(list(pictures(2)))
-    cases = [(1, 1, "file", 0), (2, 2, "file", 0), (2, 1, "file", AHEAD), (4, 4, "folder", AHEAD), (4, 1, "stream", 0)]
-    for cores, used, kind, ahead in cases:
+    cases = [(1, "file", 0), (2, "file", AHEAD), (4, "folder", AHEAD), (4, "stream", 0), (4, "array", 0)]
+    for cores, kind, ahead in cases:
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        monkeypatch.setattr("torch.get_num_threads", lambda used=used: used)
         source.kind = kind
         assert default_lookahead(source) == Lookahead(1, ahead)
+
+
+def test_two_lanes_share_pytorchs_threads_until_the_last_source_is_closed_or_forgotten():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        sources = [Lookahead(frames=2).over(numbers(3), list) for _ in range(3)]
+        used = [torch.get_num_threads()]
+        sources[0].close()
+        sources[0].close()
+        used.append(torch.get_num_threads())
+        sources[1].close()
+        assert next(sources[2]).index == 0
+        del sources[2]
+        gc.collect()
+        assert [*used, torch.get_num_threads()] == [2, 2, 4]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_frame_that_is_waited_for_has_those_after_it_encoded_by_whoever_waits():
+    lanes, slow = {}, threading.Event()
+
+    def encode(images):
+        at = int(images[0])
+        lanes[at] = threading.current_thread()
+        if at == 1:
+            assert slow.wait(10)
+        elif at == 3:
+            slow.set()
+        return images
+
+    source = Lookahead(frames=4).over(numbers(8), encode)
+    assert [int(frame.encoded) for frame in source] == list(range(8))
+    source.close()
+    # The thread has frame 1 and waits until frame 3 is encoded, which only the waiting reader can do.
+    assert lanes[1].name.startswith("trackgpt-ahead")
+    assert lanes[3] is lanes[0] is threading.main_thread()
+
+
+def numbers(count):
+    """Frames whose image is their number."""
+    return (SourceFrame(index, index / 10, np.array(index)) for index in range(count))
 
 
 def test_targets_that_share_a_frame_are_decoded_as_on_frames_of_their_own():
@@ -203,7 +247,8 @@ def test_no_more_is_read_than_the_lookahead_says(tracker, way):
     with session:
         session.say("the red square")
         for result in session:
-            assert len(read) - (result.index + 1) <= way.batch + way.frames + 1
+            ahead = -(-way.frames // way.batch) * way.batch  # in whole batches
+            assert len(read) - (result.index + 1) <= way.batch + ahead
     session.close()
     assert len(read) == 40
 
@@ -260,7 +305,7 @@ def test_after_an_error_there_is_nothing_more():
         yield from ()
         raise InputError("gone")
 
-    source = EncodedSource(encoded(broken(), list, 2), 2)
+    source = EncodedSource(broken(), list, Lookahead(2, 2))
     with pytest.raises(InputError, match="gone"):
         next(source)
     assert list(source) == []

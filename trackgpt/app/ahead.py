@@ -1,24 +1,29 @@
 """Frames encoded before their turn. An encoder does not depend on the track, so results are those of frame by frame.
 
-A rethink on the way costs nothing either: the brain reads the image that travels with what was encoded of it.
+Two lanes share the processor: a thread encodes frames to come, and so does whoever waits for the next one. Each lane
+computes with half of PyTorch's threads, because small convolutions on one thread each keep two cores busier than one
+convolution on two. A rethink on the way costs nothing either: the brain reads the image that travels with what was
+encoded of it.
 """
 
 from __future__ import annotations
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trackgpt.errors import UsageError
 from trackgpt.video.frames import FrameSource, SourceFrame
 
-AHEAD = 2
+AHEAD = 4
 """Frames read and encoded ahead by default, where a thread of its own pays."""
 
 Encode = Callable[[Sequence[np.ndarray]], Sequence[Any]]
@@ -31,7 +36,9 @@ class Lookahead:
     Attributes:
         batch: frames in one call of the encoder, after the first. Other numbers of frames may round otherwise: nano's
             features are equal to the bit on an AVX-512 CPU, else within 1e-5 of the largest. 1 changes nothing.
-        frames: how many are read and encoded in a thread of their own while others are tracked; 0 uses no thread.
+        frames: how many are read and encoded while others are tracked, in a thread of their own and wherever the next
+            one would be waited for; 0 uses no thread. Meanwhile PyTorch computes with half of its threads, which may
+            round a rethink's queries otherwise, by 1e-6 of the largest.
     """
 
     batch: int = 1
@@ -41,22 +48,18 @@ class Lookahead:
         if self.batch < 1 or self.frames < 0:
             raise UsageError(f"look-ahead: batch {self.batch}, frames {self.frames}; wanted batch >= 1, frames >= 0")
 
-    def over(self, source: FrameSource, encode: Encode) -> EncodedSource:
-        """The frames of a source, encoded."""
-        early = self.batch > 1 or self.frames > 0
-        return EncodedSource(encoded(source, encode, self.batch) if early else source, self.frames)
+    def over(self, source: Iterator[SourceFrame], encode: Encode) -> EncodedSource:
+        """The frames of a source, encoded where anything is done early."""
+        return EncodedSource(source, encode, self)
 
 
 def default_lookahead(source: FrameSource) -> Lookahead:
-    """A thread for a file or folder where there is a core for it, and nothing for what is live; never batches.
+    """Two lanes for a file or folder where there are two cores, and nothing for what is live; never batches.
 
-    On two cores it makes PyTorch with one thread a fifth faster and PyTorch with two threads slower (`python -m eval
-    speed --only online`).
+    Measured by `python -m eval speed --only online`.
     """
-    import torch
-
-    free = (os.cpu_count() or 1) > min(2, torch.get_num_threads())
-    return Lookahead(frames=AHEAD if free and source.kind in ("file", "folder") else 0)
+    several = (os.cpu_count() or 1) > 1
+    return Lookahead(frames=AHEAD if several and source.kind in ("file", "folder") else 0)
 
 
 def seen(frame: SourceFrame) -> Any:
@@ -64,61 +67,151 @@ def seen(frame: SourceFrame) -> Any:
     return frame.image if frame.encoded is None else frame.encoded
 
 
-class EncodedSource:
-    """An iterator of frames that runs `frames` ahead in one thread, or not at all ahead for 0.
+class Unit(NamedTuple):
+    """Frames that go through the encoder together, in order, and what ended the reading after them, if anything did."""
 
-    What goes wrong in the thread is raised where the frame would have come.
+    frames: list[SourceFrame]
+    failure: Exception | None
+
+
+class EncodedSource:
+    """An iterator of frames that are encoded ahead, as a `Lookahead` says.
+
+    Units are read one after the other and encoded by either lane. What goes wrong in reading or encoding is raised
+    where the frame would have come, and ends the iteration.
     """
 
-    def __init__(self, items: Iterator[SourceFrame], frames: int) -> None:
-        self._items = items
+    def __init__(self, frames: Iterator[SourceFrame], encode: Encode, lookahead: Lookahead) -> None:
         self._frames = frames
-        self._thread = ThreadPoolExecutor(1, "trackgpt-ahead") if frames else None
-        self._coming: deque[Future[SourceFrame]] = deque()
+        self._encode = encode if lookahead.batch > 1 or lookahead.frames else None
+        self._sizes = chain([1], repeat(lookahead.batch))
+        self._most = max(1, -(-lookahead.frames // lookahead.batch))
+        self._reading = Lock()
+        self._coming: deque[Future[Unit]] = deque()
+        self._ready: deque[SourceFrame] = deque()
+        self._failure: Exception | None = None
+        self._ended = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._lane: Future[None] | None = None
+        if lookahead.frames:
+            self._thread = ThreadPoolExecutor(1, "trackgpt-ahead")
+            _halved.begin()
+            self._whole_again = weakref.finalize(self, _halved.end)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         return self
 
     def __next__(self) -> SourceFrame:
-        if self._thread is None:
-            return next(self._items)
-        while len(self._coming) <= self._frames:
-            self._coming.append(self._thread.submit(next, self._items))
-        return self._coming.popleft().result()
+        while not self._ready:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            unit = self._awaited()
+            if unit is None:
+                raise StopIteration
+            self._ready.extend(unit.frames)
+            self._failure = unit.failure
+        return self._ready.popleft()
 
     def close(self) -> None:
         """Stop reading; a frame that is being encoded is waited for. Closing twice is allowed."""
-        self._items = iter(())
+        self._ended = True
+        self._ready.clear()
+        self._failure = None
         if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
+            self._thread.shutdown()
             self._thread = None
+            self._whole_again()
+        self._coming.clear()
+
+    def _awaited(self) -> Unit | None:
+        """The next unit, encoded; None at the end. Whoever waits for it encodes what comes after it."""
+        while not (self._coming and self._coming[0].done()):
+            if self._work():
+                continue
+            if not self._coming:
+                return None
+            self._coming[0].exception()  # waits
+        try:
+            unit = self._coming.popleft().result()
+        except BaseException:
+            self._ended = True
+            self._coming.clear()
+            raise
+        if self._thread is not None and (self._lane is None or self._lane.done()):
+            self._lane = self._thread.submit(self._work_while_there_is_room)
+        return unit
+
+    def _work_while_there_is_room(self) -> None:
+        while self._work():
+            pass
+
+    def _work(self) -> bool:
+        """Read and encode one more unit; False where the source has ended or enough is on its way."""
+        with self._reading:
+            if self._ended or len(self._coming) >= self._most:
+                return False
+            size = next(self._sizes)
+            unit = _taken(self._frames, size)
+            self._ended = self._ended or len(unit.frames) < size
+            if not unit.frames and unit.failure is None:
+                return False
+            future: Future[Unit] = Future()
+            self._coming.append(future)
+        try:
+            future.set_result(unit if self._encode is None else _encoded(unit, self._encode))
+        except BaseException as error:
+            future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise  # an interrupt is meant now, not when the frame's turn comes
+        return True
 
 
-def encoded(frames: Iterator[SourceFrame], encode: Encode, batch: int) -> Iterator[SourceFrame]:
-    """The first frame alone, then `batch` at a time, each with what `encode` gives for its image.
-
-    When reading fails, the frames before the failure come first.
-    """
-    for size in chain([1], repeat(batch)):
-        group, failure = _taken(frames, size)
-        images = [frame.image for frame in group if frame.image is not None]
-        made = iter(encode(images) if images else ())
-        for frame in group:
-            yield frame if frame.image is None else replace(frame, encoded=next(made))
-        if failure is not None:
-            raise failure
-        if len(group) < size:
-            return
-
-
-def _taken(frames: Iterator[SourceFrame], size: int) -> tuple[list[SourceFrame], Exception | None]:
+def _taken(frames: Iterator[SourceFrame], size: int) -> Unit:
     """Up to `size` frames, and what stopped the reading of more."""
-    group: list[SourceFrame] = []
+    taken: list[SourceFrame] = []
     try:
-        while len(group) < size:
-            group.append(next(frames))
+        while len(taken) < size:
+            taken.append(next(frames))
     except StopIteration:
-        return group, None
+        return Unit(taken, None)
     except Exception as failure:
-        return group, failure
-    return group, None
+        return Unit(taken, failure)
+    return Unit(taken, None)
+
+
+def _encoded(unit: Unit, encode: Encode) -> Unit:
+    """The unit with what `encode` gives for its images."""
+    images = [frame.image for frame in unit.frames if frame.image is not None]
+    made = iter(encode(images) if images else ())
+    frames = [frame if frame.image is None else replace(frame, encoded=next(made)) for frame in unit.frames]
+    return unit._replace(frames=frames)
+
+
+class _Halved:
+    """PyTorch's arithmetic threads, halved from the first source that is encoded ahead to the last."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._sources = 0
+        self._whole = 1
+
+    def begin(self) -> None:
+        import torch
+
+        with self._lock:
+            if not self._sources:
+                self._whole = torch.get_num_threads()
+                torch.set_num_threads(max(1, self._whole // 2))
+            self._sources += 1
+
+    def end(self) -> None:
+        import torch
+
+        with self._lock:
+            self._sources -= 1
+            if not self._sources:
+                torch.set_num_threads(self._whole)
+
+
+_halved = _Halved()
