@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import frame
+from tiny_models import dtypes, frame
 
 import trackgpt
 from eval.commands import speed, speed_precision
@@ -16,10 +16,6 @@ from trackgpt.types import Prompt
 CPU = torch.device("cpu")
 FAST = {torch.bfloat16: 0.4, torch.float32: 1.0}
 SLOW = {torch.bfloat16: 10.0, torch.float32: 1.0}
-
-
-def dtypes(model):
-    return {value.dtype for value in model.parameters()}
 
 
 def track(model, frames=4):

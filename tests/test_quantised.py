@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import tiny_trackgpt
+from tiny_models import dtypes, tiny_trackgpt
 
 import trackgpt
 from trackgpt import hub
@@ -89,7 +89,7 @@ def test_a_model_is_loaded_in_bfloat16_and_then_quantised(there, monkeypatch, tm
     monkeypatch.setattr(brain_quantised, "quantise", lambda brain, dtype, device: asked.append((dtype, brain)))
     model = load_model(tmp_path, "cuda", dtype="int4")
     assert asked == [("int4", model.brain)]
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert dtypes(model) == {torch.bfloat16}
 
 
 def test_bitsandbytes_stores_as_many_bytes_as_are_planned():

@@ -195,6 +195,13 @@ class Script(nn.Module):
         return self.ids[next(begun, 0)]
 
 
+def dtypes(model: TrackGPT) -> set[torch.dtype]:
+    """Of all weights that a loaded model has but the mask decoder's, which are always float32."""
+    parts = model.segmenter.named_parameters()
+    assert {value.dtype for name, value in parts if not name.startswith("image_encoder")} == {torch.float32}
+    return {value.dtype for part in (model.brain, model.segmenter.image_encoder) for value in part.parameters()}
+
+
 def say(brain: Brain, answer: str | Sequence[int]) -> list[int]:
     """Make a brain generate this answer from now on, whatever it sees; returns the answer's ids."""
     ids = brain.template.answer(answer) if isinstance(answer, str) else list(answer)

@@ -168,7 +168,8 @@ class Execution:
 
     Attributes:
         dtype: "float32", "bfloat16", or "auto": bfloat16 where this machine is measured to be faster with it. On a GPU
-            "int8" and "int4" as well: the language model's matrices quantised, all else in bfloat16.
+            "int8" and "int4" as well: the language model's matrices quantised, all else in bfloat16. The mask decoder
+            computes in float32 with all of them.
         backend: of encoder and mask decoder: "torch", or "onnxruntime" (CPU, float32; needs the extra `onnx`).
         compile: encoder and mask decoder go through `torch.compile` with fixed shapes, a minute at the first frame.
         attention: of SAM's ViT, see `trackgpt.perception.attention`; "auto" is what was found fastest on the device.

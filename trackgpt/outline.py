@@ -99,15 +99,22 @@ class Skeleton(nn.Module):
         return parts
 
     def weights(self, dtype: str) -> dict[str, float]:
-        """Bytes of every part in a dtype of `trackgpt.memory_plan.DTYPES`; every parameter counts once."""
+        """Bytes of every part in a dtype of `trackgpt.memory_plan.DTYPES`; every parameter counts once.
+
+        The mask decoder is float32 in all of them, see `Segmenter.decode_in_float32`.
+        """
         matrices = {id(weight) for weight in self._matrices()}
 
-        def stored(weight: nn.Parameter) -> float:
+        def stored(weight: nn.Parameter, dtype: str) -> float:
             if id(weight) in matrices:
                 return matrix_bytes(weight.shape[0], weight.shape[1], dtype)
             return float(weight.numel() * plain_bytes(dtype))
 
-        return {name: sum(map(stored, weights)) for name, weights in self.parts().items()}
+        own = {"mask decoder": "float32"}
+        return {
+            name: sum(stored(weight, own.get(name, dtype)) for weight in weights)
+            for name, weights in self.parts().items()
+        }
 
     def largest_matrix(self) -> int:
         """Weights of the language model's largest matrix."""

@@ -19,6 +19,7 @@ from trackgpt.memory_plan import DTYPES, Activations, Inference, Load, load_of
 from trackgpt.outline import Outline, Skeleton
 from trackgpt.perception.attention import choose_attention
 from trackgpt.perception.encoders import ConvEncoder, Features, SamViT
+from trackgpt.perception.segmenter import Segmenter
 from trackgpt.precision import round_frozen
 from trackgpt.tracing import without_memory
 
@@ -66,12 +67,12 @@ def plan_inference(outline: Outline, asked: Answering, dtypes: Iterable[str] = D
 def rehearse_answer(outline: Outline, dtype: torch.dtype, asked: Answering) -> Inference:
     """What one answer and one frame hold in a dtype, without the weights."""
     model = outline.skeleton().eval()
-    for module in model.modules():
-        if isinstance(module, (ConvEncoder, SamViT)):
-            module.fold()
-    choose_attention(model.segmenter, "auto", "cpu")
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        if isinstance(module, (ConvEncoder, SamViT, Segmenter)):
+            module.fold()
+    choose_attention(model.segmenter, "auto", "cpu")
     length = PREFIX + model.brain.family.image_tokens + asked.tokens
     image = _image(model, 1)
     with without_memory(model) as live:

@@ -43,6 +43,11 @@ class Features:
         fine = None if self.fine is None else (self.fine[0][k : k + 1], self.fine[1][k : k + 1])
         return replace(self, embedding=self.embedding[k : k + 1], fine=fine)
 
+    def to(self, dtype: torch.dtype) -> Features:
+        """The same maps in another dtype."""
+        fine = None if self.fine is None else (self.fine[0].to(dtype), self.fine[1].to(dtype))
+        return replace(self, embedding=self.embedding.to(dtype), fine=fine)
+
     def repeated(self, times: int) -> Features:
         """One frame's features for several targets, as views of the same memory."""
         fine = None if self.fine is None else (_rows(self.fine[0], times), _rows(self.fine[1], times))
@@ -81,7 +86,7 @@ class ConvUnit(nn.Module):
             y = self.norm(y)
             if self.residual:
                 y = y + x
-        return F.relu(y)
+        return F.relu(y, inplace=True)
 
     @torch.no_grad()
     def fold(self) -> None:
