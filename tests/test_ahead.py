@@ -13,9 +13,10 @@ from scripted_model import folder as save_folder
 from tiny_models import frame, tiny_trackgpt
 
 from eval.commands import speed
-from trackgpt.app.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead
+from trackgpt.app.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead, lookahead_of
 from trackgpt.app.background import BackgroundTracker
 from trackgpt.app.session import InstructionTracker
+from trackgpt.app.speculation import SpeculatingTracker
 from trackgpt.arbiter import PurportArbiter
 from trackgpt.config import RethinkConfig
 from trackgpt.errors import InputError, OutOfMemoryError, OutputError, UsageError
@@ -24,6 +25,7 @@ from trackgpt.export.records import EVENTS, TRACKS, read_events, read_tracks
 from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import encode_rle
 from trackgpt.hub import load_model
+from trackgpt.memory import QueryMemory
 from trackgpt.online import ReasoningTracker
 from trackgpt.perception.encoders import normalise
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
@@ -31,6 +33,7 @@ from trackgpt.video.frames import SourceFrame
 from trackgpt.video.source import open_source
 
 WAYS = [Lookahead(batch, frames) for batch, frames in product((1, 3, 4), (0, 1, 4))]
+GUESSING = [Lookahead(1, 1, speculate=True), Lookahead(1, 4, speculate=True), Lookahead(3, 4, speculate=True)]
 RESTLESS = RethinkConfig(ratio=2.0, cooldown=2)
 
 
@@ -72,7 +75,7 @@ def test_every_lookahead_gives_the_same_log_with_rethinks_and_a_new_instruction_
     plain = logs(restless, clip, Lookahead(), say)
     assert plain[1].count(b'"rethink"') >= 3
     assert plain[0].count(b'"rle":"') >= 8
-    for way in WAYS:
+    for way in [*WAYS, *GUESSING]:
         assert logs(restless, clip, way, say) == plain
 
 
@@ -80,7 +83,8 @@ def test_frames_of_several_sizes_and_unreadable_ones_may_share_a_batch(restless)
     small = np.ascontiguousarray(picture(3)[:60, :80])
     frames = [picture(0), None, picture(2), small, None, picture(5), picture(6)]
     plain = logs(restless, frames, Lookahead())
-    assert logs(restless, frames, Lookahead(batch=4)) == logs(restless, frames, Lookahead(4, 2)) == plain
+    for way in (Lookahead(batch=4), Lookahead(4, 2), *GUESSING):
+        assert logs(restless, frames, way) == plain
 
 
 def test_a_snapshot_goes_on_exactly_under_another_lookahead(restless):
@@ -94,7 +98,7 @@ def test_a_snapshot_goes_on_exactly_under_another_lookahead(restless):
             if result.index == 5:
                 state = session.snapshot()
     session.close()
-    for way in (Lookahead(), Lookahead(3, 1)):
+    for way in (Lookahead(), Lookahead(3, 1), *GUESSING):
         session = restless.open(frames, start=6, lookahead=way)
         with session:
             session.restore(state)
@@ -276,6 +280,15 @@ def test_what_makes_no_lookahead_is_refused():
     for batch, frames in ((0, 0), (1, -1)):
         with pytest.raises(UsageError, match="wanted batch >= 1, frames >= 0"):
             Lookahead(batch, frames)
+    with pytest.raises(UsageError, match="speculation needs frames that are read ahead"):
+        Lookahead(speculate=True)
+
+
+def test_what_is_not_asked_for_is_left_to_the_source_and_speculation_reads_ahead():
+    assert lookahead_of(1, None, False) is None
+    assert lookahead_of(4, None, False) == Lookahead(4, 0)
+    assert lookahead_of(1, 0, False) == Lookahead()
+    assert lookahead_of(1, None, True) == Lookahead(1, AHEAD, True)
 
 
 # --- errors come where they belong ---
@@ -451,6 +464,98 @@ def test_what_the_brain_raises_in_the_background_is_raised_at_the_next_frame():
     answered(tracker)
     with pytest.raises(UsageError, match="no words"):
         tracker.track(numbered(4))
+
+
+# --- speculation ---
+
+
+class Orders:
+    """Eyes that note what they are told and when they are read; the score is low on frames 2 and 3 of four."""
+
+    def __init__(self):
+        self.done = []
+
+    def reason(self, image, prompt, before=None):
+        self.done.append(f"reason {image[0, 0, 0]}")
+        queries = np.full((1, 4), image[0, 0, 0], np.float32)
+        return Cue("seen", queries, queries)
+
+    def perceive(self, image, cue, memory):
+        return self.launch(image, cue, memory).land()
+
+    def launch(self, image, cue, memory):
+        self.done.append(f"launch {image[0, 0, 0]} by {cue.referring[0, 0]:.0f}")
+        return Order(self, image[0, 0, 0])
+
+
+class Order:
+    online = None
+
+    def __init__(self, eyes, number):
+        self.eyes, self.number = eyes, number
+
+    def land(self):
+        self.eyes.done.append(f"land {self.number}")
+        low = np.array([0.1 if self.number in (2, 3) else 0.9], np.float32)
+        masks = np.ones((1, 4, 4), bool)
+        return Prediction(
+            np.zeros((1, 4), np.float32), masks, low, np.ones(1, bool), np.ones(1, np.int64)
+        ), QueryMemory()
+
+
+def test_a_frame_is_launched_before_the_one_before_it_is_read_and_again_where_the_guess_was_wrong():
+    eyes, frames = Orders(), [numbered(t) for t in range(5)]
+    coming = iter([*frames[2:], None])
+    parts = ReasoningTracker(eyes, eyes, PurportArbiter(RethinkConfig()))
+    tracker = SpeculatingTracker(parts, lambda: next(coming))
+    tracker.initialize(frames[0], Prompt("track it"))
+    reasons = [tracker.track(each).reason for each in frames[1:4]]
+    assert eyes.done[:7] == ["reason 0", "launch 0 by 0", "land 0", "launch 1 by 0", "launch 2 by 0", "land 1"] + [
+        "launch 3 by 0"
+    ]
+    assert eyes.done[7:] == ["land 2", "reason 3", "launch 3 by 3", "land 3"]
+    assert (reasons, tracker.wrong) == (["", "", "purport"], 1)
+
+
+def test_a_guess_about_another_track_or_frame_is_dropped():
+    eyes, frames = Orders(), [numbered(t) for t in (0, 1, 4, 5, 6, 7)]
+    tracker = SpeculatingTracker(ReasoningTracker(eyes, eyes, PurportArbiter(RethinkConfig())), lambda: frames[2])
+    tracker.initialize(frames[0], Prompt("track it"))
+    tracker.track(frames[1])
+    tracker.track(frames[3])  # not the frame that was said to come
+    start = tracker.state
+    tracker.track(frames[2])
+    tracker.state = start
+    tracker.track(frames[4], Prompt("another one"))
+    assert tracker.wrong == 1
+    eyes.done.clear()
+    tracker.track(frames[2])  # at hand twice, but of the track before
+    assert eyes.done[:2] == ["launch 4 by 6", "launch 4 by 6"]
+    assert tracker.wrong == 2
+
+
+@pytest.mark.parametrize("memory", [QueryMemory(), QueryMemory(np.ones((2, 32), np.float32))], ids=["first", "later"])
+def test_a_launched_frame_gives_what_a_perceived_one_gives_and_the_next_may_follow_before_it_lands(restless, memory):
+    perception = restless.model.tracker().perception
+    queries = np.random.default_rng(0).normal(size=(2, 32)).astype(np.float32)
+    cue = Cue("two", queries, queries)
+    launched = perception.launch(frame(0), cue, memory)
+    after = perception.launch(frame(1), cue, launched)
+    first, kept = perception.perceive(frame(0), cue, memory)
+    second, last = perception.perceive(frame(1), cue, kept)
+    for (ours, memory), theirs, wanted in ((launched.land(), first, kept), (after.land(), second, last)):
+        assert np.array_equal(ours.masks, theirs.masks)
+        assert np.array_equal(ours.scores, theirs.scores)
+        assert np.array_equal(memory.online, wanted.online)
+    nothing = perception.launch(frame(0), Cue("none"), launched)
+    assert len(nothing.land()[0].ids) == 0
+    assert perception.launch(frame(1), cue, nothing).land()[0].scores.shape == (2,)
+
+
+def test_guessing_and_not_waiting_are_refused_together(command, model):
+    done = command("track", "0", "-i", "a square", "-o", "out", "--rethink", "async", "--speculate")
+    assert done.code == 2
+    assert "choose one of them" in done.err
 
 
 def test_rethinking_in_the_background_is_refused_for_files(command, model, tmp_path):

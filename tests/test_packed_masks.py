@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from trackgpt.geometry.letterbox import fit
-from trackgpt.perception.packed_masks import masks_above, packed, unpacked
+from trackgpt.perception.packed_masks import ComingMasks, bits_above, packed, unpacked
 
 
 def smooth(targets: int, side: int) -> torch.Tensor:
@@ -21,7 +21,7 @@ def smooth(targets: int, side: int) -> torch.Tensor:
 def test_masks_are_those_of_the_letterbox_in_all_but_one_pixel_of_ten_thousand(size, threshold):
     box, logits = fit(size, 256), smooth(3, 64)
     wanted = box.crop_above(logits.numpy(), threshold)
-    found = masks_above(logits, box, threshold)
+    found = unpacked(bits_above(logits, box, threshold).numpy(), size)
     assert found.dtype == bool
     assert found.shape == (3, *size)
     assert 0.05 < wanted.mean() < 0.95
@@ -29,7 +29,10 @@ def test_masks_are_those_of_the_letterbox_in_all_but_one_pixel_of_ten_thousand(s
 
 
 def test_no_target_gives_no_mask():
-    assert masks_above(torch.zeros(0, 64, 64), fit((48, 64), 256), 0.0).shape == (0, 48, 64)
+    box = fit((48, 64), 256)
+    assert bits_above(torch.zeros(0, 64, 64), box, 0.0).shape == (0, 48 * 64 // 8)
+    masks, others = ComingMasks.of(torch.zeros(0, 64, 64), box, 0.0).land()
+    assert (masks.shape, others) == ((0, 48, 64), [])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (7, 9)])
@@ -37,5 +40,5 @@ def test_packing_keeps_every_pixel_in_an_eighth_of_the_bytes(size):
     masks = torch.rand(4, *size) > 0.5
     bits = packed(masks)
     assert bits.shape == (4, -(-size[0] * size[1] // 8))
-    assert np.array_equal(unpacked(bits, size), masks.numpy())
+    assert np.array_equal(unpacked(bits.numpy(), size), masks.numpy())
     assert np.array_equal(bits.numpy(), np.packbits(masks.flatten(1).numpy(), axis=1))

@@ -51,6 +51,10 @@ class Perception(Protocol):
         """Prediction for the cue's k targets (ids 1..k), and what to remember for the next frame."""
         ...
 
+    def launch(self, frame: Frame, cue: Cue, memory: QueryMemory | Launched) -> Launched:
+        """Begin to perceive; the `land` of what is given ends it. `memory` may be of a frame that has not landed."""
+        ...
+
 
 @dataclass(frozen=True)
 class TrackState:
@@ -104,6 +108,19 @@ class TrackState:
             return cls(**values)
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise InputError(f"{path}: not a saved track ({error}); wanted a file of TrackState.save") from error
+
+
+class Launched(Protocol):
+    """A frame whose targets a device has been told to decode, and may still be decoding."""
+
+    @property
+    def online(self) -> Any:
+        """What the next frame can be launched with, before this one has landed."""
+        ...
+
+    def land(self) -> tuple[Prediction, QueryMemory]:
+        """Wait for the device; what `Perception.perceive` gives."""
+        ...
 
 
 class ReasoningTracker:
@@ -181,7 +198,12 @@ class ReasoningTracker:
         return replace(state, cue=cue, memory=memory)
 
     def _perceive(self, state: TrackState, frame: Frame, consulted: bool, reason: str) -> tuple[TrackState, Prediction]:
-        prediction, memory = self.perception.perceive(frame, state.cue, state.memory)
+        return self._concluded(state, *self.perception.perceive(frame, state.cue, state.memory), consulted, reason)
+
+    def _concluded(
+        self, state: TrackState, prediction: Prediction, memory: QueryMemory, consulted: bool, reason: str
+    ) -> tuple[TrackState, Prediction]:
+        """What a frame makes of the track, once it is perceived."""
         if consulted and reason != "prompt":
             state = _keep_identities(state, prediction)
         found = state.cue.targets > 0

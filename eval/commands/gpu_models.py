@@ -20,7 +20,7 @@ from eval.commands.speed_attention import SIZES as VITS
 from eval.commands.speed_attention import measure as measure_attention
 from eval.commands.speed_attention import random_vit
 from eval.commands.speed_online import _track
-from trackgpt.app.ahead import Lookahead
+from trackgpt.app.ahead import AHEAD, Lookahead
 from trackgpt.config import BrainConfig, EncoderConfig, PerceptionConfig, TrackGPTConfig
 from trackgpt.hub import compile_segmenter, find
 from trackgpt.memory_plan import load_of
@@ -202,6 +202,7 @@ def track(at: Setting, brain: str, vit: str) -> Figures:
     frames: list[np.ndarray] = list(clip.frames)
     tracker = _scheduled(model, at.size.every)
     ways = {"online": Lookahead()} | {f"batch_{n}": Lookahead(batch=n) for n in at.size.batches}
+    ways |= {"ahead": Lookahead(frames=AHEAD), "speculating": Lookahead(frames=AHEAD, speculate=True)}
     with _forced(model):
         began = time.perf_counter()
         tracker.initialize(frames[0], Prompt(SENTENCE))

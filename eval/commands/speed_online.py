@@ -27,6 +27,7 @@ from eval.commands.speed import (
     median,
 )
 from trackgpt.app.ahead import Lookahead, seen
+from trackgpt.app.speculation import SpeculatingTracker
 from trackgpt.online import ReasoningTracker
 from trackgpt.types import Prediction, Prompt
 from trackgpt.video.source import open_source
@@ -38,6 +39,7 @@ WAYS = {
     "ahead by 2": Lookahead(frames=2),
     "ahead by 4": Lookahead(frames=4),
     "batches of 4, ahead by 4": Lookahead(batch=4, frames=4),
+    "ahead by 4, speculating": Lookahead(frames=4, speculate=True),
 }
 OFTEN = 5
 
@@ -70,6 +72,8 @@ def _track(tracker: ReasoningTracker, frames: Path | list[np.ndarray], lookahead
     predictions = []
     with open_source(frames) as source:
         ahead = lookahead.over(source, tracker.perception.encode)
+        if lookahead.speculate:
+            tracker = SpeculatingTracker(tracker, ahead.at_hand)
         for frame in ahead:
             step = tracker.track if frame.index else partial(tracker.initialize, prompt=Prompt(SENTENCE))
             predictions.append(step(seen(frame)))

@@ -39,14 +39,19 @@ class Lookahead:
         frames: how many are read and encoded while others are tracked, in a thread of their own and wherever the next
             one would be waited for; 0 uses no thread. Meanwhile PyTorch computes with half of its threads, which may
             round a rethink's queries otherwise, by 1e-6 of the largest.
+        speculate: a frame that is at hand is decoded before the scores of the one before it are known (see
+            `trackgpt.app.speculation`). It keeps a GPU busy; a CPU gains nothing.
     """
 
     batch: int = 1
     frames: int = 0
+    speculate: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.frames < 0:
             raise UsageError(f"look-ahead: batch {self.batch}, frames {self.frames}; wanted batch >= 1, frames >= 0")
+        if self.speculate and not self.frames:
+            raise UsageError("look-ahead: speculation needs frames that are read ahead; give it at least one")
 
     def over(self, source: Iterator[SourceFrame], encode: Encode) -> EncodedSource:
         """The frames of a source, encoded where anything is done early."""
@@ -60,6 +65,17 @@ def default_lookahead(source: FrameSource) -> Lookahead:
     """
     several = (os.cpu_count() or 1) > 1
     return Lookahead(frames=AHEAD if several and source.kind in ("file", "folder") else 0)
+
+
+def lookahead_of(batch: int, frames: int | None, speculate: bool) -> Lookahead | None:
+    """The look-ahead that was asked for; None where nothing was, so that the source decides.
+
+    Raises:
+        UsageError: see `Lookahead`.
+    """
+    if batch == 1 and frames is None and not speculate:
+        return None
+    return Lookahead(batch, (AHEAD if speculate else 0) if frames is None else frames, speculate)
 
 
 def seen(frame: SourceFrame) -> Any:
@@ -112,6 +128,15 @@ class EncodedSource:
             self._ready.extend(unit.frames)
             self._failure = unit.failure
         return self._ready.popleft()
+
+    def at_hand(self) -> Any:
+        """The frame that comes next as a tracker takes it, if it has an image and need not be waited for; else None."""
+        if self._ready:
+            return seen(self._ready[0])
+        if self._coming and self._coming[0].done() and self._coming[0].exception() is None:
+            frames = self._coming[0].result().frames
+            return seen(frames[0]) if frames else None
+        return None
 
     def close(self) -> None:
         """Stop reading; a frame that is being encoded is waited for. Closing twice is allowed."""

@@ -61,6 +61,7 @@ def track(
     rethink: Annotated[str, typer.Option(help="auto, off; live: async")] = "auto",
     batch: Annotated[int, typer.Option(help="Frames encoded at once")] = 1,
     ahead: Annotated[int | None, typer.Option(help="Frames encoded ahead")] = None,
+    speculate: Annotated[bool, typer.Option("--speculate", help="GPU: decode before scores are known")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when there were warnings")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar, no warnings")] = False,
@@ -73,7 +74,7 @@ def track(
 
         trackgpt track frames/ -i "the dog" -i "240: no, the black one" -o out
     """
-    from trackgpt.app.ahead import Lookahead
+    from trackgpt.app.ahead import lookahead_of
     from trackgpt.app.tracking import Request, run
     from trackgpt.hub import pair
 
@@ -90,7 +91,7 @@ def track(
             seed=seed,
             reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
             rethink=rethink,
-            lookahead=None if batch == 1 and ahead is None else Lookahead(batch, ahead or 0),
+            lookahead=lookahead_of(batch, ahead, speculate),
             overwrite=overwrite,
             strict=strict,
             quiet=quiet,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trackgpt.app.ahead import Lookahead, default_lookahead, seen
+from trackgpt.app.speculation import SpeculatingTracker
 from trackgpt.app.versions import installed
 from trackgpt.config import to_dict
 from trackgpt.errors import OutputError, UsageError
@@ -218,8 +219,6 @@ class Session:
         self.online: ReasoningTracker = tracker.model.tracker()
         if not rethink:
             self.online.arbiter.config = replace(self.online.arbiter.config, enabled=False)
-        self.lookahead = default_lookahead(source) if lookahead is None else lookahead
-        self._coming = self.lookahead.over(source, self._encoded)
         self.on_event: Callable[[EventRecord], None] = _ignore
         self.frames = self.rethinks = self.warnings = 0
         self.found = False
@@ -231,6 +230,10 @@ class Session:
             self._scratch = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             out = Path(folder) / "run"
         self.run = RunFolder(out, overwrite)
+        self.lookahead = default_lookahead(source) if lookahead is None else lookahead
+        self._coming = self.lookahead.over(source, self._encoded)
+        if self.lookahead.speculate:
+            self.online = SpeculatingTracker(self.online, self._coming.at_hand)
         self._upcoming: SourceFrame | None = None
         self._ready: deque[Result] = deque()
         self._planned: list[Planned] = []

@@ -190,6 +190,8 @@ def _checked(request: Request) -> list[Spoken]:
         raise UsageError(f"--rethink {request.rethink}: choose auto, off or async")
     if request.rethink == "async" and not _is_live(request.source):
         raise UsageError("--rethink async is for cameras and streams, which do not wait; leave it out for files")
+    if request.rethink == "async" and request.lookahead is not None and request.lookahead.speculate:
+        raise UsageError("--speculate guesses what --rethink async does not wait for; choose one of them")
     spoken = [parse_instruction(text) for text in request.instructions]
     for words in spoken:
         clean_instruction(words.text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,50 @@ BITS = (128, 64, 32, 16, 8, 4, 2, 1)
 """Of a byte, in the order of numpy's `unpackbits`."""
 
 
-def masks_above(logits: Tensor, box: Letterbox, threshold: float) -> np.ndarray:
-    """`Letterbox.crop_above` on the device of the logits; a mask of 1280 x 720 leaves it in 113 KiB.
+@dataclass(frozen=True)
+class ComingMasks:
+    """Masks of a frame that a device may still be computing, and what comes with them; they are waited for once.
+
+    On the processor itself there is nothing to wait for, and masks are computed where they can be above the threshold
+    alone (see `Letterbox.crop_above`).
+
+    Attributes:
+        box: how the frame lies in the square.
+        threshold: what counts as foreground lies above it.
+        made: logits (k, s, s) on the processor, bits as of `packed` from elsewhere; then what comes with them.
+        event: of the device that has yet to copy them, or None.
+    """
+
+    box: Letterbox
+    threshold: float
+    made: tuple[Tensor, ...]
+    event: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, logits: Tensor, box: Letterbox, threshold: float, *others: Tensor) -> ComingMasks:
+        """Have the device compute masks from logits (k, s, s), and send them and other tensors; nothing is awaited."""
+        if logits.device.type == "cpu":
+            return cls(box, threshold, (logits.float(), *others), None)
+        sent = (bits_above(logits, box, threshold), *others)
+        if logits.device.type != "cuda":
+            return cls(box, threshold, tuple(tensor.cpu() for tensor in sent), None)
+        arriving = tuple(tensor.to("cpu", non_blocking=True) for tensor in sent)  # into pinned memory
+        event = torch.cuda.Event()
+        event.record()
+        return cls(box, threshold, arriving, event)
+
+    def land(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Wait for the masks, bool (k, H, W) with H and W of `box.source`, and for what was sent with them."""
+        if self.event is not None:
+            self.event.synchronize()
+        made, *others = (tensor.numpy() for tensor in self.made)
+        if made.dtype == np.uint8:
+            return unpacked(made, self.box.source), others
+        return self.box.crop_above(made, self.threshold), others
+
+
+def bits_above(logits: Tensor, box: Letterbox, threshold: float) -> Tensor:
+    """`Letterbox.crop_above` on the device of the logits, packed there; a mask of 1280 x 720 takes 113 KiB.
 
     Sums are rounded in another order than there, so a pixel whose logit is the threshold within a part in a million
     may fall on the other side.
@@ -25,11 +69,11 @@ def masks_above(logits: Tensor, box: Letterbox, threshold: float) -> np.ndarray:
         threshold: what counts as foreground lies above it.
 
     Returns:
-        bool (k, H, W), H and W of `box.source`.
+        uint8 (k, ceil(H W / 8)), see `packed`; H and W of `box.source`.
     """
     x, y = (torch.from_numpy(places).to(logits.device) for places in box.places(logits.shape[-1]))
     wide = _interpolated(box.cut(logits.float()), y, 1)
-    return unpacked(packed(_interpolated(wide, x, 2) > threshold), box.source)
+    return packed(_interpolated(wide, x, 2) > threshold)
 
 
 def packed(masks: Tensor) -> Tensor:
@@ -39,10 +83,10 @@ def packed(masks: Tensor) -> Tensor:
     return (whole * torch.tensor(BITS, dtype=torch.uint8, device=masks.device)).sum(-1, dtype=torch.uint8)
 
 
-def unpacked(bits: Tensor, size: tuple[int, int]) -> np.ndarray:
+def unpacked(bits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """What `packed` made of masks of a size (height, width): bool (k, height, width)."""
     height, width = size
-    flat = np.unpackbits(bits.cpu().numpy(), axis=1, count=height * width)
+    flat = np.unpackbits(bits, axis=1, count=height * width)
     return flat.view(bool).reshape(-1, height, width)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from transformers import AutoTokenizer
 from trackgpt.arbiter import PurportArbiter
 from trackgpt.config import TrackGPTConfig, from_dict, write_json
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.geometry.letterbox import Letterbox, fit
+from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import box_and_area
 from trackgpt.memory import QueryMemory
 from trackgpt.online import Frame, ReasoningTracker, image_of
 from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
-from trackgpt.perception.packed_masks import masks_above
+from trackgpt.perception.packed_masks import ComingMasks
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Answer, Brain
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
@@ -174,6 +175,48 @@ def _cue(answer: Answer) -> Cue:
     return Cue(text=answer.shown, referring=referring, purport=purport, answer=answer.text)
 
 
+@dataclass(frozen=True)
+class Launched:
+    """The targets of one frame, which the device has been told to decode. See `trackgpt.online.Launched`.
+
+    Attributes:
+        masks: of the targets, with scores (k,) and Q_{t+1} (k, c), float32.
+        online: Q_{t+1} on the device, what the next frame is decoded with.
+        min_area: see `QueryPerception`.
+    """
+
+    masks: ComingMasks
+    online: Tensor
+    min_area: float
+
+    def land(self) -> tuple[Prediction, QueryMemory]:
+        """Wait for the device once, and find the boxes."""
+        masks, (scores, online) = self.masks.land()
+        found = [box_and_area(mask) for mask in masks]
+        boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
+        present = areas > self.min_area * masks[0].size
+        masks[~present], boxes[~present] = False, np.nan
+        ids = np.arange(1, len(masks) + 1, dtype=np.int64)
+        return Prediction(boxes, masks, scores, present, ids), QueryMemory(online)
+
+
+@dataclass(frozen=True)
+class LaunchedNothing:
+    """A frame on which nothing is looked for. See `trackgpt.online.Launched`.
+
+    Attributes:
+        size: (height, width) of the frame.
+        online: there is none.
+    """
+
+    size: tuple[int, int]
+    online: None = None
+
+    def land(self) -> tuple[Prediction, QueryMemory]:
+        """No target."""
+        return _nothing(*self.size), QueryMemory()
+
+
 class QueryPerception:
     """The segmenter as the loop's fast model (Eq. 2 and 3): masks and boxes in pixels of the original frame."""
 
@@ -191,33 +234,33 @@ class QueryPerception:
         features = self.segmenter.encode(pixels)
         return [EncodedFrame(image, features.row(k)) for k, image in enumerate(images)]
 
-    @torch.inference_mode()
     def perceive(self, frame: Frame, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
         """Decode every target of a cue from one image embedding; an empty cue decodes, and encodes, nothing."""
-        height, width = image_of(frame).shape[:2]
-        if cue.referring is None or cue.purport is None or cue.targets == 0:
-            return _nothing(height, width), QueryMemory()
-        encoded = frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
-        online, referring, purport = (
-            None if q is None else torch.from_numpy(q).to(self.segmenter.like)
-            for q in (memory.online, cue.referring, cue.purport)
-        )
-        decoded = self.segmenter.decode(encoded.features.repeated(cue.targets), referring, online, purport)
-        box = fit((height, width), self.segmenter.config.image_side)
-        masks = self._masks(decoded.logits, box)
-        found = [box_and_area(mask) for mask in masks]
-        boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
-        present = areas > self.min_area * height * width
-        masks[~present], boxes[~present] = False, np.nan
-        scores = decoded.score.float().clamp(0, 1).cpu().numpy()
-        ids = np.arange(1, cue.targets + 1, dtype=np.int64)
-        return Prediction(boxes, masks, scores, present, ids), QueryMemory(decoded.online.float().cpu().numpy())
+        return self.launch(frame, cue, memory).land()
 
-    def _masks(self, logits: Tensor, box: Letterbox) -> np.ndarray:
-        """Bool (k, height, width) of the frame, from logits (k, s, s) of the square."""
-        if logits.device.type == "cpu":
-            return box.crop_above(logits.float().numpy(), self.mask_threshold)
-        return masks_above(logits, box, self.mask_threshold)
+    @torch.inference_mode()
+    def launch(
+        self, frame: Frame, cue: Cue, memory: QueryMemory | Launched | LaunchedNothing
+    ) -> Launched | LaunchedNothing:
+        """Tell the device to decode a frame, and wait for nothing; `memory` may be of a frame that has not landed."""
+        size = image_of(frame).shape[:2]
+        if cue.referring is None or cue.purport is None or cue.targets == 0:
+            return LaunchedNothing((size[0], size[1]))
+        encoded = frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
+        online, referring, purport = map(self._query, (memory.online, cue.referring, cue.purport))
+        decoded = self.segmenter.decode(encoded.features.repeated(cue.targets), referring, online, purport)
+        box = fit((size[0], size[1]), self.segmenter.config.image_side)
+        scores, following = decoded.score.float().clamp(0, 1), decoded.online.float()
+        if following.device.type == "cuda":
+            following = following.clone()  # a compiled decoder's output is overwritten by its next frame
+        masks = ComingMasks.of(decoded.logits, box, self.mask_threshold, scores, following)
+        return Launched(masks, following, self.min_area)
+
+    def _query(self, query: np.ndarray | Tensor | None) -> Any:
+        """As the decoder takes it; None stays None."""
+        if query is None:
+            return None
+        return (torch.from_numpy(query) if isinstance(query, np.ndarray) else query).to(self.segmenter.like)
 
 
 def central_square(frame: np.ndarray) -> np.ndarray:
