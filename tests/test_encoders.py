@@ -1,5 +1,7 @@
 """Encoders: what folding keeps, what the maps' shapes are, what is frozen and what trains."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from trackgpt.perception.encoders import (
     Features,
     SamViT,
     build_encoder,
+    can_pack,
     normalise,
 )
 
@@ -118,6 +121,38 @@ def test_a_folded_encoder_computes_the_same_maps():
     assert not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
     for old, new in zip(before, all_maps(encoder(pixels))):
         assert (new - old).abs().max() <= 1e-5 * old.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_encoder_computes_the_same_maps_of_any_size_and_number(dtype):
+    if not can_pack(dtype):
+        pytest.skip(f"this machine's PyTorch does not pack kernels of {dtype}")
+    encoder = conv_encoder().to(dtype)
+    encoder.fold()
+    packed = copy.deepcopy(encoder)
+    packed.pack(64)
+    units = [module for module in packed.modules() if isinstance(module, ConvUnit)]
+    assert all(unit.packed and unit.conv.weight.is_mkldnn for unit in units)
+    assert sum(p.nbytes for p in packed.parameters()) == sum(p.nbytes for p in encoder.parameters())
+    with torch.no_grad():
+        for shape in ((1, 3, 64, 64), (4, 3, 64, 64), (2, 3, 96, 96)):
+            pixels = torch.randn(shape).to(dtype)
+            for old, new in zip(all_maps(encoder(pixels)), all_maps(packed(pixels))):
+                assert (new - old).abs().max() <= (1e-6 if dtype == torch.float32 else 1e-2) * old.abs().max()
+
+
+def test_where_kernels_cannot_be_packed_they_are_used_as_they_lie(monkeypatch):
+    encoder, pixels = conv_encoder(), torch.randn(1, 3, 64, 64)
+    encoder.fold()
+    before = all_maps(encoder(pixels))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    encoder.pack(64)
+    assert all(torch.equal(old, new) for old, new in zip(before, all_maps(encoder(pixels))))
+
+
+def test_a_unit_that_is_not_folded_is_not_packed():
+    with pytest.raises(ValueError, match="packed once, after it is folded"):
+        ConvUnit(3, 4).pack(16)
 
 
 def test_folding_twice_is_folding_once():

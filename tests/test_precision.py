@@ -67,7 +67,7 @@ def test_an_execution_that_is_not_known_is_refused_before_anything_is_loaded(exe
 
 
 def test_kernels_of_a_folded_model_lie_as_its_maps_do(tiny):
-    encoder = load_model(tiny, "cpu").segmenter.image_encoder
+    encoder = load_model(tiny, "cpu", packed=False).segmenter.image_encoder
     kernels = [unit.conv.weight for unit in encoder.modules() if isinstance(unit, ConvUnit)]
     assert len(kernels) == 4
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
@@ -111,7 +111,11 @@ def test_the_command_line_says_how_to_run_and_the_run_records_it(command, tiny, 
 
 
 def test_arithmetics_are_timed_side_by_side_and_what_cannot_run_is_not_measured(tiny, monkeypatch, capsys):
-    contestants = {"bfloat16": {"dtype": "bfloat16"}, "compiled": {"dtype": "nothing"}}
+    contestants = {
+        "kernels not packed": {"packed": False},
+        "bfloat16": {"dtype": "bfloat16"},
+        "compiled": {"dtype": "nothing"},
+    }
     monkeypatch.setattr(speed_precision, "CONTESTANTS", contestants)
     part = speed.PARTS["precision"](speed.Plan(str(tiny), pairs=1, frames=16, height=48, width=64))
     rows = {line.quantity: line for line in part.lines}

@@ -171,12 +171,15 @@ class Execution:
             "int8" and "int4" as well: the language model's matrices quantised, all else in bfloat16. The mask decoder
             computes in float32 with all of them.
         backend: of encoder and mask decoder: "torch", or "onnxruntime" (CPU, float32; needs the extra `onnx`).
+        packed: on a CPU the kernels of nano's convolutions are arranged once, as oneDNN computes with them, and not at
+            every frame; `compile` does so itself.
         compile: encoder and mask decoder go through `torch.compile` with fixed shapes, a minute at the first frame.
         attention: of SAM's ViT, see `trackgpt.perception.attention`; "auto" is what was found fastest on the device.
     """
 
     dtype: str = field(default="float32", metadata={"choices": ("auto", "float32", "bfloat16", "int8", "int4")})
     backend: str = field(default="torch", metadata={"choices": ("torch", "onnxruntime")})
+    packed: bool = True
     compile: bool = False
     attention: str = field(default="auto", metadata={"choices": ("auto", "eager", "sdpa", "augmented", "flex")})
 

@@ -170,6 +170,8 @@ def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
         return model
     if how.compile:
         compile_segmenter(model.segmenter, device.type)
+    elif how.packed and device.type == "cpu":
+        model.pack()
     return model
 
 

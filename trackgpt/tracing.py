@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors made while it is on: `now`, and the most there were at a time, `peak`.
 
-    Views count once, with what they view. What was there before, such as weights, does not count.
+    Views count once, with what they view. What was there before, such as weights, does not count; nor do kernels
+    that loading packs.
     """
 
     def __init__(self) -> None:
@@ -32,11 +33,11 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count what it made; `types` is not needed."""
-        before = {_storage(leaf)._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        before = {_storage(leaf)._cdata for leaf in tree_leaves((args, kwargs)) if _is_stored(leaf)}
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             # A fake tensor is on the device it stands for; what is on `meta` stands for nothing.
-            if isinstance(leaf, Tensor) and not leaf.is_meta and _storage(leaf)._cdata not in before:
+            if _is_stored(leaf) and not leaf.is_meta and _storage(leaf)._cdata not in before:
                 self._count(_storage(leaf))
         return out
 
@@ -88,6 +89,10 @@ class _RealIndices(TorchDispatchMode):
             with unset_fake_temporarily():
                 found += place.nonzero(as_tuple=True) if mask else [place]
         return found
+
+
+def _is_stored(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and not leaf.is_mkldnn
 
 
 def _storage(tensor: Tensor) -> torch.UntypedStorage:

@@ -22,11 +22,11 @@ from trackgpt.types import Cue
 
 PLAIN = "float32"
 CONTESTANTS: dict[str, dict[str, Any]] = {
+    "kernels not packed": {"packed": False},
     "bfloat16": {"dtype": "bfloat16"},
     "compiled": {"compile": True},
     "onnxruntime": {"backend": "onnxruntime"},
 }
-KERNELS = "kernels not channels-last"
 
 
 def measure(plan: Plan) -> Part:
@@ -34,7 +34,7 @@ def measure(plan: Plan) -> Part:
     plain = _model(plan)
     frames = _clip(plan, max(1, plan.frames // 8)).frames
     cue = _cue(plain, frames[0], plan.targets)
-    makers: dict[str, Callable[[], TrackGPT]] = {PLAIN: lambda: plain, KERNELS: lambda: _contiguous(_model(plan))}
+    makers: dict[str, Callable[[], TrackGPT]] = {PLAIN: lambda: plain}
     makers |= {name: _maker(plan, execution) for name, execution in CONTESTANTS.items()}
     runs, firsts, apart = {}, {}, {}
     absent: dict[str, str] = {}
@@ -69,12 +69,6 @@ def measure(plan: Plan) -> Part:
 
 def _maker(plan: Plan, execution: dict[str, Any]) -> Callable[[], TrackGPT]:
     return lambda: load_model(plan.model, plan.device, **execution)
-
-
-def _contiguous(model: TrackGPT) -> TrackGPT:
-    """The same kernels laid out as they are stored, which `ConvUnit.fold` changes."""
-    model.segmenter.image_encoder.to(memory_format=torch.contiguous_format)
-    return model
 
 
 @torch.inference_mode()

@@ -199,7 +199,7 @@ def onnx(
     from trackgpt.hub import load_model
     from trackgpt.perception.onnx_segmenter import export_onnx
 
-    described = export_onnx(load_model(model, "cpu").segmenter, out)
+    described = export_onnx(load_model(model, "cpu", packed=False).segmenter, out)
     print(f"image_side={described['image_side']} opset={described['opset']} out={out}")
     return 0
 

@@ -39,6 +39,11 @@ class Segmenter(nn.Module):
         side = self.config.image_side // STRIDE
         self.grid = self.positions(side, side).detach()
 
+    def pack(self) -> None:
+        """Pack convolutions for the configured square, see `ConvUnit.pack`."""
+        if isinstance(self.image_encoder, ConvEncoder):
+            self.image_encoder.pack(self.config.image_side)
+
     def decode_in_float32(self) -> None:
         """Have all but the encoder compute in float32, whatever dtype the weights were loaded in.
 

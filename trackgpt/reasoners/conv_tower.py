@@ -64,6 +64,10 @@ class ConvTower(PreTrainedModel):
         """Fold the convolutions for inference."""
         self.encoder.fold()
 
+    def pack(self) -> None:
+        """Pack the folded convolutions, see `trackgpt.perception.encoders.ConvUnit.pack`."""
+        self.encoder.pack(self.config.image_size)
+
 
 def register() -> None:
     """Make the tower known to transformers' Auto classes; calling it again does nothing."""

@@ -29,6 +29,7 @@ from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
 from trackgpt.perception.packed_masks import ComingMasks
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Answer, Brain
+from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
 from trackgpt.weights import give, shapes, stored, unfilled
 
@@ -107,6 +108,13 @@ class TrackGPT(nn.Module):
         for module in self.modules():
             if isinstance(module, (ConvEncoder, SamViT, Segmenter)):
                 module.fold()
+        return self
+
+    def pack(self) -> TrackGPT:
+        """Pack the convolutions of a folded model on a CPU, in its final dtype (see `ConvUnit.pack`)."""
+        for module in self.modules():
+            if isinstance(module, (ConvTower, Segmenter)):
+                module.pack()
         return self
 
     def tracker(self) -> ReasoningTracker:
