@@ -64,6 +64,35 @@ def test_onnx_runtime_computes_what_pytorch_does(pair, rows):
     assert max(found) <= TOLERANCE
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_encoder_in_bfloat16_stays_in_pytorch_and_its_decoder_is_exported_alone(tiny, tmp_path, monkeypatch, rows):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    half, ours = (load_model(tiny, "cpu", dtype="bfloat16", backend=each) for each in ("torch", "onnxruntime"))
+    assert max(differences(half.segmenter, ours.segmenter, rows, 32)) <= TOLERANCE
+    (folder,) = (tmp_path / "trackgpt").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["decoder.onnx", "onnx.json"]
+
+
+def test_a_call_uses_the_threads_that_pytorch_uses_at_that_moment(pair, monkeypatch):
+    asked, make = [], module._session
+    monkeypatch.setattr(
+        module, "_session", lambda path, threads: asked.append((path.name, threads)) or make(path, threads)
+    )
+    ours, threads = pair[1].segmenter, torch.get_num_threads()
+    frames = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    found = []
+    try:
+        for count in (3, 1, 3):
+            torch.set_num_threads(count)
+            found.append(ours.encode(frames).embedding)
+    finally:
+        torch.set_num_threads(threads)
+    assert asked[:1] == [("encoder.onnx", 3)]
+    assert len(asked) == len(set(asked)) <= 2
+    assert torch.equal(found[0], found[2])
+    assert float((found[1] - found[0]).abs().max()) <= TOLERANCE * float(found[0].abs().max())
+
+
 @torch.no_grad()
 def test_without_a_purport_query_sams_own_token_decides(pair):
     features = pair[0].segmenter.encode(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
@@ -107,7 +136,7 @@ def test_a_model_is_exported_once_and_another_one_again(pair, tiny, caches, monk
     load_model(tiny, "cpu", backend="onnxruntime")
     assert exported == []
     other = tiny_trackgpt("conv", "conv", tied=True, seed=1).fold()
-    with pytest.raises(Exception, match="encoder.onnx"):  # nothing was written by the stand-in
+    with pytest.raises(OSError, match="onnx.json"):  # nothing was written by the stand-in
         module.onnx_segmenter(other.segmenter)
     assert len(exported) == 1
 
@@ -119,9 +148,9 @@ def test_caches_that_cannot_be_written_are_named(tiny, tmp_path, monkeypatch):
         load_model(tiny, "cpu", backend="onnxruntime")
 
 
-@pytest.mark.parametrize("other", [{"dtype": "bfloat16"}, {"compile": True}])
+@pytest.mark.parametrize("other", [{"dtype": "int4"}, {"compile": True}])
 def test_options_of_pytorch_are_refused_beside_it(tiny, other):
-    with pytest.raises(UsageError, match="backend onnxruntime: runs on a CPU, in float32, not compiled"):
+    with pytest.raises(UsageError, match="backend onnxruntime: runs on a CPU, not quantised, not compiled"):
         load_model(tiny, "cpu", backend="onnxruntime", **other)
 
 
@@ -157,7 +186,11 @@ def sam2(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
-    [lambda _: load_model("nano", "cpu").segmenter, lambda _: tiny_trackgpt(encoder="sam_vit").segmenter, sam2],
+    [
+        lambda _: load_model("nano", "cpu", packed=False).segmenter,
+        lambda _: tiny_trackgpt(encoder="sam_vit").segmenter,
+        sam2,
+    ],
     ids=["nano", "sam_vit", "sam2"],
 )
 def test_other_encoders_have_parity_too(make, tmp_path):

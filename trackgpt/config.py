@@ -170,7 +170,8 @@ class Execution:
         dtype: "float32", "bfloat16", or "auto": bfloat16 where this machine is measured to be faster with it. On a GPU
             "int8" and "int4" as well: the language model's matrices quantised, all else in bfloat16. The mask decoder
             computes in float32 with all of them.
-        backend: of encoder and mask decoder: "torch", or "onnxruntime" (CPU, float32; needs the extra `onnx`).
+        backend: of encoder and mask decoder: "torch", or "onnxruntime" (CPU; needs the extra `onnx`; an encoder in
+            bfloat16 stays in PyTorch).
         packed: on a CPU the kernels of nano's convolutions are arranged once, as oneDNN computes with them, and not at
             every frame; `compile` does so itself.
         compile: encoder and mask decoder go through `torch.compile` with fixed shapes, a minute at the first frame.

@@ -154,8 +154,8 @@ def _check_backend(how: Execution, device: str) -> None:
     from trackgpt.perception.onnx_segmenter import PACKAGES, require
 
     require(*PACKAGES)
-    if device != "cpu" or how.dtype not in ("float32", "auto") or how.compile:
-        raise UsageError(f"backend {how.backend}: runs on a CPU, in float32, not compiled; leave those options out")
+    if device != "cpu" or how.dtype not in ("float32", "bfloat16", "auto") or how.compile:
+        raise UsageError(f"backend {how.backend}: runs on a CPU, not quantised, not compiled; leave those options out")
 
 
 def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
@@ -167,10 +167,9 @@ def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
         from trackgpt.perception.onnx_segmenter import onnx_segmenter
 
         model.segmenter = onnx_segmenter(model.segmenter)
-        return model
-    if how.compile:
+    elif how.compile:
         compile_segmenter(model.segmenter, device.type)
-    elif how.packed and device.type == "cpu":
+    if how.packed and not how.compile and device.type == "cpu":
         model.pack()
     return model
 

@@ -56,7 +56,7 @@ class Plan:
         height, width: of the frames of "tracker" and "state", pixels.
         targets: how many are tracked at once.
         vit: size of the encoder of "attention", see `eval.commands.speed_attention`.
-        dtype: of the model, see `trackgpt.config.Execution`.
+        dtype, backend: of the model, see `trackgpt.config.Execution`.
     """
 
     model: str = "nano"
@@ -69,6 +69,7 @@ class Plan:
     targets: int = 1
     vit: str = "b"
     dtype: str = "float32"
+    backend: str = "torch"
 
 
 class Line(NamedTuple):
@@ -370,6 +371,7 @@ def command(
     targets: Annotated[int, typer.Option(min=1, help="Targets tracked at once")] = 1,
     vit: Annotated[str, typer.Option(help="Encoder of part `attention`: b, l, h or tiny")] = "b",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: what is faster here")] = "float32",
+    backend: Annotated[str, typer.Option(help="torch or onnxruntime")] = "torch",
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file")] = None,
 ) -> None:
     """Ratios measured side by side: the tracker, its state, the data, the start, the brain."""
@@ -377,7 +379,7 @@ def command(
     for name in names:
         if name not in PARTS:
             raise UsageError(f"--only {name}: no such part; choose from {', '.join(PARTS)}")
-    plan = Plan(model, device, pairs, frames, stream, *size, targets, vit, dtype)
+    plan = Plan(model, device, pairs, frames, stream, *size, targets, vit, dtype, backend)
     where = conditions(plan, threads)
     done: dict[str, Part] = {}
     for name in names:
@@ -423,12 +425,12 @@ def _show(done: Mapping[str, Part], where: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     threads = where["threads"]
+    how = ", ".join(where["plan"][name] for name in ("device", "dtype", "backend"))
     busy = "; busy machine: trust ratios, not rates" if where["load"] > BUSY else ""
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     table = Table(
         title="speed",
-        caption=f"{where['machine']}; {where['device']}, {where['plan']['dtype']}; load {where['load']}{busy};"
-        f" threads torch {threads['torch']},"
+        caption=f"{where['machine']}; {how}; load {where['load']}{busy}; threads torch {threads['torch']},"
         f" opencv {threads['opencv']}; Python {where['python']}, {versions}; commit {where['commit']}",
         box=box.SIMPLE_HEAD,
     )
@@ -462,7 +464,7 @@ def _number(value: float) -> str:
 def _model(plan: Plan) -> TrackGPT:
     from trackgpt.hub import load_model
 
-    return load_model(plan.model, plan.device, dtype=plan.dtype)
+    return load_model(plan.model, plan.device, dtype=plan.dtype, backend=plan.backend)
 
 
 def _clip(plan: Plan, frames: int) -> Clip:

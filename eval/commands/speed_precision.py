@@ -26,6 +26,7 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "compiled": {"compile": True},
     "onnxruntime": {"backend": "onnxruntime"},
+    "bfloat16, onnxruntime": {"dtype": "bfloat16", "backend": "onnxruntime"},
 }
 
 
@@ -63,7 +64,7 @@ def measure(plan: Plan) -> Part:
         work = seconds[PLAIN].computed / seconds[name].computed
         lines.append(Line(f"{PLAIN} / {name}", ratio, "", f"targets {plan.targets}"))
         lines.append(Line(f"{PLAIN} / {name}, computing time", work, "", "what a busy machine's clock hides"))
-        last[f"{name.split()[0]}_ratio"] = median(ratio)
+        last[f"{name.split(' ')[0].replace(',', '_onnxruntime')}_ratio"] = median(ratio)
     return Part(lines, last)
 
 

@@ -1,8 +1,8 @@
 """Encoder and decoder as two ONNX files, and a segmenter that runs them with ONNX Runtime.
 
-On a CPU nano needs about three quarters of PyTorch's time a frame this way, and a quarter with two threads on a machine
-that others use too, where PyTorch's threads wait for each other (`python -m eval speed --only precision`). Results are
-PyTorch's within `TOLERANCE`.
+The decoder, a hundred small operations, takes a third of PyTorch's time as one call, and leaves Python to the thread
+that encodes frames to come. On a CPU with fast bfloat16 the encoder stays in PyTorch, since ONNX Runtime has none.
+Results are PyTorch's within `TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -44,26 +45,31 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class OnnxSegmenter(nn.Module):
-    """A `Segmenter` for tracking on a CPU, in float32, whose arithmetic ONNX Runtime does.
+    """A `Segmenter` for tracking on a CPU, whose arithmetic ONNX Runtime does, in float32.
+
+    A call uses as many threads as PyTorch would at that moment, so that two lanes share the cores (see
+    `trackgpt.app.ahead`).
 
     Args:
         folder: written by `export_onnx`.
         config: of the segmenter that was exported.
-        threads: that one call may use; 0 takes as many as PyTorch does.
+        encoder: encodes in PyTorch instead, in a dtype of its own.
 
     Raises:
         UsageError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, folder: Path, config: PerceptionConfig, threads: int = 0) -> None:
+    def __init__(self, folder: Path, config: PerceptionConfig, encoder: Segmenter | None = None) -> None:
         super().__init__()
         require("onnxruntime")
         self.config = config
-        count = threads or torch.get_num_threads()
-        self.encoder = _session(folder / ENCODER, count)
-        self.decoder = _session(folder / DECODER, count)
+        self.own_encoder = encoder
+        self._folder = folder
+        self._sessions: dict[tuple[str, int], Any] = {}
+        self._making = Lock()
         first = json.loads((folder / SHAPES).read_text())["first_online"]
         self.register_buffer("first_online", torch.tensor([first]))
+        self._session(DECODER)
 
     @property
     def like(self) -> Tensor:
@@ -72,7 +78,9 @@ class OnnxSegmenter(nn.Module):
 
     def encode(self, frames: Tensor) -> Features:
         """Encode padded square frames: uint8 RGB (b, 3, s, s)."""
-        embedding, *fine = map(torch.from_numpy, self.encoder.run(None, {"frames": frames.numpy()}))
+        if self.own_encoder is not None:
+            return self.own_encoder.encode(frames)
+        embedding, *fine = map(torch.from_numpy, self._session(ENCODER).run(None, {"frames": frames.numpy()}))
         return Features(embedding, (fine[0], fine[1]) if fine else None)
 
     def decode(self, features: Features, referring: Tensor, online: Tensor | None, purport: Tensor | None) -> Decoded:
@@ -81,11 +89,21 @@ class OnnxSegmenter(nn.Module):
         purport = torch.ones_like(referring) if purport is None else purport  # times which SAM's IoU token is itself
         named = dict(zip(QUERIES, (referring, online, purport))) | dict(zip(MAPS, _maps(features)))
         wanted = {name: value.numpy() for name, value in named.items()}
-        return Decoded(*map(torch.from_numpy, self.decoder.run(None, wanted)))
+        return Decoded(*map(torch.from_numpy, self._session(DECODER).run(None, wanted)))
+
+    def _session(self, name: str) -> Any:
+        """A file of the folder, ready to run with as many threads as PyTorch has now."""
+        key = name, torch.get_num_threads()
+        with self._making:
+            if key not in self._sessions:
+                self._sessions[key] = _session(self._folder / name, key[1])
+            return self._sessions[key]
 
 
 def onnx_segmenter(segmenter: Segmenter) -> OnnxSegmenter:
     """A folded segmenter run by ONNX Runtime; exported once, to the folder of caches, and read from there afterwards.
+
+    An encoder that is not float32 stays in PyTorch.
 
     Raises:
         UsageError: a package is missing.
@@ -102,18 +120,25 @@ def onnx_segmenter(segmenter: Segmenter) -> OnnxSegmenter:
             _place(made, folder)
         except OSError as error:
             raise OutputError(f"{folder}: {error}; point XDG_CACHE_HOME to a place that can be written") from error
-    return OnnxSegmenter(folder, segmenter.config)
+    return OnnxSegmenter(folder, segmenter.config, None if _whole(segmenter) else segmenter)
+
+
+def _whole(segmenter: Segmenter) -> bool:
+    """Whether the encoder can be exported: ONNX Runtime computes in float32 on a CPU, the decoder always does."""
+    return next(segmenter.image_encoder.parameters()).dtype == torch.float32
 
 
 def export_onnx(segmenter: Segmenter, folder: Path) -> dict[str, Any]:
     """Write encoder.onnx, decoder.onnx and onnx.json, which names every input and output with its shape and dtype.
+
+    An encoder that is not float32 is left out.
 
     The encoder takes uint8 RGB frames (frames, 3, s, s). The decoder takes one target per row: the encoder's maps,
     repeated for several targets of a frame, and Q_R, Q_t, Q_p (targets, c); it gives mask logits, S_p and Q_{t+1}.
     `first_online` in onnx.json is the Q_t of a track's first frame. Everything but the frames is float32.
 
     Args:
-        segmenter: in float32, on the CPU, in evaluation mode, folded.
+        segmenter: on the CPU, in evaluation mode, folded, not packed.
         folder: made if it is missing; files of these names in it are replaced.
 
     Returns:
@@ -130,10 +155,12 @@ def export_onnx(segmenter: Segmenter, folder: Path) -> dict[str, Any]:
     with torch.no_grad():
         maps = dict(zip(MAPS, _encode(segmenter, frames)))
         first = segmenter.mask_decoder.first_query(2).clone()
-    _write(_Graph(segmenter, _encode), {"frames": frames}, tuple(maps), folder / ENCODER, "frames")
+    if _whole(segmenter):
+        _write(_Graph(segmenter, _encode), {"frames": frames}, tuple(maps), folder / ENCODER, "frames")
     given = {name: first.clone() for name in QUERIES} | maps
     _write(_Graph(segmenter, _decode), given, DECODED, folder / DECODER, "targets")
-    shapes = {"encoder": _shapes(folder / ENCODER), "decoder": _shapes(folder / DECODER)}
+    files = {"encoder": folder / ENCODER, "decoder": folder / DECODER}
+    shapes = {name: _shapes(file) for name, file in files.items() if file.exists()}
     described = {"image_side": side, "opset": OPSET, "first_online": first[0].tolist(), **shapes}
     (folder / SHAPES).write_text(json.dumps(described, indent=2) + "\n")
     return described
@@ -236,7 +263,7 @@ def _fingerprint(segmenter: Segmenter) -> str:
     digest = hashlib.sha256(json.dumps([to_dict(segmenter.config), FORMAT, OPSET, torch.__version__]).encode())
     for name, value in segmenter.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.contiguous().numpy().tobytes())
+        digest.update(str(value.dtype).encode() + value.contiguous().float().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
