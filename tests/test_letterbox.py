@@ -51,6 +51,16 @@ def test_a_square_of_the_right_side_is_unchanged_and_not_shared():
     assert not np.shares_memory(square, frame)
 
 
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("source", SHAPES)
+def test_a_square_that_is_given_is_written_whole(source, centre):
+    frame = np.random.default_rng(0).integers(0, 256, (*source, 3), np.uint8)
+    box = fit(source, 64, centre)
+    given = np.full((64, 64, 3), 7, np.uint8)
+    assert box.apply(frame, given) is given
+    assert np.array_equal(given, box.apply(frame))
+
+
 def test_padding_is_mean_grey_and_the_frame_starts_where_it_says():
     box = fit((2, 4), 4, centre=True)
     square = box.apply(np.full((2, 4, 3), 200, np.uint8))

@@ -46,14 +46,15 @@ class Letterbox:
     height: int
     width: int
 
-    def apply(self, frame: np.ndarray) -> np.ndarray:
+    def apply(self, frame: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Scale and pad a frame.
 
         Args:
             frame: uint8 (H, W, 3) RGB, of size `source`.
+            out: uint8 (side, side, 3), where the square is written; a new array by default.
 
         Returns:
-            uint8 (side, side, 3) RGB; a new array, padded with MEAN_GREY.
+            uint8 (side, side, 3) RGB, padded with MEAN_GREY.
 
         Raises:
             InputError: the frame has another size than `source`.
@@ -63,9 +64,13 @@ class Letterbox:
                 f"letterbox: got a frame of shape {frame.shape}, wanted {(*self.source, 3)}; "
                 "frames of one video must share a size: fit a new letterbox or resize them"
             )
-        square = _grey(self.side).copy()
-        inside = square[self.top : self.top + self.height, self.left : self.left + self.width]
-        inside[:] = scaled(frame, self.height, self.width)
+        square = np.empty((self.side, self.side, 3), np.uint8) if out is None else out
+        bottom, right = self.top + self.height, self.left + self.width
+        grey = _grey(self.side)  # copying it is many times as fast as filling with a colour
+        square[: self.top], square[bottom:] = grey[: self.top], grey[bottom:]
+        square[self.top : bottom, : self.left] = grey[self.top : bottom, : self.left]
+        square[self.top : bottom, right:] = grey[self.top : bottom, right:]
+        square[self.top : bottom, self.left : right] = scaled(frame, self.height, self.width)
         return square
 
     def crop_mask(self, logits: np.ndarray) -> np.ndarray:
@@ -213,7 +218,7 @@ def _strips(rows: slice, columns: slice) -> Iterator[slice]:
 
 @lru_cache(maxsize=8)
 def _grey(side: int) -> np.ndarray:
-    """A square of padding; copying it is many times as fast as filling one with a colour."""
+    """A square of padding."""
     return np.full((side, side, 3), MEAN_GREY, np.uint8)
 
 

@@ -237,7 +237,9 @@ class QueryPerception:
     def encode(self, images: Sequence[np.ndarray]) -> list[EncodedFrame]:
         """Encode frames of any sizes in one call; nothing waits for the device."""
         side = self.segmenter.config.image_side
-        squares = np.stack([fit(image.shape[:2], side).apply(image) for image in images])
+        squares = np.empty((len(images), side, side, 3), np.uint8)
+        for image, square in zip(images, squares, strict=True):
+            fit(image.shape[:2], side).apply(image, square)
         pixels = torch.from_numpy(squares).permute(0, 3, 1, 2).to(self.segmenter.like.device)
         features = self.segmenter.encode(pixels)
         return [EncodedFrame(image, features.row(k)) for k, image in enumerate(images)]
