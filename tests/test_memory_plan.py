@@ -12,14 +12,25 @@ from tiny_models import tiny_trackgpt
 from torch import nn
 from transformers import DynamicCache
 
-from trackgpt.app.planning import SETTINGS, read_settings
+from trackgpt.app.planning import SETTINGS, frame_of, read_settings
 from trackgpt.config import LoraConfig
 from trackgpt.errors import ModelError, UsageError
+from trackgpt.geometry.letterbox import fit
 from trackgpt.hub import load_model, load_reported, pair
 from trackgpt.memory_plan import DTYPES, GIB, load_of, matrix_bytes, table
 from trackgpt.outline import FROM_DIMENSIONS, FROM_FILES, outline_of
 from trackgpt.published import BRAINS, ENCODERS
-from trackgpt.rehearsal import PREFIX, Answering, Lessons, plan_inference, plan_training, rehearse_answer
+from trackgpt.rehearsal import (
+    FRAME,
+    PREFIX,
+    Answering,
+    Compared,
+    Lessons,
+    plan_inference,
+    plan_training,
+    rehearse_answer,
+    rehearse_mask_losses,
+)
 from trackgpt.tracing import LiveBytes, without_memory
 from train.__main__ import TrainConfig
 from train.assemble import assemble, freeze
@@ -27,7 +38,8 @@ from train.data_config import DataConfig, Kind
 from train.dry_run import dry_run
 from train.packing import pack
 from train.plan import Plan
-from train.tracking import Tracking
+from train.tracking import Targets, Tracking, Unrolled, mask_losses
+from train.truth import Truth
 from train.world import World
 
 ROOT = Path(__file__).parents[1]
@@ -195,19 +207,86 @@ def sets(tmp_path_factory):
     return write_sets(tmp_path_factory.mktemp("sets"))
 
 
+def held_by_mask_losses(samples, targets, frames, compared, dtype):
+    """Bytes at most, beside the logits, of the trainer's own losses: `targets` masks of every sample, all different."""
+    grid, n = compared.side // 4, samples * targets
+    box = None if compared.frame is None else fit(compared.frame, compared.side)
+    blocks, size = (1, (grid, grid)) if box is None else (samples, box.source)
+    with LiveBytes() as live:
+        logits = torch.zeros(n, frames, grid, grid, dtype=dtype).requires_grad_()
+        scores = torch.zeros(n, frames).requires_grad_()
+        begun = live.now
+        masks, ignored = (torch.zeros(n, frames, *size, dtype=torch.bool).chunk(blocks) for _ in range(2))
+        truths = tuple(Truth(*both, box) for both in zip(masks, ignored, strict=True))
+        length = torch.full((n,), frames)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            losses, _ = mask_losses(Unrolled(logits, scores), Targets(torch.zeros(0), length, length, truths, frames))
+        sum(losses.values()).backward()
+        return live.peak - begun
+
+
+@pytest.mark.parametrize(
+    ("side", "frame", "dtype"),
+    [
+        (1024, (720, 1280), torch.float32),
+        (1024, (720, 1280), torch.bfloat16),
+        (256, (480, 854), torch.float32),
+        (1024, None, torch.float32),
+        (1024, None, torch.bfloat16),
+    ],
+)
+def test_mask_losses_hold_what_was_planned_within_a_hundredth(side, frame, dtype):
+    compared = Compared(side, frame, samples=2)
+    held = held_by_mask_losses(2, 2, 1, compared, dtype)
+    assert rehearse_mask_losses(4, 1, compared, dtype == torch.bfloat16) == pytest.approx(held, rel=0.01)
+
+
+def test_masks_in_frames_of_720p_take_fourteen_times_those_on_a_grid_of_256():
+    # 921,600 pixels instead of 65,536, and in both cases 29 bytes a pixel at most at a time.
+    frames, grid = (rehearse_mask_losses(1, 1, Compared(1024, frame), bf16=False) for frame in (FRAME, None))
+    assert frames == pytest.approx(29 * 720 * 1280, rel=0.001)
+    assert grid == pytest.approx(29 * 256 * 256, rel=0.001)
+
+
+def test_a_size_of_frames_is_width_by_height():
+    assert frame_of("1280x720") == FRAME == (720, 1280)
+    for wrong in ("720p", "1280x", "0x720", "1280 x 720", "-1x2"):
+        with pytest.raises(UsageError, match=f"--frame-size: wanted WIDTHxHEIGHT .* found `{wrong}`"):
+            frame_of(wrong)
+
+
+def test_the_command_counts_masks_at_the_size_of_frames_that_it_says(tmp_path, command):
+    tiny_trackgpt("clip", "sam_vit", lora=LoraConfig(rank=2)).save_pretrained(tmp_path / "model")
+    config = config_for(tmp_path, tmp_path / "model")
+    said = {}
+    for size in ("1280x720", "1920x1080"):
+        out = command("plan", config, "data.mask_loss=original", "--frame-size", size).out
+        line = next(line for line in out.splitlines() if "mask losses" in line)
+        width, _, height = size.partition("x")
+        assert f"masks compared in frames of {width} x {height}, assumed" in line
+        said[size] = float(line.split()[3])
+    assert said["1920x1080"] / said["1280x720"] == pytest.approx(1920 * 1080 / (1280 * 720), rel=0.05)
+    assert "masks compared on the decoder's grid of 16 x 16" in command("plan", config).out
+    wrong = command("plan", config, "--frame-size", "720p")
+    assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("mask_loss", ["grid", "original"])
 @pytest.mark.parametrize("rank", [0, 2])
-def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, rank):
+def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, rank, mask_loss):
     lora = LoraConfig(rank=rank)
     tiny_trackgpt("clip", "sam_vit", width=64, max_instruction_tokens=99, lora=lora).save_pretrained(tmp_path)
     model = assemble(str(tmp_path), "", False, 0)
-    data = DataConfig(str(sets), mixture={"all": Kind(1, ["refer-youtube-vos"])}, frames=3, turns=1)
+    mixture = {"all": Kind(1, ["refer-youtube-vos"])}
+    data = DataConfig(str(sets), mixture=mixture, frames=3, turns=1, mask_loss=mask_loss)
     stage = Tracking(model, data, CPU.device)
     (module,) = stage.modules()
     module.train()
     batch = [stage.sample(i) for i in range(4)]
     length = pack(model.brain.template, [list(lesson.turns) for lesson in batch]).ids.shape[1]
     words = length - PREFIX - model.brain.family.image_tokens
-    lessons = Lessons(4, frames=3, turns=1, targets=1, words=words)
+    frame = batch[0].masks.shape[-2:] if mask_loss == "original" else None
+    lessons = Lessons(4, frames=3, turns=1, targets=1, words=words, frame=frame)
     load, planned = plan_training(outline_of(tmp_path), lessons, bf16=False)
     assert load == load_of(module.parameters())
     for parameter in module.parameters():
@@ -295,6 +374,7 @@ def test_every_configuration_is_read_or_refused_in_one_line(config):
         ("plan.batch=many", "plan.batch: wanted int, found str ('many')"),
         ("plan.batch=0", "plan.batch: wanted 1 or more, found 0"),
         ("frozen=[tail]", "frozen: `tail` is not a half of the model"),
+        ("data.mask_loss=full", "data.mask_loss: `full` is none of grid, original"),
         ("plan.offload=disk", "plan.offload: `disk` is none of none, optimizer, parameters"),
         ("brain=runs/no/model", "MD01: runs/no/model: not a model on this machine"),
         ("stage=words", "python -m train"),

@@ -87,10 +87,20 @@ def share(load: Load, zero: int, size: int, offload: str = "none") -> Share:
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes that a forward and backward pass holds at most, weights and gradients aside."""
+    """Bytes that a forward and backward pass holds at most, weights and gradients aside.
+
+    Attributes:
+        plain: with all that the backward pass reads kept.
+        checkpointed: with the language model's computed again.
+        losses: what the mask losses hold at most, counted in both: logits where they are compared, their gradients, the
+            truth. It is given back before the rest of the backward pass, and so adds less than itself to the peak.
+        compared: where that is, for people.
+    """
 
     plain: float
     checkpointed: float
+    losses: float = 0.0
+    compared: str = ""
 
 
 def table(

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from trackgpt.geometry.letterbox import Letterbox, fit
 from trackgpt.memory_plan import DTYPES, Activations, Inference, Load, load_of
 from trackgpt.outline import Outline, Skeleton
 from trackgpt.perception.attention import choose_attention
@@ -25,6 +26,10 @@ from trackgpt.tracing import without_memory
 
 PREFIX = 40
 """Tokens around image and turns: the conversation's system line and roles."""
+
+
+FRAME = (720, 1280)
+"""Height and width in pixels of the frames at whose resolution masks are compared, where nobody says another size."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def rehearse_answer(outline: Outline, dtype: torch.dtype, asked: Answering) -> I
     image = _image(model, 1)
     with without_memory(model) as live:
         cache = DynamicCache(config=model.brain.llava.config.get_text_config())
-        states = _read(model, image, length, None, past_key_values=cache, use_cache=True)
+        states = _read(model, _look(model, image), length, None, past_key_values=cache, use_cache=True)
         model.brain.llava.lm_head(states[0, -asked.tokens :]).float().topk(2)
         held = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
         answer = live.peak - held
@@ -112,6 +117,8 @@ class Lessons:
         words: tokens of a turn, instruction and answer together.
         own: a second pass reads the brain's own answers.
         cached: features come from a cache instead of the encoder.
+        frame: height and width in pixels at which masks are compared (`data.mask_loss: original`); None for the
+            decoder's grid.
     """
 
     batch: int
@@ -121,14 +128,44 @@ class Lessons:
     words: int = 64
     own: bool = False
     cached: bool = False
+    frame: tuple[int, int] | None = None
 
     def length(self, model: Skeleton) -> int:
         """Tokens of a packed conversation."""
         return PREFIX + model.brain.family.image_tokens + self.turns * self.words
 
+    @property
+    def rows(self) -> int:
+        """Targets of the batch."""
+        return self.batch * self.turns * self.targets
+
     def __str__(self) -> str:
         clip = f"{self.frames} frame(s), {self.turns} turn(s) of {self.targets} target(s) and {self.words} tokens"
         return f"batch {self.batch} of {clip}" + (", own answers" * self.own) + (", cached features" * self.cached)
+
+    def compared(self, side: int) -> Compared:
+        """Where masks meet their truth, for frames in squares of `side` pixels."""
+        return Compared(side, self.frame, self.batch)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Where `train.tracking.mask_losses` compares masks with their truth.
+
+    Attributes:
+        side: of the square that frames lie in, pixels; the decoder's grid has a quarter of it.
+        frame: height and width in pixels of the masks; None for the grid.
+        samples: of a batch; in frames each is compared alone, for sizes differ, on the grid all are at once.
+    """
+
+    side: int
+    frame: tuple[int, int] | None = None
+    samples: int = 1
+
+    def __str__(self) -> str:
+        if self.frame is None:
+            return f"on the decoder's grid of {self.side // 4} x {self.side // 4}"
+        return f"in frames of {self.frame[1]} x {self.frame[0]}, assumed"
 
 
 def plan_training(
@@ -146,7 +183,9 @@ def plan_training(
     load = load_of(model.parameters())
     plain = rehearse_step(model, lessons, bf16, checkpointing=False)
     again = rehearse_step(_learner(outline, bf16, frozen), lessons, bf16, checkpointing=True)
-    return load, Activations(plain, again)
+    compared = lessons.compared(outline.config.perception.image_side)
+    losses = rehearse_mask_losses(lessons.rows, lessons.frames, compared, bf16)
+    return load, Activations(plain, again, losses, str(compared))
 
 
 def _learner(outline: Outline, bf16: bool, frozen: Iterable[str]) -> Skeleton:
@@ -200,33 +239,109 @@ def _recompute(language: Any) -> None:
 
 def _learn(model: Skeleton, lessons: Lessons, images: Tensor, length: int, cached: Features | None) -> Tensor:
     """The losses of `train.tracking` for a batch at its largest."""
-    b, rows = lessons.batch, lessons.batch * lessons.turns * lessons.targets
+    b, rows = lessons.batch, lessons.rows
     mask = torch.ones(b, 1, length, length, dtype=torch.bool)
-    states = _read(model, images, length, mask)
+    tokens = _look(model, images)
+    states = _read(model, tokens, length, mask)
     logits = model.brain.llava.lm_head(states[:, -lessons.turns * lessons.words // 2 :].flatten(0, 1))
     text = F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long))
     if lessons.own:
-        states = _read(model, images, length, mask)
+        states = _read(model, tokens, length, mask)
     queries = model.brain.projection(states[:, 0][torch.zeros(2 * rows, dtype=torch.long)])
-    referring, purport = queries[:rows], queries[rows:]
     features = cached or _features(model, lessons)
+    masks, scores = unroll(model, features, queries[:rows], queries[rows:], lessons.frames)
+    return text + mask_losses(masks, scores, lessons.compared(model.config.perception.image_side))
+
+
+def unroll(
+    model: Skeleton, features: Features, referring: Tensor, purport: Tensor, frames: int
+) -> tuple[Tensor, Tensor]:
+    """Decode targets (n, c) of the first frame again and again, as `train.tracking.unroll` follows them.
+
+    Returns:
+        Logits (n, frames, grid, grid) and scores (n, frames).
+    """
     online, masks, scores = None, [], []
-    at = torch.zeros(rows, dtype=torch.long)
-    for _ in range(lessons.frames):
+    at = torch.zeros(len(referring), dtype=torch.long)
+    for _ in range(frames):
         decoded = model.segmenter.decode(features.of(at), referring, online, purport)
         online = decoded.online
         masks.append(decoded.logits)
         scores.append(decoded.score)
-    return text + _mask_losses(torch.stack(masks, 1).flatten(0, 1), torch.stack(scores, 1).flatten())
+    return torch.stack(masks, 1), torch.stack(scores, 1)
 
 
-def _mask_losses(logits: Tensor, scores: Tensor) -> Tensor:
-    """What `train.losses` keeps of masks (n, h, w) and scores (n,)."""
-    logits = logits[torch.arange(len(logits))].float()
-    truth = torch.zeros_like(logits)
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * truth
-    dice = (logits.sigmoid() * truth).flatten(1) * truth.flatten(1)
-    return entropy.sum() + dice.sum() + scores.float().square().mean()
+def rehearse_mask_losses(rows: int, frames: int, compared: Compared, bf16: bool) -> int:
+    """The most bytes that the mask losses hold, forward and backward, beside the logits that they read.
+
+    Args:
+        rows: targets, shared equally among the samples.
+        frames: of each.
+        compared: where they meet their truth.
+        bf16: logits are bfloat16, as autocast gives them.
+    """
+    grid = compared.side // 4
+    with without_memory(nn.Module()) as live:
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        logits = torch.zeros(rows, frames, grid, grid, dtype=dtype, requires_grad=True)
+        scores = torch.zeros(rows, frames, requires_grad=True)
+        begun = live.now
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = mask_losses(logits, scores, compared)
+        loss.backward()
+        return live.peak - begun
+
+
+def mask_losses(logits: Tensor, scores: Tensor, compared: Compared) -> Tensor:
+    """A scalar that holds what `train.tracking.mask_losses` holds, the truth included.
+
+    Args:
+        logits: (n, t, grid, grid).
+        scores: (n, t).
+        compared: where logits meet the truth.
+    """
+    n, t = scores.shape
+    box = None if compared.frame is None else fit(compared.frame, compared.side)
+    h, w = compared.frame or logits.shape[2:]
+    # Made of bytes, for a bool that depends on nothing else would be real (see `trackgpt.tracing`).
+    truth, ignored = (torch.zeros(n, t, h, w, dtype=torch.uint8).view(torch.bool) for _ in range(2))
+    costs, overlaps = [], []
+    for own in torch.arange(n).chunk(1 if box is None else compared.samples):
+        rows = slice(int(own[0]), int(own[-1]) + 1)
+        here, found = torch.ones(len(own), t, dtype=torch.bool), logits[rows]
+        costs.append(_mask_costs(_enlarged(found[here], box), truth[rows][here], ignored[rows][here]))
+        with torch.no_grad():
+            overlaps.append(_mask_iou(_enlarged(found[here], box), truth[rows][here], ignored[rows][here]))
+    return torch.cat(costs).mean() + F.mse_loss(scores.float().flatten(), torch.cat(overlaps))
+
+
+def _enlarged(logits: Tensor, box: Letterbox | None) -> Tensor:
+    """As `train.truth` brings logits (m, grid, grid) to the frame's resolution."""
+    if box is None:
+        return logits
+    square = F.interpolate(logits.float().unsqueeze(1), (box.side, box.side), mode="bilinear", align_corners=False)
+    frame = square[..., : box.height, : box.width]
+    return F.interpolate(frame, box.source, mode="bilinear", align_corners=False).squeeze(1)
+
+
+def _mask_costs(logits: Tensor, truth: Tensor, ignored: Tensor) -> Tensor:
+    """As `train.losses.mask_costs`, of (m, h, w)."""
+    counted = ~ignored
+    target = (truth & counted).float()
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none") * counted
+    entropy_each = entropy.flatten(1).sum(1) / counted.flatten(1).sum(1)
+    prob = (logits.float().sigmoid() * counted).flatten(1)
+    flat = target.flatten(1)
+    overlap = (prob * flat).sum(1)
+    return entropy_each + overlap / (prob.sum(1) + flat.sum(1))
+
+
+def _mask_iou(logits: Tensor, truth: Tensor, ignored: Tensor) -> Tensor:
+    """As `train.losses.mask_iou`, of (m, h, w)."""
+    counted = ~ignored
+    found, wanted = (logits > 0) & counted, truth & counted
+    union = (found | wanted).sum(dim=(1, 2))
+    return (found & wanted).sum(dim=(1, 2)) / union
 
 
 def _features(model: Skeleton, lessons: Lessons) -> Features:
@@ -239,11 +354,15 @@ def _image(model: Skeleton, b: int) -> Tensor:
     return torch.ones(b, 3, model.brain.config.image_side, model.brain.config.image_side)
 
 
-def _read(model: Skeleton, images: Tensor, length: int, mask: Tensor | None, **cache: Any) -> Tensor:
-    """Last hidden states (b, length, h) of conversations with one image each."""
-    brain, b = model.brain, len(images)
-    pixels = brain.family.arrange(images)
-    tokens = brain.family.project(brain.llava.model, pixels.to(_dtype(brain.llava)))
+def _look(model: Skeleton, images: Tensor) -> Tensor:
+    """Image tokens (b, cells, h) of images (b, 3, s, s)."""
+    brain = model.brain
+    return brain.family.project(brain.llava.model, brain.family.arrange(images).to(_dtype(brain.llava)))
+
+
+def _read(model: Skeleton, tokens: Tensor, length: int, mask: Tensor | None, **cache: Any) -> Tensor:
+    """Last hidden states (b, length, h) of conversations with one image each, whose tokens are given."""
+    brain, b = model.brain, len(tokens)
     ids = torch.full((b, length), int(brain.family.image_id == 0))
     ids[:, 1 : 1 + brain.family.image_tokens] = brain.family.image_id
     places = torch.arange(length).expand(b, -1)

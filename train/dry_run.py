@@ -15,7 +15,7 @@ from torch import nn
 
 from trackgpt.memory_plan import GIB, Activations, load_of, share, table
 from trackgpt.outline import FROM_FILES, Outline
-from trackgpt.rehearsal import Lessons, plan_training
+from trackgpt.rehearsal import FRAME, Lessons, plan_training
 from train.engine import Engine, parameter_groups, start_engine
 from train.feed import batches
 from train.loop import train_step
@@ -61,7 +61,8 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     kept = "activations not planned for this stage"
     if activations is not None:
         held_too = activations.checkpointed if plan.checkpointing else activations.plain
-        grown, kept = grown + held_too, f"{held_too / GIB:.3f} of it activations of the largest batch"
+        grown = grown + held_too
+        kept = f"{held_too / GIB:.3f} of it activations of the largest batch, masks compared {activations.compared}"
     what = "GPU" if world.device.type == "cuda" else "this process, Python and libraries included"
     total = plan.batch * plan.accumulate * world.size
     parts += [
@@ -81,8 +82,9 @@ def planned_activations(stage: Stage, plan: Plan, bf16: bool) -> Activations | N
         return None
     data, model = stage.data, stage.model
     lessons = Lessons(
-        plan.batch, data.frames, data.turns, data.targets, own=data.own_answers > 0, cached=bool(data.cache)
-    )
+        plan.batch, data.frames, data.turns, data.targets, own=data.own_answers > 0, cached=bool(data.cache),
+        frame=FRAME if data.mask_loss == "original" else None,
+    )  # fmt: skip
     still = [
         half for half in ("brain", "segmenter") if not any(p.requires_grad for p in getattr(model, half).parameters())
     ]

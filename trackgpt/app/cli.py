@@ -139,6 +139,9 @@ def plan(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. plan.batch=4")] = None,
     memory: Annotated[float, typer.Option(help="GiB of a GPU; * marks what fits")] = 24.0,
     words: Annotated[int, typer.Option(help="Tokens of an instruction and its answer, at most")] = 64,
+    frame_size: Annotated[
+        str, typer.Option(help="WIDTHxHEIGHT of frames, for data.mask_loss=original alone")
+    ] = "1280x720",
 ) -> int:
     """Memory of training and inference, per ZeRO stage and dtype, before anything is loaded.
 
@@ -146,7 +149,7 @@ def plan(
     """
     from trackgpt.app.planning import run
 
-    return run(config, overrides or [], memory, words)
+    return run(config, overrides or [], memory, words, frame_size)
 
 
 convert = typer.Typer(

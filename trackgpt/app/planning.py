@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "data.turns": 3,
     "data.targets": 1,
     "data.own_answers": 0.0,
+    "data.mask_loss": "grid",
     "data.cache": "",
     "plan.batch": 32,
     "plan.bf16": None,
@@ -36,7 +38,7 @@ NEAR = 0.9
 NEW_NANO = "nano"
 
 
-def run(config: Path, overrides: list[str], memory: float, words: int) -> int:
+def run(config: Path, overrides: list[str], memory: float, words: int, frame_size: str) -> int:
     """Print what a configuration takes.
 
     Args:
@@ -44,14 +46,16 @@ def run(config: Path, overrides: list[str], memory: float, words: int) -> int:
         overrides: dotted assignments.
         memory: GiB of a GPU.
         words: tokens of an instruction and its answer.
+        frame_size: "WIDTHxHEIGHT" in pixels, of frames at whose resolution masks are compared.
 
     Raises:
-        UsageError: the file cannot be read, a setting cannot be meant, or the stage is not planned here.
+        UsageError: the file cannot be read, a setting or the size cannot be meant, or the stage is not planned here.
         ModelError: see `trackgpt.outline.outline_of`.
     """
     from trackgpt.rehearsal import Answering, Lessons, plan_inference, plan_training
 
     settings = read_settings(config, overrides)
+    frame = frame_of(frame_size)
     outline = _outline(settings)
     lessons = Lessons(
         batch=settings["plan.batch"],
@@ -61,6 +65,7 @@ def run(config: Path, overrides: list[str], memory: float, words: int) -> int:
         words=words,
         own=settings["data.own_answers"] > 0,
         cached=bool(settings["data.cache"]),
+        frame=frame if settings["data.mask_loss"] == "original" else None,
     )
     bf16 = settings["plan.bf16"] is not False
     say(f"{outline.name}: {outline.source}")
@@ -73,6 +78,7 @@ def run(config: Path, overrides: list[str], memory: float, words: int) -> int:
         f"activations {_gib(activations.plain)} kept, {_gib(activations.checkpointed)} with the language's redone "
         f"(plan.checkpointing); * fits in {memory:g} GiB"
     )
+    print(f"mask losses alone {_gib(activations.losses)}, counted in both; masks compared {activations.compared}")
     print(table(load, offload, activations, memory))
     print("\ninference, GiB")
     answers = plan_inference(outline, Answering())
@@ -105,6 +111,17 @@ def read_settings(config: Path, overrides: list[str]) -> dict[str, Any]:
             settings[name] = _typed(value, SETTINGS[name], f"{config}: {name}")
     _check(settings, config)
     return settings
+
+
+def frame_of(size: str) -> tuple[int, int]:
+    """Height and width in pixels of a size as people write it, "1280x720".
+
+    Raises:
+        UsageError: it is no such thing.
+    """
+    if not (said := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)):
+        raise UsageError(f"--frame-size: wanted WIDTHxHEIGHT in pixels such as 1280x720, found `{size}`")
+    return int(said[2]), int(said[1])
 
 
 TRAINERS_OWN = ("beta2", "warmup", "steps")
@@ -142,6 +159,8 @@ def _check(settings: dict[str, Any], config: Path) -> None:
     for half in settings["frozen"]:
         if half not in ("brain", "segmenter"):
             raise UsageError(f"{config}: frozen: `{half}` is not a half of the model; choose brain or segmenter")
+    if settings["data.mask_loss"] not in ("grid", "original"):
+        raise UsageError(f"{config}: data.mask_loss: `{settings['data.mask_loss']}` is none of grid, original")
     if settings["plan.offload"] not in ("none", "optimizer", "parameters"):
         raise UsageError(f"{config}: plan.offload: `{settings['plan.offload']}` is none of none, optimizer, parameters")
 
