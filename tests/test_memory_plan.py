@@ -1,6 +1,6 @@
 """Memory is known before anything is loaded: sizes from headers or published dimensions, the rest rehearsed."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import foreign_checkpoints as foreign
@@ -12,12 +12,13 @@ from tiny_models import tiny_trackgpt
 from torch import nn
 from transformers import DynamicCache
 
-from trackgpt.app.planning import SETTINGS, frame_of, read_settings
+from trackgpt.app.planning import SETTINGS, _outline, frame_of, read_settings
 from trackgpt.config import LoraConfig
 from trackgpt.errors import ModelError, UsageError
+from trackgpt.foundation import Practice, plan_foundation
 from trackgpt.geometry.letterbox import fit
 from trackgpt.hub import load_model, load_reported, pair
-from trackgpt.memory_plan import DTYPES, GIB, load_of, matrix_bytes, table
+from trackgpt.memory_plan import DTYPES, GIB, Load, load_of, matrix_bytes, share, table
 from trackgpt.outline import FROM_DIMENSIONS, FROM_FILES, outline_of
 from trackgpt.published import BRAINS, ENCODERS
 from trackgpt.rehearsal import (
@@ -36,8 +37,11 @@ from train.__main__ import TrainConfig
 from train.assemble import assemble, freeze
 from train.data_config import DataConfig, Kind
 from train.dry_run import dry_run
+from train.engine import StageModule
 from train.packing import pack
 from train.plan import Plan
+from train.shape import Shape
+from train.stages import STAGES
 from train.tracking import Targets, Tracking, Unrolled, mask_losses
 from train.truth import Truth
 from train.world import World
@@ -271,14 +275,15 @@ def test_the_command_counts_masks_at_the_size_of_frames_that_it_says(tmp_path, c
     assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
 
 
-@pytest.mark.parametrize("mask_loss", ["grid", "original"])
-@pytest.mark.parametrize("rank", [0, 2])
-def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, rank, mask_loss):
+@pytest.mark.parametrize(
+    ("rank", "mask_loss", "own"), [(0, "grid", 0.0), (2, "grid", 0.0), (2, "original", 0.0), (0, "grid", 1.0)]
+)
+def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, rank, mask_loss, own):
     lora = LoraConfig(rank=rank)
     tiny_trackgpt("clip", "sam_vit", width=64, max_instruction_tokens=99, lora=lora).save_pretrained(tmp_path)
     model = assemble(str(tmp_path), "", False, 0)
     mixture = {"all": Kind(1, ["refer-youtube-vos"])}
-    data = DataConfig(str(sets), mixture=mixture, frames=3, turns=1, mask_loss=mask_loss)
+    data = DataConfig(str(sets), mixture=mixture, frames=3, turns=1, mask_loss=mask_loss, own_answers=own)
     stage = Tracking(model, data, CPU.device)
     (module,) = stage.modules()
     module.train()
@@ -286,7 +291,7 @@ def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, r
     length = pack(model.brain.template, [list(lesson.turns) for lesson in batch]).ids.shape[1]
     words = length - PREFIX - model.brain.family.image_tokens
     frame = batch[0].masks.shape[-2:] if mask_loss == "original" else None
-    lessons = Lessons(4, frames=3, turns=1, targets=1, words=words, frame=frame)
+    lessons = Lessons(4, frames=3, turns=1, targets=1, words=words, frame=frame, own=own > 0)
     load, planned = plan_training(outline_of(tmp_path), lessons, bf16=False)
     assert load == load_of(module.parameters())
     for parameter in module.parameters():
@@ -297,6 +302,102 @@ def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, r
         sum(losses.values()).backward()
     assert planned.plain == pytest.approx(live.peak, rel=0.1)
     assert planned.checkpointed < planned.plain
+
+
+# The foundation
+
+SQUARE = Shape(side=128, frames=2, targets=3)
+
+
+def foundation(name, **fields):
+    """A stage on nano, prepared as the trainer prepares it, and its module."""
+    torch.manual_seed(0)
+    stage = STAGES[name](load_reported("nano")[0], fields.get("shape", SQUARE), CPU.device)
+    freeze(stage.model, fields.get("frozen", []))
+    return stage, StageModule(stage, {}, False, CPU.device, False)
+
+
+def packed(stage, batch):
+    """Length of the longest conversation, and number of targets, of a batch that is read."""
+    lessons = [sample[0] if isinstance(sample, tuple) else sample for sample in batch]
+    turns = [[((turn.question, turn.answer),) for turn in lesson.turns] for lesson in lessons]
+    found = pack(stage.model.brain.template, turns)
+    return found.ids.shape[1], len(found.row)
+
+
+def planned_batch(stage, practice):
+    """The first batch with the targets that are planned (a join draws them), and the plan with its words."""
+    for k in range(100):
+        batch = [stage.sample(10 * k + i) for i in range(practice.batch)]
+        if not practice.turn:
+            return batch, practice
+        length, targets = packed(stage, batch)
+        if practice.stage == "language" or targets == practice.rows:
+            cells = stage.model.brain.family.image_tokens
+            return batch, replace(practice, words=round((length - PREFIX - cells) / practice.turns))
+    raise AssertionError(f"no batch with {practice.rows} targets")
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [("words", []), ("masks", []), ("language", []), ("join", []), ("join", ["brain"])],
+)
+def test_a_step_of_the_foundation_holds_what_was_planned_within_a_tenth(name, frozen):
+    stage, module = foundation(name, frozen=frozen)
+    batch, practice = planned_batch(stage, Practice(name, 3, SQUARE.side, SQUARE.frames, SQUARE.targets))
+    load, planned = plan_foundation(outline_of("nano"), practice, bf16=False, frozen=frozen)
+    assert replace(load, beside=0) == load_of(module.parameters())
+    every = sum(p.nbytes for p in stage.model.parameters())
+    heads = sum(p.nbytes for p in module.parameters()) - sum(
+        p.nbytes for p in stage.model.parameters() if any(p is q for q in module.parameters())
+    )
+    assert 4 * load.trained + load.frozen_bytes + load.beside == every + heads
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    with LiveBytes() as live:
+        losses, _ = stage.losses(batch)
+        torch.stack([stage.weights[part] * loss for part, loss in losses.items()]).sum().backward()
+    assert planned.plain == pytest.approx(live.peak, rel=0.1)
+
+
+def test_what_a_stage_does_not_touch_lies_whole_on_every_gpu():
+    load = Load(trained=10, frozen_bytes=40, beside=1000)
+    assert share(load, zero=0, size=4).weights == 40 + 40 + 1000
+    assert share(load, zero=3, size=4).weights == (40 + 40) / 4 + 1000
+    assert share(load, zero=3, size=4, offload="parameters").weights == 1000
+
+
+@pytest.mark.parametrize("name", ["words", "join"])
+def test_a_dry_run_of_the_foundation_prints_the_table_of_the_command(command, tmp_path, name):
+    tiny_trackgpt("conv", tied=True, width=128).save_pretrained(tmp_path / "model")
+    path = tmp_path / "config.yaml"
+    plan = "plan: {batch: 2, bf16: false, steps: 10, workers: 0, tensorboard: false}"
+    path.write_text(f"stage: {name}\nbrain: {tmp_path / 'model'}\nshape: {{side: 64, frames: 2, targets: 2}}\n{plan}\n")
+    done = command("plan", path, "--memory", "0")
+    assert done.code == 0, done.err
+    model = assemble(str(tmp_path / "model"), "", False, 0)
+    stage = STAGES[name](model, Shape(side=64, frames=2, targets=2), CPU.device)
+    quiet = Plan(batch=2, bf16=False, steps=10, workers=0, tensorboard=False)
+    text = dry_run(stage, quiet, tmp_path / "dry", CPU)
+    rows = [line for line in text.splitlines() if line[:4].strip() in ("0", "1", "2", "3", "ZeRO")]
+    assert len(rows) == 1 + 4 * 3
+    assert "\n".join(rows) in done.out
+
+
+@pytest.mark.parametrize(
+    ("practice", "name", "said"),
+    [
+        (Practice("words", 1, 128), SEVEN, "441 an image; the brain of .* has 576 tokens an image"),
+        (Practice("masks", 1, 128), SEVEN, "its codes have 128 channels, the queries of .* 256"),
+        (Practice("masks", 1, 100), "nano", "shape.side: wanted a multiple of 16, found 100"),
+        (Practice("language", 1, 256), "nano", "shape.side: nano reads squares of 128, not 256"),
+    ],
+)
+def test_a_stage_that_cannot_learn_with_a_model_is_one_line(practice, name, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        plan_foundation(outline_of(name), practice, bf16=False)
+    assert "\n" not in str(caught.value)
 
 
 def test_gradients_and_the_optimiser_hold_what_was_planned(tmp_path):
@@ -359,12 +460,23 @@ def test_settings_that_are_planned_begin_as_the_trainer_begins_them():
 
 
 @pytest.mark.parametrize("config", sorted((ROOT / "configs/trackgpt").rglob("*.yaml")), ids=lambda path: path.name)
-def test_every_configuration_is_read_or_refused_in_one_line(config):
-    if "stage: tracking" in config.read_text():
-        assert read_settings(config, [])["stage"] == "tracking"
-        return
-    with pytest.raises(UsageError, match="--dry-run measures it"):
-        read_settings(config, [])
+def test_every_configuration_is_planned_though_earlier_stages_have_not_run(config, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    settings = read_settings(config, [])
+    outline = _outline(settings, (config,))
+    size = config.name.partition("_")[0]
+    assert outline.name == {"nano": "nano", "7b": SEVEN, "13b": SEVEN.replace("7b", "13b")}[size]
+    for model in filter(None, (settings["brain"], settings["segmenter"])):
+        assert (f"{model} is not there yet" in outline.source) == model.startswith("runs/")
+
+
+def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(command, tmp_path):
+    for one, other in ("ab", "ba"):
+        (tmp_path / f"{one}.yaml").write_text(f"stage: tracking\nout: runs/{one}\nbrain: runs/{other}/model\n")
+    done = command("plan", tmp_path / "a.yaml")
+    assert done.code == 4
+    assert "MD01: runs/a/model: not a model on this machine" in done.err
+    assert "no configuration beside this one makes it" in done.err
 
 
 @pytest.mark.parametrize(
@@ -377,7 +489,8 @@ def test_every_configuration_is_read_or_refused_in_one_line(config):
         ("data.mask_loss=full", "data.mask_loss: `full` is none of grid, original"),
         ("plan.offload=disk", "plan.offload: `disk` is none of none, optimizer, parameters"),
         ("brain=runs/no/model", "MD01: runs/no/model: not a model on this machine"),
-        ("stage=words", "python -m train"),
+        ("stage=dance", "stage `dance` is not one of tracking, words, masks, language, join"),
+        ("shape.frames=0", "shape.frames: wanted 1 or more, found 0"),
     ],
 )
 def test_a_plan_that_cannot_be_is_one_line(command, tmp_path, override, said):

@@ -24,11 +24,19 @@ DTYPES = ("float32", "bfloat16", "int8", "int4")
 
 @dataclass(frozen=True)
 class Load:
-    """What a model weighs: parameters that learn (a number), and the others (bytes, and their number)."""
+    """What a model weighs.
+
+    Attributes:
+        trained: number of parameters that learn.
+        frozen_bytes: of those of the stage that do not.
+        frozen: their number.
+        beside: bytes of what the stage does not touch; no stage of ZeRO shards it.
+    """
 
     trained: int
     frozen_bytes: int
     frozen: int = field(default=0, compare=False)
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ def share(load: Load, zero: int, size: int, offload: str = "none") -> Share:
         optimizer = master = 0.0
     if offload == "parameters":
         weights = 0.0
+    weights += load.beside
     return Share(weights, gradients, optimizer, master)
 
 

@@ -82,7 +82,7 @@ def rehearse_answer(outline: Outline, dtype: torch.dtype, asked: Answering) -> I
     image = _image(model, 1)
     with without_memory(model) as live:
         cache = DynamicCache(config=model.brain.llava.config.get_text_config())
-        states = _read(model, _look(model, image), length, None, past_key_values=cache, use_cache=True)
+        states = read(model, look(model, image), length, None, past_key_values=cache, use_cache=True)
         model.brain.llava.lm_head(states[0, -asked.tokens :]).float().topk(2)
         held = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
         answer = live.peak - held
@@ -214,11 +214,11 @@ def rehearse_step(model: Skeleton, lessons: Lessons, bf16: bool, checkpointing: 
     brain.llava.model.get_encoder("image").eval()
     segmenter.image_encoder.eval()
     if checkpointing:
-        _recompute(brain.llava.model.get_decoder())
+        recompute(brain.llava.model.get_decoder())
     length = lessons.length(model)
     images = _image(model, lessons.batch)
     with without_memory(model) as live:
-        _forget_gradients(model.parameters())
+        forget_gradients(model.parameters())
         cached = _features(model, lessons) if lessons.cached else None
         live.restart()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -228,7 +228,7 @@ def rehearse_step(model: Skeleton, lessons: Lessons, bf16: bool, checkpointing: 
         return live.peak
 
 
-def _recompute(language: Any) -> None:
+def recompute(language: Any) -> None:
     """As `train.assemble.recompute` does, without the state of random numbers, which is not fake."""
     with warnings.catch_warnings():
         # transformers renames this within version 5; the old name is there in all of it.
@@ -241,12 +241,12 @@ def _learn(model: Skeleton, lessons: Lessons, images: Tensor, length: int, cache
     """The losses of `train.tracking` for a batch at its largest."""
     b, rows = lessons.batch, lessons.rows
     mask = torch.ones(b, 1, length, length, dtype=torch.bool)
-    tokens = _look(model, images)
-    states = _read(model, tokens, length, mask)
+    tokens = look(model, images)
+    states = read(model, tokens, length, mask)
     logits = model.brain.llava.lm_head(states[:, -lessons.turns * lessons.words // 2 :].flatten(0, 1))
     text = F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long))
     if lessons.own:
-        states = _read(model, tokens, length, mask)
+        states = read(model, tokens, length, mask)
     queries = model.brain.projection(states[:, 0][torch.zeros(2 * rows, dtype=torch.long)])
     features = cached or _features(model, lessons)
     masks, scores = unroll(model, features, queries[:rows], queries[rows:], lessons.frames)
@@ -354,13 +354,13 @@ def _image(model: Skeleton, b: int) -> Tensor:
     return torch.ones(b, 3, model.brain.config.image_side, model.brain.config.image_side)
 
 
-def _look(model: Skeleton, images: Tensor) -> Tensor:
+def look(model: Skeleton, images: Tensor) -> Tensor:
     """Image tokens (b, cells, h) of images (b, 3, s, s)."""
     brain = model.brain
     return brain.family.project(brain.llava.model, brain.family.arrange(images).to(_dtype(brain.llava)))
 
 
-def _read(model: Skeleton, tokens: Tensor, length: int, mask: Tensor | None, **cache: Any) -> Tensor:
+def read(model: Skeleton, tokens: Tensor, length: int, mask: Tensor | None, **cache: Any) -> Tensor:
     """Last hidden states (b, length, h) of conversations with one image each, whose tokens are given."""
     brain, b = model.brain, len(tokens)
     ids = torch.full((b, length), int(brain.family.image_id == 0))
@@ -378,7 +378,7 @@ def _dtype(llava: nn.Module) -> torch.dtype:
     return next(llava.parameters()).dtype
 
 
-def _forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Gradients are planned elsewhere."""
     for parameter in parameters:
         if parameter.requires_grad:

@@ -13,16 +13,18 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
+from trackgpt.foundation import Practice, bytes_beside, plan_foundation
 from trackgpt.memory_plan import GIB, Activations, load_of, share, table
 from trackgpt.outline import FROM_FILES, Outline
 from trackgpt.rehearsal import FRAME, Lessons, plan_training
+from trackgpt.systems.trackgpt import TrackGPT
 from train.engine import Engine, parameter_groups, start_engine
 from train.feed import batches
 from train.loop import train_step
 from train.monitor import Monitor, peak_memory
 from train.plan import Plan
 from train.precision import use_bf16
-from train.stages import Stage
+from train.stages import STAGES, Stage
 from train.supply import Supply, samples_per_second
 from train.tracking import Tracking
 from train.world import World
@@ -44,6 +46,8 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     before = peak_memory(world)
     engine = start_engine(stage, plan, world, bf16)
     load = load_of(engine.module.parameters())
+    model = getattr(stage, "model", engine.module)
+    load = replace(load, beside=bytes_beside(engine.module, model))
     parts = [
         f"arithmetic: {'bfloat16 autocast' if bf16 else 'float32'} on {world.device}, {world.size} process(es)",
         groups_table(engine.module, plan.weight_decay),
@@ -62,7 +66,8 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     if activations is not None:
         held_too = activations.checkpointed if plan.checkpointing else activations.plain
         grown = grown + held_too
-        kept = f"{held_too / GIB:.3f} of it activations of the largest batch, masks compared {activations.compared}"
+        where = f", masks compared {activations.compared}" if activations.compared else ""
+        kept = f"{held_too / GIB:.3f} of it activations of the largest batch{where}"
     what = "GPU" if world.device.type == "cuda" else "this process, Python and libraries included"
     total = plan.batch * plan.accumulate * world.size
     parts += [
@@ -77,18 +82,29 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
 
 
 def planned_activations(stage: Stage, plan: Plan, bf16: bool) -> Activations | None:
-    """What `trackgpt plan` says of the stage "tracking"; None for a stage that is not planned."""
-    if not isinstance(stage, Tracking):
-        return None
-    data, model = stage.data, stage.model
-    lessons = Lessons(
-        plan.batch, data.frames, data.turns, data.targets, own=data.own_answers > 0, cached=bool(data.cache),
-        frame=FRAME if data.mask_loss == "original" else None,
-    )  # fmt: skip
-    still = [
-        half for half in ("brain", "segmenter") if not any(p.requires_grad for p in getattr(model, half).parameters())
-    ]
-    return plan_training(Outline(model.config.name, model.config, FROM_FILES), lessons, bf16, still)[1]
+    """What `trackgpt plan` says of a stage of a recipe; None for another."""
+    if isinstance(stage, Tracking):
+        data = stage.data
+        lessons = Lessons(
+            plan.batch, data.frames, data.turns, data.targets, own=data.own_answers > 0, cached=bool(data.cache),
+            frame=FRAME if data.mask_loss == "original" else None,
+        )  # fmt: skip
+        return plan_training(_outline(stage.model), lessons, bf16, _still(stage.model))[1]
+    for name, kind in STAGES.items():
+        if isinstance(stage, kind):
+            practice = Practice(name, plan.batch, stage.shape.side, stage.shape.frames, stage.shape.targets)
+            return plan_foundation(_outline(stage.model), practice, bf16, _still(stage.model))[1]
+    return None
+
+
+def _outline(model: TrackGPT) -> Outline:
+    return Outline(model.config.name, model.config, FROM_FILES)
+
+
+def _still(model: TrackGPT) -> list[str]:
+    """Halves that do not learn."""
+    halves = ("brain", "segmenter")
+    return [half for half in halves if not any(p.requires_grad for p in getattr(model, half).parameters())]
 
 
 def groups_table(module: nn.Module, weight_decay: float) -> str:

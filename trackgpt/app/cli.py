@@ -138,7 +138,9 @@ def plan(
     config: Annotated[Path, typer.Argument(help="A YAML file of configs/, as python -m train reads it")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. plan.batch=4")] = None,
     memory: Annotated[float, typer.Option(help="GiB of a GPU; * marks what fits")] = 24.0,
-    words: Annotated[int, typer.Option(help="Tokens of an instruction and its answer, at most")] = 64,
+    words: Annotated[
+        int, typer.Option(help="Tokens of an instruction and its answer, at most; 0: 64, or what SynthTrack says")
+    ] = 0,
     frame_size: Annotated[
         str, typer.Option(help="WIDTHxHEIGHT of frames, for data.mask_loss=original alone")
     ] = "1280x720",

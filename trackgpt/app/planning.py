@@ -14,6 +14,7 @@ from trackgpt.errors import ModelError, UsageError
 from trackgpt.memory_plan import fitting, inference_table, table
 
 if TYPE_CHECKING:
+    from trackgpt.memory_plan import Activations, Load
     from trackgpt.outline import Outline
 
 SETTINGS: dict[str, Any] = {
@@ -27,6 +28,9 @@ SETTINGS: dict[str, Any] = {
     "data.own_answers": 0.0,
     "data.mask_loss": "grid",
     "data.cache": "",
+    "shape.side": 128,
+    "shape.frames": 3,
+    "shape.targets": 2,
     "plan.batch": 32,
     "plan.bf16": None,
     "plan.checkpointing": False,
@@ -34,6 +38,8 @@ SETTINGS: dict[str, Any] = {
     "plan.offload": "none",
 }
 """What is read of a training configuration, and what `python -m train` takes where it says nothing."""
+WORDS = 64
+STAGES = ("tracking", "words", "masks", "language", "join")
 NEAR = 0.9
 NEW_NANO = "nano"
 
@@ -45,31 +51,22 @@ def run(config: Path, overrides: list[str], memory: float, words: int, frame_siz
         config: a YAML file as `python -m train` reads it.
         overrides: dotted assignments.
         memory: GiB of a GPU.
-        words: tokens of an instruction and its answer.
+        words: tokens of an instruction and its answer; 0 for `WORDS`, and in the foundation for what SynthTrack says.
         frame_size: "WIDTHxHEIGHT" in pixels, of frames at whose resolution masks are compared.
 
     Raises:
-        UsageError: the file cannot be read, a setting or the size cannot be meant, or the stage is not planned here.
+        UsageError: the file cannot be read, a setting or the size cannot be meant, or the stage cannot learn with the
+            model.
         ModelError: see `trackgpt.outline.outline_of`.
     """
-    from trackgpt.rehearsal import Answering, Lessons, plan_inference, plan_training
+    from trackgpt.rehearsal import Answering, plan_inference
 
     settings = read_settings(config, overrides)
     frame = frame_of(frame_size)
-    outline = _outline(settings)
-    lessons = Lessons(
-        batch=settings["plan.batch"],
-        frames=settings["data.frames"],
-        turns=settings["data.turns"],
-        targets=settings["data.targets"],
-        words=words,
-        own=settings["data.own_answers"] > 0,
-        cached=bool(settings["data.cache"]),
-        frame=frame if settings["data.mask_loss"] == "original" else None,
-    )
+    outline = _outline(settings, (config,))
     bf16 = settings["plan.bf16"] is not False
     say(f"{outline.name}: {outline.source}")
-    load, activations = plan_training(outline, lessons, bf16, settings["frozen"])
+    lessons, load, activations = _plan(settings, outline, bf16, words, frame)
     offload = settings["plan.offload"]
     print(f"{config}: {outline.name}, {outline.source}")
     print(f"learned: {load.trained:,} of {load.trained + load.frozen:,} parameters")
@@ -78,7 +75,8 @@ def run(config: Path, overrides: list[str], memory: float, words: int, frame_siz
         f"activations {_gib(activations.plain)} kept, {_gib(activations.checkpointed)} with the language's redone "
         f"(plan.checkpointing); * fits in {memory:g} GiB"
     )
-    print(f"mask losses alone {_gib(activations.losses)}, counted in both; masks compared {activations.compared}")
+    if activations.compared:
+        print(f"mask losses alone {_gib(activations.losses)}, counted in both; masks compared {activations.compared}")
     print(table(load, offload, activations, memory))
     print("\ninference, GiB")
     answers = plan_inference(outline, Answering())
@@ -91,6 +89,32 @@ def run(config: Path, overrides: list[str], memory: float, words: int, frame_siz
         f"inference_fits={','.join(infers) or 'none'}"
     )
     return 0
+
+
+def _plan(
+    settings: dict[str, Any], outline: Outline, bf16: bool, words: int, frame: tuple[int, int]
+) -> tuple[object, Load, Activations]:
+    """A batch in words, what is held of the model and what a step holds beside it."""
+    frozen, batch = settings["frozen"], settings["plan.batch"]
+    if settings["stage"] != "tracking":
+        from trackgpt.foundation import Practice, plan_foundation
+
+        side, frames, targets = (settings[f"shape.{name}"] for name in ("side", "frames", "targets"))
+        practice = Practice(settings["stage"], batch, side, frames, targets, words)
+        return practice, *plan_foundation(outline, practice, bf16, frozen)
+    from trackgpt.rehearsal import Lessons, plan_training
+
+    lessons = Lessons(
+        batch=batch,
+        frames=settings["data.frames"],
+        turns=settings["data.turns"],
+        targets=settings["data.targets"],
+        words=words or WORDS,
+        own=settings["data.own_answers"] > 0,
+        cached=bool(settings["data.cache"]),
+        frame=frame if settings["data.mask_loss"] == "original" else None,
+    )
+    return lessons, *plan_training(outline, lessons, bf16, frozen)
 
 
 def read_settings(config: Path, overrides: list[str]) -> dict[str, Any]:
@@ -124,6 +148,7 @@ def frame_of(size: str) -> tuple[int, int]:
     return int(said[2]), int(said[1])
 
 
+COUNTS = ("data.frames", "data.turns", "data.targets", "shape.side", "shape.frames", "shape.targets", "plan.batch")
 TRAINERS_OWN = ("beta2", "warmup", "steps")
 """Settings of the trainer whose names are near to one of these."""
 
@@ -148,12 +173,9 @@ def _typed(value: Any, default: Any, where: str) -> Any:
 
 
 def _check(settings: dict[str, Any], config: Path) -> None:
-    if settings["stage"] != "tracking":
-        raise UsageError(
-            f"{config}: stage {settings['stage']} learns through heads that only training makes; "
-            f"python -m train {config} --dry-run measures it"
-        )
-    for name in ("data.frames", "data.turns", "data.targets", "plan.batch"):
+    if settings["stage"] not in STAGES:
+        raise UsageError(f"{config}: stage `{settings['stage']}` is not one of {', '.join(STAGES)}")
+    for name in COUNTS:
         if settings[name] < 1:
             raise UsageError(f"{config}: {name}: wanted 1 or more, found {settings[name]}")
     for half in settings["frozen"]:
@@ -165,23 +187,48 @@ def _check(settings: dict[str, Any], config: Path) -> None:
         raise UsageError(f"{config}: plan.offload: `{settings['plan.offload']}` is none of none, optimizer, parameters")
 
 
-def _outline(settings: dict[str, Any]) -> Outline:
-    """The model that would learn; one that an earlier stage makes is not there yet."""
+def _outline(settings: dict[str, Any], passed: tuple[Path, ...]) -> Outline:
+    """The model that would learn.
+
+    Args:
+        settings: of the last configuration of `passed`.
+        passed: the configuration that was asked for, and those that lead from it to this one.
+    """
+    outline = _known(settings["brain"] or NEW_NANO, passed)
+    if not settings["segmenter"]:
+        return outline
+    seen = _known(settings["segmenter"], passed)
+    parts = (*outline.source.split("; "), *seen.source.split("; "))
+    source = "; ".join(dict.fromkeys(parts))  # both halves often come from the same stage
+    return replace(outline, config=replace(outline.config, perception=seen.config.perception), source=source)
+
+
+def _known(name: str, passed: tuple[Path, ...]) -> Outline:
+    """What is known of a model; one that an earlier stage has yet to make has the shapes of what that begins with."""
     from trackgpt.outline import outline_of
 
     try:
-        outline = outline_of(settings["brain"] or NEW_NANO)
-        if not settings["segmenter"]:
-            return outline
-        seen = outline_of(settings["segmenter"]).config.perception
+        return outline_of(name)
     except ModelError as error:
         if not error.message.startswith("runs/"):
             raise
-        advice = (
-            "where an earlier stage makes it, name what that began with: brain=llava-hf/llava-1.5-7b-hf+facebook/..."
-        )
-        raise ModelError(f"{error.message}; {advice}", error.code) from error
-    return replace(outline, config=replace(outline.config, perception=seen))
+        earlier = _maker(name, passed)
+        if earlier is None:
+            advice = "no configuration beside this one makes it; name what it began with: brain=nano"
+            raise ModelError(f"{error.message}; {advice}", error.code) from error
+    begun = _outline(read_settings(earlier, []), (*passed, earlier))
+    return replace(begun, source=f"{begun.source}; {name} is not there yet, {earlier.name} makes it")
+
+
+def _maker(name: str, passed: tuple[Path, ...]) -> Path | None:
+    """The configuration whose run makes a model: in the folder of the first of `passed`, or in the one above."""
+    from trackgpt.config import read_values
+
+    folder = passed[0].parent
+    for path in sorted((*folder.glob("*.yaml"), *folder.parent.glob("*.yaml"))):
+        if path not in passed and f"{read_values(path, []).get('out')}/model" == name:
+            return path
+    return None
 
 
 def _gib(value: float) -> str:
