@@ -54,7 +54,7 @@ def last_line(kit: Kit, figures: Mapping[str, float], **more: object) -> str:
 
 def _head(kit: Kit, run: Mapping[str, Any]) -> str:
     source = f"model {run['model']} ({run['model_sha256']})" if run.get("model") else f"results {run.get('results')}"
-    shown = ("split", "variant", "settings", "seed")
+    shown = ("split", "variant", "dtype", "settings", "seed")
     more = "".join(f", {key} {run[key]}" for key in shown if run.get(key) not in (None, "", []))
     lines = [
         f"# {kit.name}: {source}{more}",

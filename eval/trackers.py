@@ -36,6 +36,7 @@ class Choice:
         settings: "key=value" of the loop's configuration (`RethinkConfig`), e.g. "cooldown=3".
         device: see `trackgpt.hub.load_model`.
         threads: of the arithmetic, a process; 0 leaves torch's choice.
+        dtype: see `trackgpt.config.Execution`.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Choice:
     settings: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 1
+    dtype: str = "float32"
 
     def load(self) -> Contestant:
         """Load the model.
@@ -60,7 +62,7 @@ class Choice:
             raise UsageError(f"--variant {self.variant}: not one of {', '.join(VARIANTS)}")
         if self.threads:
             torch.set_num_threads(self.threads)
-        model = load_model(self.model, self.device)
+        model = load_model(self.model, self.device, dtype=self.dtype)
         base = [f"{key}={value}" for key, value in dataclasses.asdict(model.config.rethink).items()]
         model.config.rethink = read(RethinkConfig, None, base + list(self.settings))
         if self.variant in ("no-propagation", "first-frame"):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import tiny_trackgpt
+import torch
+from tiny_models import dtypes, tiny_trackgpt
 
 from eval.__main__ import main
 from eval.following import Following
@@ -394,6 +395,14 @@ def test_a_model_runs_in_every_variant_with_the_settings_asked_for(variant, mode
     assert json.loads((tmp_path / "run.json").read_text())["settings"] == ["search_every=2", "ratio=1.0"]
     report = (tmp_path / "report.md").read_text()
     assert "How the tracker behaved" in report
+
+
+@pytest.mark.usefixtures("smaller")
+def test_a_model_runs_in_the_dtype_asked_for_and_the_report_says_so(model, tmp_path):
+    assert dtypes(Choice(str(model), dtype="bfloat16").load().model) == {torch.bfloat16}
+    assert command("--model", model, "--device", "cpu", "--videos", 1, "--out", tmp_path, "--dtype", "bfloat16") == 0
+    assert json.loads((tmp_path / "run.json").read_text())["dtype"] == "bfloat16"
+    assert ", dtype bfloat16" in (tmp_path / "report.md").read_text().splitlines()[0]
 
 
 def test_an_unknown_variant_or_setting_of_the_loop_is_named(model):

@@ -27,6 +27,7 @@ Threads = Annotated[int, typer.Option(min=0, help="Arithmetic threads a process;
 Limit = Annotated[int, typer.Option(min=0, help="Only the first so many tasks; 0 means all")]
 Partial = Annotated[bool, typer.Option("--partial", help="Score an incomplete folder, and say so in the report")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or auto; on a GPU int8, int4")]
 Variant = Annotated[str, typer.Option(help="Ablation: " + ", ".join(VARIANTS))]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Loop setting, e.g. --set cooldown=3")]
 
@@ -45,6 +46,7 @@ class Asked:
     device: str
     variant: str
     settings: tuple[str, ...]
+    dtype: str = "float32"
 
 
 def evaluate(open_kit: Callable[[], Kit], asked: Asked, chosen: dict[str, Any]) -> None:
@@ -84,6 +86,7 @@ def _what(kit: Kit, asked: Asked) -> dict[str, Any]:
     if asked.results:
         return {"results": str(asked.results)}
     made = {"model": asked.model, "variant": asked.variant, "settings": list(asked.settings), "model_sha256": ""}
+    made["dtype"] = asked.dtype
     if asked.model not in kit.baselines:
         from trackgpt.hub import find
 
@@ -97,7 +100,7 @@ def _job(open_kit: Callable[[], Kit], kit: Kit, asked: Asked, out: Path) -> Job:
         return Job(open_kit, _folder(asked.results, kit, out), out)
     if asked.model in kit.baselines:
         return Job(open_kit, out / RESULTS, out, baseline=asked.model)
-    choice = Choice(asked.model, asked.variant, asked.settings, asked.device, asked.threads)
+    choice = Choice(asked.model, asked.variant, asked.settings, asked.device, asked.threads, asked.dtype)
     return Job(open_kit, out / RESULTS, out, choice)
 
 
@@ -221,8 +224,9 @@ def command(place: str, split: str) -> Callable[..., None]:
         device: Device = "auto",
         variant: Variant = "full",
         set_: Set = None,
+        dtype: Dtype = "float32",
     ) -> None:
-        asked = Asked(model, results, out, jobs, threads, limit, partial, device, variant, tuple(set_ or ()))
+        asked = Asked(model, results, out, jobs, threads, limit, partial, device, variant, tuple(set_ or ()), dtype)
         evaluate(functools.partial(open_kit, place, data, split), asked, {"data": str(data), "split": split})
 
     return run_kit

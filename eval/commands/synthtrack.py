@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from eval.commands.kits import Asked, Device, Jobs, Limit, Model, Out, Partial, Results, Set, Threads, Variant, evaluate
+from eval.commands.kits import (
+    Asked,
+    Device,
+    Dtype,
+    Jobs,
+    Limit,
+    Model,
+    Out,
+    Partial,
+    Results,
+    Set,
+    Threads,
+    Variant,
+    evaluate,
+)
 from eval.kits.synthtrack import SynthTrack
 
 
@@ -25,8 +39,9 @@ def command(
     device: Device = "cpu",
     variant: Variant = "full",
     set_: Set = None,
+    dtype: Dtype = "float32",
 ) -> None:
     """Instructions of every kind on held-out synthetic videos; --model random-object is the baseline."""
-    asked = Asked(model, results, out, jobs, threads, limit, partial_, device, variant, tuple(set_ or ()))
+    asked = Asked(model, results, out, jobs, threads, limit, partial_, device, variant, tuple(set_ or ()), dtype)
     chosen = {"seed": seed, "videos": videos, "split": split}
     evaluate(partial(SynthTrack, seed, videos, split), asked, chosen)
