@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,14 +27,17 @@ FROM_LOG = ("coco", "mot", "timeline")
 """Formats that are made at the end, from the log."""
 
 MASKS = "masks"
+WAITING = 2
+"""Frames that may wait to be written while tracking goes on."""
 MOST_WARNINGS = 5
 
 
 class Outputs:
     """The formats of a run: the overlay video and the masks while frames come, the others from the log at the end.
 
-    Leaving the block makes them all, also when the run was cut short; then what fails while cleaning up does not hide
-    the first failure.
+    A thread draws, encodes and writes frames in order, at most `WAITING` behind, while the next ones are tracked.
+    Leaving the block waits for it and makes all formats, also when the run was cut short; then what fails while
+    cleaning up does not hide the first failure.
 
     Args:
         session: the run; its folder is written to.
@@ -47,6 +52,9 @@ class Outputs:
         self._words: Words | None = None
         self._masks: DavisWriter | None = None
         self._video: VideoWriter | None = None
+        self._thread = ThreadPoolExecutor(1, "trackgpt-write")
+        self._waiting: deque[Future[None]] = deque()
+        self._failed = False
 
     def __enter__(self) -> Self:
         if "davis" in self._formats:
@@ -56,16 +64,30 @@ class Outputs:
         return self
 
     def write(self, result: Result) -> None:
-        """One frame into the masks and the video.
+        """One frame into the masks and the video, soon.
 
         Raises:
-            OutputError: OUT02.
+            OutputError: OUT02, this frame or one before it cannot be written; none after that one is.
         """
-        record = self._session.last_record
-        if self._masks is not None:
-            self._masks.write(record, *record.size)
-        if "mp4" in self._formats:
-            self._film(result, record)
+        self._settle(WAITING)
+        self._waiting.append(self._thread.submit(self._write, result, self._session.last_record))
+
+    def _settle(self, most: int) -> None:
+        """Wait until at most so many frames wait, and raise what went wrong with those that do not."""
+        while self._waiting and (len(self._waiting) > most or self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+    def _write(self, result: Result, record: TrackRecord) -> None:
+        if self._failed:
+            return  # a hole would be worse than an end
+        try:
+            if self._masks is not None:
+                self._masks.write(record, *record.size)
+            if "mp4" in self._formats:
+                self._film(result, record)
+        except BaseException:
+            self._failed = True
+            raise
 
     def _film(self, result: Result, record: TrackRecord) -> None:
         from trackgpt.export.overlay import Words, at_size
@@ -101,6 +123,8 @@ class Outputs:
 
         names = [name for name in FROM_LOG if name in self._formats] if self._session.frames else []
         return [
+            partial(self._settle, 0),
+            self._thread.shutdown,
             self._close_video,
             self._report_overlaps,
             *(partial(export, self._session.run.path, [name]) for name in names),
