@@ -7,7 +7,7 @@ import torch
 from tiny_models import TINY_VIT, tiny_trackgpt
 from torch.nn.attention import flex_attention as torchs
 
-from eval.commands import speed
+from eval.commands import speed, speed_attention
 from trackgpt.errors import UsageError
 from trackgpt.hub import load_model
 from trackgpt.perception import attention
@@ -109,16 +109,18 @@ def test_an_unknown_way_is_refused_with_the_choices(vit):
 # speed: that it runs, never how fast
 
 
-def test_ways_are_timed_side_by_side_and_what_cannot_run_is_not_measured(monkeypatch):
+@pytest.mark.parametrize(("dtype", "more"), [(torch.float32, []), (torch.bfloat16, ["whole_ratio"])], ids=str)
+def test_ways_are_timed_side_by_side_and_what_cannot_run_is_not_measured(monkeypatch, dtype, more):
     def no_compiler():
         raise RuntimeError("no C++ compiler\nand a long story")
 
     monkeypatch.setattr(attention, "_compiled_flex", no_compiler)
+    monkeypatch.setattr(speed_attention, "inference_dtype", lambda wanted, device: dtype)
     part = speed.PARTS["attention"](speed.Plan(pairs=1, vit="tiny"))
     rows = {line.quantity: line for line in part.lines}
     assert rows["eager / flex"].how == "not measured: no C++ compiler"
     assert len(rows["eager / flex"].values) == 0
-    assert list(part.last) == ["sdpa_ratio", "augmented_ratio"]
+    assert list(part.last) == ["sdpa_ratio", "augmented_ratio", *more]
     assert all(value > 0 for value in part.last.values())
 
 

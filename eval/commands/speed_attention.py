@@ -1,6 +1,7 @@
 """Part "attention" of `python -m eval speed`: the ways to compute the attention of SAM's ViT, whole encoder, one frame.
 
-Weights are random, which changes no time; the arithmetic is the device's faster one. On a CPU a ViT-B at 1024 pixels
+Weights are random, which changes no time; the arithmetic is the device's faster one, and where that is bfloat16, eager
+attention in float32, which is transformers as it comes, is measured beside it. On a CPU a ViT-B at 1024 pixels
 takes half a minute a forward in the slower ways: ask for few `--pairs`.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from eval.commands.speed import Line, Part, Plan, interleaved, median
 from trackgpt.errors import UsageError
-from trackgpt.perception.attention import KINDS, choose_attention
+from trackgpt.perception.attention import BY_DEVICE, ELSEWHERE, KINDS, choose_attention
 from trackgpt.perception.encoders import SamViT
 from trackgpt.precision import inference_dtype
 
@@ -39,6 +40,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """SAM's own sizes at 1024 pixels, by what they change of ViT-B; tiny is for trying this out."""
 
 PLAIN = "eager"
+AS_IT_COMES = "eager, float32"
 
 
 def measure(plan: Plan) -> Part:
@@ -63,11 +65,15 @@ def measure(plan: Plan) -> Part:
             absent[kind] = str(error).splitlines()[0]
             continue
         runs[kind] = run
+    if dtype != torch.float32:
+        run = _encoding(random_vit(plan.vit).to(device), pixels.float(), PLAIN)
+        found[AS_IT_COMES], runs[AS_IT_COMES] = run(), run
     seconds = interleaved(runs, plan.pairs)
     lines, last = [], {}
     for kind, each in seconds.items():
         apart = float((found[kind] - found[PLAIN]).abs().max() / found[PLAIN].abs().max())
-        how = f"ViT {plan.vit}, side {side}, {str(dtype).removeprefix('torch.')}, differs from {PLAIN} by {apart:.1e}"
+        shown = str(found[kind].dtype).removeprefix("torch.")
+        how = f"ViT {plan.vit}, side {side}, {shown}, differs from {PLAIN} by {apart:.1e}"
         lines.append(Line(kind, each.wall, "s/frame", how))
     for kind in list(KINDS)[1:]:
         if kind in absent:
@@ -78,6 +84,11 @@ def measure(plan: Plan) -> Part:
         lines.append(Line(f"{PLAIN} / {kind}", ratio, "", "whole encoder"))
         lines.append(Line(f"{PLAIN} / {kind}, computing time", work, "", "what a busy machine's clock hides"))
         last[f"{kind}_ratio"] = median(work if device.type == "cpu" else ratio)
+    if AS_IT_COMES in seconds:
+        chosen = BY_DEVICE.get(device.type, ELSEWHERE)
+        ratio = seconds[AS_IT_COMES].wall / seconds[chosen].wall
+        lines.append(Line(f"{AS_IT_COMES} / {chosen}", ratio, "", f"what `--dtype auto` gains on {device.type}"))
+        last["whole_ratio"] = median(ratio)
     return Part(lines, last)
 
 
