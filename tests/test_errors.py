@@ -23,6 +23,7 @@ from scripted_model import HEIGHT, WIDTH, ScriptedModel, film, folder, hire, pic
 from test_sam_parity import build_sam
 
 import trackgpt.hub
+from trackgpt.app.live import WAITING
 from trackgpt.errors import InputError, OutputError
 from trackgpt.export.records import read_events, read_tracks
 from trackgpt.video.source import open_source
@@ -372,7 +373,7 @@ def test_out02_a_writer_that_is_refused_space_leaves_the_other_formats_whole(com
         from trackgpt.export.records import writing
 
         written.append(record.index)
-        if len(written) == 4:
+        if record.index == 1:
             with writing(self.folder):
                 raise OSError(errno.ENOSPC, "No space left on device")
         return write(self, record, height, width)
@@ -381,10 +382,12 @@ def test_out02_a_writer_that_is_refused_space_leaves_the_other_formats_whole(com
     done = command("track", clip, *SAY, "-o", "out")
     assert done.code == 6
     assert re.match(r"trackgpt: OUT02: out/masks: cannot be written \(No space left on device\)", done.err)
-    assert len(list(read_tracks("out"))) == 4
+    kept = list(read_tracks("out"))
+    assert 2 <= len(kept) <= 2 + WAITING + 1  # tracking may be ahead of writing by so much
     with open_source("out/video.mp4") as video:
-        assert len(list(video)) == 3
-    assert len(Path("out/mot.txt").read_text().splitlines()) == 4
+        assert len(list(video)) == 1
+    assert written == [0, 1]
+    assert len(Path("out/mot.txt").read_text().splitlines()) == len(kept)
     assert list(read_events("out"))[-1].type == "error"
 
 

@@ -47,7 +47,7 @@ def test_the_command_refuses_in_one_line_with_code_2(command, tiny, tmp_path):
 
 def test_onnxruntime_and_quantised_weights_do_not_go_together():
     pytest.importorskip("onnxruntime")
-    with pytest.raises(UsageError, match="runs on a CPU, in float32"):
+    with pytest.raises(UsageError, match="runs on a CPU, not quantised"):
         load_model("no-such-model", "cpu", backend="onnxruntime", dtype="int8")
 
 
