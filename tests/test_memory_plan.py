@@ -185,6 +185,15 @@ def test_an_answer_and_a_frame_of_nano_hold_what_was_planned_within_a_tenth(dtyp
     assert sum(plan.weights.values()) == pytest.approx(sum(stored.values()), rel=0.02)  # folding drops normalisations
 
 
+def test_frames_encoded_ahead_are_held_and_one_more_is_encoded_beside_whatever_else_goes_on():
+    alone, ahead = (plan_inference(outline_of("nano"), Answering(ahead=n), ["float32"])["float32"] for n in (0, 4))
+    # The frame itself, and nano's maps of 128 x 16 x 16, 48 x 64 x 64 and 96 x 32 x 32 numbers.
+    kept = 720 * 1280 * 3 + 4 * (128 * 16**2 + 48 * 64**2 + 96 * 32**2)
+    assert ahead.stream - alone.stream == 4 * kept
+    assert ahead.total - alone.total == 4 * kept + alone.frame
+    assert "a stream, 4 frames ahead" in ahead.rows()
+
+
 def test_a_cache_of_seven_billion_takes_half_a_mebibyte_a_token_and_a_fifth_of_the_weights_fit_in_four_bits():
     plans = plan_inference(outline_of(SEVEN), Answering(), ["bfloat16", "int8", "int4"])
     assert plans["bfloat16"].cache / plans["bfloat16"].length == 2 * 32 * 4096 * 2

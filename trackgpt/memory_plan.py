@@ -181,7 +181,8 @@ class Inference:
         cache: keys and values of it.
         answer: the most that reading a frame and answering holds beside them.
         frame: the most that encoding and decoding a frame holds.
-        stream: what stays from frame to frame, for one stream.
+        stream: what stays from frame to frame, for one stream: queries, and frames encoded ahead.
+        ahead: how many those are; where there are any, one is encoded while another frame is tracked or read.
     """
 
     weights: Mapping[str, float]
@@ -190,21 +191,23 @@ class Inference:
     answer: float
     frame: float
     stream: float
+    ahead: int = 0
 
     @property
     def total(self) -> float:
         """At most, all at a time."""
-        return sum(self.weights.values()) + max(self.cache + self.answer, self.frame) + self.stream
+        beside = self.frame if self.ahead else 0.0
+        return sum(self.weights.values()) + max(self.cache + self.answer, self.frame) + beside + self.stream
 
     def rows(self) -> dict[str, float]:
-        """Everything by name; `total` takes the larger of an answer and a frame."""
+        """Everything by name; `total` takes the larger of an answer and a frame, and one more frame ahead."""
         return {
             **self.weights,
             "weights": sum(self.weights.values()),
             f"cache of {self.length} tokens": self.cache,
             "an answer's activations": self.answer,
             "a frame's activations": self.frame,
-            "a stream's state": self.stream,
+            f"a stream, {self.ahead} frames ahead": self.stream,
             "at most at a time": self.total,
         }
 

@@ -5,6 +5,7 @@ The modules are the real ones (see `trackgpt.outline`), so a new family or encod
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ PREFIX = 40
 
 
 FRAME = (720, 1280)
-"""Height and width in pixels of the frames at whose resolution masks are compared, where nobody says another size."""
+"""Height and width of a frame in pixels, where nobody says another size."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Answering:
     Attributes:
         tokens: of question and answer, beside those of the image.
         targets: objects tracked at once.
-        ahead: frames encoded before their turn.
+        ahead: frames encoded before their turn, taken to be of `FRAME`.
     """
 
     tokens: int = 200
@@ -91,18 +92,18 @@ def rehearse_answer(outline: Outline, dtype: torch.dtype, asked: Answering) -> I
         begun = live.now
         frame, kept = _frame(model, asked.targets)
         peak = live.peak - begun
-    return Inference({}, length, held, answer, peak, kept * asked.ahead + frame)
+    return Inference({}, length, held, answer, peak, kept * asked.ahead + frame, asked.ahead)
 
 
 def _frame(model: Skeleton, targets: int) -> tuple[int, int]:
-    """Encode a frame and decode its targets; bytes of a track's queries, and of the frame with its features."""
+    """Encode a frame and decode its targets; bytes of a track's queries, and of a `FRAME` with its features."""
     side, c = model.config.perception.image_side, model.config.perception.decoder.hidden_size
     pixels = torch.zeros(1, 3, side, side, dtype=torch.uint8)
     features = model.segmenter.encode(pixels)
     query = torch.zeros(targets, c, dtype=model.segmenter.like.dtype)
     model.segmenter.decode(features.repeated(targets), query, query, query)
     maps = [features.embedding, *(features.fine or ())]
-    return 3 * targets * c * 4, pixels.nbytes + sum(m.nbytes for m in maps)
+    return 3 * targets * c * 4, 3 * math.prod(FRAME) + sum(m.nbytes for m in maps)
 
 
 @dataclass(frozen=True)

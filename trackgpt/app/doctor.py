@@ -134,6 +134,7 @@ def _memory(visit: Visit) -> str:
     """What the model takes where it would run, from headers or published dimensions, and whether that is free."""
     import torch
 
+    from trackgpt.app.ahead import AHEAD
     from trackgpt.hub import chosen_device
     from trackgpt.outline import outline_of
     from trackgpt.precision import inference_dtype
@@ -144,7 +145,7 @@ def _memory(visit: Visit) -> str:
     if dtype == "auto":
         dtype = str(inference_dtype(dtype, device)).removeprefix("torch.")
     outline = outline_of(visit.model)
-    plan = plan_inference(outline, Answering(visit.tokens, visit.targets), [dtype])[dtype]
+    plan = plan_inference(outline, Answering(visit.tokens, visit.targets, AHEAD), [dtype])[dtype]
     for name, size in plan.rows().items():
         _line("memory", f"{size / 2**20:10.1f} MiB  {name}")
     needed, free = plan.total / 2**30, free_memory(device) / 2**30

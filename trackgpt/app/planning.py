@@ -59,6 +59,7 @@ def run(config: Path, overrides: list[str], memory: float, words: int, frame_siz
             model.
         ModelError: see `trackgpt.outline.outline_of`.
     """
+    from trackgpt.app.ahead import AHEAD
     from trackgpt.rehearsal import Answering, plan_inference
 
     settings = read_settings(config, overrides)
@@ -79,7 +80,7 @@ def run(config: Path, overrides: list[str], memory: float, words: int, frame_siz
         print(f"mask losses alone {_gib(activations.losses)}, counted in both; masks compared {activations.compared}")
     print(table(load, offload, activations, memory))
     print("\ninference, GiB")
-    answers = plan_inference(outline, Answering())
+    answers = plan_inference(outline, Answering(ahead=AHEAD))
     print(inference_table(answers, memory))
     kept = activations.checkpointed if settings["plan.checkpointing"] else activations.plain
     fits = fitting(load, offload, kept, memory)
