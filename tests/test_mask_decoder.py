@@ -19,6 +19,8 @@ CONV = PerceptionConfig(
     EncoderConfig("conv", channels=[6, 8, 12, 16], blocks=[1, 1, 1, 1]), replace(DECODER, skips=True), image_side=64
 )
 
+LARGE = replace(SAM, decoder=replace(DECODER, layers=3, mlp_dim=32))
+
 
 def segmenter(config: PerceptionConfig = CONV, seed: int = 0) -> Segmenter:
     """Random weights, the mask head scaled up so that logits are of order 1 and differences in them mean something."""
@@ -281,6 +283,36 @@ def test_a_folded_segmenter_keeps_the_positions_of_its_own_grid_and_computes_tho
     for shape, positions in wanted.items():
         assert torch.equal(model.positions(*shape), positions)
     assert set(model.state_dict()) == names
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("shared", [True, False], ids=["one frame", "frames of their own"])
+@pytest.mark.parametrize("config", [SAM, CONV, LARGE], ids=["sam_vit", "conv", "three layers"])
+def test_a_folded_decoder_computes_the_same_for_targets_of_one_frame_or_of_several(config, rows, shared):
+    model, plain = segmenter(config), segmenter(config)
+    model.fold()
+    c = config.decoder.hidden_size
+    referring, online, purport = torch.randn(3, rows, c, generator=torch.Generator().manual_seed(rows))
+    with torch.no_grad():
+        features = model.encode(frame()) if shared else model.encode(torch.cat([frame(k) for k in range(rows)]))
+        features = features.repeated(rows) if shared else features
+        for before in (None, online):
+            ours, theirs = (each.decode(features, referring, before, purport) for each in (model, plain))
+            for a, b in ((ours.logits, theirs.logits), (ours.score, theirs.score), (ours.online, theirs.online)):
+                assert a.shape == b.shape
+                assert apart(a, b) <= 1e-5 * b.abs().max().item()
+
+
+def test_a_folded_decoder_takes_a_grid_of_another_shape_too():
+    model, plain = segmenter(), segmenter()
+    model.fold()
+    wide = torch.cat([frame(1), frame(2)], dim=3)
+    referring, online, purport = queries(2)
+    with torch.no_grad():
+        features = model.encode(wide).repeated(2)
+        ours, theirs = (each.decode(features, referring, online, purport) for each in (model, plain))
+    assert ours.logits.shape == (2, 16, 32)
+    assert apart(ours.logits, theirs.logits) <= 1e-6
 
 
 def test_positions_kept_by_a_folded_segmenter_take_its_type():

@@ -17,6 +17,7 @@ from transformers.models.sam.modeling_sam import SamFeedForward, SamMaskDecoder
 
 from trackgpt.config import DecoderConfig
 from trackgpt.perception.encoders import Features
+from trackgpt.perception.folded_two_way import FoldedTwoWay
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class PurportMaskDecoder(SamMaskDecoder):
         for name in ("upscale_conv1", "upscale_conv2"):
             setattr(self, name, Enlargement.of(getattr(self, name)))
         self.upscale_layer_norm.data_format = "channels_last"
+        self.folded: FoldedTwoWay | None = None
         self.fine4: PixelMap | None = None
         self.fine8: PixelMap | None = None
         if config.skips:
@@ -110,6 +112,10 @@ class PurportMaskDecoder(SamMaskDecoder):
                 raise ValueError("skips need an encoder with stride-4 and stride-8 maps")
             self.fine4 = PixelMap(fine_channels[0], c // 8, 1)
             self.fine8 = PixelMap(fine_channels[1], c // 4, 1)
+
+    def fold(self, positions: Tensor) -> None:
+        """Prepare for inference over the grid of these positions, (1, c, h, w); other grids go as before."""
+        self.folded = FoldedTwoWay(self.transformer, positions)
 
     def first_query(self, targets: int) -> Tensor:
         """The online query before the first frame of a track, a learned embedding: (targets, c)."""
@@ -136,18 +142,27 @@ class PurportMaskDecoder(SamMaskDecoder):
         """
         n, c, h, w = features.embedding.shape
         tokens = self._tokens(referring, online, purport)
-        embedding = features.embedding + dense
-        tokens_out, image_out = self.transformer(
-            point_embeddings=tokens,
-            image_embeddings=embedding,
-            image_positional_embeddings=positions.expand(n, -1, -1, -1),
-            attention_similarity=None,
-        )
+        tokens_out, image_out = self._two_ways(tokens, features.embedding, positions, dense)
         iou_at = 0 if self.obj_score_token is None else 1
         logits = self._masks(image_out.view(n, h, w, c), tokens_out[:, 0, iou_at + 1], features)
         score = self.iou_prediction_head(tokens_out[:, 0, iou_at])[:, 0]
         last = tokens_out[:, 0, -1]
         return Decoded(logits, score, self.adapter(last))
+
+    def _two_ways(self, tokens: Tensor, embedding: Tensor, positions: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (n, 1, t, c) and image cells, n times h w rows of c, after each has read the other."""
+        if self.folded is not None and self.folded.cells == tuple(embedding.shape[2:]):
+            shared = embedding.stride(0) == 0 and len(dense) == 1  # see `Features.repeated`
+            image = ((embedding[:1] if shared else embedding) + dense).flatten(2).transpose(1, 2)
+            found, cells = self.folded(self.transformer, tokens[:, 0], image)
+            return found.unsqueeze(1), cells
+        found, cells = self.transformer(
+            point_embeddings=tokens,
+            image_embeddings=embedding + dense,
+            image_positional_embeddings=positions.expand(len(tokens), -1, -1, -1),
+            attention_similarity=None,
+        )
+        return found, cells
 
     def _tokens(self, referring: Tensor, online: Tensor | None, purport: Tensor | None) -> Tensor:
         n = referring.shape[0]

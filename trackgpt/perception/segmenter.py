@@ -34,10 +34,11 @@ class Segmenter(nn.Module):
         self.register_buffer("grid", None, persistent=False)
 
     def fold(self) -> None:
-        """Keep the positions of the configured square's grid, which no frame changes; see `TrackGPT.fold`."""
+        """Keep what no frame changes: positions of the configured square's grid, and what the decoder makes of them."""
         self.decode_in_float32()
         side = self.config.image_side // STRIDE
         self.grid = self.positions(side, side).detach()
+        self.mask_decoder.fold(self.grid)
 
     def pack(self) -> None:
         """Pack convolutions for the configured square, see `ConvUnit.pack`."""
