@@ -148,8 +148,13 @@ class ConvUnit(nn.Module):
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this machine's PyTorch has what `ConvUnit.pack` needs; where it has not, kernels are used as they lie."""
+    """Whether this machine's PyTorch has what `ConvUnit.pack` needs; where it has not, kernels are used as they lie.
+
+    Processors that are not x86 have their own kernels behind the same names, with which nothing was measured.
+    """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
