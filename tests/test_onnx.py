@@ -71,6 +71,7 @@ def test_an_encoder_in_bfloat16_stays_in_pytorch_and_its_decoder_is_exported_alo
     assert max(differences(half.segmenter, ours.segmenter, rows, 32)) <= TOLERANCE
     (folder,) = (tmp_path / "trackgpt").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["decoder.onnx", "onnx.json"]
+    assert ours.segmenter.own_encoder.mask_decoder.folded is not None  # exporting has put it back
 
 
 def test_a_call_uses_the_threads_that_pytorch_uses_at_that_moment(pair, monkeypatch):

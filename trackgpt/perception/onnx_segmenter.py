@@ -158,12 +158,24 @@ def export_onnx(segmenter: Segmenter, folder: Path) -> dict[str, Any]:
     if _whole(segmenter):
         _write(_Graph(segmenter, _encode), {"frames": frames}, tuple(maps), folder / ENCODER, "frames")
     given = {name: first.clone() for name in QUERIES} | maps
-    _write(_Graph(segmenter, _decode), given, DECODED, folder / DECODER, "targets")
+    with _unfolded(segmenter):
+        _write(_Graph(segmenter, _decode), given, DECODED, folder / DECODER, "targets")
     files = {"encoder": folder / ENCODER, "decoder": folder / DECODER}
     shapes = {name: _shapes(file) for name, file in files.items() if file.exists()}
     described = {"image_side": side, "opset": OPSET, "first_online": first[0].tolist(), **shapes}
     (folder / SHAPES).write_text(json.dumps(described, indent=2) + "\n")
     return described
+
+
+@contextmanager
+def _unfolded(segmenter: Segmenter) -> Iterator[None]:
+    """The decoder with its projections apart: ONNX Runtime merges them better (1.6 ms of a thread against 1.9)."""
+    decoder = segmenter.mask_decoder
+    folded, decoder.folded = decoder.folded, None
+    try:
+        yield
+    finally:
+        decoder.folded = folded
 
 
 class _Graph(nn.Module):
