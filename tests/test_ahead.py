@@ -16,7 +16,7 @@ from tiny_models import frame, tiny_trackgpt
 from eval.commands import speed
 from trackgpt.app.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead, lookahead_of
 from trackgpt.app.background import BackgroundTracker
-from trackgpt.app.live import WAITING
+from trackgpt.app.live import WAITING, Outputs
 from trackgpt.app.session import InstructionTracker
 from trackgpt.app.speculation import SpeculatingTracker
 from trackgpt.arbiter import PurportArbiter
@@ -380,6 +380,31 @@ def test_a_picture_that_cannot_be_written_ends_the_run_and_the_thread(command, m
     assert "OUT02: no space" in done.err
     assert 4 <= len(list(read_tracks("out"))) <= 4 + WAITING + 1
     assert sorted(path.name for path in Path("out/masks").iterdir()) == [f"{t:05d}.png" for t in range(3)]
+    assert not threads("trackgpt-")
+
+
+def test_whatever_goes_wrong_with_the_last_picture_the_video_is_closed_and_the_thread_ends(
+    tracker, monkeypatch, tmp_path
+):
+    def broken(self, record, height, width):
+        if record.index == 5:
+            raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(DavisWriter, "write", broken)
+
+    def run():
+        with (
+            tracker.open(list(pictures(6)), out=tmp_path / "out") as session,
+            Outputs(session, ("davis", "mp4")) as outputs,
+        ):
+            session.say("the red square")
+            for result in session:
+                outputs.write(result)
+
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        run()
+    with open_source(tmp_path / "out" / "video.mp4") as video:
+        assert len(list(video)) == 5
     assert not threads("trackgpt-")
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from trackgpt.errors import TrackGPTError
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -108,11 +106,11 @@ class Outputs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failure: TrackGPTError | None = None
+        failure: Exception | None = None
         for finish in self._finishes():
             try:
                 finish()
-            except TrackGPTError as problem:
+            except Exception as problem:
                 failure = failure or problem
         if failure is not None and error is None:
             raise failure
