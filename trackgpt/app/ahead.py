@@ -38,7 +38,7 @@ class Lookahead:
             features are equal to the bit on an AVX-512 CPU, else within 1e-5 of the largest. 1 changes nothing.
         frames: how many are read and encoded while others are tracked, in a thread of their own and wherever the next
             one would be waited for; 0 uses no thread. Meanwhile PyTorch computes with half of its threads, which may
-            round a rethink's queries otherwise, by 1e-6 of the largest.
+            round the brain's queries otherwise, by 1e-6 of the largest.
         speculate: a frame that is at hand is decoded before the scores of the one before it are known (see
             `trackgpt.app.speculation`). It keeps a GPU busy; a CPU gains nothing.
     """
