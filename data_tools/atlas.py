@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from trackgpt.data.synthtrack.catalog import CATEGORIES
 from trackgpt.errors import InputError
+from trackgpt.synthtrack.catalog import CATEGORIES
 
 CELL = 96
 COLUMNS = 9

@@ -20,10 +20,10 @@ import numpy as np
 
 from data_tools.writers import Counts, single_target, stem, write_frames, write_json
 from trackgpt.data.box_files import INTERACTTRACK_SCENES, LASOT_ATTRIBUTES, TNL2K_ATTRIBUTES, TNLLT_ATTRIBUTES
-from trackgpt.data.synthtrack.clips import Case
-from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.errors import UsageError
 from trackgpt.geometry.masks import box_of
+from trackgpt.synthtrack.clips import Case
+from trackgpt.synthtrack.scene import Expression
 
 CLIP_FRAMES = 5  # of a clip of RMOT26, the reference apart
 _LISTS = {"train": "train", "valid": "test", "test": "test"}

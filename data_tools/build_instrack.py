@@ -33,7 +33,7 @@ from trackgpt.data.trees import find_tree, listing, read_json
 from trackgpt.data.videos import Video
 from trackgpt.errors import InputError, OutputError
 from trackgpt.export.davis import PALETTE
-from trackgpt.export.records import replacing, writing
+from trackgpt.files import replacing, writing
 
 EXPECTED: Mapping[str, int] = {split: int(TREES["instrack"].published[split][0] or 0) for split in SPLITS}
 RECORD = "instrack_build.json"

@@ -23,11 +23,11 @@ from PIL import Image
 
 from data_tools.writers import JPEG_QUALITY, Counts, write_json
 from trackgpt.data.referring_image import read_plain_pickle
-from trackgpt.data.synthtrack.catalog import BY_NAME, CATEGORIES
-from trackgpt.data.synthtrack.clips import Case
-from trackgpt.data.synthtrack.scene import Actor, Expression
 from trackgpt.errors import UsageError
 from trackgpt.geometry.masks import box_of, encode_rle
+from trackgpt.synthtrack.catalog import BY_NAME, CATEGORIES
+from trackgpt.synthtrack.clips import Case
+from trackgpt.synthtrack.scene import Actor, Expression
 
 # The textures of backgrounds as stuff; COCO-Stuff's reader skips those with a hyphen, but for the sky.
 STUFF = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trackgpt.errors import InputError
-from trackgpt.export.records import write_whole
+from trackgpt.files import write_whole
 
 SOURCES = ("refer-davis17", "vipseg")
 SPLITS = ("train", "test")

@@ -25,10 +25,10 @@ from data_tools.writers import (
     write_json,
     write_masks,
 )
-from trackgpt.data.synthtrack.catalog import CATEGORIES
-from trackgpt.data.synthtrack.clips import Case
-from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.errors import UsageError
+from trackgpt.synthtrack.catalog import CATEGORIES
+from trackgpt.synthtrack.clips import Case
+from trackgpt.synthtrack.scene import Expression
 
 ANNOTATIONS = 4  # expressions of an object in Refer-DAVIS17
 STRIDE = 5  # of the valid frames of Refer-YouTube-VOS

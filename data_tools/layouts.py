@@ -18,7 +18,7 @@ from data_tools.label_map_writers import (
 )
 from data_tools.run_length_writers import LvVisWriter, MevisWriter, RevosWriter
 from data_tools.writers import Counts, FolderWriter, LayoutWriter, Mp4Writer, single_target
-from trackgpt.data.synthtrack.clips import Case
+from trackgpt.synthtrack.clips import Case
 
 
 class Layout(StrEnum):

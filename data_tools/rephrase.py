@@ -22,7 +22,7 @@ import typer
 from data_tools.chat_models import ChatModel, Endpoint, LocalChatModel, key_of
 from data_tools.instructions import PARAPHRASES, Instruction, read_instructions, write_instructions
 from trackgpt.errors import InputError, ModelError, OutputError, UsageError
-from trackgpt.export.records import writing
+from trackgpt.files import writing
 
 SYSTEM = (
     "You reword instructions that people give to a video tracker. Keep the meaning exactly: whoever follows your "

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from data_tools.writers import Counts, stem, write_frames, write_json
-from trackgpt.data.synthtrack.clips import Case
-from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.geometry.masks import encode_rle
+from trackgpt.synthtrack.clips import Case
+from trackgpt.synthtrack.scene import Expression
 
 TYPES = {"referring": 0, "reasoning": 1, "absent": 2}  # type_id of ReVOS
 

@@ -18,13 +18,13 @@ import typer
 from data_tools.label_map_writers import ANNOTATIONS, WORDINGS
 from data_tools.layouts import FORMS, STAGES, Layout, Split, members
 from data_tools.writers import MANIFEST, Counts, take_folder, write_json
-from trackgpt.data.synthtrack.clips import Case, frame_size, one_of_each_kind, scene_expressions, seen_actors
-from trackgpt.data.synthtrack.language import Seen, expressions
-from trackgpt.data.synthtrack.render import render_clip
-from trackgpt.data.synthtrack.scene import Expression, Scene
-from trackgpt.data.synthtrack.world import leader, make_scene
 from trackgpt.errors import UsageError
-from trackgpt.export.records import writing
+from trackgpt.files import writing
+from trackgpt.synthtrack.clips import Case, frame_size, one_of_each_kind, scene_expressions, seen_actors
+from trackgpt.synthtrack.language import Seen, expressions
+from trackgpt.synthtrack.render import render_clip
+from trackgpt.synthtrack.scene import Expression, Scene
+from trackgpt.synthtrack.world import leader, make_scene
 
 RUN = 10_000  # scenes that a run's seed may number
 ANNOTATED = {"train": (0, 1, 2, 3), "test": (0, 1, 2, 5)}  # wordings of four annotators; training never hears the last

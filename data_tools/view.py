@@ -28,10 +28,10 @@ from data_tools.samples import (
     video_sets,
 )
 from data_tools.synthtrack import scene_seed
-from trackgpt.data.synthtrack.clips import Case, make_case
 from trackgpt.data.trees import listing
 from trackgpt.errors import InputError, UsageError
-from trackgpt.export.records import replacing
+from trackgpt.files import replacing
+from trackgpt.synthtrack.clips import Case, make_case
 from trackgpt.video.source import open_source
 
 LONGEST = 480

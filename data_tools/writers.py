@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from trackgpt.data.synthtrack.clips import Case
-from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.errors import OutputError
 from trackgpt.export.davis import PALETTE
+from trackgpt.synthtrack.clips import Case
+from trackgpt.synthtrack.scene import Expression
 
 JPEG_QUALITY = 92
 MANIFEST = "synthtrack.json"

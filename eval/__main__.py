@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import typer
 
-from eval.commands import compare, davis_text, gpu_rows, parity, speed, synthtrack
+from eval.commands import compare, davis_text, parity, synthtrack
 from eval.commands.kits import register
+from eval.speed import bench as speed
+from eval.speed import gpu_rows
 from trackgpt.errors import TrackGPTError
 
 app = typer.Typer(

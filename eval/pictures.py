@@ -47,7 +47,7 @@ def draw(rows: Sequence[Row], main: str, folder: Path) -> list[Path]:
     Raises:
         OutputError: OUT02.
     """
-    from trackgpt.export.records import writing
+    from trackgpt.files import writing
 
     rows = [Row(r.task, r.unit, with_jf(dict(r.figures)), r.tags, r.series, r.said) for r in rows]
     makers: dict[str, Callable[[], Figure | None]] = {
@@ -70,7 +70,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG and SVG beside each other, without dates or random identifiers."""
     import matplotlib as mpl
 
-    from trackgpt.export.records import replacing
+    from trackgpt.files import replacing
 
     paths = [path.with_name(path.name + end) for end in (".png", ".svg")]
     with replacing(paths[0]) as part:

@@ -44,7 +44,7 @@ def open_run(out: Path, settings: Mapping[str, object]) -> None:
         UsageError: the folder was begun with other settings.
         OutputError: OUT02.
     """
-    from trackgpt.export.records import writing
+    from trackgpt.files import writing
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, with its folder, as a whole or not at all."""
-    from trackgpt.export.records import write_whole, writing
+    from trackgpt.files import write_whole, writing
 
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

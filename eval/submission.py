@@ -27,7 +27,7 @@ def pack(results: Path, path: Path, top: str = "") -> Path:
     Raises:
         OutputError: OUT02.
     """
-    from trackgpt.export.records import replacing
+    from trackgpt.files import replacing
 
     with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:
         for mask in sorted(results.rglob("*.png")):

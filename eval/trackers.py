@@ -55,8 +55,9 @@ class Choice:
         """
         import torch
 
-        from trackgpt.config import RethinkConfig, read
+        from trackgpt.config import RethinkConfig
         from trackgpt.hub import load_model
+        from trackgpt.settings import read
 
         if self.variant not in VARIANTS:
             raise UsageError(f"--variant {self.variant}: not one of {', '.join(VARIANTS)}")

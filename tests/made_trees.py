@@ -10,7 +10,7 @@ import pytest
 from data_tools.__main__ import main
 from data_tools.check import Benchmark, check_tree
 from data_tools.synthtrack import Layout, Order, Split, cases, make
-from trackgpt.data.synthtrack.clips import Case
+from trackgpt.synthtrack.clips import Case
 
 VIDEOS, FRAMES, LONGEST, SEED = 2, 6, 96, 3
 BENCHMARKS = {

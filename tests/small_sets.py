@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data_tools import image_writers
 from data_tools.synthtrack import Layout, Order, make
-from trackgpt.data.synthtrack.clips import make_case
+from trackgpt.synthtrack.clips import make_case
 
 IMAGE_SETS = {
     "ade20k": image_writers.write_ade20k,

@@ -13,12 +13,8 @@ from scripted_model import ScriptedModel, film, picture, pictures
 from scripted_model import folder as save_folder
 from tiny_models import frame, tiny_trackgpt
 
-from eval.commands import speed
-from trackgpt.app.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead, lookahead_of
-from trackgpt.app.background import BackgroundTracker
+from eval.speed import bench as speed
 from trackgpt.app.live import WAITING, Outputs
-from trackgpt.app.session import InstructionTracker
-from trackgpt.app.speculation import SpeculatingTracker
 from trackgpt.arbiter import PurportArbiter
 from trackgpt.config import RethinkConfig
 from trackgpt.errors import InputError, OutOfMemoryError, OutputError, UsageError
@@ -30,6 +26,10 @@ from trackgpt.hub import load_model
 from trackgpt.memory import QueryMemory
 from trackgpt.online import ReasoningTracker
 from trackgpt.perception.encoders import normalise
+from trackgpt.session.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead, lookahead_of
+from trackgpt.session.late import BackgroundTracker
+from trackgpt.session.session import InstructionTracker
+from trackgpt.session.speculation import SpeculatingTracker
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
 from trackgpt.video.frames import SourceFrame
 from trackgpt.video.source import open_source
@@ -273,7 +273,7 @@ def test_closing_in_the_middle_ends_the_thread_before_the_source_is_closed(track
 
 
 def trackgpt_session(tracker, source, lookahead):
-    from trackgpt.app.session import Session
+    from trackgpt.session.session import Session
 
     return Session(tracker, source, lookahead=lookahead)
 

@@ -7,7 +7,8 @@ import torch
 from tiny_models import TINY_VIT, tiny_trackgpt
 from torch.nn.attention import flex_attention as torchs
 
-from eval.commands import speed, speed_attention
+from eval.speed import attention as speed_attention
+from eval.speed import bench as speed
 from trackgpt.errors import UsageError
 from trackgpt.hub import load_model
 from trackgpt.perception import attention

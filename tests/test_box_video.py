@@ -13,8 +13,8 @@ from trackgpt.data.box_files import LASOT_ATTRIBUTES
 from trackgpt.data.box_video import READERS, BoxTruth, interacttrack, lasot, otb_lang, tnl2k, tnllt
 from trackgpt.data.mot_sequences import mot
 from trackgpt.data.query_clips import boxes_of_trajectory, frame_number, rmot26
-from trackgpt.data.synthtrack.clips import make_case
 from trackgpt.errors import InputError, UsageError
+from trackgpt.synthtrack.clips import make_case
 
 WRITERS = {
     "lasot": "write_lasot",

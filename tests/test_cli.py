@@ -433,7 +433,7 @@ def test_demo_ends_with_its_values_and_can_be_run_again(command, tiny):
 
 
 def test_demo_scores_what_was_found_against_the_truth(command, monkeypatch):
-    from trackgpt.data.synthtrack.clips import make_case
+    from trackgpt.synthtrack.clips import make_case
 
     case = make_case(8, split="test", frames=2, longest=480)
     said = next(expression for expression in case.expressions if expression.kind == "explicit")

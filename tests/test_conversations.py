@@ -7,8 +7,8 @@ import pytest
 from data_tools.image_writers import questions, write_llava_instruct
 from trackgpt.data.conversations import llava_instruct, record_spans
 from trackgpt.data.images import Round
-from trackgpt.data.synthtrack.clips import make_case
 from trackgpt.errors import InputError
+from trackgpt.synthtrack.clips import make_case
 
 CASES = [make_case(seed, "train", frames=1, longest=64) for seed in range(3)]
 

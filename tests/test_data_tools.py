@@ -18,9 +18,9 @@ from data_tools.writers import MANIFEST
 from trackgpt.data.conversations import llava_instruct
 from trackgpt.data.image_trees import TREES
 from trackgpt.data.segmentation import ade20k
-from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.errors import OutputError, UsageError
 from trackgpt.export.davis import PALETTE
+from trackgpt.synthtrack.scene import Expression
 
 folder = tree_fixture(Layout.folder)
 youtube = tree_fixture(Layout.refer_youtube_vos)

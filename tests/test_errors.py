@@ -370,7 +370,7 @@ def test_out02_a_writer_that_is_refused_space_leaves_the_other_formats_whole(com
     write, written = DavisWriter.write, []
 
     def full(self, record, height, width):
-        from trackgpt.export.records import writing
+        from trackgpt.files import writing
 
         written.append(record.index)
         if record.index == 1:

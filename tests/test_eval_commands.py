@@ -14,11 +14,11 @@ from tiny_models import tiny_trackgpt
 
 from eval import pictures
 from eval.__main__ import main
-from eval.commands import speed
 from eval.following import Following
 from eval.kit import Row
 from eval.kits.davis_text import DavisText, find_sequences, read_expressions
 from eval.run_folder import read_rows
+from eval.speed import bench as speed
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError, UsageError
 from trackgpt.types import Cue, Prediction

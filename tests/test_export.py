@@ -23,8 +23,8 @@ from trackgpt.export.records import (
     read_run,
     read_tracks,
     record_of,
-    write_whole,
 )
+from trackgpt.files import write_whole
 from trackgpt.geometry.masks import boxes_of, decode_rle, encode_rle
 from trackgpt.types import Prediction
 

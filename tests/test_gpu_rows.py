@@ -6,7 +6,7 @@ import math
 import pytest
 
 from eval.__main__ import main
-from eval.commands import gpu_models, gpu_rows
+from eval.speed import gpu_models, gpu_rows
 from trackgpt.errors import UsageError
 
 
@@ -103,7 +103,7 @@ def test_attention_and_training_run_too_and_cached_features_are_read(tmp_path):
 
 
 def test_a_program_that_fails_says_why(tmp_path):
-    from eval.commands import gpu_training
+    from eval.speed import gpu_training
 
     with pytest.raises(UsageError, match="no_such_module"):
         gpu_training._python("no_such_module", tmp_path)

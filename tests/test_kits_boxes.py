@@ -24,8 +24,8 @@ from eval.metrics.multi_object import COMBINED, tracker_scores
 from eval.run_folder import read_rows, write_rows
 from trackgpt.data.box_files import read_interacttrack_boxes
 from trackgpt.data.mot_files import read_results
-from trackgpt.data.synthtrack.clips import make_case
 from trackgpt.errors import InputError
+from trackgpt.synthtrack.clips import make_case
 from trackgpt.types import Cue, Prediction
 
 KITS = {"lasot": Lasot, "tnl2k": Tnl2k, "tnllt": Tnllt, "interacttrack": InteractTrack, "rmot26": Rmot26, "mot": Mot}

@@ -38,9 +38,9 @@ from eval.metrics.davis import (
 )
 from eval.run_folder import read_rows
 from trackgpt.data.referring_video import FOREGROUND
-from trackgpt.data.synthtrack.clips import make_case
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import UsageError
+from trackgpt.synthtrack.clips import make_case
 from trackgpt.types import Prediction
 
 VIDEOS = {

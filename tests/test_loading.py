@@ -14,7 +14,6 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import trackgpt
-from trackgpt.config import to_dict
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.hub import find, load_model, load_reported, pair
 from trackgpt.perception.checkpoints import load_segmenter
@@ -22,8 +21,10 @@ from trackgpt.perception.encoders import normalise
 from trackgpt.reasoners.brain_weights import load_brain
 from trackgpt.reasoners.families import FAMILIES
 from trackgpt.reasoners.lora import add_lora, merge_lora
+from trackgpt.settings import to_dict
 from trackgpt.systems.trackgpt import TrackGPT
-from trackgpt.types import LoadReport, Prompt
+from trackgpt.types import Prompt
+from trackgpt.weights import LoadReport
 
 KINDS = {
     "llava": foreign.llava,

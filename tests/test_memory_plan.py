@@ -12,16 +12,11 @@ from tiny_models import tiny_trackgpt
 from torch import nn
 from transformers import DynamicCache
 
-from trackgpt.app.planning import SETTINGS, _outline, frame_of, read_settings
 from trackgpt.config import LoraConfig
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.foundation import Practice, plan_foundation
 from trackgpt.geometry.letterbox import fit
 from trackgpt.hub import load_model, load_reported, pair
-from trackgpt.memory_plan import DTYPES, GIB, Load, load_of, matrix_bytes, share, table
-from trackgpt.outline import FROM_DIMENSIONS, FROM_FILES, outline_of
-from trackgpt.published import BRAINS, ENCODERS
-from trackgpt.rehearsal import (
+from trackgpt.planning.inference import (
     FRAME,
     PREFIX,
     Answering,
@@ -32,14 +27,19 @@ from trackgpt.rehearsal import (
     rehearse_answer,
     rehearse_mask_losses,
 )
-from trackgpt.tracing import LiveBytes, without_memory
+from trackgpt.planning.memory_plan import DTYPES, GIB, Load, load_of, matrix_bytes, share, table
+from trackgpt.planning.outline import FROM_DIMENSIONS, FROM_FILES, outline_of
+from trackgpt.planning.published import BRAINS, ENCODERS
+from trackgpt.planning.tracing import LiveBytes, without_memory
 from train.__main__ import TrainConfig
 from train.assemble import assemble, freeze
 from train.data_config import DataConfig, Kind
 from train.dry_run import dry_run
 from train.engine import StageModule
+from train.memory_foundation import Practice, plan_foundation
 from train.packing import pack
 from train.plan import Plan
+from train.planning import SETTINGS, _outline, frame_of, read_settings
 from train.shape import Shape
 from train.stages import STAGES
 from train.tracking import Targets, Tracking, Unrolled, mask_losses
@@ -523,7 +523,7 @@ def test_stages_that_shard_take_less_of_each_gpu(tmp_path):
 
 def test_the_plan_is_measured_beside_what_is_held(tiny):
     """The part "memory" of `python -m eval speed`."""
-    from eval.commands import speed
+    from eval.speed import bench as speed
 
     part = speed.PARTS["memory"](speed.Plan(str(tiny)))
     for name in ("weights_tensors", "cache_tensors", "cache_and_answer_tensors", "frame_tensors"):

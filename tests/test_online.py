@@ -10,8 +10,9 @@ from tiny_models import ANSWER, PAIR, frame, say, tiny_trackgpt
 from trackgpt.arbiter import PurportArbiter
 from trackgpt.config import RethinkConfig
 from trackgpt.errors import InputError, UsageError
+from trackgpt.geometry.boxes import box_iou
 from trackgpt.memory import QueryMemory
-from trackgpt.online import ReasoningTracker, TrackState, box_iou
+from trackgpt.online import ReasoningTracker, TrackState
 from trackgpt.types import Cue, Prediction, Prompt
 
 SAY = Prompt("track it")

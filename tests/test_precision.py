@@ -6,7 +6,8 @@ import torch
 from tiny_models import dtypes, frame
 
 import trackgpt
-from eval.commands import speed, speed_precision
+from eval.speed import bench as speed
+from eval.speed import precision as speed_precision
 from trackgpt import precision
 from trackgpt.errors import UsageError
 from trackgpt.hub import compile_segmenter, load_model

@@ -95,7 +95,7 @@ def test_a_model_is_loaded_in_bfloat16_and_then_quantised(there, monkeypatch, tm
 def test_bitsandbytes_stores_as_many_bytes_as_are_planned():
     """Where it is installed; its kernels for CPUs store as those for GPUs do."""
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'trackgpt[quantised]'")
-    from trackgpt.memory_plan import matrix_bytes
+    from trackgpt.planning.memory_plan import matrix_bytes
 
     model = tiny_trackgpt("clip").to(torch.bfloat16)
     quantise(model.brain, "int4", torch.device("cpu"))

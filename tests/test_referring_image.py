@@ -30,11 +30,11 @@ from trackgpt.data.referring_image import (
     refcoco,
     sample_expressions,
 )
-from trackgpt.data.synthtrack.clips import make_case
 from trackgpt.data.trees import Tree, find_tree, read_json
 from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.masks import encode_rle
+from trackgpt.synthtrack.clips import make_case
 
 REAL = Path(__file__).parents[2] / "shared/data/refcoco_text"
 PARTS = {"train": ("train", range(3)), "valid": ("test", range(3)), "test": ("test", range(3, 6))}

@@ -29,10 +29,10 @@ from trackgpt.data.segmentation import (
     pascal_part,
     wordings,
 )
-from trackgpt.data.synthtrack.catalog import BY_NAME
-from trackgpt.data.synthtrack.clips import make_case
 from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError, UsageError
+from trackgpt.synthtrack.catalog import BY_NAME
+from trackgpt.synthtrack.clips import make_case
 
 PARTS = {"train": ("train", range(4)), "valid": ("test", range(2))}
 CASES = {

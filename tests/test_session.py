@@ -11,10 +11,10 @@ from scripted_model import HEIGHT, WIDTH, ScriptedModel, film, picture, pictures
 from scripted_model import folder as save_folder
 
 import trackgpt
-from trackgpt.app.session import InstructionTracker
 from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.records import read_events, read_run, read_tracks
 from trackgpt.online import TrackState
+from trackgpt.session.session import InstructionTracker
 from trackgpt.video.source import open_source
 
 
@@ -434,7 +434,7 @@ def test_a_folder_in_use_is_refused_and_the_source_let_go(tracker, tmp_path):
     source = open_source(list(pictures(2)))
     source.close = lambda: closed.append(True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trackgpt.app.session.open_source", lambda *_, **__: source)
+        patch.setattr("trackgpt.session.session.open_source", lambda *_, **__: source)
         with pytest.raises(OutputError, match="OUT01"):
             tracker.open("x", out=tmp_path)
     assert closed == [True]
@@ -498,7 +498,7 @@ def test_an_unknown_format_is_refused_before_anything_is_written(tracker, tmp_pa
 
 
 def test_a_package_that_is_not_installed_is_said_so_in_run_json(tracker, tmp_path, monkeypatch):
-    monkeypatch.setattr("trackgpt.app.session.PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr("trackgpt.session.session.PACKAGES", ("numpy", "no-such-package"))
     with tracker.open(list(pictures(2)), out=tmp_path / "out") as session:
         session.describe(note="x")
     facts = read_run(tmp_path / "out")

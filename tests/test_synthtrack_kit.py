@@ -21,11 +21,11 @@ from eval.kits.synthtrack import SynthTrack
 from eval.run_folder import digest, read_rows
 from eval.runner import with_diagnostics
 from eval.trackers import VARIANTS, Choice
-from trackgpt.data.synthtrack.clips import KINDS, Case, make_case
-from trackgpt.data.synthtrack.scene import Expression
-from trackgpt.data.synthtrack.world import make_scene
 from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.reasoners.templates import visible_answer
+from trackgpt.synthtrack.clips import KINDS, Case, make_case
+from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.world import make_scene
 from trackgpt.types import Clip, Cue, Prediction, Prompt
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from trackgpt.data.synthtrack.catalog import (
+from trackgpt.errors import UsageError
+from trackgpt.synthtrack.catalog import (
     BY_NAME,
     CATEGORIES,
     COLOURS,
@@ -18,7 +19,7 @@ from trackgpt.data.synthtrack.catalog import (
     PARTS,
     THIN_FACTS,
 )
-from trackgpt.data.synthtrack.language import (
+from trackgpt.synthtrack.language import (
     Seen,
     answer,
     describe,
@@ -26,10 +27,9 @@ from trackgpt.data.synthtrack.language import (
     reading_order,
     region,
 )
-from trackgpt.data.synthtrack.questions import corpus, describe_scene, questions
-from trackgpt.data.synthtrack.scene import Expression
-from trackgpt.data.synthtrack.wordings import FORMS, REGIONS, TEMPLATES
-from trackgpt.errors import UsageError
+from trackgpt.synthtrack.questions import corpus, describe_scene, questions
+from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.wordings import FORMS, REGIONS, TEMPLATES
 
 PLACES = {
     **{f"in the {name}": name for name in REGIONS},

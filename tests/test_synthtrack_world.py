@@ -10,13 +10,13 @@ import pytest
 from PIL import Image, ImageFont
 
 from data_tools.atlas import build_atlas, fit_cell, without_specks
-from trackgpt.data.synthtrack import sprites
-from trackgpt.data.synthtrack.catalog import CATEGORIES, COLOURS, HELD_OUT_PAIRS
-from trackgpt.data.synthtrack.render import boxes_of, render, render_clip, visible_fractions
-from trackgpt.data.synthtrack.scene import Actor, Scene
-from trackgpt.data.synthtrack.sprites import sprite
-from trackgpt.data.synthtrack.world import RACE_MARGIN, TEXTURES, leader, make_scene, see
 from trackgpt.errors import InputError, UsageError
+from trackgpt.synthtrack import sprites
+from trackgpt.synthtrack.catalog import CATEGORIES, COLOURS, HELD_OUT_PAIRS
+from trackgpt.synthtrack.render import boxes_of, render, render_clip, visible_fractions
+from trackgpt.synthtrack.scene import Actor, Scene
+from trackgpt.synthtrack.sprites import sprite
+from trackgpt.synthtrack.world import RACE_MARGIN, TEXTURES, leader, make_scene, see
 
 ASSETS = Path(sprites.__file__).parents[2] / "assets" / "synthtrack"
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from trackgpt import precision
 from trackgpt.errors import UsageError
-from trackgpt.memory_plan import GIB, Load, Share, load_of, share, table
+from trackgpt.planning.memory_plan import GIB, Load, Share, load_of, share, table
 from train import supply
 from train.dry_run import dry_run
 from train.engine import deepspeed_settings, parameter_groups

@@ -9,10 +9,10 @@ from torch import nn
 
 from trackgpt.hub import load_model, load_reported, pair
 from trackgpt.perception.checkpoints import load_segmenter, segmenter_config
+from trackgpt.planning.tracing import LiveBytes
 from trackgpt.reasoners.lora import merge_lora
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.systems.trackgpt_tuned import save_tuned
-from trackgpt.tracing import LiveBytes
 from trackgpt.types import Prompt
 from trackgpt.weights import give, shapes, start_anew, stored, unfilled
 from train.assemble import assemble

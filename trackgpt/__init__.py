@@ -22,7 +22,7 @@ from trackgpt.types import Clip, Cue, Prediction, Prompt, Tracker
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trackgpt.app.session import InstructionTracker
+    from trackgpt.session.session import InstructionTracker
 
 __version__ = "0.1.0"
 __all__ = ["Clip", "Cue", "Prediction", "Prompt", "Tracker", "TrackGPTError", "load", "__version__"]
@@ -44,7 +44,7 @@ def load(
         UsageError: a brain without a perception, or a perception without a brain; an execution that cannot be.
         ModelError: there is no such model, its weights are damaged, or the device is not there.
     """
-    from trackgpt.app.session import InstructionTracker
     from trackgpt.hub import pair
+    from trackgpt.session.session import InstructionTracker
 
     return InstructionTracker.from_pretrained(pair(model, perception), device, **execution)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trackgpt.config import Execution
     from trackgpt.perception.segmenter import Segmenter
     from trackgpt.systems.trackgpt import TrackGPT
-    from trackgpt.types import LoadReport
+    from trackgpt.weights import LoadReport
 
 ASSETS = Path(__file__).parent / "assets"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -104,9 +104,10 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
         ModelError: MD01 something is missing, MD02 it is damaged, MD06 it is of a kind that is not known (see
             `TrackGPT.from_pretrained`, `load_brain`, `load_segmenter`); MD04 the device is not there.
     """
-    from trackgpt.config import Execution, from_dict
+    from trackgpt.config import Execution
     from trackgpt.precision import inference_dtype
     from trackgpt.reasoners.brain_quantised import BITS, quantise, require_quantised
+    from trackgpt.settings import from_dict
 
     how = from_dict(Execution, execution, "execution")
     chosen = chosen_device(device)
@@ -203,7 +204,7 @@ def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[T
     from trackgpt.reasoners.lora import merge_lora
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.systems.trackgpt_tuned import is_tuned
-    from trackgpt.types import LoadReport
+    from trackgpt.weights import LoadReport
 
     brain, plus, perception = str(name).partition("+")
     whole = Path(name).exists() or not plus
@@ -272,7 +273,7 @@ def is_brain(folder: Path) -> bool:
     Raises:
         ModelError: MD02, its config.json is damaged.
     """
-    from trackgpt.config import read_json
+    from trackgpt.settings import read_json
 
     config = folder / "config.json"
     return config.is_file() and "model_type" in read_json(config)

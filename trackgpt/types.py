@@ -16,57 +16,6 @@ PromptKind = Literal["init", "correct", "switch", "refine", "resume", "absent"]
 
 
 @dataclass(frozen=True)
-class LoadReport:
-    """What became of every weight, by name, sorted.
-
-    Attributes:
-        loaded: weights of the model that the checkpoint holds.
-        new: weights of the model that the checkpoint has not; they keep their initial values.
-        skipped: weights of the checkpoint that have no place in the model.
-        reshaped: those of `loaded` whose shape had to change.
-        unexpected: weights of the checkpoint that nobody has heard of; they are not loaded either.
-    """
-
-    loaded: tuple[str, ...]
-    new: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
-    reshaped: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        counts = f"{len(self.loaded)} loaded, {len(self.new)} new, {len(self.skipped)} skipped"
-        odd = f", {len(self.unexpected)} unexpected" if self.unexpected else ""
-        return f"{counts}, {len(self.reshaped)} reshaped{odd}"
-
-    def __add__(self, other: LoadReport) -> LoadReport:
-        """The report of two parts of one model."""
-        return LoadReport(
-            tuple(sorted(self.loaded + other.loaded)),
-            tuple(sorted(self.new + other.new)),
-            tuple(sorted(self.skipped + other.skipped)),
-            tuple(sorted(self.reshaped + other.reshaped)),
-            tuple(sorted(self.unexpected + other.unexpected)),
-        )
-
-    def under(self, prefix: str) -> LoadReport:
-        """The same report where the model is a part of a larger one; what is skipped keeps the checkpoint's names."""
-        loaded, new, reshaped = (
-            tuple(f"{prefix}{name}" for name in names) for names in (self.loaded, self.new, self.reshaped)
-        )
-        return LoadReport(loaded, new, self.skipped, reshaped, self.unexpected)
-
-    def lines(self) -> list[str]:
-        """For people: the counts, then every name that was not simply loaded."""
-        kinds = (
-            ("new", self.new),
-            ("skipped", self.skipped),
-            ("reshaped", self.reshaped),
-            ("unexpected", self.unexpected),
-        )
-        return [str(self), *(f"{kind}: {name}" for kind, names in kinds for name in names)]
-
-
-@dataclass(frozen=True)
 class Prompt:
     """What a person says, at which frame, and how it relates to what is being tracked."""
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trackgpt.config import read, write_json
 from trackgpt.errors import TrackGPTError, UsageError
+from trackgpt.settings import read, write_json
 from train.data_config import DataConfig, ValidationConfig
 from train.plan import Plan
 from train.shape import Shape

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from trackgpt.data.synthtrack.catalog import CATEGORIES, COLOURS
+from trackgpt.synthtrack.catalog import CATEGORIES, COLOURS
 
 WIDTH = 128
 PLACE, EXTENT, CATEGORY, COLOUR = slice(0, 48), slice(48, 64), slice(64, 104), slice(104, 128)

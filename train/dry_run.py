@@ -13,14 +13,14 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from trackgpt.foundation import Practice, bytes_beside, plan_foundation
-from trackgpt.memory_plan import GIB, Activations, load_of, share, table
-from trackgpt.outline import FROM_FILES, Outline
-from trackgpt.rehearsal import FRAME, Lessons, plan_training
+from trackgpt.planning.inference import FRAME, Lessons, plan_training
+from trackgpt.planning.memory_plan import GIB, Activations, load_of, share, table
+from trackgpt.planning.outline import FROM_FILES, Outline
 from trackgpt.systems.trackgpt import TrackGPT
 from train.engine import Engine, parameter_groups, start_engine
 from train.feed import batches
 from train.loop import train_step
+from train.memory_foundation import Practice, bytes_beside, plan_foundation
 from train.monitor import Monitor, peak_memory
 from train.plan import Plan
 from train.precision import use_bf16

@@ -70,7 +70,7 @@ class FeatureCache:
             InputError: a picture cannot be read.
             OutputError: the disk is full.
         """
-        from trackgpt.export.records import replacing, writing
+        from trackgpt.files import replacing, writing
 
         segmenter = segmenter.eval()
         device = next(segmenter.parameters()).device

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trackgpt.app.versions import installed
-from trackgpt.config import to_dict
+from trackgpt.settings import to_dict
 from trackgpt.systems.trackgpt import TrackGPT
+from trackgpt.version import installed
 from train.assemble import Origin, carries_lora
 from train.checkpoints import replace_folder, together
 from train.engine import Engine

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from trackgpt.config import BrainConfig, DecoderConfig, EncoderConfig, LoraConfig, PerceptionConfig, TrackGPTConfig
-from trackgpt.data.synthtrack.questions import corpus
 from trackgpt.reasoners.templates import IMAGE_TOKEN, PURPORT_TOKEN, TRACK_TOKEN
+from trackgpt.synthtrack.questions import corpus
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import WIDTH
 

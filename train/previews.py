@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trackgpt.data.synthtrack.clips import Case, make_case
-from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.export.overlay import draw
+from trackgpt.synthtrack.clips import Case, make_case
+from trackgpt.synthtrack.scene import Expression
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt
 from train.engine import evaluating

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from trackgpt.data.synthtrack.clips import frame_size, scene_expressions, seen_actors
-from trackgpt.data.synthtrack.language import Seen
-from trackgpt.data.synthtrack.questions import describe_scene, knowledge, questions
-from trackgpt.data.synthtrack.render import render
-from trackgpt.data.synthtrack.scene import Expression, Scene
-from trackgpt.data.synthtrack.world import make_scene
 from trackgpt.geometry.letterbox import fit
+from trackgpt.synthtrack.clips import frame_size, scene_expressions, seen_actors
+from trackgpt.synthtrack.language import Seen
+from trackgpt.synthtrack.questions import describe_scene, knowledge, questions
+from trackgpt.synthtrack.render import render
+from trackgpt.synthtrack.scene import Expression, Scene
+from trackgpt.synthtrack.world import make_scene
 from train.codes import CATEGORY_NAMES, COLOUR_NAMES
 
 CATEGORY_INDEX = {name: i for i, name in enumerate(CATEGORY_NAMES)}

@@ -212,7 +212,7 @@ def write_label_maps(folder: Path, names: Iterable[str], maps: Iterable[np.ndarr
         OutputError: OUT02.
     """
     from trackgpt.export.davis import PALETTE
-    from trackgpt.export.records import replacing, writing
+    from trackgpt.files import replacing, writing
 
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -190,7 +190,7 @@ def write_mask(file: Path, mask: np.ndarray) -> None:
     """
     from PIL import Image
 
-    from trackgpt.export.records import replacing, writing
+    from trackgpt.files import replacing, writing
 
     with writing(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ import numpy as np
 from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, values, with_jf
 from eval.kits.expressions import write_mask
 from eval.scorer import score_binary_masks
-from trackgpt.data.synthtrack.clips import Case, make_case
-from trackgpt.data.synthtrack.scene import Expression
 from trackgpt.errors import InputError
 from trackgpt.reasoners.templates import visible_answer
+from trackgpt.synthtrack.clips import Case, make_case
+from trackgpt.synthtrack.scene import Expression
 from trackgpt.types import Prompt
 
 FRAMES = 36

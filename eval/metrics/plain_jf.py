@@ -4,7 +4,7 @@
 through Pillow into float64; the masks of its objects are the places where a stack filled with each object's id equals
 it; then each object and frame gets its own boundary maps and its own dilation by a disk of all its pixels, over the
 whole frame. `davis2017-evaluation` is described to work in the same steps; this is no copy of it, and how its time
-compares is said in `eval.commands.speed_scorer`.
+compares is said in `eval.speed.scorer`.
 
 Sources: F. Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016,
 section 4; D. Martin et al., "Learning to Detect Natural Image Boundaries", TPAMI 26(5), 2004 (the measure's origin).

@@ -18,7 +18,7 @@ from trackgpt.app.live import say
 from trackgpt.errors import TrackGPTError
 
 if TYPE_CHECKING:
-    from trackgpt.types import LoadReport
+    from trackgpt.weights import LoadReport
 
 app = typer.Typer(
     help="Tell a video tracker what you mean, and it follows the right object.\n\n"
@@ -74,9 +74,9 @@ def track(
 
         trackgpt track frames/ -i "the dog" -i "240: no, the black one" -o out
     """
-    from trackgpt.app.ahead import lookahead_of
     from trackgpt.app.tracking import Request, run
     from trackgpt.hub import pair
+    from trackgpt.session.ahead import lookahead_of
 
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
     return run(
@@ -131,27 +131,6 @@ def doctor(
     from trackgpt.hub import pair
 
     return run(Visit(pair(model, perception), device, dtype, tokens, targets))
-
-
-@app.command()
-def plan(
-    config: Annotated[Path, typer.Argument(help="A YAML file of configs/, as python -m train reads it")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. plan.batch=4")] = None,
-    memory: Annotated[float, typer.Option(help="GiB of a GPU; * marks what fits")] = 24.0,
-    words: Annotated[
-        int, typer.Option(help="Tokens of an instruction and its answer, at most; 0: 64, or what SynthTrack says")
-    ] = 0,
-    frame_size: Annotated[
-        str, typer.Option(help="WIDTHxHEIGHT of frames, for data.mask_loss=original alone")
-    ] = "1280x720",
-) -> int:
-    """Memory of training and inference, per ZeRO stage and dtype, before anything is loaded.
-
-    Example: trackgpt plan configs/trackgpt/7b_1_image.yaml plan.batch=4 --memory 80
-    """
-    from trackgpt.app.planning import run
-
-    return run(config, overrides or [], memory, words, frame_size)
 
 
 convert = typer.Typer(

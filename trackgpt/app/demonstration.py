@@ -10,8 +10,8 @@ from trackgpt.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from trackgpt.data.synthtrack.clips import Case
-    from trackgpt.data.synthtrack.scene import Expression
+    from trackgpt.synthtrack.clips import Case
+    from trackgpt.synthtrack.scene import Expression
 
 FORMATS = ("mp4", "davis", "coco", "mot", "timeline", "jsonl")
 LONGEST = 480
@@ -27,8 +27,8 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int
         ModelError: the model cannot be loaded.
         OutputError: the run folder holds something that is no run, or cannot be written.
     """
-    from trackgpt.app.session import InstructionTracker
     from trackgpt.app.tracking import Outcome, Request, refuse_existing, track
+    from trackgpt.session.session import InstructionTracker
 
     refuse_existing(output, overwrite=(output / "tracks.jsonl").exists())
     tracker = InstructionTracker.from_pretrained(model)
@@ -48,7 +48,7 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int
 
 
 def _case(seed: int, kind: str, frames: int) -> tuple[Case, Expression]:
-    from trackgpt.data.synthtrack.clips import KINDS, make_case
+    from trackgpt.synthtrack.clips import KINDS, make_case
 
     if kind not in KINDS:
         raise UsageError(f"--kind {kind}: choose from {', '.join(KINDS)}")
@@ -62,7 +62,7 @@ def _case(seed: int, kind: str, frames: int) -> tuple[Case, Expression]:
 
 
 def _film(case: Case, path: Path) -> None:
-    from trackgpt.export.records import writing
+    from trackgpt.files import writing
     from trackgpt.video.writer import VideoWriter
 
     with writing(path.parent):

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trackgpt import __version__
-from trackgpt.app.versions import installed
 from trackgpt.errors import ModelError, OutOfMemoryError, OutputError, TrackGPTError
+from trackgpt.version import installed
 
 if TYPE_CHECKING:
     import torch
 
-    from trackgpt.app.session import InstructionTracker
+    from trackgpt.session.session import InstructionTracker
 
 PACKAGES = (
     "torch",
@@ -134,11 +134,11 @@ def _memory(visit: Visit) -> str:
     """What the model takes where it would run, from headers or published dimensions, and whether that is free."""
     import torch
 
-    from trackgpt.app.ahead import AHEAD
     from trackgpt.hub import chosen_device
-    from trackgpt.outline import outline_of
+    from trackgpt.planning.inference import Answering, plan_inference
+    from trackgpt.planning.outline import outline_of
     from trackgpt.precision import inference_dtype
-    from trackgpt.rehearsal import Answering, plan_inference
+    from trackgpt.session.ahead import AHEAD
 
     device = torch.device(chosen_device(visit.device))
     dtype = visit.dtype
@@ -205,8 +205,8 @@ class _Loading(logging.Handler):
 
 
 def _load(visit: Visit) -> InstructionTracker:
-    from trackgpt.app.session import InstructionTracker
     from trackgpt.hub import log
+    from trackgpt.session.session import InstructionTracker
 
     handler, level = _Loading(), log.level
     log.addHandler(handler)
@@ -219,7 +219,7 @@ def _load(visit: Visit) -> InstructionTracker:
 
 
 def _self_test(visit: Visit) -> str:
-    from trackgpt.data.synthtrack.clips import make_case
+    from trackgpt.synthtrack.clips import make_case
 
     tracker = _load(visit)
     frames = list(make_case(1, frames=FRAMES).clip.frames)

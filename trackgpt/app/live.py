@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trackgpt.app.session import Result, Session
     from trackgpt.export.davis import DavisWriter
     from trackgpt.export.overlay import Words
     from trackgpt.export.records import EventRecord, TrackRecord
+    from trackgpt.session.session import Result, Session
     from trackgpt.video.writer import VideoWriter
 
 FROM_LOG = ("coco", "mot", "timeline")

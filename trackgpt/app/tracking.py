@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
-    from trackgpt.app.ahead import Lookahead
-    from trackgpt.app.session import InstructionTracker, Session
+    from trackgpt.session.ahead import Lookahead
+    from trackgpt.session.session import InstructionTracker, Session
     from trackgpt.video.frames import FrameSource
 
 AT_FRAME = re.compile(r"^(\d+): +(.*)$", re.DOTALL)
@@ -120,9 +120,9 @@ def track(request: Request, outcome: Outcome, tracker: InstructionTracker | None
     """
     import cv2
 
-    from trackgpt.app.background import BackgroundTracker
-    from trackgpt.app.session import InstructionTracker, Session
     from trackgpt.export.exporting import check_space, estimate
+    from trackgpt.session.late import BackgroundTracker
+    from trackgpt.session.session import InstructionTracker, Session
     from trackgpt.video.source import open_source
 
     spoken = _checked(request)
@@ -211,7 +211,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
     Raises:
         OutputError: OUT01.
     """
-    from trackgpt.export.records import writing
+    from trackgpt.files import writing
 
     with writing(out):
         if out.exists() and not out.is_dir():

@@ -25,15 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trackgpt.config import (
-    BrainConfig,
-    DecoderConfig,
-    PerceptionConfig,
-    RethinkConfig,
-    TrackGPTConfig,
-    read_json,
-    write_json,
-)
+from trackgpt.config import BrainConfig, DecoderConfig, PerceptionConfig, RethinkConfig, TrackGPTConfig
 from trackgpt.conversion.sam import new_folder
 from trackgpt.conversion.tensors import Lazy, read_lazily, write_safetensors
 from trackgpt.errors import ModelError, UsageError
@@ -41,8 +33,9 @@ from trackgpt.perception.mask_decoder import PurportMaskDecoder
 from trackgpt.perception.sam_weights import ADDED_BY_TRACKGPT, sam_config, segmenter_names
 from trackgpt.reasoners.brain_weights import load_tokenizer
 from trackgpt.reasoners.templates import IMAGE_TOKEN, PURPORT_TOKEN, TRACK_TOKEN
+from trackgpt.settings import read_json, write_json
 from trackgpt.systems.trackgpt import CONFIG_FILE, WEIGHTS_FILE, TrackGPT
-from trackgpt.types import LoadReport
+from trackgpt.weights import LoadReport
 
 SEG_TOKEN = "[SEG]"
 LISAS_TOKENS = (SEG_TOKEN, "<im_start>", "<im_end>")

@@ -12,7 +12,7 @@ import torch
 from trackgpt.conversion.tensors import Lazy, read_lazily, write_safetensors
 from trackgpt.errors import ModelError, OutputError
 from trackgpt.perception.sam_weights import ENCODER, POSITIONS, sam_config, segmenter_names
-from trackgpt.types import LoadReport
+from trackgpt.weights import LoadReport
 
 _PROMPTS = tuple(
     (re.compile(pattern), name)

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trackgpt.export.records import ObjectRecord, TrackRecord, read_tracks, write_whole
+from trackgpt.export.records import ObjectRecord, TrackRecord, read_tracks
+from trackgpt.files import write_whole
 from trackgpt.geometry.masks import area_of_rle
 
 VIDEO, CATEGORY = 1, 1

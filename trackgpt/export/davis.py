@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from trackgpt.errors import OutputError
-from trackgpt.export.records import MASKS, TrackRecord, read_tracks, tracks_of, write_whole, writing
+from trackgpt.export.records import MASKS, TrackRecord, read_tracks, tracks_of
+from trackgpt.files import write_whole, writing
 from trackgpt.geometry.masks import resize
 
 LARGEST = 255

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trackgpt.errors import OutputError, UsageError
-from trackgpt.export.records import writing
+from trackgpt.files import writing
 
 EXPORTERS = {
     "jsonl": ("trackgpt.export.records", "tracks_of"),

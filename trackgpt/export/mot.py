@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trackgpt.export.records import read_tracks, write_whole
+from trackgpt.export.records import read_tracks
+from trackgpt.files import write_whole
 
 
 def export_mot(run: str | Path) -> Path:

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from trackgpt.errors import InputError, OutputError, UsageError
+from trackgpt.files import write_whole, writing
 from trackgpt.geometry.masks import check_rle, decode_rle, encode_rle
 from trackgpt.types import Prediction
 
@@ -411,47 +410,6 @@ def _is_box(value: Any) -> bool:
 
 
 # --- writing ---
-
-
-def write_whole(path: Path, parts: Iterable[str | bytes]) -> Path:
-    """Write a file as a whole; see `replacing`. Gives `path`."""
-    rest = iter(parts)
-    first = next(rest, "")  # a run that cannot be read is found out before a file is made
-    with replacing(path) as part, part.open("wb") as file:
-        for text in chain([first], rest):
-            file.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
-    return path
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it becomes `path` at the end, so readers never see half a file.
-
-    Raises:
-        OutputError: OUT02; the temporary file is gone and what was at `path` before stays.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with writing(path):
-            yield part
-            os.replace(part, path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses into OUT02, in one line that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder; "
-            "what was written before stays valid",
-            "OUT02",
-        ) from error
 
 
 def plain(value: Any, digits: int | None = None) -> Any:

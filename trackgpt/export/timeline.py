@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackgpt.export.overlay import colour_of
-from trackgpt.export.records import EventRecord, read_events, read_tracks, replacing
+from trackgpt.export.records import EventRecord, read_events, read_tracks
+from trackgpt.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

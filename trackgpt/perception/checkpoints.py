@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trackgpt.config import PerceptionConfig, read_json
+from trackgpt.config import PerceptionConfig
 from trackgpt.errors import ModelError
 from trackgpt.perception.sam2_weights import KINDS, read_sam2
 from trackgpt.perception.sam_weights import fitting, load_sam, sam_config
 from trackgpt.perception.segmenter import Segmenter
-from trackgpt.types import LoadReport
-from trackgpt.weights import give, start_anew, unfilled
+from trackgpt.settings import read_json
+from trackgpt.weights import LoadReport, give, start_anew, unfilled
 
 CONFIG_FILE = "config.json"
 SIGNS_OF_OTHERS = (

@@ -24,11 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trackgpt.config import PerceptionConfig, to_dict
+from trackgpt.config import PerceptionConfig
 from trackgpt.errors import OutputError, UsageError
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.mask_decoder import Decoded
 from trackgpt.perception.segmenter import Segmenter
+from trackgpt.settings import to_dict
 
 TOLERANCE = 1e-5
 """Largest difference from PyTorch in float32, as a share of the largest value of the same output."""
@@ -48,7 +49,7 @@ class OnnxSegmenter(nn.Module):
     """A `Segmenter` for tracking on a CPU, whose arithmetic ONNX Runtime does, in float32.
 
     A call uses as many threads as PyTorch would at that moment, so that two lanes share the cores (see
-    `trackgpt.app.ahead`).
+    `trackgpt.session.ahead`).
 
     Args:
         folder: written by `export_onnx`.

@@ -16,7 +16,7 @@ from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
 from trackgpt.errors import ModelError
 from trackgpt.perception.sam_weights import ADDED_BY_TRACKGPT, check_fit, load_sam
 from trackgpt.perception.segmenter import Segmenter
-from trackgpt.types import LoadReport
+from trackgpt.weights import LoadReport
 
 KINDS = ("sam2", "sam2_video")
 """transformers' names: the image model alone, and with its memory (which is how the hub holds it)."""

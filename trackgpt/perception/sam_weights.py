@@ -25,7 +25,7 @@ from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
 from trackgpt.errors import ModelError
 from trackgpt.perception.encoders import SamViT
 from trackgpt.perception.segmenter import Segmenter
-from trackgpt.types import LoadReport
+from trackgpt.weights import LoadReport
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

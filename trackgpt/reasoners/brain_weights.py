@@ -15,12 +15,13 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from trackgpt.config import BrainConfig, read_json
+from trackgpt.config import BrainConfig
 from trackgpt.errors import ModelError
 from trackgpt.reasoners.brain import Brain
 from trackgpt.reasoners.families import Family, family_of
 from trackgpt.reasoners.templates import PURPORT_TOKEN, TRACK_TOKEN
-from trackgpt.types import LoadReport
+from trackgpt.settings import read_json
+from trackgpt.weights import LoadReport
 
 CONFIG_FILE = "config.json"
 IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from trackgpt.arbiter import PurportArbiter
-from trackgpt.config import TrackGPTConfig, from_dict, write_json
+from trackgpt.config import TrackGPTConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import box_and_area
@@ -30,6 +30,7 @@ from trackgpt.perception.packed_masks import ComingMasks
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Answer, Brain
 from trackgpt.reasoners.conv_tower import ConvTower
+from trackgpt.settings import from_dict, write_json
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
 from trackgpt.weights import give, shapes, stored, unfilled
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trackgpt.config import TrackGPTConfig, from_dict, read_json, write_json
+from trackgpt.config import TrackGPTConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.reasoners.lora import add_lora
+from trackgpt.settings import from_dict, read_json, write_json
 from trackgpt.systems.trackgpt import CONFIG_FILE, TrackGPT, tied_names
 
 TUNED_FILE = "tuned.safetensors"

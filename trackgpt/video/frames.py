@@ -39,7 +39,7 @@ class SourceFrame:
         problem: what is wrong with the frame, "" when nothing is. An image with a problem is still a valid image
             (the frame size changed, or a stream came back after a gap).
         name: file stem, for folders.
-        encoded: what a perception has made of the image already (see `trackgpt.app.ahead`), or None.
+        encoded: what a perception has made of the image already (see `trackgpt.session.ahead`), or None.
     """
 
     index: int

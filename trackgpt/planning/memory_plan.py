@@ -2,7 +2,7 @@
 
 Training, on each GPU: trained weights, their gradients and AdamW's two moments are float32; frozen weights are stored
 as they are. DeepSpeed's ZeRO keeps one more float32 copy of the trained weights, in shards. Stage 1 shards the
-optimiser's state, 2 gradients too, 3 all weights too. Activations come from `trackgpt.rehearsal`. What the plan leaves
+optimiser's state, 2 gradients too, 3 all weights too. Activations come from `planning.inference`. What the plan leaves
 out: communication buffers, what an allocator rounds up, and under ZeRO-3 the weights of the layers being computed.
 
 Inference: weights as the dtype stores them, and the larger of what an answer and what a frame holds beside them, since

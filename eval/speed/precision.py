@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.commands.speed import Line, Part, Plan, _bare, _clip, _cue, _model, interleaved, median
+from eval.speed.bench import Line, Part, Plan, _bare, _clip, _cue, _model, interleaved, median
 from trackgpt.errors import TrackGPTError
 from trackgpt.hub import load_model
 from trackgpt.systems.trackgpt import TrackGPT

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trackgpt.data.synthtrack.catalog import (
+from trackgpt.errors import UsageError
+from trackgpt.synthtrack.catalog import (
     BY_NAME,
     CATEGORIES,
     COLOURS,
@@ -29,8 +30,8 @@ from trackgpt.data.synthtrack.catalog import (
     HELD_OUT_PAIRS,
     THIN_FACTS,
 )
-from trackgpt.data.synthtrack.scene import Expression
-from trackgpt.data.synthtrack.wordings import (
+from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.wordings import (
     FORMS,
     PLACES,
     REGIONS,
@@ -41,7 +42,6 @@ from trackgpt.data.synthtrack.wordings import (
     TRAIN_WORDINGS,
     WORDINGS,
 )
-from trackgpt.errors import UsageError
 
 MAX_TARGETS = 4
 MIN_VISIBLE = 0.4

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.commands.speed import Line, Part, Plan, interleaved, median
+from eval.speed.bench import Line, Part, Plan, interleaved, median
 from trackgpt.errors import UsageError
 from trackgpt.perception.attention import BY_DEVICE, ELSEWHERE, KINDS, choose_attention
 from trackgpt.perception.encoders import SamViT

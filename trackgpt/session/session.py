@@ -20,10 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trackgpt.app.ahead import Lookahead, default_lookahead, seen
-from trackgpt.app.speculation import SpeculatingTracker
-from trackgpt.app.versions import installed
-from trackgpt.config import to_dict
 from trackgpt.errors import OutputError, UsageError
 from trackgpt.export.exporting import check_formats, export
 from trackgpt.export.records import (
@@ -37,10 +33,14 @@ from trackgpt.export.records import (
     State,
     TrackRecord,
     record_of,
-    writing,
 )
+from trackgpt.files import writing
 from trackgpt.geometry.masks import decode_rle
+from trackgpt.session.ahead import Lookahead, default_lookahead, seen
+from trackgpt.session.speculation import SpeculatingTracker
+from trackgpt.settings import to_dict
 from trackgpt.types import Prediction, Prompt
+from trackgpt.version import installed
 from trackgpt.video.frames import FrameSource, SourceFrame
 from trackgpt.video.source import open_source
 

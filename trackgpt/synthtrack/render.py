@@ -12,9 +12,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from trackgpt.data.synthtrack.background import background
-from trackgpt.data.synthtrack.scene import Actor, Scene
-from trackgpt.data.synthtrack.sprites import VARIANTS, premultiplied
+from trackgpt.synthtrack.background import background
+from trackgpt.synthtrack.scene import Actor, Scene
+from trackgpt.synthtrack.sprites import VARIANTS, premultiplied
 from trackgpt.types import Clip
 
 _TILE_SIGMA = 40.0

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import label_maps, scorer
-from eval.commands.speed import Line, Part, Plan, interleaved, median
 from eval.metrics import plain_jf
+from eval.speed.bench import Line, Part, Plan, interleaved, median
 from trackgpt.errors import InputError
 from trackgpt.geometry.jf import Scores
 

@@ -15,14 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trackgpt.data.synthtrack.catalog import CATEGORIES, COLOURS
-from trackgpt.data.synthtrack.wordings import REGIONS
 from trackgpt.errors import UsageError
-from trackgpt.memory_plan import Activations, Load, load_of
-from trackgpt.outline import Outline, Skeleton
 from trackgpt.perception.segmenter import STRIDE
-from trackgpt.precision import round_frozen
-from trackgpt.rehearsal import (
+from trackgpt.planning.inference import (
     PREFIX,
     Compared,
     forget_gradients,
@@ -33,7 +28,12 @@ from trackgpt.rehearsal import (
     rehearse_mask_losses,
     unroll,
 )
-from trackgpt.tracing import without_memory
+from trackgpt.planning.memory_plan import Activations, Load, load_of
+from trackgpt.planning.outline import Outline, Skeleton
+from trackgpt.planning.tracing import without_memory
+from trackgpt.precision import round_frozen
+from trackgpt.synthtrack.catalog import CATEGORIES, COLOURS
+from trackgpt.synthtrack.wordings import REGIONS
 
 CODE = 128
 """Channels of the codes that stand for queries."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from trackgpt.data.synthtrack.catalog import (
+from trackgpt.synthtrack.catalog import (
     BY_NAME,
     CATEGORIES,
     COLOURS,
@@ -19,7 +19,7 @@ from trackgpt.data.synthtrack.catalog import (
     PARTS,
     THIN_FACTS,
 )
-from trackgpt.data.synthtrack.language import (
+from trackgpt.synthtrack.language import (
     COLOUR_NAMES,
     MARGIN,
     NAMES,
@@ -34,7 +34,7 @@ from trackgpt.data.synthtrack.language import (
     reading_order,
     region,
 )
-from trackgpt.data.synthtrack.wordings import (
+from trackgpt.synthtrack.wordings import (
     PLACES,
     QUESTIONS,
     REGIONS,

@@ -1,6 +1,6 @@
 """A model before it is loaded: its configuration and its parts in shapes alone.
 
-Read off config.json and the headers of weight files; for the names of `trackgpt.published` whose files are not on this
+Read off config.json and the headers of weight files; for the names of `planning.published` whose files are not on this
 machine, from their dimensions. Nothing is downloaded and no weight is read.
 """
 
@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from trackgpt.config import BrainConfig, EncoderConfig, PerceptionConfig, TrackGPTConfig, from_dict, read_json
+from trackgpt.config import BrainConfig, EncoderConfig, PerceptionConfig, TrackGPTConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.hub import find, is_brain
-from trackgpt.memory_plan import matrix_bytes, plain_bytes
-from trackgpt.published import BRAINS, ENCODERS
+from trackgpt.planning.memory_plan import matrix_bytes, plain_bytes
+from trackgpt.planning.published import BRAINS, ENCODERS
 from trackgpt.reasoners.brain import _projection
 from trackgpt.reasoners.families import build, family_of
 from trackgpt.reasoners.lora import add_lora
+from trackgpt.settings import from_dict, read_json
 
 FROM_FILES = "from config.json and headers, weights not read"
 FROM_DIMENSIONS = "from the architecture, weights not read"
@@ -99,7 +100,7 @@ class Skeleton(nn.Module):
         return parts
 
     def weights(self, dtype: str) -> dict[str, float]:
-        """Bytes of every part in a dtype of `trackgpt.memory_plan.DTYPES`; every parameter counts once.
+        """Bytes of every part in a dtype of `trackgpt.planning.memory_plan.DTYPES`; every parameter counts once.
 
         The mask decoder is float32 in all of them, see `Segmenter.decode_in_float32`.
         """

@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from trackgpt.data.synthtrack.catalog import BY_NAME, COLOURS
 from trackgpt.errors import InputError, UsageError
+from trackgpt.synthtrack.catalog import BY_NAME, COLOURS
 
 CELL = 96
 VARIANTS = 3
 NATURAL = "natural"
 
-_ASSETS = Path(__file__).parents[2] / "assets" / "synthtrack"
+_ASSETS = Path(__file__).parents[1] / "assets" / "synthtrack"
 _FINE = 4 * CELL  # shapes are drawn at four times the size, then averaged
 _STEEL = (120, 140, 150)
 # Shades and lights that plain scaling would carry into another colour's name (a dark orange is a brown).

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.commands.gpu_models import random_model
-from eval.commands.speed import median
+from eval.speed.bench import median
+from eval.speed.gpu_models import random_model
 from trackgpt.errors import UsageError
 
 if TYPE_CHECKING:
-    from eval.commands.gpu_rows import Figures, Setting
+    from eval.speed.gpu_rows import Figures, Setting
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/trackgpt/7b_2_rvos.yaml"

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from eval.commands.speed import Plan, conditions
 from eval.run_folder import read_json, write_json
+from eval.speed.bench import Plan, conditions
 from trackgpt.errors import TrackGPTError, UsageError
 
 Figures = dict[str, Any]
@@ -30,8 +30,8 @@ class Size:
     """What is measured.
 
     Attributes:
-        vits: encoders, see `eval.commands.speed_attention.SIZES`.
-        brains: see `eval.commands.gpu_models.BRAINS`.
+        vits: encoders, see `eval.speed.attention.SIZES`.
+        brains: see `eval.speed.gpu_models.BRAINS`.
         frames: tracked in a round, of `height` x `width` pixels.
         every: the brain is asked again every so many frames; 33 are 3 %.
         batches: of frames encoded in one call.
@@ -73,7 +73,7 @@ class Setting:
 
 def parts_of(size: Size) -> dict[str, Measure]:
     """All parts by name, what a whole table needs first in front."""
-    from eval.commands import gpu_models, gpu_training
+    from eval.speed import gpu_models, gpu_training
 
     parts: dict[str, Measure] = {f"encoder-{vit}": partial(gpu_models.encoder, vit=vit) for vit in size.vits}
     parts |= {f"brain-{brain}": partial(gpu_models.brain, brain=brain) for brain in size.brains}

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from trackgpt.app.live import say
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.memory_plan import fitting, inference_table, table
+from trackgpt.planning.memory_plan import fitting, inference_table, table
 
 if TYPE_CHECKING:
-    from trackgpt.memory_plan import Activations, Load
-    from trackgpt.outline import Outline
+    from trackgpt.planning.memory_plan import Activations, Load
+    from trackgpt.planning.outline import Outline
 
 SETTINGS: dict[str, Any] = {
     "stage": "words",
@@ -57,10 +57,10 @@ def run(config: Path, overrides: list[str], memory: float, words: int, frame_siz
     Raises:
         UsageError: the file cannot be read, a setting or the size cannot be meant, or the stage cannot learn with the
             model.
-        ModelError: see `trackgpt.outline.outline_of`.
+        ModelError: see `trackgpt.planning.outline.outline_of`.
     """
-    from trackgpt.app.ahead import AHEAD
-    from trackgpt.rehearsal import Answering, plan_inference
+    from trackgpt.planning.inference import Answering, plan_inference
+    from trackgpt.session.ahead import AHEAD
 
     settings = read_settings(config, overrides)
     frame = frame_of(frame_size)
@@ -98,12 +98,12 @@ def _plan(
     """A batch in words, what is held of the model and what a step holds beside it."""
     frozen, batch = settings["frozen"], settings["plan.batch"]
     if settings["stage"] != "tracking":
-        from trackgpt.foundation import Practice, plan_foundation
+        from train.memory_foundation import Practice, plan_foundation
 
         side, frames, targets = (settings[f"shape.{name}"] for name in ("side", "frames", "targets"))
         practice = Practice(settings["stage"], batch, side, frames, targets, words)
         return practice, *plan_foundation(outline, practice, bf16, frozen)
-    from trackgpt.rehearsal import Lessons, plan_training
+    from trackgpt.planning.inference import Lessons, plan_training
 
     lessons = Lessons(
         batch=batch,
@@ -124,7 +124,7 @@ def read_settings(config: Path, overrides: list[str]) -> dict[str, Any]:
     Raises:
         UsageError: it cannot be read; a value is of another type; a name is nearly that of a setting.
     """
-    from trackgpt.config import read_values
+    from trackgpt.settings import read_values
 
     said = _flat(read_values(config, overrides))
     settings = dict(SETTINGS)
@@ -206,7 +206,7 @@ def _outline(settings: dict[str, Any], passed: tuple[Path, ...]) -> Outline:
 
 def _known(name: str, passed: tuple[Path, ...]) -> Outline:
     """What is known of a model; one that an earlier stage has yet to make has the shapes of what that begins with."""
-    from trackgpt.outline import outline_of
+    from trackgpt.planning.outline import outline_of
 
     try:
         return outline_of(name)
@@ -223,7 +223,7 @@ def _known(name: str, passed: tuple[Path, ...]) -> Outline:
 
 def _maker(name: str, passed: tuple[Path, ...]) -> Path | None:
     """The configuration whose run makes a model: in the folder of the first of `passed`, or in the one above."""
-    from trackgpt.config import read_values
+    from trackgpt.settings import read_values
 
     folder = passed[0].parent
     for path in sorted((*folder.glob("*.yaml"), *folder.parent.glob("*.yaml"))):

@@ -1,6 +1,6 @@
 """One answer, one frame or one training step, rehearsed in shapes alone: what it would hold beside the weights.
 
-The modules are the real ones (see `trackgpt.outline`), so a new family or encoder is planned without a new formula.
+The modules are the real ones (see `trackgpt.planning.outline`), so a new family or encoder needs no new formula.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from trackgpt.geometry.letterbox import Letterbox, fit
-from trackgpt.memory_plan import DTYPES, Activations, Inference, Load, load_of
-from trackgpt.outline import Outline, Skeleton
 from trackgpt.perception.attention import choose_attention
 from trackgpt.perception.encoders import ConvEncoder, Features, SamViT
 from trackgpt.perception.segmenter import Segmenter
+from trackgpt.planning.memory_plan import DTYPES, Activations, Inference, Load, load_of
+from trackgpt.planning.outline import Outline, Skeleton
+from trackgpt.planning.tracing import without_memory
 from trackgpt.precision import round_frozen
-from trackgpt.tracing import without_memory
 
 PREFIX = 40
 """Tokens around image and turns: the conversation's system line and roles."""
@@ -54,7 +54,7 @@ def plan_inference(outline: Outline, asked: Answering, dtypes: Iterable[str] = D
     Args:
         outline: of the model.
         asked: see there.
-        dtypes: of `trackgpt.memory_plan.DTYPES`. Quantised weights compute in bfloat16, and 4 bits are unpacked for it,
+        dtypes: of `memory_plan.DTYPES`. Quantised weights compute in bfloat16, and 4 bits are unpacked for it,
             one matrix at a time.
     """
     held: dict[torch.dtype, Inference] = {}
@@ -304,7 +304,7 @@ def mask_losses(logits: Tensor, scores: Tensor, compared: Compared) -> Tensor:
     n, t = scores.shape
     box = None if compared.frame is None else fit(compared.frame, compared.side)
     h, w = compared.frame or logits.shape[2:]
-    # Made of bytes, for a bool that depends on nothing else would be real (see `trackgpt.tracing`).
+    # Made of bytes, for a bool that depends on nothing else would be real (see `trackgpt.planning.tracing`).
     truth, ignored = (torch.zeros(n, t, h, w, dtype=torch.uint8).view(torch.bool) for _ in range(2))
     costs, overlaps = [], []
     for own in torch.arange(n).chunk(1 if box is None else compared.samples):

@@ -55,7 +55,7 @@ class Plan:
         stream: frames of "state".
         height, width: of the frames of "tracker" and "state", pixels.
         targets: how many are tracked at once.
-        vit: size of the encoder of "attention", see `eval.commands.speed_attention`.
+        vit: size of the encoder of "attention", see `eval.speed.attention`.
         dtype, backend: of the model, see `trackgpt.config.Execution`.
     """
 
@@ -127,8 +127,8 @@ def measure_tracker(plan: Plan) -> Part:
     pads the frame, scales masks back to the frame's size, finds boxes and keeps the track's state. "file" decodes H.264
     as well; "log" is the whole session that `trackgpt track` runs, with masks as RLE on disk.
     """
-    from trackgpt.app.ahead import default_lookahead, seen
-    from trackgpt.app.session import InstructionTracker
+    from trackgpt.session.ahead import default_lookahead, seen
+    from trackgpt.session.session import InstructionTracker
     from trackgpt.video.source import open_source
 
     model, clip = _model(plan), _clip(plan, plan.frames)
@@ -260,9 +260,9 @@ def resident_bytes() -> int:
 
 def measure_data(plan: Plan) -> Part:
     """Frames/s that one process draws: scenes made anew for every 3 frames, as training samples are, and ready ones."""
-    from trackgpt.data.synthtrack.clips import frame_size
-    from trackgpt.data.synthtrack.render import render
-    from trackgpt.data.synthtrack.world import make_scene
+    from trackgpt.synthtrack.clips import frame_size
+    from trackgpt.synthtrack.render import render
+    from trackgpt.synthtrack.world import make_scene
 
     scenes = max(1, plan.frames // 3)
     ready = [make_scene(seed, frames=24) for seed in range(scenes)]
@@ -468,8 +468,8 @@ def _model(plan: Plan) -> TrackGPT:
 
 
 def _clip(plan: Plan, frames: int) -> Clip:
-    from trackgpt.data.synthtrack.render import render_clip
-    from trackgpt.data.synthtrack.world import make_scene
+    from trackgpt.synthtrack.render import render_clip
+    from trackgpt.synthtrack.world import make_scene
 
     return render_clip(make_scene(1, frames=frames, aspect=(16, 9)), plan.height, plan.width)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from eval.commands.speed import SENTENCE, Line, Part, Plan, _clip, _cue, _model, _still, interleaved, median
+from eval.speed.bench import SENTENCE, Line, Part, Plan, _clip, _cue, _model, _still, interleaved, median
 from trackgpt.online import ReasoningTracker
 from trackgpt.types import Clip, Prompt
 

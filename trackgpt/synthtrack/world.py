@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackgpt.data.synthtrack.catalog import BY_NAME, CATEGORIES, COLOURS, HELD_OUT_PAIRS
-from trackgpt.data.synthtrack.scene import Actor, Scene
 from trackgpt.errors import UsageError
+from trackgpt.synthtrack.catalog import BY_NAME, CATEGORIES, COLOURS, HELD_OUT_PAIRS
+from trackgpt.synthtrack.scene import Actor, Scene
 
 Event = tuple[int, str, int]
 

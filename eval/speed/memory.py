@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from eval.commands.speed import Line, Part, Plan, resident_bytes
+from eval.speed.bench import Line, Part, Plan, resident_bytes
 from trackgpt.hub import load_model
-from trackgpt.outline import outline_of
-from trackgpt.rehearsal import PREFIX, Answering, plan_inference
+from trackgpt.planning.inference import PREFIX, Answering, plan_inference
+from trackgpt.planning.outline import outline_of
+from trackgpt.planning.tracing import LiveBytes
 from trackgpt.systems.trackgpt import TrackGPT
-from trackgpt.tracing import LiveBytes
 
 MIB = 2**20
 LEAST = 64 * MIB

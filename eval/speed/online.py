@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from eval.commands.speed import (
+from eval.speed.bench import (
     SENTENCE,
     Line,
     Part,
@@ -26,9 +26,9 @@ from eval.commands.speed import (
     interleaved,
     median,
 )
-from trackgpt.app.ahead import Lookahead, seen
-from trackgpt.app.speculation import SpeculatingTracker
 from trackgpt.online import ReasoningTracker
+from trackgpt.session.ahead import Lookahead, seen
+from trackgpt.session.speculation import SpeculatingTracker
 from trackgpt.types import Prediction, Prompt
 from trackgpt.video.source import open_source
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from trackgpt.data.synthtrack.scene import Scene
+from trackgpt.synthtrack.scene import Scene
 
 REACH = 0.3  # how far the canvas goes beyond the frame on each side, in frame units
 _SPAN = 1.0 + 2.0 * REACH

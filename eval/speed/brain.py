@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.commands.speed import (
+from eval.speed.bench import (
     SENTENCE,
     FloatArray,
     Line,

@@ -15,25 +15,25 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.commands.speed import SENTENCE, Plan, _as_json, _clip, _forced, _scheduled, interleaved, median
-from eval.commands.speed_attention import SIZES as VITS
-from eval.commands.speed_attention import measure as measure_attention
-from eval.commands.speed_attention import random_vit
-from eval.commands.speed_online import _track
-from trackgpt.app.ahead import AHEAD, Lookahead
+from eval.speed.attention import SIZES as VITS
+from eval.speed.attention import measure as measure_attention
+from eval.speed.attention import random_vit
+from eval.speed.bench import SENTENCE, Plan, _as_json, _clip, _forced, _scheduled, interleaved, median
+from eval.speed.online import _track
 from trackgpt.config import BrainConfig, EncoderConfig, PerceptionConfig, TrackGPTConfig
 from trackgpt.hub import compile_segmenter, find
-from trackgpt.memory_plan import load_of
 from trackgpt.perception.attention import choose_attention
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.segmenter import STRIDE, Segmenter
+from trackgpt.planning.memory_plan import load_of
 from trackgpt.precision import inference_dtype
 from trackgpt.reasoners.brain import Brain
+from trackgpt.session.ahead import AHEAD, Lookahead
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt
 
 if TYPE_CHECKING:
-    from eval.commands.gpu_rows import Figures, Setting
+    from eval.speed.gpu_rows import Figures, Setting
 
 # Width, inner width, layers and heads of LLaVA 1.5's Llama, and the same of CLIP beside it with its side in pixels.
 BRAINS = {
@@ -141,7 +141,7 @@ def decoder(at: Setting, vit: str) -> Figures:
 
 
 def attention(at: Setting, vit: str) -> Figures:
-    """The ways to compute attention, see `eval.commands.speed_attention`."""
+    """The ways to compute attention, see `eval.speed.attention`."""
     part = measure_attention(Plan(device=at.device, pairs=at.size.pairs, vit=vit))
     return {**part.last, "table": _as_json(part)["lines"]}
 

@@ -40,7 +40,7 @@ class Lookahead:
             one would be waited for; 0 uses no thread. Meanwhile PyTorch computes with half of its threads, which may
             round the brain's queries otherwise, by 1e-6 of the largest.
         speculate: a frame that is at hand is decoded before the scores of the one before it are known (see
-            `trackgpt.app.speculation`). It keeps a GPU busy; a CPU gains nothing.
+            `trackgpt.session.speculation`). It keeps a GPU busy; a CPU gains nothing.
     """
 
     batch: int = 1

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackgpt.data.synthtrack.language import Seen, expressions
-from trackgpt.data.synthtrack.render import boxes_of, render_clip, visible_fractions
-from trackgpt.data.synthtrack.scene import Expression, Scene
-from trackgpt.data.synthtrack.world import leader, make_scene
+from trackgpt.synthtrack.language import Seen, expressions
+from trackgpt.synthtrack.render import boxes_of, render_clip, visible_fractions
+from trackgpt.synthtrack.scene import Expression, Scene
+from trackgpt.synthtrack.world import leader, make_scene
 from trackgpt.types import Clip
 
 KINDS = ("explicit", "implicit", "multi", "none")
