@@ -19,8 +19,9 @@ import numpy as np
 from eval.following import Following
 from eval.kit import Kit, MissingResultError, Row
 from eval.run_folder import ROWS, progress, rank, read_json, world, write_rows, write_text
-from eval.trackers import Choice, Contestant
+from eval.trackers import Choice
 from trackgpt.errors import InputError
+from trackgpt.online import Tracker
 
 RESULTS, DIAGNOSTICS = "results", "diagnostics"
 MOST = 5  # names in a message
@@ -53,7 +54,7 @@ class Worker:
 
         cv2.setNumThreads(1)  # the processes are the parallel part
         self.job, self.kit = job, job.open_kit()
-        self.contestant: Contestant | None = None
+        self.tracker: Tracker | None = None
 
     def __call__(self, task: str) -> list[Row] | None:
         """Track a task if that is wanted and not done, and score it; None if its results are missing."""
@@ -73,8 +74,8 @@ class Worker:
         if self.job.baseline:
             self.kit.baselines[self.job.baseline](task, self.job.results)
         elif self.job.choice:
-            self.contestant = self.contestant or self.job.choice.load()
-            following = Following(self.contestant.tracker, self.contestant)
+            self.tracker = self.tracker or self.job.choice.load()
+            following = Following(self.tracker)
             self.kit.run(task, following, self.job.results)
             records = {unit: record.as_json() for unit, record in following.records.items()}
         write_text(done, json.dumps(records) + "\n")
@@ -86,7 +87,7 @@ def diagnostics_path(out: Path, task: str) -> Path:
 
 
 def with_diagnostics(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Rows with what was recorded of their units: the answer, purport scores, readings and times."""
+    """Rows with what was recorded of their units: the answer, scores, readings and times."""
     found = []
     for row in rows:
         record = records.get(row.unit)
@@ -99,7 +100,7 @@ def with_diagnostics(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any
             "rethinks": float(len(record["asked"])),
             "tracked_frames": float(len(record["seconds"])),
         }
-        series = {**row.series, "purport": record["purport"], "seconds": record["seconds"]}
+        series = {**row.series, "score": record["score"], "seconds": record["seconds"]}
         said = {"instruction": record["text"], "answer": record["answer"], **row.said}
         found.append(replace(row, figures=figures, series=series, said=said))
     return found
@@ -218,13 +219,13 @@ def _merged(out: Path, found: Mapping[str, list[Row] | None], barrier: Callable[
 def behaviour(rows: Sequence[Row]) -> dict[str, float]:
     """How the tracker behaved, from diagnostics: calibration, readings, refusals, latency; empty without any.
 
-    spearman, ece: purport score against true IoU over all frames of all units where both exist (10 bins).
+    spearman, ece: score against true IoU over all frames of all units where both exist (10 bins).
     rethink_rate, refusal_rate: percent of frames and of units. ms_median, ms_95: milliseconds a frame; first_ms: the
     median of first frames, on which the brain reads.
     """
     from eval.metrics.calibration import expected_calibration_error, spearman
 
-    mine = [row for row in rows if "purport" in row.series]
+    mine = [row for row in rows if "score" in row.series]
     if not mine:
         return {}
     scores, ious = scores_and_ious(mine)
@@ -250,10 +251,10 @@ def scores_and_ious(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     """
     pairs = []
     for row in rows:
-        if "purport" in row.series and "iou" in row.series:
-            score, iou = (np.asarray(row.series[key], np.float64) for key in ("purport", "iou"))
+        if "score" in row.series and "iou" in row.series:
+            score, iou = (np.asarray(row.series[key], np.float64) for key in ("score", "iou"))
             if len(score) != len(iou):
-                raise InputError(f"{row.unit}: {len(score)} purport scores for {len(iou)} frames")
+                raise InputError(f"{row.unit}: {len(score)} scores for {len(iou)} frames")
             pairs.append(np.stack([score, iou]))
     both = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0))
     both = both[:, np.isfinite(both).all(axis=0)]

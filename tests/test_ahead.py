@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from scripted_model import ScriptedModel, film, picture, pictures
 from scripted_model import folder as save_folder
 from tiny_models import frame, tiny_trackgpt
+from trackgpt.session.speculation import SpeculatingTracker
 
 from eval.speed import bench as speed
 from trackgpt.app.live import WAITING, Outputs
@@ -29,7 +30,6 @@ from trackgpt.perception.encoders import normalise
 from trackgpt.session.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead, lookahead_of
 from trackgpt.session.late import BackgroundTracker
 from trackgpt.session.session import InstructionTracker
-from trackgpt.session.speculation import SpeculatingTracker
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
 from trackgpt.video.frames import SourceFrame
 from trackgpt.video.source import open_source

@@ -3,11 +3,11 @@
     import trackgpt
 
     tracker = trackgpt.load("nano")
-    with tracker.open("race.mp4") as session:
-        print(session.say("who will win the race?").text)
-        for result in session:
-            print(result.index, [(o.id, o.box, o.purport, o.state) for o in result.objects])
-    session.export("out", formats=["mp4", "davis", "coco", "mot"])
+    with tracker.open("race.mp4") as playback:
+        print(playback.say("who will win the race?").text)
+        for result in playback:
+            print(result.index, [(o.id, o.box, o.score, o.state) for o in result.objects])
+    playback.export("out", formats=["mp4", "davis", "coco", "mot"])
 
 Importing the package loads neither torch nor transformers; `load` does.
 """
@@ -17,15 +17,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trackgpt.errors import TrackGPTError
-from trackgpt.types import Clip, Cue, Prediction, Prompt, Tracker
+from trackgpt.types import Clip, Cue, Prediction, Prompt
+from trackgpt.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trackgpt.session.session import InstructionTracker
+    from trackgpt.session.playback import InstructionTracker
 
-__version__ = "0.1.0"
-__all__ = ["Clip", "Cue", "Prediction", "Prompt", "Tracker", "TrackGPTError", "load", "__version__"]
+__all__ = ["Clip", "Cue", "Prediction", "Prompt", "TrackGPTError", "load", "__version__"]
 
 
 def load(
@@ -45,6 +45,6 @@ def load(
         ModelError: there is no such model, its weights are damaged, or the device is not there.
     """
     from trackgpt.hub import pair
-    from trackgpt.session.session import InstructionTracker
+    from trackgpt.session.playback import InstructionTracker
 
     return InstructionTracker.from_pretrained(pair(model, perception), device, **execution)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trackgpt.types import Cue, Verdict
+
 
 @dataclass(frozen=True)
 class QueryMemory:
-    """The online queries Q_t (paper section 3.4), constant in size however long the video is.
+    """The online queries Q_t (TrackGPT section 3.4), constant in size however long the video is.
 
     Attributes:
         online: float32 (k, c), or None before the first frame of a cue: the decoder then starts from its learned
@@ -22,3 +24,11 @@ class QueryMemory:
     def nbytes(self) -> int:
         """Bytes held."""
         return 0 if self.online is None else self.online.nbytes
+
+    def heed(self, verdict: Verdict, cue: Cue | None) -> QueryMemory:
+        """The queries of the targets that go on; none where new ones take their place."""
+        if verdict.cue is None:
+            return self
+        return (
+            QueryMemory() if self.online is None or not verdict.rows else QueryMemory(self.online[list(verdict.rows)])
+        )

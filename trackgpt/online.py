@@ -1,218 +1,285 @@
 """The one online loop: a slow reasoner, a fast perception, a memory, and an arbiter between them.
 
-Each call sees one frame, in order, and never looks ahead. Everything a track knows is in `TrackState`, a frozen record
-of a few kilobytes that can be kept, saved, restored and continued with bit-equal results.
+Every system is a composition of these four parts (`trackgpt.systems`). A step sees one frame and never looks ahead; it
+is a pure function of state and frame, so undoing, rewinding and resuming are references to old states.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
-from zipfile import BadZipFile
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from trackgpt.arbiter import PurportArbiter, Record
-from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.boxes import box_iou
-from trackgpt.memory import QueryMemory
-from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
+from trackgpt.track import TrackState
+from trackgpt.types import Box, Cue, EncodedFrame, Prediction, Prompt, Target, Verdict
 
 Frame: TypeAlias = np.ndarray | EncodedFrame
 """uint8 RGB (height, width, 3), or what `Perception.encode` made of it, which gives the same result."""
 
 
+class Memory(Protocol):
+    """What the perception hands on from frame to frame: a frozen dataclass, constant in size over a video."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        ...
+
+    def heed(self, verdict: Verdict, cue: Cue | None) -> Memory:
+        """What becomes of it by a verdict; `cue` is the answer that was judged, in force or not."""
+        ...
+
+
 class Reasoner(Protocol):
     """The slow model: reads one frame and what a person said."""
 
-    def reason(self, frame: np.ndarray, prompt: Prompt, before: Cue | None = None) -> Cue:
-        """The cue for a frame, uint8 RGB (height, width, 3); a cue without targets means nothing was found.
+    def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
+        """The cue for a frame, uint8 RGB (height, width, 3); a cue without targets means that nothing was found.
 
-        `before` is the cue in force when it is asked again: words repeat, so it may save time, and changes nothing.
+        Args:
+            frame: the one to read; others that it needs (a first frame, a window) are in `state.memory`.
+            state: the track so far, with all that was said and the cue in force.
+            prompt: what is said about this very frame, or None where the words in force (`state.text`) are read again.
         """
         ...
 
+
+@runtime_checkable
+class BatchReasoner(Reasoner, Protocol):
+    """A reasoner that reads a frame once for several prompts."""
+
     def reason_many(self, frame: np.ndarray, prompts: Sequence[Prompt]) -> list[Cue]:
-        """The cues of several prompts about one frame, each as if it were alone."""
+        """The cues of prompts that each begin a track of their own, as if each were alone."""
         ...
 
 
 class Perception(Protocol):
-    """The fast model: finds on a frame what a cue names. It holds weights, not state."""
+    """The fast model: finds on a frame what the state names. It holds weights, not state."""
 
-    def encode(self, images: Sequence[np.ndarray]) -> list[EncodedFrame]:
-        """What does not depend on the track, of several frames at once: uint8 RGB (height, width, 3), of any sizes."""
+    def encode(self, images: Sequence[np.ndarray]) -> Sequence[Frame]:
+        """What does not depend on the track, of several frames at once: uint8 RGB (height, width, 3), of any sizes.
+
+        A perception that has nothing to compute early returns the images.
+        """
         ...
 
-    def perceive(self, frame: Frame, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
-        """Prediction for the cue's k targets (ids 1..k), and what to remember for the next frame."""
+    def perceive(self, frame: Frame, state: TrackState, cued: tuple[int, ...]) -> tuple[Prediction, Memory]:
+        """Prediction for the active targets, in their order, and what to remember for the next frame.
+
+        Args:
+            frame: to look at.
+            state: the track, with the cue in force.
+            cued: ids of the targets that the cue names on this very frame, a row each; empty on all other frames.
+        """
         ...
 
-    def launch(self, frame: Frame, cue: Cue, memory: QueryMemory | Launched) -> Launched:
-        """Begin to perceive; the `land` of what is given ends it. `memory` may be of a frame that has not landed."""
+
+class Arbiter(Protocol):
+    """When to ask the slow model, and whom to believe."""
+
+    def begin(self) -> Any:
+        """The record of a track that has not begun."""
+        ...
+
+    def due(self, state: TrackState, prompt: Prompt | None) -> str:
+        """Before looking: why to ask now, or "".
+
+        Raises:
+            UsageError: the system cannot do what the prompt wants.
+        """
+        ...
+
+    def doubts(self, state: TrackState, seen: Prediction, memory: Any, prompt: Prompt | None) -> str:
+        """After looking, where nothing was due: why to ask now, or ""."""
+        ...
+
+    def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
+        """Whom to believe.
+
+        Args:
+            state: the track; after looking, with the memory that looking gave.
+            seen: what was seen on this frame, or None before looking.
+            cue: the answer, or what the prompt points at; None where there is neither.
+            prompt: what is said about this frame.
+        """
+        ...
+
+    def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> Any:
+        """The record for the next frame.
+
+        Args:
+            state: with targets and cue of this frame and the record of the one before.
+            seen: with identities and with the reason why the slow model was asked, if it was.
+            verdict: the last one of this frame.
+        """
+        ...
+
+    def threshold(self, state: TrackState) -> np.ndarray:
+        """The score below which an active target is suspect: float32 (k,), 0 where the system has none."""
         ...
 
 
 @dataclass(frozen=True)
-class TrackState:
-    """A track between two frames.
+class Tracker:
+    """A system as the loop sees it: four parts over shared weights. Replace one, and it is an ablation.
 
     Attributes:
-        prompt: the instruction in force.
-        cue: the queries in force; their texts are what the person was told.
-        memory: what the perception handed on.
-        record: what the arbiter keeps.
-        ids: int64 (k,), the identities of the cue's targets.
-        boxes: float32 (k, 4), where each was last seen, NaN before; used to keep identities over a rethink.
-        next_id: the next identity to give out.
+        memory: the one that every track begins with.
+        kinds: every dataclass that memory and record consist of, for `TrackState.load`.
     """
 
-    prompt: Prompt
-    cue: Cue
-    memory: QueryMemory
-    record: Record
-    ids: np.ndarray
-    boxes: np.ndarray
-    next_id: int = 1
+    reasoner: Reasoner
+    perception: Perception
+    arbiter: Arbiter
+    memory: Memory
+    kinds: tuple[type, ...] = ()
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays held: constant over a video for a given number of targets."""
-        arrays = (self.cue.referring, self.cue.purport, self.ids, self.boxes, self.record.first, self.record.last)
-        return self.memory.nbytes + sum(a.nbytes for a in arrays if a is not None)
+    def begin(self) -> TrackState:
+        """A track on which nothing has been said."""
+        return TrackState(self.memory, self.arbiter.begin())
 
-    def save(self, path: str | Path) -> None:
-        """Write to one file of exactly this name, in numpy's .npz format, without pickles."""
-        arrays, plain = _split(dataclasses.asdict(self))
-        with open(path, "wb") as file:
-            np.savez(file, __plain__=np.array(json.dumps(plain)), **arrays)  # type: ignore[arg-type]
+    def step(self, state: TrackState, frame: Frame, prompt: Prompt | None = None) -> tuple[TrackState, Prediction]:
+        """See `trackgpt.online.step`."""
+        return step(self, state, frame, prompt)
 
-    @classmethod
-    def load(cls, path: str | Path) -> TrackState:
-        """Read what `save` wrote.
+
+class System(Protocol):
+    """A loaded model of one of the papers, as `trackgpt.hub.load_model` gives it.
+
+    Attributes:
+        config: a dataclass with the name of the model; it is written into run.json.
+    """
+
+    config: Any
+
+    def check(self, text: str) -> str:
+        """An instruction as the system will read it: without markup and control characters.
 
         Raises:
-            InputError: the file is not a saved track.
+            UsageError: NL01 it is empty; NL02 it is too long.
         """
-        try:
-            with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files if name != "__plain__"}
-                values = _join(arrays, json.loads(str(file["__plain__"])))
-            values["prompt"] = Prompt(**values["prompt"])
-            values["cue"] = Cue(**values["cue"])
-            values["memory"] = QueryMemory(**values["memory"])
-            values["record"] = Record(**values["record"])
-            return cls(**values)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise InputError(f"{path}: not a saved track ({error}); wanted a file of TrackState.save") from error
-
-
-class Launched(Protocol):
-    """A frame whose targets a device has been told to decode, and may still be decoding."""
-
-    @property
-    def online(self) -> Any:
-        """What the next frame can be launched with, before this one has landed."""
         ...
 
-    def land(self) -> tuple[Prediction, QueryMemory]:
-        """Wait for the device; what `Perception.perceive` gives."""
+    def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
+        """An online tracker over the loaded weights; several may share them.
+
+        Args:
+            ablation: the whole system, or one part of it swapped, by the system's own names.
+            settings: "key=value" of the system's rules of asking again.
+
+        Raises:
+            UsageError: there is no such ablation or setting.
+        """
         ...
 
 
-class ReasoningTracker:
-    """A system is a composition of these four parts; see `trackgpt.systems`. Implements `trackgpt.types.Tracker`."""
+def step(
+    parts: Tracker, state: TrackState, frame: Frame, prompt: Prompt | None = None
+) -> tuple[TrackState, Prediction]:
+    """One frame, and what is said about it: ask if that is due, look, ask if in doubt and look again.
 
-    def __init__(self, reasoner: Reasoner, perception: Perception, arbiter: PurportArbiter) -> None:
-        self.reasoner = reasoner
-        self.perception = perception
-        self.arbiter = arbiter
-        self._state: TrackState | None = None
+    Raises:
+        UsageError: the system cannot do what the prompt wants.
+    """
+    why = parts.arbiter.due(state, prompt)
+    cue = parts.reasoner.reason(image_of(frame), state, prompt) if why else None
+    return answered(parts, state, frame, prompt, why, cue)
 
-    @property
-    def state(self) -> TrackState:
-        """The track so far; assign to it to restore or rewind.
 
-        Raises:
-            UsageError: no track has begun.
-        """
-        if self._state is None:
-            raise UsageError("no track has begun; call initialize(frame, prompt) first")
-        return self._state
+def answered(
+    parts: Tracker, state: TrackState, frame: Frame, prompt: Prompt | None, why: str, cue: Cue | None
+) -> tuple[TrackState, Prediction]:
+    """The rest of a step, once it is settled what was due and what was answered."""
+    arbiter, perception = parts.arbiter, parts.perception
+    verdict, now, told = Verdict(), state, cue
+    if prompt is not None or why:
+        told = pointed(prompt) if cue is None else cue
+        verdict = arbiter.judge(state, None, told, prompt)
+        now = _heeded(state, verdict, told, prompt)
+    seen, memory = perception.perceive(frame, now, _cued(now, verdict))
+    if not why and (why := arbiter.doubts(now, seen, memory, prompt)):
+        looked = replace(now, memory=memory)
+        cue = parts.reasoner.reason(image_of(frame), looked, prompt)
+        verdict = arbiter.judge(looked, seen, cue, prompt)
+        now = _heeded(looked, verdict, cue, None)
+        memory = now.memory
+        if verdict.cue is not None:
+            seen, memory = perception.perceive(frame, now, _cued(now, verdict))
+    if verdict.cue is not None and verdict.targets is None:
+        now = _identified(state, now, seen)
+    ids = np.array([target.id for target in now.active], np.int64)
+    decided = verdict.kind if prompt is not None or why else ""
+    seen = replace(seen, ids=ids, cue=cue if why else None, reason=why, verdict=decided)
+    record = arbiter.after(now, seen, verdict)
+    return replace(_sighted(now, seen), memory=memory, record=record, frame=state.frame + 1), seen
 
-    @state.setter
-    def state(self, state: TrackState) -> None:
-        self._state = state
 
-    def initialize(self, frame: Frame, prompt: Prompt, cue: Cue | None = None) -> Prediction:
-        """Begin a new track on `frame`; the brain reads it, unless it has answered this prompt about it already."""
-        state, prediction = self.begin(frame, prompt, next_id=1, cue=cue)
-        self._state = state
-        return prediction
+class Followed(NamedTuple):
+    """One frame of one of several tracks, and the seconds it took, work that tracks share counted for each."""
 
-    def track(self, frame: Frame, prompt: Prompt | None = None) -> Prediction:
-        """Carry on with the next frame; a prompt starts over from it, with fresh identities."""
-        if prompt is not None:
-            self._state, prediction = self.begin(frame, prompt, next_id=self.state.next_id)
-        else:
-            self._state, prediction = self.step(self.state, frame)
-        return prediction
+    seen: Prediction
+    seconds: float
 
-    def begin(
-        self, frame: Frame, prompt: Prompt, next_id: int, cue: Cue | None = None
-    ) -> tuple[TrackState, Prediction]:
-        """Algorithm 1, t = 0: reason, then perceive."""
-        cue = self.reasoner.reason(image_of(frame), prompt) if cue is None else cue
-        ids = np.arange(next_id, next_id + cue.targets, dtype=np.int64)
-        boxes = np.full((cue.targets, 4), np.nan, np.float32)
-        state = TrackState(prompt, cue, QueryMemory(), Record(), ids, boxes, next_id + cue.targets)
-        return self._perceive(state, frame, consulted=True, reason="prompt")
 
-    def step(self, state: TrackState, frame: Frame) -> tuple[TrackState, Prediction]:
-        """Algorithm 1, t > 0: where the previous score was low, reason on this frame first; then perceive.
+def follow(tracker: Tracker, frames: Iterable[Frame], prompts: Iterable[Prompt]) -> Iterator[Prediction]:
+    """One prediction per frame.
 
-        A pure function: the same state and frame give the same result, which is what makes rewinding exact.
-        """
-        why = self.arbiter.due(state.record)
-        if not why:
-            return self._perceive(state, frame, consulted=False, reason="")
-        cue = self.reasoner.reason(image_of(frame), state.prompt, state.cue)
-        asked = replace(state.record, consulted=state.record.frame, rethinks=state.record.rethinks + 1)
-        return self.heed(replace(state, record=asked), frame, cue, why)
+    Args:
+        tracker: the system.
+        frames: in order, the first one is frame 0.
+        prompts: what is said, at most one per frame.
+    """
+    return (one.seen for (one,) in follow_all(tracker, frames, [prompts]))
 
-    def heed(self, state: TrackState, frame: Frame, cue: Cue, why: str) -> tuple[TrackState, Prediction]:
-        """Replace the queries by those of a cue, then perceive."""
-        if cue.targets == 0:
-            # Nothing to replace the queries with: the old ones stay in force and the arbiter's schedule asks again.
-            after, prediction = self._perceive(state, frame, consulted=False, reason=why)
-            return after, replace(prediction, cue=cue)
-        return self._perceive(self._with_cue(state, cue), frame, consulted=True, reason=why)
 
-    def _with_cue(self, state: TrackState, cue: Cue) -> TrackState:
-        memory = state.memory
-        if self.arbiter.config.reset_online or cue.targets != len(state.ids):
-            memory = QueryMemory()
-        return replace(state, cue=cue, memory=memory)
+def follow_all(
+    tracker: Tracker, frames: Iterable[Frame], said: Sequence[Iterable[Prompt]]
+) -> Iterator[tuple[Followed, ...]]:
+    """One prediction per frame for each of several tracks, which share nothing but work.
 
-    def _perceive(self, state: TrackState, frame: Frame, consulted: bool, reason: str) -> tuple[TrackState, Prediction]:
-        return self._concluded(state, *self.perception.perceive(frame, state.cue, state.memory), consulted, reason)
+    Where there are several, a frame is encoded once for all and the first one is read once for all (`BatchReasoner`).
 
-    def _concluded(
-        self, state: TrackState, prediction: Prediction, memory: QueryMemory, consulted: bool, reason: str
-    ) -> tuple[TrackState, Prediction]:
-        """What a frame makes of the track, once it is perceived."""
-        if consulted and reason != "prompt":
-            state = _keep_identities(state, prediction)
-        found = state.cue.targets > 0
-        record = self.arbiter.after(state.record, prediction.scores, consulted, found)
-        seen = np.where(prediction.present[:, None], prediction.boxes, state.boxes).astype(np.float32)
-        after = replace(state, memory=memory, record=record, boxes=seen)
-        cue = state.cue if consulted else None
-        return after, replace(prediction, ids=state.ids, cue=cue, reason=reason)
+    Args:
+        tracker: the system.
+        frames: in order, the first one is frame 0.
+        said: for each track what is said, at most one prompt per frame.
+    """
+    prompts = [{prompt.frame: prompt for prompt in each} for each in said]
+    states = [tracker.begin()] * len(prompts)
+    for t, frame in enumerate(frames):
+        began, look = time.perf_counter(), frame
+        if len(prompts) > 1:
+            look = frame if isinstance(frame, EncodedFrame) else tracker.perception.encode([image_of(frame)])[0]
+        first = _first_steps(tracker, states, look, [each.get(0) for each in prompts]) if t == 0 else None
+        shared, followed = time.perf_counter() - began, []
+        for unit, each in enumerate(prompts):
+            began = time.perf_counter()
+            if first is None:
+                states[unit], seen = tracker.step(states[unit], look, each.get(t))
+            else:
+                states[unit], seen = first[unit]()
+            followed.append(Followed(seen, shared + time.perf_counter() - began))
+        yield tuple(followed)
+
+
+def _first_steps(
+    tracker: Tracker, states: Sequence[TrackState], frame: Frame, prompts: Sequence[Prompt | None]
+) -> list[Callable[[], tuple[TrackState, Prediction]]] | None:
+    """What is left of every track's first step once the frame has been read for all; None where each reads alone."""
+    if len(prompts) < 2 or not isinstance(tracker.reasoner, BatchReasoner) or None in prompts:
+        return None
+    whys = [tracker.arbiter.due(state, prompt) for state, prompt in zip(states, prompts, strict=True)]
+    asked = [prompt for prompt, why in zip(prompts, whys, strict=True) if prompt is not None and why]
+    cues = iter(tracker.reasoner.reason_many(image_of(frame), asked))
+    return [
+        partial(answered, tracker, state, frame, prompt, why, next(cues) if why else None)
+        for state, prompt, why in zip(states, prompts, whys, strict=True)
+    ]
 
 
 def image_of(frame: Frame) -> np.ndarray:
@@ -220,26 +287,61 @@ def image_of(frame: Frame) -> np.ndarray:
     return frame.image if isinstance(frame, EncodedFrame) else frame
 
 
-def _keep_identities(state: TrackState, prediction: Prediction) -> TrackState:
-    """Hand identity, last place and the reference of tau from the old targets to those of a new cue.
+def pointed(prompt: Prompt | None) -> Cue | None:
+    """What a prompt points at, as a cue; None where it has words alone, or there is none."""
+    if prompt is None or not prompt.points_at:
+        return None
+    boxes, points = (np.array(values, np.float32) if values else None for values in (prompt.boxes, prompt.points))
+    return Cue(prompt.text, boxes=boxes, points=points, mask=prompt.mask)
 
-    A new target that matches no old one gets a new identity, and the present score as its reference.
+
+def _heeded(state: TrackState, verdict: Verdict, cue: Cue | None, prompt: Prompt | None) -> TrackState:
+    """The state with which perception looks: as the verdict has it, and with what was said on record."""
+    prompts = state.prompts if prompt is None else (*state.prompts, prompt)
+    state = replace(state, memory=state.memory.heed(verdict, cue), prompts=prompts)
+    if verdict.cue is not None:
+        state = replace(state, cue=verdict.cue)
+    if verdict.targets is not None:
+        following = max([state.next_id, *(target.id + 1 for target in verdict.targets)])
+        return replace(state, targets=verdict.targets, next_id=following)
+    if verdict.cue is not None:
+        # Who is who shows when they have been seen; until then every target of the cue is somebody new.
+        return replace(state, targets=new_targets(state, verdict.cue.targets))
+    return state
+
+
+def _cued(now: TrackState, verdict: Verdict) -> tuple[int, ...]:
+    """Ids of the targets that the cue names on this frame: all, where who is who is still to be seen."""
+    if verdict.cue is None or verdict.targets is not None:
+        return verdict.cued
+    return tuple(target.id for target in now.active)
+
+
+def new_targets(state: TrackState, count: int) -> tuple[Target, ...]:
+    """So many targets with fresh identities, named by the last prompt."""
+    prompt = state.prompts[-1] if state.prompts else Prompt()
+    return tuple(Target(state.next_id + k, prompt) for k in range(count))
+
+
+def _identified(before: TrackState, now: TrackState, seen: Prediction) -> TrackState:
+    """Hand identities from the active targets of before to those of a new cue, by where they are seen.
+
+    A target that matches no old one gets a new identity. Former targets stay.
     """
-    if len(prediction.ids) == len(state.ids) == 1:
-        return state
-    old = _origins(state, prediction)
-    known = old >= 0
-    ids = state.next_id + np.cumsum(~known) - 1
-    boxes = np.full((len(old), 4), np.nan, np.float32)
-    first = prediction.scores.copy()
-    ids[known], boxes[known] = state.ids[old[known]], state.boxes[old[known]]
-    if state.record.first is not None:
-        first[known] = state.record.first[old[known]]
-    record = replace(state.record, first=first)
-    return replace(state, ids=ids, boxes=boxes, record=record, next_id=state.next_id + int((~known).sum()))
+    old = before.active
+    origins = np.zeros(1, int) if len(seen.ids) == len(old) == 1 else _origins(old, seen)
+    targets, following = [], before.next_id
+    for new, origin in zip(now.active, origins, strict=True):
+        if origin >= 0:
+            targets.append(replace(old[origin], prompt=new.prompt))
+        else:
+            targets.append(replace(new, id=following))
+            following += 1
+    archived = (target for target in before.targets if not target.active)
+    return replace(now, targets=(*targets, *archived), next_id=following)
 
 
-def _origins(state: TrackState, prediction: Prediction) -> np.ndarray:
+def _origins(old: Sequence[Target], seen: Prediction) -> np.ndarray:
     """Which old target each new one is, by best overlap of boxes: int64 (k,), -1 for none.
 
     A target that is hidden on this frame overlaps nothing, and being hidden is what most rethinks are about: it takes
@@ -247,38 +349,30 @@ def _origins(state: TrackState, prediction: Prediction) -> np.ndarray:
     """
     from scipy.optimize import linear_sum_assignment
 
-    old = np.full(len(prediction.ids), -1)
-    overlap = box_iou(prediction.boxes, state.boxes)
+    origins = np.full(len(seen.boxes), -1)
+    places = np.array([target.box or (np.nan,) * 4 for target in old], np.float32).reshape(-1, 4)
+    overlap = box_iou(seen.boxes, places)
     for i, j in zip(*linear_sum_assignment(-overlap), strict=True):
         if overlap[i, j] > 0:
-            old[i] = j
-    hidden = np.flatnonzero((old < 0) & ~prediction.present)
-    left = np.setdiff1d(np.arange(len(state.ids)), old)
+            origins[i] = j
+    hidden = np.flatnonzero((origins < 0) & ~seen.present)
+    left = np.setdiff1d(np.arange(len(old)), origins)
     for i, j in zip(hidden, left, strict=False):
-        old[i] = j
-    return old
+        origins[i] = j
+    return origins
 
 
-def _split(values: dict[str, Any], prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    arrays: dict[str, np.ndarray] = {}
-    plain: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            inner, rest = _split(value, f"{prefix}{key}.")
-            arrays |= inner
-            plain[key] = rest
-        elif isinstance(value, np.ndarray):
-            arrays[prefix + key] = value
-        else:
-            plain[key] = value
-    return arrays, plain
-
-
-def _join(arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> dict[str, Any]:
-    for name, value in arrays.items():
-        *path, last = name.split(".")
-        here = plain
-        for key in path:
-            here = here[key]
-        here[last] = value
-    return plain
+def _sighted(state: TrackState, seen: Prediction) -> TrackState:
+    """The state with where each active target was seen, and how sure the system is of it."""
+    rows = iter(zip(seen.boxes, seen.present, seen.scores, strict=True))
+    targets = []
+    for target in state.targets:
+        if target.active:
+            box, present, score = next(rows)
+            target = replace(target, score=float(score))
+            if present:
+                x1, y1, x2, y2 = (float(v) for v in np.asarray(box, np.float32))
+                place: Box = (x1, y1, x2, y2)
+                target = replace(target, box=place, last_seen=state.frame)
+        targets.append(target)
+    return replace(state, targets=tuple(targets))

@@ -1,38 +1,66 @@
 """The nouns every part shares. Small, frozen, plain numpy: importing them costs nothing.
 
-Boxes are ``xyxy`` float32 pixels of the original frame, with edges (a one-pixel mask at the origin has the box
+Boxes are ``xyxy`` float pixels of the original frame, with edges (a one-pixel mask at the origin has the box
 0, 0, 1, 1). Frames are uint8 RGB, shape (height, width, 3). Masks are bool. Frame indices start at 0.
 An object that was looked for and not seen has ``present == False``, an empty mask and a box of NaN, never a zero box.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-PromptKind = Literal["init", "correct", "switch", "refine", "resume", "absent"]
+PromptKind = Literal["start", "correct", "switch", "resume", "add", "drop"]
+PROMPT_KINDS: tuple[str, ...] = get_args(PromptKind)
+Box: TypeAlias = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the frame."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a person says, at which frame, and how it relates to what is being tracked."""
+    """What a person says or points at, and how it relates to what is being tracked.
 
-    text: str
+    Attributes:
+        text: the words; empty where a box, points or a mask say it all.
+        frame: index of the source frame that it is about.
+        kind: "start" and "switch" replace all targets by new ones, "correct" gives the same targets another place,
+            "resume" returns to former targets, "add" follows further ones, "drop" ends some.
+        ids: targets that "correct", "resume" and "drop" are about; empty for all.
+        boxes: one per target.
+        points: x, y in pixels and 1 (on the target) or 0 (not on it), of one target.
+        mask: bool (height, width) of one target; not compared by `==`.
+    """
+
+    text: str = ""
     frame: int = 0
-    kind: PromptKind = "init"
+    kind: PromptKind = "start"
+    ids: tuple[int, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    points: tuple[tuple[float, float, int], ...] = ()
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def points_at(self) -> bool:
+        """It says where the target is, with or without words."""
+        return bool(self.boxes or self.points) or self.mask is not None
 
 
 @dataclass(frozen=True)
 class Cue:
-    """What the slow model tells the fast one; unused fields stay None.
+    """What the slow model, or a person who points, tells the fast one; unused fields stay None.
 
     Attributes:
         text: the answer shown to the user, without the tokens that carry queries.
         referring: referring queries Q_R, one per target, float32 (targets, channels).
         purport: purport queries Q_p, one per target, float32 (targets, channels).
-        boxes: grounded boxes, float32 (targets, 4), for reasoners that answer with boxes.
+        boxes: grounded boxes, float32 (targets, 4), NaN for a target that is not on the frame.
+        scores: of the boxes, float32 (targets,), where the reasoner has any.
+        points: float32 (n, 3) of x, y and 1 or 0 (on the target or not), of one target.
+        mask: bool (height, width), of one target.
         reasoning: a chain of thought, for people.
         answer: the answer as the model wrote it; given back when it is asked again, it saves time.
     """
@@ -41,16 +69,61 @@ class Cue:
     referring: np.ndarray | None = None
     purport: np.ndarray | None = None
     boxes: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    points: np.ndarray | None = None
+    mask: np.ndarray | None = None
     reasoning: str = ""
     answer: str = ""
 
     @property
     def targets(self) -> int:
-        """How many targets the answer names; 0 means the reasoner found nothing."""
+        """How many targets it names; 0 means that nothing was found."""
         for values in (self.referring, self.boxes):
             if values is not None:
                 return len(values)
-        return 0
+        return int(self.points is not None or self.mask is not None)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An identity of a track.
+
+    Attributes:
+        id: from 1, never given twice in one track.
+        prompt: the one that named it.
+        box: where it was last seen, or None before.
+        last_seen: the frame of the track (`TrackState.frame`) on which it was last seen, -1 before.
+        active: it is looked for on every frame; a former target that can be resumed is not.
+        score: the system's score of it on the last frame on which it was active, NaN before.
+    """
+
+    id: int
+    prompt: Prompt
+    box: Box | None = None
+    last_seen: int = -1
+    active: bool = True
+    score: float = math.nan
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whom the arbiter believes on a frame, and what becomes of cue, targets and memory.
+
+    Attributes:
+        kind: what was decided, for the memory and the log: "keep", or the kind of a prompt, or the system's own word.
+        cue: the cue in force from here on, with which perception looks at the frame; None leaves the one in force.
+        targets: all identities from here on, active ones in the order of perception's rows; None leaves them, and
+            where there is a new cue matches its targets with the active ones by where they are seen.
+        cued: ids of the targets that the rows of `cue` name on this very frame; empty where it is not about the frame.
+        rows: which of the active targets before, counted from 0, go on as the active ones from here on; empty where
+            what is remembered of them does not hold any more.
+    """
+
+    kind: str = "keep"
+    cue: Cue | None = None
+    targets: tuple[Target, ...] | None = None
+    cued: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,21 +132,25 @@ class Prediction:
 
     Attributes:
         boxes: float32 (K, 4) xyxy pixels; NaN where absent.
-        masks: bool (K, height, width).
-        scores: float32 (K,), the purport score S_p: the model's own estimate of its mask's IoU, in [0, 1].
+        masks: bool (K, height, width), or None from a tracker of boxes.
+        scores: float32 (K,) in [0, 1]: how much the system trusts what it shows of each target.
         present: bool (K,).
         ids: int64 (K,), stable over a track, starting at 1.
-        cue: the reasoner's message, on frames where it was consulted, else None.
-        reason: why the reasoner was consulted ("prompt", "purport", "searching"), else "".
+        own_scores: the system's own scores by name ("purport", "iou", "presence", "margin"), float32 (K,) each.
+        cue: the reasoner's message, on frames where it was asked, else None.
+        reason: why it was asked ("prompt", "purport", "searching", ...), else "".
+        verdict: the kind of the arbiter's verdict, where there was something to decide, else "".
     """
 
     boxes: np.ndarray
-    masks: np.ndarray
+    masks: np.ndarray | None
     scores: np.ndarray
     present: np.ndarray
     ids: np.ndarray
+    own_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     cue: Cue | None = None
     reason: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,21 +164,6 @@ class EncodedFrame:
 
     image: np.ndarray
     features: Any = field(repr=False)
-
-
-class Tracker(Protocol):
-    """An online tracker: one call a frame, in order, no look-ahead, state of bounded size."""
-
-    def initialize(self, frame: np.ndarray, prompt: Prompt, cue: Cue | None = None) -> Prediction:
-        """Begin a new track on `frame` (uint8 RGB, height x width x 3).
-
-        `cue` is the answer to the prompt, where it has been given already.
-        """
-        ...
-
-    def track(self, frame: np.ndarray, prompt: Prompt | None = None) -> Prediction:
-        """Carry on with the next frame; a prompt corrects or replaces what is tracked."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""Which versions of the packages we stand on are installed here."""
+"""The version of this package, and of those it stands on that are installed here."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+
+__version__ = "0.1.0"
 
 
 def installed(package: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from trackgpt.export.overlay import draw
+from trackgpt.online import follow
 from trackgpt.synthtrack.clips import Case, make_case
 from trackgpt.synthtrack.scene import Expression
 from trackgpt.systems.trackgpt import TrackGPT
@@ -31,11 +32,10 @@ def draw_previews(model: TrackGPT, path: Path) -> None:
 
 
 def _row(model: TrackGPT, case: Case, expression: Expression) -> np.ndarray:
-    tracker = model.tracker()
     cells = []
     answer = ""
-    for t, frame in enumerate(case.clip.frames):
-        prediction = tracker.track(frame) if t else tracker.initialize(frame, Prompt(expression.text))
+    predictions = follow(model.tracker(), case.clip.frames, [Prompt(expression.text)])
+    for t, (frame, prediction) in enumerate(zip(case.clip.frames, predictions, strict=True)):
         answer = prediction.cue.text if prediction.cue else answer
         if t in SHOWN:
             cell = np.full((CELL, CELL, 3), 255, np.uint8)

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from eval.following import Following
 from eval.kit import Kit, Row
 from eval.runner import behaviour, with_diagnostics
-from eval.trackers import Contestant
 from trackgpt.errors import UsageError
 from trackgpt.systems.trackgpt import TrackGPT
 from train.data_config import ValidationConfig
@@ -32,10 +31,10 @@ class Validation:
     def __call__(self, step: int) -> dict[str, float]:
         """Figures of the model, in percent but for calibration; J&F first."""
         rows: list[Row] = []
-        contestant = Contestant(self.model, self.model.config.rethink)
+        tracker = self.model.tracker()
         for task in self.tasks:
             with TemporaryDirectory() as folder:
-                following = Following(contestant.tracker, contestant)
+                following = Following(tracker)
                 self.kit.run(task, following, Path(folder))
                 records = {unit: record.as_json() for unit, record in following.records.items()}
                 rows += with_diagnostics(self.kit.score(task, Path(folder)), records)

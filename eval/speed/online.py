@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from trackgpt.session.speculation import SpeculatingTracker
 
 from eval.speed.bench import (
     SENTENCE,
@@ -28,7 +29,6 @@ from eval.speed.bench import (
 )
 from trackgpt.online import ReasoningTracker
 from trackgpt.session.ahead import Lookahead, seen
-from trackgpt.session.speculation import SpeculatingTracker
 from trackgpt.types import Prediction, Prompt
 from trackgpt.video.source import open_source
 

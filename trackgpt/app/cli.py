@@ -10,7 +10,7 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,11 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16, auto; on a GPU int8
 Perception = Annotated[str | None, typer.Option(help="For a brain: a SAM's .pth, folder or hub id")]
 
 
+def _option(group: str, *names: str, **about: Any) -> Any:
+    """An option that stands in a group of `--help`."""
+    return typer.Option(*names, rich_help_panel=group, **about)
+
+
 @app.command()
 def track(
     source: Annotated[str, typer.Argument(help="Video, folder of frames, glob, camera index, or stream URL")],
@@ -43,44 +48,44 @@ def track(
         list[str],
         typer.Option("-i", "--instruction", help="What to track; '240: TEXT' from frame 240, '@8.5: TEXT' from a time"),
     ],
-    model: Model = "nano",
-    perception: Perception = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
-    format_: Annotated[str, typer.Option("--format", help="What to write, with commas")] = FORMATS,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    backend: Annotated[str, typer.Option(help="torch or onnxruntime")] = "torch",
-    compile_: Annotated[bool, typer.Option("--compile", help="Slow start, then faster")] = False,
-    seed: Annotated[int, typer.Option(help="Recorded; nano draws nothing at random")] = 0,
-    start: Annotated[int, typer.Option(help="First frame")] = 0,
-    end: Annotated[int | None, typer.Option(help="Frame to stop before")] = None,
-    stride: Annotated[int, typer.Option(help="Take every n-th frame")] = 1,
-    fps: Annotated[float | None, typer.Option(help="Override the source's frame rate")] = None,
-    max_pixels: Annotated[int, typer.Option(help="Refuse larger frames")] = 64_000_000,
-    allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Folders: mixed sizes, missing numbers")] = False,
-    rethink: Annotated[str, typer.Option(help="auto, off; live: async")] = "auto",
-    batch: Annotated[int, typer.Option(help="Frames encoded at once")] = 1,
-    ahead: Annotated[int | None, typer.Option(help="Frames encoded ahead")] = None,
-    speculate: Annotated[bool, typer.Option("--speculate", help="GPU: decode before scores are known")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when there were warnings")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar, no warnings")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print events and frames as JSON lines")] = False,
+    output: Annotated[Path | None, _option("Output", "-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
+    format_: Annotated[str, _option("Output", "--format", help="What to write, with commas")] = FORMATS,
+    overwrite: Annotated[bool, _option("Output", "--overwrite", help="Replace an existing run")] = False,
+    strict: Annotated[bool, _option("Output", "--strict", help="Exit 1 when there were warnings")] = False,
+    quiet: Annotated[bool, _option("Output", "-q", "--quiet", help="No progress bar, no warnings")] = False,
+    as_json: Annotated[bool, _option("Output", "--json", help="Print events and frames as JSON lines")] = False,
+    model: Annotated[
+        str, _option("Model", "-m", "--model", help="Shipped name, folder, or brain (folder, hub id)")
+    ] = "nano",
+    perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
+    rethink: Annotated[str, _option("Model", help="auto, off; for live sources async")] = "auto",
+    start: Annotated[int, _option("Source", help="First frame")] = 0,
+    end: Annotated[int | None, _option("Source", help="Frame to stop before")] = None,
+    stride: Annotated[int, _option("Source", help="Take every n-th frame")] = 1,
+    fps: Annotated[float | None, _option("Source", help="Override the source's frame rate")] = None,
+    max_pixels: Annotated[int, _option("Source", help="Refuse larger frames")] = 64_000_000,
+    allow_gaps: Annotated[bool, _option("Source", "--allow-gaps", help="Folders: mixed sizes, gaps")] = False,
+    device: Annotated[str, _option("Speed", help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    dtype: Annotated[str, _option("Speed", help="float32, bfloat16, auto; on a GPU int8, int4")] = "float32",
+    backend: Annotated[str, _option("Speed", help="torch or onnxruntime")] = "torch",
+    compile_: Annotated[bool, _option("Speed", "--compile", help="Slow start, then faster")] = False,
+    batch: Annotated[int, _option("Speed", help="Frames encoded at once")] = 1,
+    ahead: Annotated[int | None, _option("Speed", help="Frames encoded ahead")] = None,
 ) -> int:
     """Track what an instruction means.
 
     Examples:
         trackgpt track race.mp4 -i "who will win the race?"
 
-        trackgpt track frames/ -i "the dog" -i "240: no, the black one" -o out
+        trackgpt track frames/ -i "the red car" -i "240: the blue one" -o out
     """
-    from trackgpt.app.tracking import Request, run
+    from trackgpt.app.tracking import TrackRequest, run
     from trackgpt.hub import pair
     from trackgpt.session.ahead import lookahead_of
 
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
     return run(
-        Request(
+        TrackRequest(
             source=source,
             instructions=tuple(instruction),
             model=pair(model, perception),
@@ -88,10 +93,9 @@ def track(
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,
             execution={"dtype": dtype, "backend": backend, "compile": compile_},
-            seed=seed,
             reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
             rethink=rethink,
-            lookahead=lookahead_of(batch, ahead, speculate),
+            lookahead=lookahead_of(batch, ahead),
             overwrite=overwrite,
             strict=strict,
             quiet=quiet,
@@ -227,7 +231,7 @@ def models() -> int:
 
 @app.command()
 def show(run: Annotated[Path, typer.Argument(help="A run folder")]) -> int:
-    """What happened in a run: the answer, the purport score over time, the events. Example: trackgpt show runs/demo"""
+    """What happened in a run: the answer, the score over time, the events. Example: trackgpt show runs/demo"""
     from trackgpt.app.summary import summarise
 
     print(summarise(run))

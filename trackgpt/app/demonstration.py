@@ -27,8 +27,8 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int
         ModelError: the model cannot be loaded.
         OutputError: the run folder holds something that is no run, or cannot be written.
     """
-    from trackgpt.app.tracking import Outcome, Request, refuse_existing, track
-    from trackgpt.session.session import InstructionTracker
+    from trackgpt.app.tracking import RunSummary, TrackRequest, refuse_existing, track
+    from trackgpt.session.playback import InstructionTracker
 
     refuse_existing(output, overwrite=(output / "tracks.jsonl").exists())
     tracker = InstructionTracker.from_pretrained(model)
@@ -36,8 +36,8 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int
     clip = output.parent / f"{output.name}-clip.mp4"
     _film(case, clip)
     print(f"instruction: {said.text}", flush=True)
-    request = Request(str(clip), ("\\" + said.text,), model, output, FORMATS, overwrite=True)
-    outcome = Outcome(output)
+    request = TrackRequest(str(clip), ("\\" + said.text,), model, output, FORMATS, overwrite=True)
+    outcome = RunSummary(output)
     track(request, outcome, tracker)
     if not outcome.found:
         # For the kind "none" this is right; for others the score says how wrong it is.

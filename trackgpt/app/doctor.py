@@ -13,14 +13,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trackgpt import __version__
 from trackgpt.errors import ModelError, OutOfMemoryError, OutputError, TrackGPTError
-from trackgpt.version import installed
+from trackgpt.version import __version__, installed
 
 if TYPE_CHECKING:
     import torch
 
-    from trackgpt.session.session import InstructionTracker
+    from trackgpt.session.playback import InstructionTracker
 
 PACKAGES = (
     "torch",
@@ -206,7 +205,7 @@ class _Loading(logging.Handler):
 
 def _load(visit: Visit) -> InstructionTracker:
     from trackgpt.hub import log
-    from trackgpt.session.session import InstructionTracker
+    from trackgpt.session.playback import InstructionTracker
 
     handler, level = _Loading(), log.level
     log.addHandler(handler)
@@ -231,7 +230,7 @@ def _self_test(visit: Visit) -> str:
     finally:
         session.close()
     seconds = time.perf_counter() - begun
-    scores = [item.purport for result in results for item in result.objects]
+    scores = [item.score for result in results for item in result.objects]
     # A score that is no number is written as none.
     if len(results) != len(frames) or None in scores:
         raise ModelError(

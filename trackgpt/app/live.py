@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from trackgpt.export.davis import DavisWriter
-    from trackgpt.export.overlay import Words
+    from trackgpt.export.overlay import Captions
     from trackgpt.export.records import EventRecord, TrackRecord
-    from trackgpt.session.session import Result, Session
+    from trackgpt.session.playback import Playback
+    from trackgpt.session.session import Result
     from trackgpt.video.writer import VideoWriter
 
 FROM_LOG = ("coco", "mot", "timeline")
@@ -38,16 +39,16 @@ class Outputs:
     cleaning up does not hide the first failure.
 
     Args:
-        session: the run; its folder is written to.
+        playback: the run; its folder is written to.
         formats: names of `EXPORTERS`.
         sound: a file whose sound the video gets, or None.
     """
 
-    def __init__(self, session: Session, formats: Sequence[str], sound: Path | None = None) -> None:
-        self._session = session
+    def __init__(self, playback: Playback, formats: Sequence[str], sound: Path | None = None) -> None:
+        self._playback = playback
         self._formats = formats
         self._sound = sound
-        self._words: Words | None = None
+        self._captions: Captions | None = None
         self._masks: DavisWriter | None = None
         self._video: VideoWriter | None = None
         self._thread = ThreadPoolExecutor(1, "trackgpt-write")
@@ -58,7 +59,7 @@ class Outputs:
         if "davis" in self._formats:
             from trackgpt.export.davis import DavisWriter
 
-            self._masks = DavisWriter(self._session.run.path / MASKS)
+            self._masks = DavisWriter(self._playback.run.path / MASKS)
         return self
 
     def write(self, result: Result) -> None:
@@ -68,37 +69,37 @@ class Outputs:
             OutputError: OUT02, this frame or one before it cannot be written; none after that one is.
         """
         self._settle(WAITING)
-        self._waiting.append(self._thread.submit(self._write, result, self._session.last_record))
+        self._waiting.append(self._thread.submit(self._write, result))
 
     def _settle(self, most: int) -> None:
         """Wait until at most so many frames wait, and raise what went wrong with those that do not."""
         while self._waiting and (len(self._waiting) > most or self._waiting[0].done()):
             self._waiting.popleft().result()
 
-    def _write(self, result: Result, record: TrackRecord) -> None:
+    def _write(self, result: Result) -> None:
         if self._failed:
             return  # a hole would be worse than an end
         try:
             if self._masks is not None:
-                self._masks.write(record, *record.size)
+                self._masks.write(result.record, *result.record.size)
             if "mp4" in self._formats:
-                self._film(result, record)
+                self._film(result)
         except BaseException:
             self._failed = True
             raise
 
-    def _film(self, result: Result, record: TrackRecord) -> None:
-        from trackgpt.export.overlay import Words, at_size
+    def _film(self, result: Result) -> None:
+        from trackgpt.export.overlay import Captions, at_size
         from trackgpt.video.writer import VideoWriter
 
-        self._words = self._words or Words()
-        self._words.hear(result.time, result.events)
+        self._captions = self._captions or Captions()
+        self._captions.hear(result.time, result.events)
         if result.frame is None:
             return
-        picture = self._words.on(result.frame, record)
+        picture = self._captions.on(result.frame, result.record)
         if self._video is None:
             size = (picture.shape[0], picture.shape[1])
-            self._video = VideoWriter(self._session.run.path / "video.mp4", self._session.source.fps, size)
+            self._video = VideoWriter(self._playback.run.path / "video.mp4", self._playback.source.fps, size)
             if self._sound is not None:
                 self._video.copy_audio(self._sound)
         self._video.write(at_size(picture, self._video.size), result.time)
@@ -119,13 +120,13 @@ class Outputs:
         """What is left to do, each worth trying when another fails."""
         from trackgpt.export.exporting import export
 
-        names = [name for name in FROM_LOG if name in self._formats] if self._session.frames else []
+        names = [name for name in FROM_LOG if name in self._formats] if self._playback.session.frames else []
         return [
             partial(self._settle, 0),
             self._thread.shutdown,
             self._close_video,
             self._report_overlaps,
-            *(partial(export, self._session.run.path, [name]) for name in names),
+            *(partial(export, self._playback.run.path, [name]) for name in names),
         ]
 
     def _close_video(self) -> None:
@@ -137,10 +138,10 @@ class Outputs:
     def _report_overlaps(self) -> None:
         if self._masks is not None and self._masks.frames_overlapping:
             count = self._masks.frames_overlapping
-            say(f"objects overlap on {count} frames; in {MASKS}/ the higher purport score has the pixel")
+            say(f"objects overlap on {count} frames; in {MASKS}/ the higher score has the pixel")
 
 
-class Talk:
+class Printer:
     """Prints a run's events: answers on stdout, warnings on stderr; as JSON, every event and frame on stdout.
 
     Args:
@@ -191,7 +192,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress(total: int | None, quiet: bool, console: Console | None = None) -> Iterator[Callable[[Result], None]]:
-    """A bar on stderr with frames per second and the lowest purport score; only on a terminal.
+    """A bar on stderr with frames per second and the lowest score; only on a terminal.
 
     Args:
         total: how many frames to expect, or None.
@@ -213,10 +214,10 @@ def progress(total: int | None, quiet: bool, console: Console | None = None) -> 
         task = bar.add_task("tracking", total=total, note="")
 
         def advance(result: Result) -> None:
-            score = min((o.purport for o in result.objects if o.purport is not None), default=None)
+            score = min((o.score for o in result.objects if o.score is not None), default=None)
             speed = bar.tasks[0].speed
             notes: list[Any] = [f"{speed:.0f} fps"] if speed else []
-            notes += [f"purport {score:.2f}"] if score is not None else []
+            notes += [f"score {score:.2f}"] if score is not None else []
             bar.update(task, advance=1, note="  ".join(notes))
 
         yield advance

@@ -10,11 +10,11 @@ from trackgpt.export.records import EventRecord, TrackRecord, read_events, read_
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 72
 MOST_EVENTS = 40
-SHOWN = ("instruction", "answer", "rethink", "lost", "found", "warn", "error")
+SHOWN = ("instruction", "answer", "rethink", "lost", "found", "undo", "take", "warn", "error")
 
 
 def summarise(run: Path) -> str:
-    """Counts, the words and events of a run, and one line of purport scores for each object.
+    """Counts, the words and events of a run, and one line of scores for each object.
 
     Raises:
         InputError: the folder holds no run, or a damaged one.
@@ -32,8 +32,10 @@ def summarise(run: Path) -> str:
 
 def _event(event: EventRecord) -> str:
     what = str(event.data.get("text", event.data.get("reason", "")))
+    if event.type == "take":
+        what = f"take {event.take} goes on from take {event.data['parent']}"
     if event.type == "rethink":
-        what += f"  purport {_numbers(event.data['old'])} -> {_numbers(event.data['new'])}"
+        what += f"  score {_numbers(event.data['old'])} -> {_numbers(event.data['new'])}"
     who = f" #{event.id}" if event.id is not None else ""
     code = f"{event.data['code']}: " if "code" in event.data else ""
     return f"{event.index:6d}  {event.type + who:14s}{code}{what}".rstrip()
@@ -45,13 +47,13 @@ def _numbers(value: object) -> str:
 
 
 def _objects(records: list[TrackRecord]) -> list[str]:
-    """A line an object: the mean purport score, on how many frames it was seen, and the score over time."""
+    """A line per object: the mean score, on how many frames it was seen, and the score over time."""
     lines = []
     for number in sorted({item.id for record in records for item in record.objects}):
-        scores = [next((o.purport for o in r.objects if o.id == number and o.box), None) for r in records]
+        scores = [next((o.score for o in r.objects if o.id == number and o.box), None) for r in records]
         known = [score for score in scores if score is not None]
         mean = f"{sum(known) / len(known):.2f}" if known else "none"
-        lines.append(f"#{number}  purport {mean} on {len(known)} of {len(records)} frames")
+        lines.append(f"#{number}  score {mean} on {len(known)} of {len(records)} frames")
         lines.append(f"    {sparkline(scores)}")
     return lines
 

@@ -14,7 +14,7 @@ from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, Usage
 
 if TYPE_CHECKING:
     from trackgpt.session.ahead import Lookahead
-    from trackgpt.session.session import InstructionTracker, Session
+    from trackgpt.session.playback import InstructionTracker, Playback
     from trackgpt.video.frames import FrameSource
 
 AT_FRAME = re.compile(r"^(\d+): +(.*)$", re.DOTALL)
@@ -28,7 +28,7 @@ class InterruptedRunError(TrackGPTError):
 
 
 @dataclass(frozen=True)
-class Request:
+class TrackRequest:
     """What a person asked for on the command line."""
 
     source: str
@@ -38,7 +38,6 @@ class Request:
     formats: tuple[str, ...] = ("jsonl",)
     device: str = "auto"
     execution: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
     reading: dict[str, Any] = field(default_factory=dict)
     rethink: str = "auto"
     lookahead: Lookahead | None = None
@@ -49,7 +48,7 @@ class Request:
 
 
 @dataclass
-class Outcome:
+class RunSummary:
     """What a run has come to so far; it is filled while frames come, so that it holds after any failure too."""
 
     out: Path
@@ -63,14 +62,14 @@ class Outcome:
 
     @property
     def line(self) -> str:
-        """The `key=value` line that ends stdout; the purport score is the mean over frames and objects."""
-        purport = self.scores / self.scored if self.scored else math.nan
-        counts = f"frames={self.frames} rethinks={self.rethinks} purport={purport:.3f} warnings={self.warnings}"
+        """The `key=value` line that ends stdout; the score is the mean over frames and objects."""
+        score = self.scores / self.scored if self.scored else math.nan
+        counts = f"frames={self.frames} rethinks={self.rethinks} score={score:.3f} warnings={self.warnings}"
         return f"{counts} out={self.out}"
 
 
 @dataclass(frozen=True)
-class Spoken:
+class TimedInstruction:
     """An instruction and when it is said: at a frame, or at a second, or at the beginning."""
 
     text: str
@@ -78,24 +77,24 @@ class Spoken:
     second: float | None = None
 
 
-def parse_instruction(text: str) -> Spoken:
+def parse_instruction(text: str) -> TimedInstruction:
     """Read "TEXT", "240: TEXT" (a frame) or "@8.5: TEXT" (a second); a leading backslash turns the prefix off."""
     if text.startswith("\\"):
-        return Spoken(text[1:])
+        return TimedInstruction(text[1:])
     if found := AT_FRAME.match(text):
-        return Spoken(found[2], frame=int(found[1]))
+        return TimedInstruction(found[2], frame=int(found[1]))
     if found := AT_SECOND.match(text):
-        return Spoken(found[2], second=float(found[1]))
-    return Spoken(text)
+        return TimedInstruction(found[2], second=float(found[1]))
+    return TimedInstruction(text)
 
 
-def run(request: Request) -> int:
+def run(request: TrackRequest) -> int:
     """Track, write, and end stdout with one `key=value` line; returns the exit code.
 
     Raises:
         TrackGPTError: see the error table; what was written before stays valid.
     """
-    outcome = Outcome(request.output or next_folder(request.source))
+    outcome = RunSummary(request.output or next_folder(request.source))
     try:
         track(request, outcome)
     except KeyboardInterrupt:
@@ -110,7 +109,7 @@ def run(request: Request) -> int:
     return 1 if request.strict and outcome.warnings else 0
 
 
-def track(request: Request, outcome: Outcome, tracker: InstructionTracker | None = None) -> None:
+def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracker | None = None) -> None:
     """Do what was asked, keeping count in `outcome`. Cheap refusals come first, the run folder is made last.
 
     Args:
@@ -121,8 +120,7 @@ def track(request: Request, outcome: Outcome, tracker: InstructionTracker | None
     import cv2
 
     from trackgpt.export.exporting import check_space, estimate
-    from trackgpt.session.late import BackgroundTracker
-    from trackgpt.session.session import InstructionTracker, Session
+    from trackgpt.session.playback import InstructionTracker, Playback
     from trackgpt.video.source import open_source
 
     spoken = _checked(request)
@@ -139,44 +137,40 @@ def track(request: Request, outcome: Outcome, tracker: InstructionTracker | None
             tracker.check(words.text)
         if source is None:
             source = stack.enter_context(open_source(request.source, **reading))
-        options: dict[str, Any] = {"overwrite": request.overwrite, "rethink": request.rethink != "off"}
-        options["lookahead"] = request.lookahead
-        session = stack.enter_context(Session(tracker, source, out=outcome.out, **options))
-        if request.rethink == "async":
-            session.online = BackgroundTracker(session.online)
-        _follow(request, session, spoken, outcome)
+        how = request.overwrite, request.rethink, request.lookahead
+        playback = stack.enter_context(Playback(tracker, source, outcome.out, *how))
+        _follow(request, playback, spoken, outcome)
 
 
-def _follow(request: Request, session: Session, spoken: Sequence[Spoken], outcome: Outcome) -> None:
-    from trackgpt.app.live import Outputs, Talk, progress
+def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedInstruction], outcome: RunSummary) -> None:
+    from trackgpt.app.live import Outputs, Printer, progress
 
-    talk = Talk(request.quiet, request.as_json)
-    session.on_event = talk.event
-    session.describe(
+    printer, session = Printer(request.quiet, request.as_json), playback.session
+    session.on_event = printer.event
+    playback.describe(
         instructions=list(request.instructions),
         reading=request.reading,
         rethink=request.rethink,
         device=request.device,
         execution=request.execution,
-        seed=request.seed,
     )
-    with Outputs(session, request.formats, _sound(request, session)) as outputs:
+    with Outputs(playback, request.formats, _sound(request, playback)) as outputs:
         for words in spoken:
-            session.say(words.text, words.frame, words.second)
-        with progress(session.source.frames_hint, request.quiet) as advance:
-            for result in session:
+            playback.say(words.text, words.frame, words.second)
+        with progress(playback.source.frames_hint, request.quiet) as advance:
+            for result in playback:
                 outcome.frames = session.frames
                 outputs.write(result)
-                talk.frame(session.last_record)
+                printer.frame(result.record)
                 advance(result)
-                known = [item.purport for item in result.objects if item.purport is not None]
+                known = [item.score for item in result.objects if item.score is not None]
                 outcome.scores, outcome.scored = outcome.scores + sum(known), outcome.scored + len(known)
                 outcome.rethinks, outcome.warnings = session.rethinks, session.warnings
         outcome.warnings, outcome.found = session.warnings, session.found
         outcome.said = session.prompts[-1].text if session.prompts else ""
 
 
-def _checked(request: Request) -> list[Spoken]:
+def _checked(request: TrackRequest) -> list[TimedInstruction]:
     """The instructions with their moments; refuses what can be refused before anything is opened.
 
     Raises:
@@ -190,8 +184,6 @@ def _checked(request: Request) -> list[Spoken]:
         raise UsageError(f"--rethink {request.rethink}: choose auto, off or async")
     if request.rethink == "async" and not _is_live(request.source):
         raise UsageError("--rethink async is for cameras and streams, which do not wait; leave it out for files")
-    if request.rethink == "async" and request.lookahead is not None and request.lookahead.speculate:
-        raise UsageError("--speculate guesses what --rethink async does not wait for; choose one of them")
     spoken = [parse_instruction(text) for text in request.instructions]
     for words in spoken:
         clean_instruction(words.text)
@@ -199,7 +191,7 @@ def _checked(request: Request) -> list[Spoken]:
     for words, moment in zip(spoken, moments, strict=True):
         if moments.count(moment) > 1:
             raise UsageError(
-                f"-i {words.text!r} is not the only instruction for its moment; give the others a frame "
+                f"-i {words.text!r} is one of two instructions for the same frame; give the others a frame "
                 "(-i '240: the dog') or name all targets in one instruction"
             )
     return spoken
@@ -234,8 +226,8 @@ def _is_live(source: str) -> bool:
     return "://" in source or (source.isdigit() and not Path(source).exists())
 
 
-def _sound(request: Request, session: Session) -> Path | None:
+def _sound(request: TrackRequest, playback: Playback) -> Path | None:
     """The file to take the sound from: a video whose own clock is used."""
     file = Path(request.source).expanduser()
-    fits = session.source.kind == "file" and request.reading.get("fps") is None and file.is_file()
+    fits = playback.source.kind == "file" and request.reading.get("fps") is None and file.is_file()
     return file if fits else None

@@ -247,7 +247,7 @@ class InteractiveBoxSequence(BoxSequence):
         switches = np.flatnonzero(self.old_targets().any(axis=1))
         first = said[0][0]
         return tuple(
-            Prompt(text, t, "init" if t == first else "switch" if t in switches else "correct") for t, text in said
+            Prompt(text, t, "start" if t == first else "switch" if t in switches else "correct") for t, text in said
         )
 
     def text(self) -> str:

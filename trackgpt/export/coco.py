@@ -3,7 +3,7 @@
     videos       one: name, width, height, length, file_names (as YouTube-VIS has them)
     images       one a frame: file_name, width, height, video_id, frame_id (of the source, from 0)
     annotations  one an object and frame where it is present: segmentation (run lengths), bbox x, y, width, height in
-                 pixels, area, iscrowd, score (purport), track_id
+                 pixels, area, iscrowd, score, track_id
     tracks       one an object: id, category_id, video_id
 
 The category is always "object": the log holds what was followed, not what it is called. File names are those that an
@@ -82,7 +82,7 @@ def _annotation(
         "iscrowd": 0,
         "segmentation": segmentation,
     }
-    return values if item.purport is None else values | {"score": item.purport}
+    return values if item.score is None else values | {"score": item.score}
 
 
 def _image(record: TrackRecord) -> dict[str, Any]:

@@ -37,7 +37,7 @@ PALETTE = palette()
 class DavisWriter:
     """Writes masks/00000.png and on while a run goes, every frame, empty ones included.
 
-    Where objects overlap, the higher purport score has the pixel, of equal ones the lower id.
+    Where objects overlap, the higher score has the pixel, of equal ones the lower id.
 
     Attributes:
         frames_overlapping: frames on which objects overlapped.
@@ -95,7 +95,7 @@ class DavisWriter:
 def _claim(record: TrackRecord, k: int) -> tuple[float, int]:
     """What decides over an overlapping pixel; the largest is drawn last and stays."""
     item = record.objects[k]
-    return (-1.0 if item.purport is None else item.purport, -item.id)
+    return (-1.0 if item.score is None else item.score, -item.id)
 
 
 def export_davis(run: str | Path) -> Path:
@@ -114,7 +114,7 @@ def export_davis(run: str | Path) -> Path:
         writer.write(record, *record.size)
     if writer.frames_overlapping:
         logger.warning(
-            "%s: objects overlap on %d frames (%d pixels); the higher purport score has the pixel",
+            "%s: objects overlap on %d frames (%d pixels); the higher score has the pixel",
             writer.folder,
             writer.frames_overlapping,
             writer.pixels_overlapping,

@@ -18,7 +18,7 @@ EXPORTERS = {
     "davis": ("trackgpt.export.davis", "export_davis"),
     "coco": ("trackgpt.export.coco", "export_coco"),
     "mot": ("trackgpt.export.mot", "export_mot"),
-    "timeline": ("trackgpt.export.timeline", "purport_timeline"),
+    "timeline": ("trackgpt.export.timeline", "score_timeline"),
     "mp4": ("trackgpt.export.overlay", "export_overlay"),
 }
 """Where each format is written; named, not imported, so that a format is loaded when it is asked for."""

@@ -3,7 +3,7 @@
     frame, id, x, y, width, height, confidence, -1, -1, -1
 
 Frames count from 1. x, y, width and height are pixels of the frame; x is the left edge and y the top edge, 0 at the
-frame's own. The confidence is the purport score, 1 where there is none.
+frame's own. The confidence is the score, 1 where there is none.
 """
 
 from __future__ import annotations
@@ -34,6 +34,6 @@ def _lines(run: Path) -> Iterator[str]:
             if item.box is None:
                 continue
             x1, y1, x2, y2 = item.box
-            confidence = 1.0 if item.purport is None else item.purport
+            confidence = 1.0 if item.score is None else item.score
             place = f"{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f}"
             yield f"{record.index + 1},{item.id},{place},{confidence:.4f},-1,-1,-1\n"

@@ -23,7 +23,7 @@ from trackgpt.export.records import (
     ObjectRecord,
     State,
     TrackRecord,
-    read_events,
+    events_of_take,
     read_tracks,
 )
 from trackgpt.geometry.masks import resize
@@ -89,13 +89,13 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class _Item:
+class Drawn:
     """One object to draw; box and mask in the pixels of the frame at hand."""
 
     id: int
     box: tuple[float, float, float, float] | None
     mask: np.ndarray | None
-    purport: float | None
+    score: float | None
     state: State
 
 
@@ -148,10 +148,10 @@ def draw(
 # --- objects ---
 
 
-def _items(result: Prediction | TrackRecord, height: int, width: int) -> list[_Item]:
+def _items(result: Prediction | TrackRecord, height: int, width: int) -> list[Drawn]:
     if isinstance(result, Prediction):
         items = [_of_prediction(result, k) for k in range(len(result.ids))]
-        size = result.masks.shape[1:]
+        size = (height, width) if result.masks is None else result.masks.shape[1:]
     else:
         items = [_of_record(item, mask) for item, mask in zip(result.objects, result.masks())]
         size = result.size
@@ -160,27 +160,28 @@ def _items(result: Prediction | TrackRecord, height: int, width: int) -> list[_I
     return [_scaled(item, height, width, height / size[0], width / size[1]) for item in items]
 
 
-def _of_prediction(result: Prediction, k: int) -> _Item:
+def _of_prediction(result: Prediction, k: int) -> Drawn:
     present = bool(result.present[k])
     x1, y1, x2, y2 = (float(v) for v in result.boxes[k])
     box = (x1, y1, x2, y2) if present and np.isfinite([x1, y1, x2, y2]).all() else None
-    mask = np.ascontiguousarray(result.masks[k], dtype=bool) if present and result.masks[k].any() else None
-    purport = float(result.scores[k]) if np.isfinite(result.scores[k]) else None
-    return _Item(int(result.ids[k]), box, mask, purport, "tracked" if present else "absent")
+    found = present and result.masks is not None and result.masks[k].any()
+    mask = np.ascontiguousarray(result.masks[k], dtype=bool) if result.masks is not None and found else None
+    score = float(result.scores[k]) if np.isfinite(result.scores[k]) else None
+    return Drawn(int(result.ids[k]), box, mask, score, "tracked" if present else "absent")
 
 
-def _of_record(item: ObjectRecord, mask: np.ndarray) -> _Item:
-    return _Item(item.id, item.box, None if item.rle is None else mask, item.purport, item.state)
+def _of_record(item: ObjectRecord, mask: np.ndarray) -> Drawn:
+    return Drawn(item.id, item.box, None if item.rle is None else mask, item.score, item.state)
 
 
-def _scaled(item: _Item, height: int, width: int, down: float, across: float) -> _Item:
+def _scaled(item: Drawn, height: int, width: int, down: float, across: float) -> Drawn:
     box = None
     if item.box is not None:
         box = (item.box[0] * across, item.box[1] * down, item.box[2] * across, item.box[3] * down)
     return replace(item, box=box, mask=None if item.mask is None else resize(item.mask, height, width))
 
 
-def _fill(picture: np.ndarray, item: _Item) -> None:
+def _fill(picture: np.ndarray, item: Drawn) -> None:
     """Tint what the mask covers; only the rectangle around it is touched."""
     if item.mask is None:
         return
@@ -193,7 +194,7 @@ def _fill(picture: np.ndarray, item: _Item) -> None:
     cv2.copyTo(mixed, mask, part)
 
 
-def _outline(picture: np.ndarray, item: _Item, unit: float) -> None:
+def _outline(picture: np.ndarray, item: Drawn, unit: float) -> None:
     """The contour over a dark halo, so that it is crisp on any background, and the box with marked corners."""
     colour = colour_of(item.id)
     thin = max(1, round(1.6 * unit))
@@ -217,9 +218,9 @@ def _corners(
         cv2.polylines(picture, [line], False, colour, thick, cv2.LINE_AA)
 
 
-def _tag(picture: np.ndarray, item: _Item, unit: float, taken: list[Area]) -> Area:
+def _tag(picture: np.ndarray, item: Drawn, unit: float, taken: list[Area]) -> Area:
     """The name plate above the box, inside it or below it: the first place where it hides nothing else."""
-    parts = [str(item.id)] + ([] if item.purport is None else [f"{item.purport:.2f}"])
+    parts = [str(item.id)] + ([] if item.score is None else [f"{item.score:.2f}"])
     text = " · ".join(parts) + (" ?" if item.state == "suspect" else "")
     patch = _plate(text, _size(unit, 15), colour_of(item.id), 1.0)
     left, top, bottom = _extent(item)
@@ -231,7 +232,7 @@ def _tag(picture: np.ndarray, item: _Item, unit: float, taken: list[Area]) -> Ar
     return _lay(picture, patch, x, (free or inside)[0])
 
 
-def _extent(item: _Item) -> tuple[int, int, int]:
+def _extent(item: Drawn) -> tuple[int, int, int]:
     """Left, top and bottom of an object that is shown."""
     if item.box is not None:
         return round(item.box[0]), round(item.box[1]), round(item.box[3])
@@ -244,7 +245,7 @@ def _meet(a: Area, b: Area) -> bool:
     return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
-def _missing(picture: np.ndarray, items: list[_Item], unit: float, taken: list[Area]) -> list[Area]:
+def _missing(picture: np.ndarray, items: list[Drawn], unit: float, taken: list[Area]) -> list[Area]:
     """Grey plates for the objects that are not on the frame, above the answer: never silent."""
     gap = max(2, round(8 * unit))
     floor = min((y for x, y, width, height in taken if y > picture.shape[0] // 2), default=picture.shape[0])
@@ -340,7 +341,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float, most: int) -
 
 
 def _words(text: str, font: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
-    """Words; one that is wider than a line (or a script without spaces) in letters, each marked as joined."""
+    """Captions; one that is wider than a line (or a script without spaces) in letters, each marked as joined."""
     for word in text.split():
         if _length(word, font) <= width:
             yield word
@@ -454,7 +455,7 @@ def _dark(colour: Colour) -> Colour:
 # --- video ---
 
 
-class Words:
+class Captions:
     """The words of a video: the last instruction, its answer, and for a moment why the brain was asked again.
 
     Attributes:
@@ -497,7 +498,7 @@ def annotated(run: str | Path, frames: Iterable[tuple[int, np.ndarray]]) -> Iter
     Raises:
         InputError: the run is damaged.
     """
-    records, events, words = read_tracks(run), read_events(run), Words()
+    records, events, words = read_tracks(run), events_of_take(run), Captions()
     record, event = next(records, None), next(events, None)
     for index, frame in frames:
         while record is not None and record.index < index:

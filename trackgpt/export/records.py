@@ -1,11 +1,17 @@
-"""The run folder and its log: one line a frame, one line an event, and every other format is made from them.
+"""The run folder and its log: one line per frame, one line per event, and every other format is made from them.
 
     run.json       what ran on what, replaced as a whole
-    tracks.jsonl   one line a frame: {"v":1,"i":240,"t":8.0,"size":[480,854],"objs":[{"id":1,"box":[x1,y1,x2,y2],
-                   "rle":"...","purport":0.84,"state":"tracked"}]}; an undecodable frame also has "problem"
-    events.jsonl   one line an event: {"v":1,"seq":3,"i":240,"t":8.0,"type":"rethink","id":1,"reason":"purport", ...}
+    tracks.jsonl   one line per frame: {"v":2,"take":1,"i":240,"t":8.0,"size":[480,854],"objs":[{"id":1,
+                   "box":[x1,y1,x2,y2],"rle":"...","score":0.84,"state":"tracked","purport":0.84}]}; after "state" come
+                   the system's own scores; an undecodable frame also has "problem", the first frame of a later take
+                   also "parent", the take it goes on from
+    events.jsonl   one line per event: {"v":2,"seq":3,"take":1,"i":240,"t":8.0,"type":"rethink","reason":"purport", ...}
 
-A line is written whole or not at all, and holds no wall-clock value unless asked, so that equal runs give equal bytes.
+A take is one way through the video. A correction of what is past opens a new take and overwrites nothing: the new take
+shows the frames of its parent up to its own first one. Version 1, which had one take and "purport" in the place of
+"score", is still read.
+
+A line is written whole or not at all, and holds no wall-clock value, so that equal runs give equal bytes.
 Boxes are xyxy pixels of the frame with edges; "i" counts frames of the source from 0; "t" is seconds of the source.
 """
 
@@ -25,10 +31,12 @@ import numpy as np
 from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.files import write_whole, writing
 from trackgpt.geometry.masks import check_rle, decode_rle, encode_rle
-from trackgpt.types import Prediction
+from trackgpt.types import Box, Prediction
 
-State = Literal["tracked", "suspect", "absent", "searching"]
-EventType = Literal["start", "instruction", "answer", "rethink", "lost", "found", "warn", "error", "done"]
+State = Literal["tracked", "suspect", "absent"]
+EventType = Literal[
+    "start", "instruction", "answer", "rethink", "lost", "found", "undo", "take", "warn", "error", "done"
+]
 STATES: tuple[str, ...] = get_args(State)
 NEEDED: dict[str, tuple[str, ...]] = {
     "start": (),
@@ -37,19 +45,24 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "rethink": ("reason", "old", "new"),
     "lost": (),
     "found": (),
+    "undo": ("text",),
+    "take": ("parent",),
     "warn": ("text",),
     "error": ("text",),
     "done": (),
 }
 """The fields that an event of each type has besides the common ones; it may have more."""
-COMMON = ("v", "seq", "i", "t", "type", "id")
-VERSION = 1
+COMMON = ("v", "seq", "take", "i", "t", "type", "id")
+OF_OBJECT = ("id", "box", "rle", "score", "state")
+"""Fields of an object; every other one is a score of the system's own."""
+VERSION = 2
+READABLE = (1, 2)
 TRACKS, EVENTS, RUN, MASKS = "tracks.jsonl", "events.jsonl", "run.json", "masks"
 VIDEOS = ("video.mp4", "video.part.mp4", "video.finished.mp4")
 """The overlay, and what a video that was cut short leaves (`trackgpt.video.writer`)."""
 MADE_HERE = (TRACKS, EVENTS, RUN, *VIDEOS, "coco.json", "mot.txt", "timeline.png")
 
-R = TypeVar("R", "TrackRecord", "EventRecord")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -60,15 +73,17 @@ class ObjectRecord:
         id: stable over the run, from 1.
         box: x1, y1, x2, y2 in pixels, or None when absent.
         rle: COCO's compressed run lengths of the mask, or None when absent or tracked by box alone.
-        purport: the model's own estimate of its mask's IoU, in [0, 1], or None when it made none.
-        state: "tracked", "suspect" (below the threshold), "absent" (not on this frame), "searching" (not found yet).
+        score: how much the system trusts it, in [0, 1], or None when it does not say.
+        state: "tracked", "suspect" (below the threshold) or "absent" (not on this frame).
+        own_scores: the system's own scores by name, e.g. "purport".
     """
 
     id: int
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     rle: str | None = None
-    purport: float | None = None
+    score: float | None = None
     state: State = "tracked"
+    own_scores: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,8 @@ class TrackRecord:
         size: height and width of the frame in pixels.
         objects: what is tracked on it, present or not.
         problem: why the frame could not be read, else "".
+        take: which way through the video it belongs to, from 1.
+        parent: on the first frame of a later take, the take it goes on from; else 0.
     """
 
     index: int
@@ -88,18 +105,22 @@ class TrackRecord:
     size: tuple[int, int]
     objects: tuple[ObjectRecord, ...] = ()
     problem: str = ""
+    take: int = 1
+    parent: int = 0
 
     def to_json(self) -> str:
         """One line without its end; equal records give equal text."""
         objects = [
-            {"id": o.id, "box": o.box, "rle": o.rle, "purport": o.purport, "state": o.state} for o in self.objects
+            {"id": o.id, "box": o.box, "rle": o.rle, "score": o.score, "state": o.state, **o.own_scores}
+            for o in self.objects
         ]
-        values = {"v": VERSION, "i": self.index, "t": self.time, "size": self.size, "objs": objects}
-        return _dump(values | ({"problem": self.problem} if self.problem else {}))
+        values = {"v": VERSION, "take": self.take, "i": self.index, "t": self.time, "size": self.size, "objs": objects}
+        values |= {"problem": self.problem} if self.problem else {}
+        return _dump(values | ({"parent": self.parent} if self.parent else {}))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> TrackRecord:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, in this version or an older one.
 
         Raises:
             InputError: the line is no such record; the message says what was wanted.
@@ -111,8 +132,10 @@ class TrackRecord:
             index=_pick(values, "i", _is_index, "a whole number from 0"),
             time=float(_pick(values, "t", _is_number, "seconds")),
             size=(size[0], size[1]),
-            objects=tuple(_object_from(o, size) for o in objects),
+            objects=tuple(_object_from(o, size, values["v"]) for o in objects),
             problem=_pick({"problem": ""} | values, "problem", lambda v: isinstance(v, str), "a text"),
+            take=_take_from(values),
+            parent=_pick({"parent": 0} | values, "parent", _is_index, "a whole number from 0"),
         )
 
     def masks(self) -> np.ndarray:
@@ -136,6 +159,7 @@ class EventRecord:
         type: see `NEEDED`.
         id: of the object concerned, or None.
         data: the other fields, in the order they are written.
+        take: which way through the video it belongs to, from 1.
     """
 
     seq: int
@@ -144,10 +168,45 @@ class EventRecord:
     type: EventType
     id: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    take: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        seq: int,
+        type: EventType,  # noqa: A002 - the names of the file's fields
+        index: int,
+        time: float,
+        take: int = 1,
+        id: int | None = None,  # noqa: A002
+        **data: Any,
+    ) -> EventRecord:
+        """An event as the log keeps it.
+
+        Args:
+            seq: its number in the run.
+            type: see `NEEDED`, which also says what `data` must hold.
+            index: of the source frame.
+            time: seconds of the source.
+            take: see the class.
+            id: of the object concerned.
+            data: further fields; arrays become lists, floats keep four decimals, what is not finite becomes null.
+
+        Raises:
+            UsageError: a field is missing or has a reserved name.
+        """
+        if type not in NEEDED:
+            raise UsageError(f"event type {type!r} does not exist; wanted one of {', '.join(NEEDED)}")
+        missing, reserved = set(NEEDED[type]) - data.keys(), data.keys() & set(COMMON)
+        if missing or reserved:
+            raise UsageError(f"event {type!r}: missing fields {sorted(missing)}, reserved fields {sorted(reserved)}")
+        kept = {key: plain(value, 4) for key, value in data.items()}
+        return cls(seq, int(index), _rounded(time, 6), type, None if id is None else int(id), kept, take)
 
     def to_json(self) -> str:
         """One line without its end; equal records give equal text."""
-        values: dict[str, Any] = {"v": VERSION, "seq": self.seq, "i": self.index, "t": self.time, "type": self.type}
+        values: dict[str, Any] = {"v": VERSION, "seq": self.seq, "take": self.take}
+        values |= {"i": self.index, "t": self.time, "type": self.type}
         if self.id is not None:
             values["id"] = self.id
         return _dump(values | dict(self.data))
@@ -170,6 +229,7 @@ class EventRecord:
             type=kind,
             id=_pick({"id": None} | values, "id", lambda v: v is None or _is_id(v), "a whole number from 1"),
             data={k: v for k, v in values.items() if k not in COMMON},
+            take=_take_from(values),
         )
 
 
@@ -179,17 +239,14 @@ class RunFolder:
     Args:
         path: the folder; made when absent, with its parents.
         overwrite: replace the run that is there. Only files that this package writes are removed.
-        timings: keep the "ms" of events; off, so that two runs give equal bytes.
 
     Raises:
         OutputError: OUT01, the folder holds something and `overwrite` is off, or what it holds is no run;
             OUT02, it cannot be written.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False, timings: bool = False) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.path = Path(path)
-        self.timings = timings
-        self._seq = 0
         _take_over(self.path, overwrite)
         self._tracks = _Log(self.path / TRACKS)
         self._events = _Log(self.path / EVENTS)
@@ -202,32 +259,9 @@ class RunFolder:
         """
         self._tracks.append(record.to_json())
 
-    def event(self, type: EventType, index: int, time: float, id: int | None = None, **data: Any) -> EventRecord:  # noqa: A002 - the names of the file's fields
-        """Append one event; it is in the file when this returns.
-
-        Args:
-            type: see `NEEDED`, which also says what `data` must hold.
-            index: of the source frame.
-            time: seconds of the source.
-            id: of the object concerned.
-            data: further fields; arrays become lists, floats keep four decimals, what is not finite becomes null.
-
-        Raises:
-            UsageError: a field is missing or has a reserved name.
-            OutputError: OUT02; the lines before it stay whole.
-        """
-        if type not in NEEDED:
-            raise UsageError(f"event type {type!r} does not exist; wanted one of {', '.join(NEEDED)}")
-        missing, reserved = set(NEEDED[type]) - data.keys(), data.keys() & set(COMMON)
-        if missing or reserved:
-            raise UsageError(f"event {type!r}: missing fields {sorted(missing)}, reserved fields {sorted(reserved)}")
-        if not self.timings:
-            data.pop("ms", None)
-        kept = {key: plain(value, 4) for key, value in data.items()}
-        record = EventRecord(self._seq, int(index), _rounded(time, 6), type, None if id is None else int(id), kept)
+    def event(self, record: EventRecord) -> None:
+        """Append one event, as `track` does."""
         self._events.append(record.to_json())
-        self._seq += 1
-        return record
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Replace run.json as a whole: a reader finds the old or the new one, never half of one.
@@ -250,12 +284,19 @@ class RunFolder:
         self.close()
 
 
-def record_of(index: int, time: float, prediction: Prediction, states: Sequence[State] | None = None) -> TrackRecord:
+def record_of(
+    index: int,
+    time: float,
+    size: tuple[int, int],
+    prediction: Prediction,
+    states: Sequence[State] | None = None,
+) -> TrackRecord:
     """What the log keeps of a prediction.
 
     Args:
         index: of the source frame, from 0.
         time: seconds of the source.
+        size: height and width of the frame in pixels.
         prediction: K objects; boxes are rounded to 2 decimals, scores to 4, the time to 6.
         states: K states, or None: "tracked" where present, "absent" elsewhere.
 
@@ -267,63 +308,108 @@ def record_of(index: int, time: float, prediction: Prediction, states: Sequence[
     if len(given) != len(prediction.ids):
         raise UsageError(f"frame {index}: {len(given)} states for {len(prediction.ids)} objects; wanted one each")
     objects = tuple(_object_of(prediction, k, state) for k, state in enumerate(given))
-    height, width = prediction.masks.shape[1:]
-    return TrackRecord(index, _rounded(time, 6), (int(height), int(width)), objects)
+    return TrackRecord(index, _rounded(time, 6), size, objects)
 
 
 def _object_of(prediction: Prediction, k: int, state: State) -> ObjectRecord:
-    number, score = int(prediction.ids[k]), float(prediction.scores[k])
-    purport = _rounded(score, 4) if math.isfinite(score) else None
+    number, score = int(prediction.ids[k]), _score(prediction.scores[k])
+    own = {name: _score(values[k]) for name, values in prediction.own_scores.items()}
     if not prediction.present[k]:
-        if state in ("tracked", "suspect"):
-            raise UsageError(f"object {number} is called {state} but is not present; wanted absent or searching")
-        return ObjectRecord(number, None, None, purport, state)
+        if state != "absent":
+            raise UsageError(f"object {number} is called {state} but is not present; wanted absent")
+        return ObjectRecord(number, None, None, score, state, own)
     x1, y1, x2, y2 = (_rounded(v, 2) for v in prediction.boxes[k])
     box = (x1, y1, x2, y2) if math.isfinite(x1 + y1 + x2 + y2) else None
-    mask = prediction.masks[k]
-    return ObjectRecord(number, box, encode_rle(mask) if mask.any() else None, purport, state)
+    mask = None if prediction.masks is None else prediction.masks[k]
+    rle = encode_rle(mask) if mask is not None and mask.any() else None
+    return ObjectRecord(number, box, rle, score, state, own)
+
+
+def _score(value: float) -> float | None:
+    return _rounded(value, 4) if math.isfinite(value) else None
 
 
 # --- reading ---
 
 
-def read_tracks(path: str | Path) -> Iterator[TrackRecord]:
-    """The frames of a run, in order and one at a time.
+@dataclass(frozen=True)
+class Take:
+    """One way through the video.
+
+    Attributes:
+        number: from 1.
+        parent: the take it goes on from, 0 for the first.
+        start: index of its own first frame; the frames before it are its parent's.
+    """
+
+    number: int
+    parent: int = 0
+    start: int = 0
+
+
+def read_takes(path: str | Path) -> list[Take]:
+    """The takes of a run in the order in which they were opened; `path` and errors as in `read_tracks`."""
+    found: dict[int, Take] = {}
+    for number, begun in _read(path, TRACKS, _take_of_line):
+        if begun.number not in found:
+            if found and begun.parent not in found:
+                raise InputError(f"{path}, line {number}: take {begun.number} has no parent among the lines before it")
+            found[begun.number] = begun
+    return list(found.values())
+
+
+def _take_of_line(line: bytes) -> Take:
+    """The take that a frame would begin, if it is its first one; the rest of the line is not looked at."""
+    values = _parse(line)
+    parent = _pick({"parent": 0} | values, "parent", _is_index, "a whole number from 0")
+    return Take(_take_from(values), parent, _pick(values, "i", _is_index, "a whole number from 0"))
+
+
+def read_tracks(path: str | Path, take: int | None = None) -> Iterator[TrackRecord]:
+    """The frames of a take, its parents' before its own, in order and one at a time.
 
     Args:
         path: a run folder, or its tracks.jsonl. A last line that was cut (a killed run) is left out.
+        take: its number; by default the last one that was opened.
 
     Raises:
         InputError: the file is missing, or a line is malformed; the message names file, line and what was wanted.
+        UsageError: there is no such take.
     """
-    last = -1
+    until, last = _ends(path, take), -1
     for number, record in _read(path, TRACKS, TrackRecord.from_json):
+        if record.take not in until or record.index >= until[record.take]:
+            continue
         if record.index <= last:
             raise InputError(f"{path}, line {number}: frame {record.index} after frame {last}; wanted a later frame")
         last = record.index
         yield record
 
 
+def _ends(path: str | Path, take: int | None) -> dict[int, float]:
+    """Of a take and those it goes on from: the frame before which each one's frames are shown."""
+    takes = {each.number: each for each in read_takes(path)}
+    if take is not None and take not in takes:
+        raise UsageError(f"{path}: there is no take {take}; wanted one of {', '.join(map(str, takes)) or 'none'}")
+    number = take if take is not None else next(reversed(takes), 0)
+    until: dict[int, float] = {}
+    end = math.inf
+    while number in takes and number not in until:
+        until[number] = end
+        end, number = min(end, takes[number].start), takes[number].parent
+    return until
+
+
 def read_events(path: str | Path) -> Iterator[EventRecord]:
-    """The events of a run, in order; `path` and errors as in `read_tracks`."""
+    """The events of a run, of all takes in the order they happened; `path` and errors as in `read_tracks`."""
     for _, record in _read(path, EVENTS, EventRecord.from_json):
         yield record
 
 
-def read_run(path: str | Path) -> dict[str, Any]:
-    """What `RunFolder.describe` wrote into the run folder `path`.
-
-    Raises:
-        InputError: run.json is missing or is no JSON object.
-    """
-    place = Path(path) / RUN
-    try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{place}: cannot be read ({error}); wanted a run folder's description") from error
-    if not isinstance(facts, dict):
-        raise InputError(f"{place}: holds a {type(facts).__name__}; wanted a JSON object")
-    return facts
+def events_of_take(run: str | Path, take: int | None = None) -> Iterator[EventRecord]:
+    """The events that belong to the frames of a take, as `read_tracks` gives them; errors as there."""
+    until = _ends(run, take)
+    return (event for event in read_events(run) if event.index < until.get(event.take, 0))
 
 
 def tracks_of(path: str | Path) -> Path:
@@ -360,7 +446,8 @@ def _parse(line: str | bytes) -> dict[str, Any]:
         raise InputError(f"not JSON ({error}); wanted one object a line") from error
     if not isinstance(values, dict):
         raise InputError(f"a {type(values).__name__}; wanted a JSON object")
-    _pick(values, "v", lambda v: v == VERSION, f"{VERSION}; a newer trackgpt may have written it")
+    wanted = " or ".join(map(str, READABLE))
+    _pick(values, "v", lambda v: type(v) is int and v in READABLE, f"{wanted}; a newer trackgpt may have written it")
     return values
 
 
@@ -372,21 +459,35 @@ def _pick(values: Mapping[str, Any], key: str, fits: Callable[[Any], bool], want
     return values[key]
 
 
-def _object_from(values: Any, size: list[int]) -> ObjectRecord:
+def _take_from(values: Mapping[str, Any]) -> int:
+    if values["v"] == 1:
+        return 1
+    return int(_pick(values, "take", _is_id, "a whole number from 1"))
+
+
+def _object_from(values: Any, size: list[int], version: int) -> ObjectRecord:
     if not isinstance(values, dict):
         raise InputError(f'"objs" holds a {type(values).__name__}; wanted objects')
+    if version == 1:
+        values = values | {"score": _pick(values, "purport", _is_score, "a number or null")}
     box = _pick(values, "box", lambda v: v is None or _is_box(v), "four numbers x1, y1, x2, y2 or null")
     rle = _pick(values, "rle", lambda v: v is None or isinstance(v, str), "run-length text or null")
     if rle is not None:
         check_rle(rle, *size)
-    purport = _pick(values, "purport", lambda v: v is None or _is_number(v), "a number or null")
+    score = _pick(values, "score", _is_score, "a number or null")
+    own = {name: _pick(values, name, _is_score, "a number or null") for name in values if name not in OF_OBJECT}
     return ObjectRecord(
         id=_pick(values, "id", _is_id, "a whole number from 1"),
         box=None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
         rle=rle,
-        purport=None if purport is None else float(purport),
+        score=None if score is None else float(score),
         state=_pick(values, "state", lambda v: isinstance(v, str) and v in STATES, "one of " + ", ".join(STATES)),
+        own_scores={name: None if value is None else float(value) for name, value in own.items()},
     )
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or _is_number(value)
 
 
 def _is_index(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The run on one picture: how sure the model was of each object, when it asked again and why, when all was away."""
+"""The run on one picture: how sure the system was of each object, when it asked again and why, when all was away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackgpt.export.overlay import colour_of
-from trackgpt.export.records import EventRecord, read_events, read_tracks
+from trackgpt.export.records import EventRecord, events_of_take, read_tracks
 from trackgpt.files import replacing
 
 if TYPE_CHECKING:
@@ -29,20 +29,24 @@ MOST_LABELS = 8
 
 @dataclass
 class _Curve:
-    """One object over all frames since it first appeared, in flat arrays: a long run has many frames."""
+    """One object over all frames since it first appeared, in flat arrays: a long run has many frames.
+
+    `ratio` times its first score is its threshold; 0 where the system has none.
+    """
 
     begin: int
+    ratio: float = 0.0
     scores: array[float] = field(default_factory=lambda: array("d"))
     states: list[str] = field(default_factory=list)
 
 
-def purport_timeline(run: str | Path, ratio: float = 0.5) -> Path:
+def score_timeline(run: str | Path, ratio: float = 0.5) -> Path:
     """Draw timeline.png into a run folder, finished or cut: 1200 x 420 pixels.
 
-    Curves are purport scores, with gaps where an object is absent; the dashed line of the same colour is the threshold,
-    `ratio` times the object's first score, under which the brain is asked again. Diamonds are where it was asked, with
-    the reason, and the line to a diamond is the score before; upright lines are instructions. Grey is where nothing was
-    seen. The strip below shows each object's state. Equal runs give equal bytes.
+    Curves are scores, with gaps where an object is absent; the dashed line of the same colour, drawn for purport
+    scores, is the threshold, `ratio` times the object's first score, under which the brain is asked again. Diamonds are
+    where it was asked, with the reason, and the line to a diamond is the score before; upright lines are instructions.
+    Grey is where nothing was seen. The strip below shows each object's state. Equal runs give equal bytes.
 
     Args:
         run: a run folder.
@@ -55,28 +59,28 @@ def purport_timeline(run: str | Path, ratio: float = 0.5) -> Path:
         InputError: the run is missing or damaged.
         OutputError: OUT02.
     """
-    times, curves = _curves(Path(run))
-    events = [event for event in read_events(run) if event.type in ("instruction", "rethink")]
+    times, curves = _curves(Path(run), ratio)
+    events = [event for event in events_of_take(run) if event.type in ("instruction", "rethink")]
     path = Path(run) / "timeline.png"
     with replacing(path) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = _figure(Path(run).resolve().name, times, curves, events, ratio)
+        figure = _figure(Path(run).resolve().name, times, curves, events)
         figure.savefig(part, format="png", metadata={"Software": None})
     return path
 
 
-def _curves(run: Path) -> tuple[array[float], dict[int, _Curve]]:
+def _curves(run: Path, ratio: float) -> tuple[array[float], dict[int, _Curve]]:
     """The edges of all frames in seconds, one more than there are frames, and the objects' curves by id."""
     times, curves = array("d"), dict[int, _Curve]()
     for number, record in enumerate(read_tracks(run)):
         times.append(record.time)
         objects = {item.id: item for item in record.objects}
         for new in objects.keys() - curves.keys():
-            curves[new] = _Curve(number)
+            curves[new] = _Curve(number, ratio if "purport" in objects[new].own_scores else 0.0)
         for name, curve in curves.items():
             item = objects.get(name)
-            shown = item is not None and item.state in PRESENT and item.purport is not None
-            curve.scores.append(item.purport if shown else math.nan)  # type: ignore[union-attr, arg-type]
+            shown = item is not None and item.state in PRESENT and item.score is not None
+            curve.scores.append(item.score if shown else math.nan)  # type: ignore[union-attr, arg-type]
             curve.states.append("" if item is None else item.state)
     step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
     times = times or array("d", [0.0])
@@ -84,9 +88,7 @@ def _curves(run: Path) -> tuple[array[float], dict[int, _Curve]]:
     return times, dict(sorted(curves.items()))
 
 
-def _figure(
-    name: str, times: array[float], curves: dict[int, _Curve], events: list[EventRecord], ratio: float
-) -> Figure:
+def _figure(name: str, times: array[float], curves: dict[int, _Curve], events: list[EventRecord]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -99,14 +101,14 @@ def _figure(
     for start, end in _away(times, curves):
         axes.axvspan(start, end, color=AWAY, linewidth=0, zorder=0)
     for number, curve in curves.items():
-        _draw_curve(axes, times, number, curve, ratio)
+        _draw_curve(axes, times, number, curve)
     _draw_states(states, times, curves)
     _draw_rethinks(axes, [event for event in events if event.type == "rethink"])
     _draw_instructions(axes, states, [event for event in events if event.type == "instruction"])
-    figure.text(0.055, 0.935, "Purport score", color=INK, size=13, weight="bold")
+    figure.text(0.055, 0.935, "Score", color=INK, size=13, weight="bold")
     short = name if len(name) <= 60 else f"{name[:59]}…"
     figure.text(0.985, 0.028, short, color=FAINT, size=9, ha="right", parse_math=False)
-    _legend(figure, curves, events, ratio)
+    _legend(figure, curves, events)
     return figure
 
 
@@ -128,7 +130,7 @@ def _frame(axes: Axes, states: Axes, times: array[float]) -> None:
         states.xaxis.set_major_formatter(lambda seconds, _: f"{int(seconds // 60)}:{seconds % 60:02.0f}")
 
 
-def _draw_curve(axes: Axes, times: array[float], number: int, curve: _Curve, ratio: float) -> None:
+def _draw_curve(axes: Axes, times: array[float], number: int, curve: _Curve) -> None:
     colour = _hex(number)
     end = curve.begin + len(curve.scores)
     when = times[curve.begin : end]
@@ -139,7 +141,9 @@ def _draw_curve(axes: Axes, times: array[float], number: int, curve: _Curve, rat
     # A frame between two absences makes no line; a dot shows it.
     lone = [k for k, score in enumerate(curve.scores) if math.isfinite(score) and _alone(curve.scores, k)]
     axes.plot([when[k] for k in lone], [curve.scores[k] for k in lone], ".", color=colour, markersize=4, zorder=3)
-    axes.hlines(ratio * first, when[0], times[end], colors=colour, linestyles=(0, (5, 3)), linewidth=1.1, zorder=2)
+    if curve.ratio:
+        level = curve.ratio * first
+        axes.hlines(level, when[0], times[end], colors=colour, linestyles=(0, (5, 3)), linewidth=1.1, zorder=2)
 
 
 def _alone(scores: array[float], k: int) -> bool:
@@ -147,7 +151,7 @@ def _alone(scores: array[float], k: int) -> bool:
 
 
 def _draw_states(axes: Axes, times: array[float], curves: dict[int, _Curve]) -> None:
-    """One row an object: solid where tracked, pale where suspect, grey where absent, hatched where searched for."""
+    """One row per object: solid where tracked, pale where suspect, grey where absent."""
     for row, (number, curve) in enumerate(curves.items()):
         place = curve.begin
         for state, frames in groupby(curve.states):
@@ -156,14 +160,12 @@ def _draw_states(axes: Axes, times: array[float], curves: dict[int, _Curve]) -> 
                 continue
             colour = _hex(number) if state in PRESENT else LINES
             pale = 0.4 if state == "suspect" else 1.0
-            hatch = {"hatch": "//////", "edgecolor": FAINT} if state == "searching" else {}
             axes.broken_barh(
                 [(times[first], times[place] - times[first])],
                 (row - 0.36, 0.72),
                 facecolor=colour,
                 alpha=pale,
                 linewidth=0,
-                **hatch,
             )
     axes.set_ylim(max(len(curves), 1) - 0.5, -0.5)
     axes.set_yticks(range(len(curves)), [str(number) for number in curves])
@@ -228,7 +230,7 @@ def _cut(words: str, room: int) -> str:
     return f"“{words[: room - 1].rstrip()}…”" if room > 4 else ""
 
 
-def _legend(figure: Figure, curves: dict[int, _Curve], events: list[EventRecord], ratio: float) -> None:
+def _legend(figure: Figure, curves: dict[int, _Curve], events: list[EventRecord]) -> None:
     from matplotlib.artist import Artist
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -237,17 +239,14 @@ def _legend(figure: Figure, curves: dict[int, _Curve], events: list[EventRecord]
     shown = list(curves) if len(curves) <= 3 else []
     entries: list[Artist] = []
     entries += [Line2D([], [], color=_hex(number), linewidth=2.4, label=f"object {number}") for number in shown]
-    if curves:
+    if ratio := max((curve.ratio for curve in curves.values()), default=0.0):
         label = f"threshold, {ratio:g} × first score"
         entries.append(Line2D([], [], color=FAINT, linewidth=1.2, linestyle=(0, (5, 3)), label=label))
     if any(event.type == "rethink" for event in events):
         style: dict[str, Any] = {"markeredgecolor": INK, "color": "white", "markersize": 7, "linestyle": ""}
         entries.append(Line2D([], [], marker="D", label="brain asked again", **style))
-    states = {state for curve in curves.values() for state in curve.states}
-    hatches = {"absent": "", "searching": "//////"}
-    entries += [
-        Patch(facecolor=LINES, edgecolor=FAINT, lw=0, hatch=hatches[s], label=s) for s in hatches if s in states
-    ]
+    if any("absent" in curve.states for curve in curves.values()):
+        entries.append(Patch(facecolor=LINES, edgecolor=FAINT, lw=0, label="absent"))
     place: dict[str, Any] = {"loc": "upper right", "bbox_to_anchor": (0.99, 0.995), "ncols": 12}
     figure.legend(handles=entries, frameon=False, fontsize=9.5, labelcolor=INK, columnspacing=1.4, **place)
 

@@ -84,8 +84,21 @@ class OnnxSegmenter(nn.Module):
         embedding, *fine = map(torch.from_numpy, self._session(ENCODER).run(None, {"frames": frames.numpy()}))
         return Features(embedding, (fine[0], fine[1]) if fine else None)
 
-    def decode(self, features: Features, referring: Tensor, online: Tensor | None, purport: Tensor | None) -> Decoded:
-        """Decode one target per row, see `Segmenter.decode`."""
+    def decode(
+        self,
+        features: Features,
+        referring: Tensor,
+        online: Tensor | None,
+        purport: Tensor | None,
+        propagate: bool = True,
+    ) -> Decoded:
+        """Decode one target per row, see `Segmenter.decode`.
+
+        Raises:
+            UsageError: without propagation; the graph has an online query.
+        """
+        if not propagate:
+            raise UsageError("the ONNX decoder always has an online query; ablate propagation with --backend torch")
         online = self.first_online.expand(len(referring), -1) if online is None else online
         purport = torch.ones_like(referring) if purport is None else purport  # times which SAM's IoU token is itself
         named = dict(zip(QUERIES, (referring, online, purport))) | dict(zip(MAPS, _maps(features)))

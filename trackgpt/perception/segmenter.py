@@ -69,7 +69,14 @@ class Segmenter(nn.Module):
         features: Features = self.image_encoder(normalise(frames).to(weight.dtype))
         return features if torch.is_autocast_enabled(frames.device.type) else features.to(self.like.dtype)
 
-    def decode(self, features: Features, referring: Tensor, online: Tensor | None, purport: Tensor | None) -> Decoded:
+    def decode(
+        self,
+        features: Features,
+        referring: Tensor,
+        online: Tensor | None,
+        purport: Tensor | None,
+        propagate: bool = True,
+    ) -> Decoded:
         """Decode one target per row.
 
         Args:
@@ -77,9 +84,10 @@ class Segmenter(nn.Module):
             referring: (n, c) Q_R.
             online: (n, c) Q_t, or None at the first frame of a track.
             purport: (n, c) Q_p.
+            propagate: False decodes without any online query (Table 3).
         """
         n, _, h, w = features.embedding.shape
-        if not self.mask_decoder.propagate:
+        if not (propagate and self.mask_decoder.propagate):
             online = None
         elif online is None:
             online = self.mask_decoder.first_query(n)

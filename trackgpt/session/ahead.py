@@ -1,18 +1,17 @@
 """Frames encoded before their turn. An encoder does not depend on the track, so results are those of frame by frame.
 
-Two lanes share the processor: a thread encodes frames to come, and so does whoever waits for the next one. Each lane
-computes with half of PyTorch's threads, because small convolutions on one thread each keep two cores busier than one
-convolution on two. A rethink on the way costs nothing either: the brain reads the image that travels with what was
-encoded of it.
+A background thread encodes ahead, and the consumer helps instead of idling. Each computes with half of PyTorch's
+threads, because small convolutions on one thread each keep two cores busier than one convolution on two. A rethink on
+the way costs nothing either: the slow model reads the image that travels with what was encoded of it.
 """
 
 from __future__ import annotations
 
 import os
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from threading import Lock
@@ -37,21 +36,16 @@ class Lookahead:
         batch: frames in one call of the encoder, after the first. Other numbers of frames may round otherwise: nano's
             features are equal to the bit on an AVX-512 CPU, else within 1e-5 of the largest. 1 changes nothing.
         frames: how many are read and encoded while others are tracked, in a thread of their own and wherever the next
-            one would be waited for; 0 uses no thread. Meanwhile PyTorch computes with half of its threads, which may
-            round the brain's queries otherwise, by 1e-6 of the largest.
-        speculate: a frame that is at hand is decoded before the scores of the one before it are known (see
-            `trackgpt.session.speculation`). It keeps a GPU busy; a CPU gains nothing.
+            one would be waited for; 0 uses no thread. Otherwise PyTorch computes with half of its threads while a
+            frame is worked on, which may round the brain's queries otherwise, by 1e-6 of the largest.
     """
 
     batch: int = 1
     frames: int = 0
-    speculate: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.frames < 0:
             raise UsageError(f"look-ahead: batch {self.batch}, frames {self.frames}; wanted batch >= 1, frames >= 0")
-        if self.speculate and not self.frames:
-            raise UsageError("look-ahead: speculation needs frames that are read ahead; give it at least one")
 
     def over(self, source: Iterator[SourceFrame], encode: Encode) -> EncodedSource:
         """The frames of a source, encoded where anything is done early."""
@@ -59,7 +53,7 @@ class Lookahead:
 
 
 def default_lookahead(source: FrameSource) -> Lookahead:
-    """Two lanes for a file or folder where there are two cores, and nothing for what is live; never batches.
+    """Encode ahead for a file or folder where there are two cores, and nothing for what is live; never batch.
 
     Measured by `python -m eval speed --only online`.
     """
@@ -67,20 +61,28 @@ def default_lookahead(source: FrameSource) -> Lookahead:
     return Lookahead(frames=AHEAD if several and source.kind in ("file", "folder") else 0)
 
 
-def lookahead_of(batch: int, frames: int | None, speculate: bool) -> Lookahead | None:
+def lookahead_of(batch: int, frames: int | None) -> Lookahead | None:
     """The look-ahead that was asked for; None where nothing was, so that the source decides.
 
     Raises:
         UsageError: see `Lookahead`.
     """
-    if batch == 1 and frames is None and not speculate:
+    if batch == 1 and frames is None:
         return None
-    return Lookahead(batch, (AHEAD if speculate else 0) if frames is None else frames, speculate)
+    return Lookahead(batch, frames or 0)
 
 
-def seen(frame: SourceFrame) -> Any:
-    """The frame as `ReasoningTracker` takes it: encoded where it has been, else its image."""
-    return frame.image if frame.encoded is None else frame.encoded
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """This thread computes with so many PyTorch threads in here, and with as many as before outside."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Unit(NamedTuple):
@@ -93,8 +95,8 @@ class Unit(NamedTuple):
 class EncodedSource:
     """An iterator of frames that are encoded ahead, as a `Lookahead` says.
 
-    Units are read one after the other and encoded by either lane. What goes wrong in reading or encoding is raised
-    where the frame would have come, and ends the iteration.
+    Units are read one after the other and encoded by the thread or by the consumer. What goes wrong in reading or
+    encoding is raised where the frame would have come, and ends the iteration.
     """
 
     def __init__(self, frames: Iterator[SourceFrame], encode: Encode, lookahead: Lookahead) -> None:
@@ -109,10 +111,12 @@ class EncodedSource:
         self._ended = False
         self._thread: ThreadPoolExecutor | None = None
         self._lane: Future[None] | None = None
+        self._share = 0
         if lookahead.frames:
+            import torch
+
+            self._share = max(1, torch.get_num_threads() // 2)
             self._thread = ThreadPoolExecutor(1, "trackgpt-ahead")
-            _halved.begin()
-            self._whole_again = weakref.finalize(self, _halved.end)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         return self
@@ -129,14 +133,9 @@ class EncodedSource:
             self._failure = unit.failure
         return self._ready.popleft()
 
-    def at_hand(self) -> Any:
-        """The frame that comes next as a tracker takes it, if it has an image and need not be waited for; else None."""
-        if self._ready:
-            return seen(self._ready[0])
-        if self._coming and self._coming[0].done() and self._coming[0].exception() is None:
-            frames = self._coming[0].result().frames
-            return seen(frames[0]) if frames else None
-        return None
+    def sharing(self) -> AbstractContextManager[None]:
+        """Where the consumer computes, so that half of PyTorch's threads are left to the one that encodes ahead."""
+        return nullcontext() if self._thread is None else threads(self._share)
 
     def close(self) -> None:
         """Stop reading; a frame that is being encoded is waited for. Closing twice is allowed."""
@@ -146,7 +145,6 @@ class EncodedSource:
         if self._thread is not None:
             self._thread.shutdown()
             self._thread = None
-            self._whole_again()
         self._coming.clear()
 
     def _awaited(self) -> Unit | None:
@@ -168,8 +166,9 @@ class EncodedSource:
         return unit
 
     def _work_while_there_is_room(self) -> None:
-        while self._work():
-            pass
+        with threads(self._share):
+            while self._work():
+                pass
 
     def _work(self) -> bool:
         """Read and encode one more unit; False where the source has ended or enough is on its way."""
@@ -211,32 +210,3 @@ def _encoded(unit: Unit, encode: Encode) -> Unit:
     made = iter(encode(images) if images else ())
     frames = [frame if frame.image is None else replace(frame, encoded=next(made)) for frame in unit.frames]
     return unit._replace(frames=frames)
-
-
-class _Halved:
-    """PyTorch's arithmetic threads, halved from the first source that is encoded ahead to the last."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._sources = 0
-        self._whole = 1
-
-    def begin(self) -> None:
-        import torch
-
-        with self._lock:
-            if not self._sources:
-                self._whole = torch.get_num_threads()
-                torch.set_num_threads(max(1, self._whole // 2))
-            self._sources += 1
-
-    def end(self) -> None:
-        import torch
-
-        with self._lock:
-            self._sources -= 1
-            if not self._sources:
-                torch.set_num_threads(self._whole)
-
-
-_halved = _Halved()

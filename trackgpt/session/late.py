@@ -5,46 +5,56 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from trackgpt.online import Frame, ReasoningTracker, TrackState, image_of
-from trackgpt.types import Cue, Prediction
+from trackgpt.arbiter import Unasked
+from trackgpt.online import Arbiter, Frame, Tracker, answered, image_of
+from trackgpt.track import TrackState
+from trackgpt.types import Cue, Prediction, Prompt
 
 
-class BackgroundTracker(ReasoningTracker):
-    """Goes on with the old queries while the brain reads, and takes the new ones on the first frame after its answer.
+class LateTracker:
+    """Goes on with the cue in force while the slow model reads, and takes its answer on the first frame after it.
 
-    Algorithm 1 waits instead, and has the answer on the frame that was read. Instructions are waited for here too.
+    Algorithm 1 waits instead, and has the answer on the frame that was read. Instructions are waited for here too, and
+    so are questions that only looking gives rise to. While it reads, nothing else is asked.
 
     Args:
-        parts: the tracker whose reasoner, perception and arbiter this one takes over.
+        parts: the system.
     """
 
-    def __init__(self, parts: ReasoningTracker) -> None:
-        super().__init__(parts.reasoner, parts.perception, parts.arbiter)
+    def __init__(self, parts: Tracker) -> None:
+        self.parts = parts
+        self._unasked = replace(parts, arbiter=Unasked(parts.arbiter))
         self._thread = ThreadPoolExecutor(1, "trackgpt-rethink")
         self._reading: tuple[TrackState, str, Future[Cue]] | None = None
 
-    def step(self, state: TrackState, frame: Frame) -> tuple[TrackState, Prediction]:
-        """One frame: heed an answer that has come, or ask where the score is low; then perceive. Not a pure function.
+    @property
+    def arbiter(self) -> Arbiter:
+        """Of the system."""
+        return self.parts.arbiter
 
-        What the brain raises is raised where its answer would have been heeded.
+    def begin(self) -> TrackState:
+        """A track on which nothing has been said."""
+        return self.parts.begin()
+
+    def step(self, state: TrackState, frame: Frame, prompt: Prompt | None = None) -> tuple[TrackState, Prediction]:
+        """One frame: heed an answer that has come, or ask where that is due; then look. Not a pure function.
+
+        What the slow model raises is raised where its answer would have been heeded.
         """
+        if prompt is not None:
+            self._reading = None
+            return self.parts.step(state, frame, prompt)
         if self._reading is None:
-            state = self._ask_where_due(state, frame)
-            return self._perceive(state, frame, consulted=False, reason="")
+            why = self.parts.arbiter.due(state, None)
+            if not why:
+                return self.parts.step(state, frame)
+            answer = self._thread.submit(self.parts.reasoner.reason, image_of(frame), state, None)
+            self._reading = (state, why, answer)
+            return self._unasked.step(state, frame)
         asked, why, answer = self._reading
-        if asked.prompt is not state.prompt or asked.record.frame > state.record.frame:
+        if asked.prompts != state.prompts or asked.frame > state.frame:
             self._reading = None  # about a track that has been replaced, or rewound to before the question
         elif answer.done():
             self._reading = None
-            return self.heed(state, frame, answer.result(), why)
-        return self._perceive(state, frame, consulted=False, reason="")
-
-    def _ask_where_due(self, state: TrackState, frame: Frame) -> TrackState:
-        why = self.arbiter.due(state.record)
-        if not why:
-            return state
-        answer = self._thread.submit(self.reasoner.reason, image_of(frame), state.prompt, state.cue)
-        record = replace(state.record, consulted=state.record.frame, rethinks=state.record.rethinks + 1)
-        state = replace(state, record=record)
-        self._reading = (state, why, answer)
-        return state
+            return answered(self.parts, state, frame, None, why, answer.result())
+        return self._unasked.step(state, frame)

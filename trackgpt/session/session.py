@@ -1,57 +1,35 @@
-"""A person, a tracker and a source: say something, watch results come, export. Every way in goes through here.
+"""The push core of every way in: say something, give it frames, get results. It reads no source and writes no file.
 
-The command line, Python and evaluation of files share this class, which is why the same run gives the same
-`tracks.jsonl` from a file, a folder and Python.
+The command line, Python, evaluation of files and a page go through it, which is why the same run gives the same log
+from a file, a folder, a stream and Python.
 """
 
 from __future__ import annotations
 
-import platform
-import shutil
-import tempfile
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from trackgpt.errors import OutputError, UsageError
-from trackgpt.export.exporting import check_formats, export
-from trackgpt.export.records import (
-    EVENTS,
-    RUN,
-    TRACKS,
-    EventRecord,
-    EventType,
-    ObjectRecord,
-    RunFolder,
-    State,
-    TrackRecord,
-    record_of,
-)
-from trackgpt.files import writing
+from trackgpt.errors import UsageError
+from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.masks import decode_rle
-from trackgpt.session.ahead import Lookahead, default_lookahead, seen
-from trackgpt.session.speculation import SpeculatingTracker
-from trackgpt.settings import to_dict
-from trackgpt.types import Prediction, Prompt
-from trackgpt.version import installed
-from trackgpt.video.frames import FrameSource, SourceFrame
-from trackgpt.video.source import open_source
+from trackgpt.session.takes import Said, Takes
+from trackgpt.types import Box, Prediction, Prompt, PromptKind
+from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
-    from trackgpt.online import ReasoningTracker, TrackState
-    from trackgpt.systems.trackgpt import TrackGPT
+    from collections.abc import Mapping
 
-CLOSE = 1e-6
-"""Seconds by which the time of a frame may miss the time it was asked for."""
+    from trackgpt.online import Arbiter, Frame
+    from trackgpt.track import TrackState
 
-PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "av")
+FPS = 24.0
+"""Frames per second of frames that are given without a time."""
+MOST_EVENTS = 1000
+"""Events that wait for `Session.events`."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +39,22 @@ class Object:
     Attributes:
         id: stable over the run, from 1.
         box: x1, y1, x2, y2 in pixels of the frame, or None when absent.
-        purport: the model's own estimate of its mask's IoU, in [0, 1].
-        state: "tracked", "suspect" (below the threshold of rethinking) or "absent".
+        score: how much the system trusts it, in [0, 1].
+        state: "tracked", "suspect" (below the threshold of asking again) or "absent".
+        own_scores: the system's own scores by name, e.g. "purport".
     """
 
     id: int
-    box: tuple[float, float, float, float] | None
-    purport: float | None
+    box: Box | None
+    score: float | None
     state: str
+    own_scores: Mapping[str, float | None] = field(repr=False)
     rle: str | None = field(repr=False)
     size: tuple[int, int] = field(repr=False)
 
     @property
     def mask(self) -> np.ndarray:
-        """The mask, bool (height, width), decoded when asked for."""
+        """The mask, bool (height, width), decoded when asked for; empty from a tracker of boxes."""
         return np.zeros(self.size, bool) if self.rle is None else decode_rle(self.rle, *self.size)
 
 
@@ -87,6 +67,7 @@ class Result:
         time: seconds of the source.
         objects: what is tracked, present or not.
         events: what happened on this frame (answers, rethinks, lost, found, warnings).
+        record: the same result as the log keeps it.
         problem: why the frame could not be read, or what was odd about it, else "".
         frame: the frame itself, uint8 RGB (height, width, 3), or None when it could not be read.
         prediction: the same result with masks as arrays, or None when nothing is tracked yet.
@@ -96,6 +77,7 @@ class Result:
     time: float
     objects: tuple[Object, ...]
     events: tuple[EventRecord, ...]
+    record: TrackRecord = field(repr=False)
     problem: str = ""
     frame: np.ndarray | None = field(default=None, repr=False)
     prediction: Prediction | None = field(default=None, repr=False)
@@ -103,388 +85,277 @@ class Result:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model says to an instruction.
+    """What the system says to an instruction.
 
     Attributes:
         text: the answer.
         objects: the targets it names, on the frame it was said about; empty when nothing was found.
     """
 
-    text: str
-    objects: tuple[Object, ...]
+    text: str = ""
+    objects: tuple[Object, ...] = ()
 
 
-@dataclass(frozen=True)
-class Planned:
-    """An instruction for a frame still to come, by index or by second of the source."""
+class Stepping(Protocol):
+    """What a session steps with: a `trackgpt.online.Tracker`, or one that answers late."""
 
-    text: str
-    frame: int | None
-    second: float | None
+    @property
+    def arbiter(self) -> Arbiter:
+        """Of the system."""
+        ...
 
-    def due(self, index: int, time: float) -> bool:
-        """True on the wanted frame and after it: the frame itself may be unreadable, or left out by a stride."""
-        if self.second is not None:
-            return time >= self.second - CLOSE
-        return index >= (self.frame or 0)
+    def begin(self) -> TrackState:
+        """A track on which nothing has been said."""
+        ...
 
-    def __str__(self) -> str:
-        return f"frame {self.frame}" if self.second is None else f"second {self.second:g}"
+    def step(self, state: TrackState, frame: Frame, prompt: Prompt | None = None) -> tuple[TrackState, Prediction]:
+        """See `trackgpt.online.step`."""
+        ...
 
 
-class InstructionTracker:
-    """A model ready to be told what to track; several sessions may share it."""
+class Log(Protocol):
+    """Where a session's records go, as they happen; `trackgpt.export.records.RunFolder` is one."""
 
-    def __init__(self, model: TrackGPT, name: str = "trackgpt") -> None:
-        self.model = model
-        self.name = name
+    def track(self, record: TrackRecord) -> None:
+        """One frame."""
+        ...
 
-    @classmethod
-    def from_pretrained(cls, model: str | Path = "nano", device: str = "auto", **execution: Any) -> InstructionTracker:
-        """Load a model by its name and say how it runs (see `trackgpt.hub.load_model`)."""
-        from trackgpt.hub import load_model
+    def event(self, record: EventRecord) -> None:
+        """One event."""
+        ...
 
-        return cls(load_model(model, device, **execution), str(model))
 
-    def check(self, text: str) -> str:
-        """An instruction as the model will read it: without markup and control characters.
+class _NoLog:
+    def track(self, record: TrackRecord) -> None:
+        """Keep nothing."""
 
-        Raises:
-            UsageError: NL01 it is empty; NL02 it is too long.
-        """
-        return self.model.brain.check(text)
-
-    def open(
-        self,
-        source: str | Path | int | Iterable[np.ndarray],
-        *,
-        out: str | Path | None = None,
-        overwrite: bool = False,
-        rethink: bool = True,
-        lookahead: Lookahead | None = None,
-        **reading: Any,
-    ) -> Session:
-        """Open a video file, folder, glob, camera index, stream URL, or any iterable of uint8 RGB arrays.
-
-        Args:
-            source: see `trackgpt.video.source.open_source`.
-            out: the run folder for the log; a temporary one by default, deleted with the session.
-            overwrite: replace a run that is there.
-            rethink: False never asks the brain again, whatever the purport score.
-            lookahead: how far reading and encoding run before tracking; see `default_lookahead`.
-            reading: `fps`, `start`, `end`, `stride`, `max_pixels`, `allow_gaps` of `open_source`.
-
-        Raises:
-            InputError: the source cannot be read; no folder has been made then.
-            OutputError: `out` exists or cannot be written.
-        """
-        frames = open_source(source, **reading)
-        try:
-            options: dict[str, Any] = {"overwrite": overwrite, "rethink": rethink, "lookahead": lookahead}
-            return Session(self, frames, out=out, reopen=(source, reading), **options)
-        except BaseException:
-            frames.close()
-            raise
+    def event(self, record: EventRecord) -> None:
+        """Keep nothing."""
 
 
 class Session:
-    """One pass over one source. Say at least one thing, then iterate; saying more in between changes the target.
+    """One track and its takes, a frame at a time.
 
-    Made by `InstructionTracker.open`. One frame is held at a time, so memory does not grow with the source.
+        session = trackgpt.load("nano").session()
+        session.say("the red car")
+        for image in camera:            # uint8 RGB (height, width, 3)
+            result = session.step(image)
+
+    Args:
+        tracker: the system.
+        check: gives an instruction as the system will read it, or refuses it.
+        log: where every record goes.
 
     Attributes:
-        source: what is read.
-        online: the loop, with the state of the track.
-        lookahead: how far reading and encoding run before tracking.
-        run: the folder the log is written to.
+        state: of the track.
+        size: height and width that unreadable frames have, as long as none could be read.
         on_event: called with every event as it happens; does nothing unless set.
         frames: how many frames have been recorded.
-        rethinks: how often the brain was asked again.
-        warnings: how many warnings the log holds.
+        rethinks: how often the slow model was asked again.
+        warnings: how many warnings there were.
         found: some target has been seen on some frame.
+        last: the record of the last frame, or None.
     """
 
-    def __init__(
-        self,
-        tracker: InstructionTracker,
-        source: FrameSource,
-        *,
-        out: str | Path | None = None,
-        overwrite: bool = False,
-        rethink: bool = True,
-        lookahead: Lookahead | None = None,
-        reopen: tuple[Any, dict[str, Any]] | None = None,
-    ) -> None:
-        self.source = source
-        self.online: ReasoningTracker = tracker.model.tracker()
-        if not rethink:
-            self.online.arbiter.config = replace(self.online.arbiter.config, enabled=False)
+    def __init__(self, tracker: Stepping, check: Callable[[str], str] = str, log: Log | None = None) -> None:
+        self.tracker = tracker
+        self.size = (1, 1)
+        self.state = tracker.begin()
         self.on_event: Callable[[EventRecord], None] = _ignore
         self.frames = self.rethinks = self.warnings = 0
         self.found = False
-        self._tracker = tracker
-        self._reopen = reopen
-        self._scratch: weakref.finalize[..., Session] | None = None
-        if out is None:
-            folder = tempfile.mkdtemp(prefix="trackgpt-")
-            self._scratch = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            out = Path(folder) / "run"
-        self.run = RunFolder(out, overwrite)
-        self.lookahead = default_lookahead(source) if lookahead is None else lookahead
-        self._coming = self.lookahead.over(source, self._encoded)
-        if self.lookahead.speculate:
-            self.online = SpeculatingTracker(self.online, self._coming.at_hand)
-        self._upcoming: SourceFrame | None = None
-        self._ready: deque[Result] = deque()
-        self._planned: list[Planned] = []
+        self.last: TrackRecord | None = None
+        self._check = check
+        self._log = log or _NoLog()
+        self._takes = Takes()
+        self._said: list[Prompt] = []
         self._pending: Prediction | None = None
-        self._prompts: list[Prompt] = []
         self._present: dict[int, bool] | None = None
         self._events: list[EventRecord] = []
-        self._given = (-1, -1.0)
-        self._last: TrackRecord | None = None
-        self._started = self._done = False
+        self._unheard: deque[EventRecord] = deque(maxlen=MOST_EVENTS)
+        self._seq = 0
 
     # --- what a person does ---
 
-    def say(self, text: str, frame: int | None = None, second: float | None = None) -> Reply:
-        """Tell the tracker what to follow.
+    def say(
+        self,
+        text: str = "",
+        *,
+        about: SourceFrame | None = None,
+        kind: PromptKind | None = None,
+        ids: Sequence[int] = (),
+        boxes: Sequence[Box] = (),
+        points: Sequence[tuple[float, float, int]] = (),
+        mask: np.ndarray | None = None,
+    ) -> Reply:
+        """Tell the tracker what to follow, in words or by pointing at it.
 
         Args:
             text: the instruction.
-            frame: the index of a frame still to come that it is about; by default the next one.
-            second: the same as a time of the source: the first frame that is not before it.
-
-        Returns:
-            The answer; for a frame still to come the answer is given when it is reached, and this one is empty.
+            about: the next frame, if it is at hand: it is looked at now, and the reply is about it. Without it the
+                instruction is about the frame of the next `step`, whose events have the answer.
+            kind: see `Prompt`; by default "start", or "switch" where something has been said before.
+            ids, boxes, points, mask: see `Prompt`.
 
         Raises:
-            UsageError: NL01, NL02 the instruction is empty or too long; the frame has passed, none is left, or both
-                `frame` and `second` are given.
+            UsageError: NL01, NL02 the instruction is empty or too long; the system cannot do what is wanted.
         """
-        cleaned = self._tracker.check(text)
-        plan = Planned(cleaned, frame, second)
-        timed = frame is not None or second is not None
-        if frame is not None and second is not None:
-            raise UsageError(f"frame {frame} and second {second:g} are two moments; give one of them")
-        if timed and plan.due(*self._given):
-            raise UsageError(f"{plan} has passed; say it about a frame to come")
-        upcoming = self._readable()
-        if upcoming is None:
-            raise UsageError("the source has no frame left; say what to track before it ends")
+        pointing = bool(boxes or points) or mask is not None or kind == "drop"
+        cleaned = "" if pointing and not text else self._check(text)
+        said_before = bool(self.state.prompts or self._said)
+        chosen: PromptKind = kind or ("switch" if said_before else "start")
+        numbers = tuple(int(number) for number in ids)
+        prompt = Prompt(cleaned, 0, chosen, numbers, tuple(boxes), tuple(points), mask)
         if cleaned != " ".join(text.split()):
-            self._warn("NL03", upcoming, f"markup was taken out of the instruction, which is read as {cleaned!r}")
-        if timed and not plan.due(upcoming.index, upcoming.time):
-            self._planned.append(plan)
-            return Reply("", ())
-        return self._instruct(upcoming, cleaned)
+            markup = f"markup was taken out of the instruction, which is read as {cleaned!r}"
+            self.warn("NL03", about or self.last, markup)
+        if about is None:
+            self._said.append(prompt)
+            return Reply()
+        return self._instruct(about, prompt)
 
-    def __iter__(self) -> Iterator[Result]:
-        """The frames from here on, one `Result` each.
+    def step(
+        self, frame: np.ndarray | SourceFrame | None, index: int | None = None, time: float | None = None
+    ) -> Result:
+        """The next frame.
+
+        Args:
+            frame: uint8 RGB (height, width, 3), a frame of a source, or None for one that could not be read.
+            index: its number, by default the next one.
+            time: its seconds, by default those of 24 frames per second.
+        """
+        at = frame if isinstance(frame, SourceFrame) else self._numbered(frame, index, time)
+        if at.image is None:
+            return self._unreadable(at)
+        if at.problem:
+            self.warn("IN06" if "lost" in at.problem else "IN05", at, f"frame {at.index}: {at.problem}")
+        said, self._said = self._said, []
+        for prompt in said:
+            self._instruct(at, prompt)
+        if not self.state.prompts:
+            height, width = at.image.shape[:2]
+            return self._recorded(TrackRecord(at.index, round(at.time, 6), (height, width)), at, None)
+        prediction, self._pending = self._pending, None
+        if prediction is None:
+            prediction = self._track(at)
+        return self._recorded(self._record(at, prediction), at, prediction)
+
+    def undo(self) -> Said:
+        """Take back the last instruction: the state is the one before it, to the bit.
+
+        Frames recorded since stay in the log; the next one opens a new take.
 
         Raises:
-            UsageError: nothing has been said.
-            InputError: the source breaks off (IN06), or has a frame too large (IN07).
-            OutputError: OUT02 the log cannot be written; what was written stays valid.
+            UsageError: there is nothing to take back.
         """
-        if not self._prompts and not self._planned:
-            raise UsageError("nothing to track yet; say what to follow first: session.say('the red car')")
-        while (result := self._next()) is not None:
-            self._given = (result.index, result.time)
-            yield result
-        self._finish()
+        if self._said:
+            return Said(self._said.pop(), self.state, self._present, self._takes.current)
+        if not self._takes.said:
+            raise UsageError("nothing has been said that could be taken back")
+        said = self._takes.said.pop()
+        self._event("undo", self.last, text=said.prompt.text, frame=said.prompt.frame)
+        self._go_to(said.before, said.seen)
+        if self._takes.recorded(said.prompt.frame):
+            self._takes.branch(said.take)
+        return said
 
-    def export(self, out: str | Path, formats: Sequence[str] = ("jsonl",), overwrite: bool = False) -> dict[str, Path]:
-        """Write the run so far as a folder: the log and every format asked for ("mp4", "davis", "coco", "mot", ...).
+    @property
+    def pending(self) -> bool:
+        """The next frame has been looked at already, since something was said about it."""
+        return self._pending is not None
 
-        Raises:
-            OutputError: the folder exists, or cannot be written.
-            UsageError: a format does not exist, mp4 is asked of a source that cannot be read twice, or the session
-                is closed and its log was temporary.
-        """
-        check_formats(formats)
-        frames = self._frames_again() if "mp4" in formats else None
-        if not self.run.path.is_dir():
-            raise UsageError("the session is closed and its log is gone; export first, or open the source with out=...")
-        if not (self.run.path / RUN).exists():
-            self.describe()
-        target = Path(out)
-        if target.resolve() != self.run.path.resolve():
-            RunFolder(target, overwrite).close()
-            with writing(target):
-                for file in (TRACKS, EVENTS, RUN):
-                    shutil.copyfile(self.run.path / file, target / file)
-        return export(target, formats, frames)
+    @property
+    def takes(self) -> tuple[Take, ...]:
+        """The ways through the video that were opened so far; the last one is current."""
+        return tuple(self._takes.opened)
 
-    def describe(self, **facts: Any) -> None:
-        """Write run.json: versions, configuration and source, and what else is given."""
-        model = {"name": self._tracker.name, "config": to_dict(self._tracker.model.config)}
-        self.run.describe(_facts(self.source) | {"model": model} | facts)
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Everything said on the way to the present state, in order."""
+        return self.state.prompts
 
     def snapshot(self) -> TrackState:
         """The track's state after the last frame: keep it, save it, or give it to `restore`.
 
         Raises:
-            UsageError: nothing is tracked yet, or something has just been said about the next frame.
+            UsageError: something has just been said about the next frame.
         """
-        if self._pending is not None:
+        if self._pending is not None or self._said:
             raise UsageError("an instruction about the next frame is under way; take the snapshot after that frame")
-        return self.online.state
+        return self.state
 
     def restore(self, state: TrackState) -> None:
-        """Go on from a snapshot with the next frame, in this session or in another one of the same model."""
-        self.online.state = state
-        self._pending = self._present = None
-        if not self._prompts:
-            self._prompts.append(state.prompt)
+        """Go on from a snapshot with the next frame, in this session or in another one of the same system."""
+        self._said = []
+        self._takes.said = [said for said in self._takes.said if said.before.frame < state.frame]
+        self._takes.branch(self._takes.current)
+        self._go_to(state, None)
 
-    def close(self) -> None:
-        """Close the source and the log; a temporary log is deleted. Closing twice is allowed."""
-        self._coming.close()
-        self.source.close()
-        self.run.close()
-        if self._scratch is not None:
-            self._scratch()
+    def events(self) -> list[EventRecord]:
+        """What has happened since this was last asked, the last 1,000 events at most."""
+        heard = list(self._unheard)
+        self._unheard.clear()
+        return heard
 
-    def __enter__(self) -> Session:
-        return self
+    def warn(self, code: str, at: SourceFrame | TrackRecord | None, text: str) -> None:
+        """Count and record a warning; the code may be empty."""
+        self.warnings += 1
+        self._event("warn", at, **({"code": code} if code else {}), text=text)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the source and the log's files; a temporary log stays until `close`, so that it can be exported."""
-        if error is not None and not self._done:
-            text = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-            with suppress(OutputError):
-                self._event("error", self._last, text=text)
-        self._coming.close()
-        self.source.close()
-        self.run.close()
+    def note(self, event_type: EventType, /, **data: Any) -> None:
+        """Record an event on the last frame."""
+        self._event(event_type, self.last, **data)
 
-    @property
-    def prompts(self) -> tuple[Prompt, ...]:
-        """Everything said so far, in order."""
-        return tuple(self._prompts)
-
-    @property
-    def last_record(self) -> TrackRecord:
-        """The log's record of the last frame."""
-        if self._last is None:
-            raise UsageError("no frame has been tracked yet")
-        return self._last
-
-    # --- reading ---
-
-    def _next(self) -> Result | None:
-        """The next frame's result; None at the end."""
-        while not self._ready and self._upcoming is None:
-            if not self._pull():
-                return None
-        if self._ready:
-            return self._ready.popleft()
-        frame, self._upcoming = self._upcoming, None
-        assert frame is not None
-        due = [plan for plan in self._planned if plan.due(frame.index, frame.time)]
-        self._planned = [plan for plan in self._planned if plan not in due]
-        for plan in due:
-            self._instruct(frame, plan.text)
-        return self._advance(frame)
-
-    def _readable(self) -> SourceFrame | None:
-        """The next frame that has an image; those before it are recorded on the way."""
-        while self._upcoming is None and self._pull():
-            pass
-        return self._upcoming
-
-    def _pull(self) -> bool:
-        """Take one frame from the source; False when there is none."""
-        frame = next(self._coming, None)
-        if frame is None:
-            return False
-        if not self._started:
-            self._start(frame)
-        if frame.image is None:
-            self._ready.append(self._unreadable(frame))
-        else:
-            self._upcoming = frame
-        return True
-
-    def _encoded(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
-        """What frames to come are tracked by: encoded ones, or plain ones while there is nothing to track."""
-        tracked = self._prompts and self.online.state.cue.targets
-        return self.online.perception.encode(images) if tracked else images
-
-    def _start(self, frame: SourceFrame) -> None:
-        self._started = True
-        if self._scratch is None and not (self.run.path / RUN).exists():
-            self.describe()
-        self._event("start", frame, source=self.source.name, size=self.source.size)
-        if self.source.fps_note:
-            self._warn("IN04", frame, self.source.fps_note)
-
-    def _finish(self) -> None:
-        """What is said once the source has ended."""
-        if self._done:
-            return
-        self._done = True
-        for plan in self._planned:
-            self._warn("", self._last, f"the source ended before {plan}, so {plan.text!r} was never read")
-        if self.source.end_note:
-            self._warn("IN04", self._last, self.source.end_note)
-        if not self.found and self._prompts:
-            text = f"nothing matched {self._prompts[-1].text!r} on any of {self.frames} frames"
-            self._event("error", self._last, code="NL05", text=text)
-        self._event("done", self._last, frames=self.frames)
-        self.run.close()
+    def start(self, frame: SourceFrame, **data: Any) -> None:
+        """Record that a source begins with this frame."""
+        self._event("start", frame, **data)
 
     # --- one frame ---
 
-    def _instruct(self, frame: SourceFrame, text: str) -> Reply:
-        assert frame.image is not None
-        prompt = Prompt(text, frame.index, "switch" if self._prompts else "init")
-        self._event("instruction", frame, text=text)
-        begin = self.online.track if self._prompts else self.online.initialize
-        begun = begin(seen(frame), prompt)
-        self._prompts.append(prompt)
-        self._pending, self._present = begun, None
-        answer = begun.cue.text if begun.cue is not None else ""
-        self._event("answer", frame, text=answer, targets=len(begun.ids))
-        return Reply(answer, _objects(self._record(frame, begun)))
+    def _go_to(self, state: TrackState, present: dict[int, bool] | None) -> None:
+        self.state, self._pending, self._present = state, None, present
 
-    def _advance(self, frame: SourceFrame) -> Result:
-        assert frame.image is not None
-        if frame.problem:
-            self._warn("IN06" if "lost" in frame.problem else "IN05", frame, f"frame {frame.index}: {frame.problem}")
-        if not self._prompts:
-            height, width = frame.image.shape[:2]
-            return self._log(TrackRecord(frame.index, round(frame.time, 6), (height, width)), frame, None)
-        prediction, self._pending = self._pending, None
-        if prediction is None:
-            prediction = self._track(frame)
-        record = self._record(frame, prediction)
-        self._notice(record)
-        return self._log(record, frame, prediction)
+    def _numbered(self, image: np.ndarray | None, index: int | None, time: float | None) -> SourceFrame:
+        if image is not None and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
+            raise UsageError(f"frame is {image.dtype} {image.shape}; wanted uint8 (height, width, 3) RGB")
+        number = (0 if self.last is None else self.last.index + 1) if index is None else index
+        problem = "" if image is not None else "no image was given"
+        return SourceFrame(number, number / FPS if time is None else time, image, problem)
+
+    def _instruct(self, frame: SourceFrame, said: Prompt) -> Reply:
+        prompt = replace(said, frame=frame.index)
+        before, present = self.state, self._present
+        pointing = {"boxes": prompt.boxes, "points": prompt.points} if prompt.points_at else {}
+        self._event("instruction", frame, text=prompt.text, kind=prompt.kind, **pointing)
+        self.state, seen = self.tracker.step(before, looked_at(frame), prompt)
+        self._takes.hear(Said(prompt, before, present, self._takes.current))
+        self._pending, self._present = seen, None
+        answer = self.state.cue.text if seen.cue is None else seen.cue.text
+        self._event("answer", frame, text=answer, targets=len(seen.ids))
+        return Reply(answer, objects_of(self._record(frame, seen)))
 
     def _track(self, frame: SourceFrame) -> Prediction:
-        before = self.online.state.record
-        prediction = self.online.track(seen(frame))
+        before = self.state
+        self.state, prediction = self.tracker.step(before, looked_at(frame))
         if not prediction.reason:
             return prediction
         self.rethinks += 1
-        tau = self.online.arbiter.threshold(before)
-        scores = {"old": before.last, "new": prediction.scores, "threshold": tau}
-        self._event("rethink", frame, reason=prediction.reason, **scores)
+        old = [target.score for target in before.active] or None
+        scores = {"old": old, "new": prediction.scores, "threshold": self.tracker.arbiter.threshold(before)}
+        self._event("rethink", frame, reason=prediction.reason, verdict=prediction.verdict, **scores)
         if prediction.cue is not None:
             self._event("answer", frame, text=prediction.cue.text, targets=prediction.cue.targets)
         return prediction
 
     def _record(self, frame: SourceFrame, prediction: Prediction) -> TrackRecord:
-        tau = self.online.arbiter.threshold(self.online.state.record)
-        states: list[State] = []
-        for k, present in enumerate(prediction.present):
-            low = k < len(tau) and prediction.scores[k] < tau[k]
-            states.append("absent" if not present else "suspect" if low else "tracked")
-        return record_of(frame.index, frame.time, prediction, states)
+        assert frame.image is not None
+        low = prediction.scores < self.tracker.arbiter.threshold(self.state)
+        states: list[State] = [
+            "absent" if not present else "suspect" if suspect else "tracked"
+            for present, suspect in zip(prediction.present, low, strict=True)
+        ]
+        height, width = frame.image.shape[:2]
+        return record_of(frame.index, frame.time, (height, width), prediction, states)
 
     def _notice(self, record: TrackRecord) -> None:
         """Events for what has come or gone since the frame before; the first frame of a track has neither."""
@@ -499,68 +370,47 @@ class Session:
 
     def _unreadable(self, frame: SourceFrame) -> Result:
         """IN03: the frame keeps its place; what is followed is absent on it, and the track's state waits."""
-        self._warn("IN03", frame, f"frame {frame.index}: {frame.problem}")
-        size = self._last.size if self._last is not None else self.source.size
+        self.warn("IN03", frame, f"frame {frame.index}: {frame.problem}")
+        size = self.last.size if self.last is not None else self.size
         objects = tuple(ObjectRecord(number, state="absent") for number in self._present or ())
-        return self._log(TrackRecord(frame.index, round(frame.time, 6), size, objects, frame.problem), frame, None)
+        return self._logged(TrackRecord(frame.index, round(frame.time, 6), size, objects, frame.problem), frame, None)
 
-    def _log(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None) -> Result:
-        self.run.track(record)
+    def _recorded(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None) -> Result:
+        if prediction is not None:
+            self._notice(record)
+        return self._logged(record, frame, prediction)
+
+    def _logged(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None) -> Result:
+        take, parent = self._takes.record(record.index)
+        if parent:
+            self._event("take", record, parent=parent)
+        record = replace(record, take=take, parent=parent)
+        self._log.track(record)
         self.frames += 1
-        self._last = record
+        self.last = record
         events, self._events = tuple(self._events), []
-        return Result(record.index, record.time, _objects(record), events, frame.problem, frame.image, prediction)
+        found = objects_of(record)
+        return Result(record.index, record.time, found, events, record, frame.problem, frame.image, prediction)
 
-    def _event(self, kind: EventType, at: SourceFrame | TrackRecord | None, **data: Any) -> None:
+    def _event(self, event_type: EventType, at: SourceFrame | TrackRecord | None, /, **data: Any) -> None:
         index, time = (0, 0.0) if at is None else (at.index, at.time)
-        event = self.run.event(kind, index, time, **data)
+        event = EventRecord.of(self._seq, event_type, index, time, self._takes.current, **data)
+        self._seq += 1
+        self._log.event(event)
         self._events.append(event)
+        self._unheard.append(event)
         self.on_event(event)
 
-    def _warn(self, code: str, at: SourceFrame | TrackRecord | None, text: str) -> None:
-        self.warnings += 1
-        self._event("warn", at, **({"code": code} if code else {}), text=text)
 
-    def _frames_again(self) -> Iterator[tuple[int, np.ndarray]]:
-        once = self._reopen is None or isinstance(self._reopen[0], Iterator)
-        if self._reopen is None or once or self.source.kind in ("stream", "camera"):
-            raise UsageError(
-                "mp4 needs the frames again, and this source can be read only once; export other formats, "
-                "or write frames with trackgpt.video.writer while you iterate"
-            )
-        return _reread(*self._reopen)
+def looked_at(frame: SourceFrame) -> Any:
+    """The frame as a tracker takes it: encoded where it has been, else its image."""
+    return frame.image if frame.encoded is None else frame.encoded
 
 
-def _reread(source: Any, reading: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
-    with open_source(source, **reading) as again:
-        for frame in again:
-            if frame.image is not None:
-                yield frame.index, frame.image
+def objects_of(record: TrackRecord) -> tuple[Object, ...]:
+    """The objects of a record."""
+    return tuple(Object(o.id, o.box, o.score, o.state, o.own_scores, o.rle, record.size) for o in record.objects)
 
 
 def _ignore(event: EventRecord) -> None:
     """What a session does with its events when nobody listens."""
-
-
-def _facts(source: FrameSource) -> dict[str, Any]:
-    """What run.json says of versions and source; together with configuration and words enough to run it again."""
-    from trackgpt import __version__
-
-    return {
-        "schema": 1,
-        "trackgpt": __version__,
-        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
-        "source": {
-            "name": source.name,
-            "kind": source.kind,
-            "sha256": source.digest(),
-            "fps": source.fps,
-            "fps_note": source.fps_note,
-            "size": list(source.size),
-        },
-        "boxes": "xyxy pixels of the frame, edges",
-    }
-
-
-def _objects(record: TrackRecord) -> tuple[Object, ...]:
-    return tuple(Object(o.id, o.box, o.purport, o.state, o.rle, record.size) for o in record.objects)

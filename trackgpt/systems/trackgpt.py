@@ -5,9 +5,9 @@ A folder holds `config.json` (see `trackgpt.config`), `model.safetensors` (every
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,35 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from trackgpt.arbiter import PurportArbiter
-from trackgpt.config import TrackGPTConfig
+from trackgpt.arbiter import PurportArbiter, PurportRecord
+from trackgpt.config import RethinkConfig, TrackGPTConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import box_and_area
 from trackgpt.memory import QueryMemory
-from trackgpt.online import Frame, ReasoningTracker, image_of
+from trackgpt.online import Frame, Tracker, image_of
 from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
 from trackgpt.perception.packed_masks import ComingMasks
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Answer, Brain
 from trackgpt.reasoners.conv_tower import ConvTower
-from trackgpt.settings import from_dict, write_json
+from trackgpt.settings import from_dict, read, to_dict, write_json
+from trackgpt.track import TrackState
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
 from trackgpt.weights import give, shapes, stored, unfilled
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+ABLATIONS = {
+    "full": "propagation and rethinking (the system)",
+    "no-rethinking": "the brain reads the first frame only",
+    "no-propagation": "every frame is decoded without an online query",
+    "first-frame": "neither: the first frame's queries on every frame",
+}
+"""Table 3 of the paper, each a swap of one part."""
+NEVER = 10**9
+"""Frames between two looks for something that is not looked for again."""
 
 
 class TrackGPT(nn.Module):
@@ -118,10 +128,34 @@ class TrackGPT(nn.Module):
                 module.pack()
         return self
 
-    def tracker(self) -> ReasoningTracker:
-        """A fresh online tracker over these weights; several may share one model."""
+    def check(self, text: str) -> str:
+        """An instruction as the brain will read it: without markup and control characters.
+
+        Raises:
+            UsageError: NL01 it is empty; NL02 it is too long.
+        """
+        return self.brain.check(text)
+
+    def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
+        """An online tracker over these weights; several may share one model.
+
+        Args:
+            ablation: one of `ABLATIONS`.
+            settings: "key=value" of `RethinkConfig` that win over the model's own, e.g. "cooldown=3".
+
+        Raises:
+            UsageError: there is no such ablation or setting.
+        """
+        if ablation not in ABLATIONS:
+            raise UsageError(f"ablation {ablation}: not one of {', '.join(ABLATIONS)}")
+        own = [f"{key}={value}" for key, value in to_dict(self.config.rethink).items()]
+        rethink = read(RethinkConfig, None, [*own, *settings])
+        if ablation in ("no-rethinking", "first-frame"):
+            rethink = dataclasses.replace(rethink, enabled=False, search_every=NEVER)
         perception = QueryPerception(self.segmenter, self.config.mask_threshold, self.config.min_area)
-        return ReasoningTracker(BrainReasoner(self.brain), perception, PurportArbiter(self.config.rethink))
+        perception.propagate = ablation not in ("no-propagation", "first-frame")
+        parts = BrainReasoner(self.brain), perception, PurportArbiter(rethink), QueryMemory()
+        return Tracker(*parts, kinds=(QueryMemory, PurportRecord))
 
     def _stored(self, dtype: torch.dtype | None) -> dict[str, Tensor]:
         tied = tied_names(self)
@@ -152,16 +186,15 @@ class BrainReasoner:
     def __init__(self, brain: Brain) -> None:
         self.brain = brain
 
-    def reason(self, frame: np.ndarray, prompt: Prompt, before: Cue | None = None) -> Cue:
+    def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
         """Read a frame, uint8 RGB (height, width, 3), padded whole into the brain's square (Eq. 1).
 
-        The answer of `before` is the draft of this one (see `Brain.reason`), which is the same without.
-
-        With `fit: centre-crop` the brain sees only the central square, as LISA's weights are used to.
+        Words in force are read again with the answer in force as the draft (see `Brain.reason`), which changes nothing
+        but the time. With `fit: centre-crop` the brain sees only the central square, as LISA's weights are used to.
         """
-        return _cue(
-            self.brain.reason(self._square(frame), prompt.text, draft=None if before is None else before.answer)
-        )
+        if prompt is None:
+            return _cue(self.brain.reason(self._square(frame), state.text, draft=state.cue.answer))
+        return _cue(self.brain.reason(self._square(frame), prompt.text))
 
     def reason_many(self, frame: np.ndarray, prompts: Sequence[Prompt]) -> list[Cue]:
         """Read a frame once for several prompts, each answered as if alone: queries within 1e-5 of `reason` in float32.
@@ -184,55 +217,18 @@ def _cue(answer: Answer) -> Cue:
     return Cue(text=answer.shown, referring=referring, purport=purport, answer=answer.text)
 
 
-@dataclass(frozen=True)
-class Launched:
-    """The targets of one frame, which the device has been told to decode. See `trackgpt.online.Launched`.
-
-    Attributes:
-        masks: of the targets, with scores (k,) and Q_{t+1} (k, c), float32.
-        online: Q_{t+1} on the device, what the next frame is decoded with.
-        min_area: see `QueryPerception`.
-    """
-
-    masks: ComingMasks
-    online: Tensor
-    min_area: float
-
-    def land(self) -> tuple[Prediction, QueryMemory]:
-        """Wait for the device once, and find the boxes."""
-        masks, (scores, online) = self.masks.land()
-        found = [box_and_area(mask) for mask in masks]
-        boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
-        present = areas > self.min_area * masks[0].size
-        masks[~present], boxes[~present] = False, np.nan
-        ids = np.arange(1, len(masks) + 1, dtype=np.int64)
-        return Prediction(boxes, masks, scores, present, ids), QueryMemory(online)
-
-
-@dataclass(frozen=True)
-class LaunchedNothing:
-    """A frame on which nothing is looked for. See `trackgpt.online.Launched`.
-
-    Attributes:
-        size: (height, width) of the frame.
-        online: there is none.
-    """
-
-    size: tuple[int, int]
-    online: None = None
-
-    def land(self) -> tuple[Prediction, QueryMemory]:
-        """No target."""
-        return _nothing(*self.size), QueryMemory()
-
-
 class QueryPerception:
-    """The segmenter as the loop's fast model (Eq. 2 and 3): masks and boxes in pixels of the original frame."""
+    """The segmenter as the loop's fast model (Eq. 2 and 3): masks and boxes in pixels of the original frame.
+
+    Attributes:
+        propagate: hand Q_t on; without, every frame is decoded without an online query.
+    """
 
     def __init__(self, segmenter: Segmenter, mask_threshold: float, min_area: float) -> None:
         self.segmenter = segmenter
         self.mask_threshold = mask_threshold
         self.min_area = min_area
+        self.propagate = True
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> list[EncodedFrame]:
@@ -245,27 +241,34 @@ class QueryPerception:
         features = self.segmenter.encode(pixels)
         return [EncodedFrame(image, features.row(k)) for k, image in enumerate(images)]
 
-    def perceive(self, frame: Frame, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
-        """Decode every target of a cue from one image embedding; an empty cue decodes, and encodes, nothing."""
-        return self.launch(frame, cue, memory).land()
+    def perceive(self, frame: Frame, state: TrackState, cued: tuple[int, ...]) -> tuple[Prediction, QueryMemory]:
+        """Decode every target of the cue from one image embedding; an empty cue decodes, and encodes, nothing."""
+        height, width = image_of(frame).shape[:2]
+        cue, online = state.cue, state.memory.online
+        if cue.referring is None or cue.purport is None or cue.targets == 0:
+            return no_targets(height, width), QueryMemory()
+        masks, (scores, following) = self.decode(frame, cue, online).land()
+        found = [box_and_area(mask) for mask in masks]
+        boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
+        present = areas > self.min_area * masks[0].size
+        masks[~present], boxes[~present] = False, np.nan
+        ids = np.arange(1, len(masks) + 1, dtype=np.int64)
+        prediction = Prediction(boxes, masks, scores, present, ids, {"purport": scores})
+        return prediction, QueryMemory(following)
 
     @torch.inference_mode()
-    def launch(
-        self, frame: Frame, cue: Cue, memory: QueryMemory | Launched | LaunchedNothing
-    ) -> Launched | LaunchedNothing:
-        """Tell the device to decode a frame, and wait for nothing; `memory` may be of a frame that has not landed."""
-        size = image_of(frame).shape[:2]
-        if cue.referring is None or cue.purport is None or cue.targets == 0:
-            return LaunchedNothing((size[0], size[1]))
+    def decode(self, frame: Frame, cue: Cue, online: np.ndarray | Tensor | None) -> ComingMasks:
+        """Have the device decode a cue's k targets: their masks, and with them S_p (k,) and Q_{t+1} (k, c), float32."""
         encoded = frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
-        online, referring, purport = map(self._query, (memory.online, cue.referring, cue.purport))
-        decoded = self.segmenter.decode(encoded.features.repeated(cue.targets), referring, online, purport)
-        box = fit((size[0], size[1]), self.segmenter.config.image_side)
+        height, width = encoded.image.shape[:2]
+        features = encoded.features.repeated(cue.targets)
+        referring, query, purport = map(self._query, (cue.referring, online, cue.purport))
+        decoded = self.segmenter.decode(features, referring, query, purport, propagate=self.propagate)
+        box = fit((height, width), self.segmenter.config.image_side)
         scores, following = decoded.score.float().clamp(0, 1), decoded.online.float()
         if following.device.type == "cuda":
             following = following.clone()  # a compiled decoder's output is overwritten by its next frame
-        masks = ComingMasks.of(decoded.logits, box, self.mask_threshold, scores, following)
-        return Launched(masks, following, self.min_area)
+        return ComingMasks.of(decoded.logits, box, self.mask_threshold, scores, following)
 
     def _query(self, query: np.ndarray | Tensor | None) -> Any:
         """As the decoder takes it; None stays None."""
@@ -282,13 +285,15 @@ def central_square(frame: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frame[top : top + side, left : left + side])
 
 
-def _nothing(height: int, width: int) -> Prediction:
+def no_targets(height: int, width: int) -> Prediction:
+    """The prediction of a frame on which nothing is looked for."""
     return Prediction(
         np.zeros((0, 4), np.float32),
         np.zeros((0, height, width), bool),
         np.zeros(0, np.float32),
         np.zeros(0, bool),
         np.zeros(0, np.int64),
+        {"purport": np.zeros(0, np.float32)},
     )
 
 

@@ -1,0 +1,482 @@
+"""A session over a source: say something, watch results come, go back, export.
+
+tracker = trackgpt.load("nano")
+with tracker.open("race.mp4") as playback:
+playback.say("who will win the race?")
+for result in playback:
+...
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trackgpt.arbiter import Unasked
+from trackgpt.errors import OutputError, UsageError
+from trackgpt.export.exporting import check_formats, export
+from trackgpt.export.records import EVENTS, RUN, TRACKS, EventRecord, RunFolder
+from trackgpt.files import writing
+from trackgpt.session.ahead import EncodedSource, Lookahead, default_lookahead
+from trackgpt.session.late import LateTracker
+from trackgpt.session.session import Reply, Result, Session, looked_at
+from trackgpt.session.takes import Kept
+from trackgpt.settings import to_dict
+from trackgpt.version import __version__, installed
+from trackgpt.video.frames import FrameSource, SourceFrame
+from trackgpt.video.source import open_source
+
+if TYPE_CHECKING:
+    from trackgpt.online import System
+    from trackgpt.track import TrackState
+    from trackgpt.types import Prompt
+
+CLOSE = 1e-6
+"""Seconds by which the time of a frame may miss the time it was asked for."""
+RETHINKING = ("auto", "off", "async")
+PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "av")
+
+
+@dataclass(frozen=True)
+class PlannedPrompt:
+    """An instruction for a frame still to come, by index or by second of the source; `how` is as in `Session.say`."""
+
+    text: str
+    frame: int | None
+    second: float | None
+    how: dict[str, Any]
+
+    def due(self, index: int, time: float) -> bool:
+        """True on the wanted frame and after it: the frame itself may be unreadable, or left out by a stride."""
+        if self.second is not None:
+            return time >= self.second - CLOSE
+        return index >= (self.frame or 0)
+
+    def __str__(self) -> str:
+        return f"frame {self.frame}" if self.second is None else f"second {self.second:g}"
+
+
+class InstructionTracker:
+    """A system ready to be told what to track; several sessions may share it."""
+
+    def __init__(self, model: System, name: str = "trackgpt") -> None:
+        self.model = model
+        self.name = name
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path = "nano", device: str = "auto", **execution: Any) -> InstructionTracker:
+        """Load a model by its name and say how it runs (see `trackgpt.hub.load_model`)."""
+        from trackgpt.hub import load_model
+
+        return cls(load_model(model, device, **execution), str(model))
+
+    def check(self, text: str) -> str:
+        """An instruction as the model will read it: without markup and control characters.
+
+        Raises:
+            UsageError: NL01 it is empty; NL02 it is too long.
+        """
+        return self.model.check(text)
+
+    def session(self, rethink: str = "auto") -> Session:
+        """A session that is given its frames one by one (see `Session.step`)."""
+        return Session(self.stepping(rethink), self.check)
+
+    def open(
+        self,
+        source: str | Path | int | Iterable[np.ndarray],
+        *,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        rethink: str = "auto",
+        lookahead: Lookahead | None = None,
+        **reading: Any,
+    ) -> Playback:
+        """Open a video file, folder, glob, camera index, stream URL, or any iterable of uint8 RGB arrays.
+
+        Args:
+            source: see `trackgpt.video.source.open_source`.
+            out: the run folder for the log; a temporary one by default, deleted with the playback.
+            overwrite: replace a run that is there.
+            rethink: "off" never asks the slow model again by itself; "async" goes on while it reads.
+            lookahead: how far reading and encoding run before tracking; see `default_lookahead`.
+            reading: `fps`, `start`, `end`, `stride`, `max_pixels`, `allow_gaps` of `open_source`.
+
+        Raises:
+            InputError: the source cannot be read; no folder has been made then.
+            OutputError: `out` exists or cannot be written.
+            UsageError: there is no such way of rethinking.
+        """
+        frames = open_source(source, **reading)
+        try:
+            return Playback(self, frames, out, overwrite, rethink, lookahead, reopen=(source, reading))
+        except BaseException:
+            frames.close()
+            raise
+
+    def stepping(self, rethink: str) -> Any:
+        """What a session steps with.
+
+        Raises:
+            UsageError: there is no such way of rethinking.
+        """
+        if rethink not in RETHINKING:
+            raise UsageError(f"rethink {rethink!r}: choose from {', '.join(RETHINKING)}")
+        parts = self.model.tracker()
+        if rethink == "off":
+            return replace(parts, arbiter=Unasked(parts.arbiter))
+        return LateTracker(parts) if rethink == "async" else parts
+
+
+class Playback:
+    """One source and one session. Say at least one thing, then iterate; saying more in between changes the target.
+
+    Made by `InstructionTracker.open`. One frame is held at a time, so memory does not grow with the source.
+
+    Attributes:
+        source: what is read.
+        session: the track with its takes, counts and events.
+        lookahead: how far reading and encoding run before tracking.
+        run: the folder the log is written to.
+    """
+
+    def __init__(
+        self,
+        tracker: InstructionTracker,
+        source: FrameSource,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        rethink: str = "auto",
+        lookahead: Lookahead | None = None,
+        reopen: tuple[Any, dict[str, Any]] | None = None,
+    ) -> None:
+        parts = tracker.stepping(rethink)
+        self.source = source
+        self._tracker = tracker
+        self._reopen = reopen
+        self._scratch: weakref.finalize[..., Playback] | None = None
+        if out is None:
+            folder = tempfile.mkdtemp(prefix="trackgpt-")
+            self._scratch = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            out = Path(folder) / "run"
+        self.run = RunFolder(out, overwrite)
+        self.session = Session(parts, tracker.check, self.run)
+        self.session.size = source.size
+        self.lookahead = default_lookahead(source) if lookahead is None else lookahead
+        encode = getattr(parts, "parts", parts).perception.encode
+        # Plain images while there is nothing to track.
+        self._encode = lambda images: encode(images) if self.session.state.active else images
+        self._coming: EncodedSource = self.lookahead.over(source, self._encode)
+        self._upcoming: SourceFrame | None = None
+        self._ready: deque[Result] = deque()
+        self._planned: list[PlannedPrompt] = []
+        self._kept = Kept()
+        self._given = (-1, -1.0)
+        self._started = self._done = False
+
+    # --- what a person does ---
+
+    def say(self, text: str = "", frame: int | None = None, second: float | None = None, **how: Any) -> Reply:
+        """Tell the tracker what to follow.
+
+        Args:
+            text: the instruction.
+            frame: the index of a frame still to come that it is about; by default the next one.
+            second: the same as a time of the source: the first frame that is not before it.
+            how: `kind`, `ids`, `boxes`, `points` or `mask`, see `Session.say`.
+
+        Returns:
+            The answer; for a frame still to come the answer is given when it is reached, and this one is empty.
+
+        Raises:
+            UsageError: NL01, NL02 the instruction is empty or too long; the frame has passed, none is left, or both
+                `frame` and `second` are given.
+        """
+        if text or not how:
+            self._tracker.check(text)
+        plan = PlannedPrompt(text, frame, second, how)
+        timed = frame is not None or second is not None
+        if frame is not None and second is not None:
+            raise UsageError(f"frame {frame} and second {second:g} are two moments; give one of them")
+        if timed and plan.due(*self._given):
+            raise UsageError(f"{plan} has passed; say it about a frame to come, or seek({frame or 0}) first")
+        upcoming = self._readable()
+        if upcoming is None:
+            raise UsageError("the source has no frame left; say what to track before it ends")
+        if timed and not plan.due(upcoming.index, upcoming.time):
+            self._planned.append(plan)
+            return Reply()
+        return self._say_now(plan, upcoming)
+
+    def __iter__(self) -> Iterator[Result]:
+        """The frames from here on, one `Result` each.
+
+        Raises:
+            UsageError: nothing has been said.
+            InputError: the source breaks off (IN06), or has a frame too large (IN07).
+            OutputError: OUT02 the log cannot be written; what was written stays valid.
+        """
+        if not self.session.prompts and not self._planned:
+            raise UsageError("nothing to track yet; say what to follow first: playback.say('the red car')")
+        while (result := self._next()) is not None:
+            self._given = (result.index, result.time)
+            yield result
+        self._finish()
+
+    def seek(self, index: int) -> None:
+        """Go back to a frame: it is the next one to come, and the track is as it was before it, to the bit.
+
+        Frames recorded so far stay in the log; what follows is a new take. The track is followed again from the nearest
+        state that was kept on the way; what was said about this frame or later is not said again.
+
+        Raises:
+            UsageError: the frame has not been tracked yet, or the source can be read only once.
+        """
+        if index == self._given[0] + 1 and not self.session.pending:
+            return
+        if index > self._given[0] + 1:
+            raise UsageError(f"frame {index} has not been tracked yet; iterate to it")
+        kept = self._kept.nearest(index)
+        if kept is None:
+            raise UsageError(f"frame {index} lies before what was tracked")
+        at, state = kept
+        said = [prompt for prompt in self.session.prompts if at <= prompt.frame < index]
+        self._read_from(at)
+        while (frame := self._readable_before(index)) is not None:
+            with self._coming.sharing():
+                prompts: list[Prompt | None] = [prompt for prompt in said if prompt.frame == frame.index]
+                for prompt in prompts or [None]:
+                    state, _ = self.session.tracker.step(state, looked_at(frame), prompt)
+        self.session.restore(state)
+        self._kept.forget_after(index)
+        self._given = (index - 1, -1.0 if self._upcoming is None else self._upcoming.time - 2 * CLOSE)
+
+    def undo(self) -> str:
+        """Take back the last instruction and, where the source can be read again, go back to its frame.
+
+        Returns:
+            The words that were taken back.
+
+        Raises:
+            UsageError: there is nothing to take back.
+        """
+        said = self.session.undo()
+        if said.prompt.frame <= self._given[0] and self._can_reread():
+            self._read_from(said.prompt.frame)
+            self._kept.forget_after(said.prompt.frame)
+            self._given = (said.prompt.frame - 1, -1.0)
+        return said.prompt.text
+
+    def snapshot(self) -> TrackState:
+        """See `Session.snapshot`."""
+        return self.session.snapshot()
+
+    def restore(self, state: TrackState) -> None:
+        """Go on from a snapshot with the next frame, in this playback or in another one of the same system."""
+        self.session.restore(state)
+        self._kept = Kept()
+
+    def export(self, out: str | Path, formats: Sequence[str] = ("jsonl",), overwrite: bool = False) -> dict[str, Path]:
+        """Write the run so far as a folder: the log and every format asked for ("mp4", "davis", "coco", "mot", ...).
+
+        Raises:
+            OutputError: the folder exists, or cannot be written.
+            UsageError: a format does not exist, mp4 is asked of a source that cannot be read twice, or the playback
+                is closed and its log was temporary.
+        """
+        check_formats(formats)
+        frames = self._frames_again() if "mp4" in formats else None
+        if not self.run.path.is_dir():
+            raise UsageError("the session is closed and its log is gone; export first, or open the source with out=...")
+        if not (self.run.path / RUN).exists():
+            self.describe()
+        target = Path(out)
+        if target.resolve() != self.run.path.resolve():
+            RunFolder(target, overwrite).close()
+            with writing(target):
+                for file in (TRACKS, EVENTS, RUN):
+                    shutil.copyfile(self.run.path / file, target / file)
+        return export(target, formats, frames)
+
+    def describe(self, **facts: Any) -> None:
+        """Write run.json: versions, configuration and source, and what else is given."""
+        model = {"name": self._tracker.name, "config": to_dict(self._tracker.model.config)}
+        self.run.describe(_facts(self.source) | {"model": model} | facts)
+
+    def close(self) -> None:
+        """Close the source and the log; a temporary log is deleted. Closing twice is allowed."""
+        self._close_files()
+        if self._scratch is not None:
+            self._scratch()
+
+    def __enter__(self) -> Playback:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the source and the log's files; a temporary log stays until `close`, so that it can be exported."""
+        if error is not None and not self._done:
+            text = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            with suppress(OutputError):
+                self.session.note("error", text=text)
+        self._close_files()
+
+    @property
+    def on_event(self) -> Callable[[EventRecord], None]:
+        """Called with every event as it happens; assign to it to listen."""
+        return self.session.on_event
+
+    @on_event.setter
+    def on_event(self, listener: Callable[[EventRecord], None]) -> None:
+        self.session.on_event = listener
+
+    # --- reading ---
+
+    def _say_now(self, plan: PlannedPrompt, frame: SourceFrame) -> Reply:
+        self._kept.keep(frame.index, self.session.state)
+        with self._coming.sharing():
+            return self.session.say(plan.text, about=frame, **plan.how)
+
+    def _next(self) -> Result | None:
+        """The next frame's result; None at the end."""
+        while not self._ready and self._upcoming is None:
+            if not self._pull():
+                return None
+        if self._ready:
+            return self._ready.popleft()
+        frame, self._upcoming = self._upcoming, None
+        assert frame is not None
+        due = [plan for plan in self._planned if plan.due(frame.index, frame.time)]
+        self._planned = [plan for plan in self._planned if plan not in due]
+        for plan in due:
+            self._say_now(plan, frame)
+        if not self.session.pending:
+            self._kept.keep(frame.index, self.session.state)
+        with self._coming.sharing():
+            return self.session.step(frame)
+
+    def _readable(self) -> SourceFrame | None:
+        """The next frame that has an image; those before it are recorded on the way."""
+        while self._upcoming is None and self._pull():
+            pass
+        return self._upcoming
+
+    def _pull(self) -> bool:
+        """Take one frame from the source; False when there is none."""
+        frame = self._taken()
+        if frame is None:
+            return False
+        if not self._started:
+            self._start(frame)
+        if frame.image is None:
+            self._ready.append(self.session.step(frame))
+        else:
+            self._upcoming = frame
+        return True
+
+    def _taken(self) -> SourceFrame | None:
+        with self._coming.sharing():
+            return next(self._coming, None)
+
+    def _readable_before(self, index: int) -> SourceFrame | None:
+        """The next frame with an image before a frame; the first one that is not before it waits its turn."""
+        while (frame := self._taken()) is not None:
+            if frame.index >= index:
+                self._upcoming = frame if frame.image is not None else None
+                if frame.image is None:
+                    self._ready.append(self.session.step(frame))
+                return None
+            if frame.image is not None:
+                return frame
+        return None
+
+    def _read_from(self, index: int) -> None:
+        """Open the source again, at a frame."""
+        if not self._can_reread():
+            raise UsageError(f"{self.source.name} can be read only once, so there is no way back to frame {index}")
+        assert self._reopen is not None
+        source, reading = self._reopen
+        again = open_source(source, **{**reading, "start": index})
+        self._coming.close()
+        self.source.close()
+        self.source, self._upcoming, self._done = again, None, False
+        self._ready.clear()
+        self._coming = self.lookahead.over(again, self._encode)
+
+    def _can_reread(self) -> bool:
+        once = self._reopen is None or isinstance(self._reopen[0], Iterator)
+        return not once and self.source.kind not in ("stream", "camera")
+
+    def _start(self, frame: SourceFrame) -> None:
+        self._started = True
+        if self._scratch is None and not (self.run.path / RUN).exists():
+            self.describe()
+        self.session.start(frame, source=self.source.name, size=self.source.size)
+        if self.source.fps_note:
+            self.session.warn("IN04", frame, self.source.fps_note)
+
+    def _finish(self) -> None:
+        """What is said once the source has ended."""
+        if self._done:
+            return
+        self._done = True
+        session = self.session
+        for plan in self._planned:
+            session.warn("", session.last, f"the source ended before {plan}, so {plan.text!r} was never read")
+        if self.source.end_note:
+            session.warn("IN04", session.last, self.source.end_note)
+        if not session.found and session.prompts:
+            text = f"nothing matched {session.prompts[-1].text!r} on any of {session.frames} frames"
+            session.note("error", code="NL05", text=text)
+        session.note("done", frames=session.frames)
+
+    def _close_files(self) -> None:
+        self._coming.close()
+        self.source.close()
+        self.run.close()
+
+    def _frames_again(self) -> Iterator[tuple[int, np.ndarray]]:
+        if not self._can_reread():
+            raise UsageError(
+                "mp4 needs the frames again, and this source can be read only once; export other formats, "
+                "or write frames with trackgpt.video.writer while you iterate"
+            )
+        assert self._reopen is not None
+        return _reread(*self._reopen)
+
+
+def _reread(source: Any, reading: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
+    with open_source(source, **reading) as again:
+        for frame in again:
+            if frame.image is not None:
+                yield frame.index, frame.image
+
+
+def _facts(source: FrameSource) -> dict[str, Any]:
+    """What run.json says of versions and source; together with configuration and words enough to run it again."""
+    return {
+        "schema": 2,
+        "trackgpt": __version__,
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
+        "source": {
+            "name": source.name,
+            "kind": source.kind,
+            "sha256": source.digest(),
+            "fps": source.fps,
+            "fps_note": source.fps_note,
+            "size": list(source.size),
+        },
+        "boxes": "xyxy pixels of the frame, edges",
+    }

@@ -1,0 +1,103 @@
+"""What a session needs to go back: what was said and the state before it, the takes, and states along the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trackgpt.export.records import Take
+from trackgpt.track import TrackState
+from trackgpt.types import Prompt
+
+MOST_SAID = 64
+"""Instructions that can be taken back."""
+MOST_KEPT, MOST_BYTES = 32, 1 << 26
+"""States along the way, and their bytes; when there are more, every second one is let go."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """An instruction that can be taken back.
+
+    Attributes:
+        prompt: what was said.
+        before: the state that it was said to.
+        seen: which targets were on the frame before, by id; None where nothing was tracked.
+        take: the one that was current.
+    """
+
+    prompt: Prompt
+    before: TrackState
+    seen: dict[int, bool] | None
+    take: int
+
+
+@dataclass
+class Takes:
+    """The takes of a session; the first frame recorded after `branch` opens a new one.
+
+    Attributes:
+        opened: all takes, in order; the last one is current.
+        said: what can be taken back, oldest first.
+    """
+
+    opened: list[Take] = field(default_factory=lambda: [Take(1)])
+    said: list[Said] = field(default_factory=list)
+    _parent: int = 0
+    _last: int = -1
+
+    @property
+    def current(self) -> int:
+        """Number of the take that the next frame belongs to."""
+        return self.opened[-1].number + (1 if self._parent else 0)
+
+    def hear(self, said: Said) -> None:
+        """Keep an instruction; the oldest one can no longer be taken back when there are too many."""
+        self.said = [*self.said, said][-MOST_SAID:]
+
+    def branch(self, parent: int) -> None:
+        """Go on from a take in a new one; where nothing has been recorded there is nothing to go on from."""
+        if self._last >= 0:
+            self._parent = parent
+
+    def record(self, index: int) -> tuple[int, int]:
+        """The take of the next frame, and its parent where the frame opens it, else 0."""
+        parent, self._parent, self._last = self._parent, 0, index
+        if parent:
+            self.opened.append(Take(self.opened[-1].number + 1, parent, index))
+        return self.opened[-1].number, parent
+
+    def recorded(self, index: int) -> bool:
+        """Whether this frame or a later one has been recorded in the current take."""
+        return self._last >= index and not self._parent
+
+
+class Kept:
+    """States along one way through the video, by the frame they are about to look at, thinned out as they grow many."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, TrackState] = {}
+        self._every = 1
+        self._count = 0
+        self._last = -1
+
+    def keep(self, index: int, state: TrackState) -> None:
+        """Keep the state before frame `index`, if it is one of those to keep; the first one given of a frame counts."""
+        if index <= self._last:
+            return
+        self._last = index
+        if self._count % self._every == 0:
+            self._states[index] = state
+            if len(self._states) > max(2, min(MOST_KEPT, MOST_BYTES // max(1, state.nbytes))):
+                self._states = dict(list(self._states.items())[::2])
+                self._every *= 2
+        self._count += 1
+
+    def forget_after(self, index: int) -> None:
+        """Forget what lies behind frame `index`, which is being tracked anew."""
+        self._states = {at: state for at, state in self._states.items() if at <= index}
+        self._last = index - 1
+
+    def nearest(self, index: int) -> tuple[int, TrackState] | None:
+        """The last frame not after `index` before which a state is kept, and that state."""
+        known = [at for at in self._states if at <= index]
+        return (known[-1], self._states[known[-1]]) if known else None
