@@ -243,22 +243,19 @@ class QueryPerception:
 
     def perceive(self, frame: Frame, state: TrackState, cued: tuple[int, ...]) -> tuple[Prediction, QueryMemory]:
         """Decode every target of the cue from one image embedding; an empty cue decodes, and encodes, nothing."""
-        height, width = image_of(frame).shape[:2]
-        cue, online = state.cue, state.memory.online
-        if cue.referring is None or cue.purport is None or cue.targets == 0:
+        if state.cue.referring is None or state.cue.purport is None or state.cue.targets == 0:
+            height, width = image_of(frame).shape[:2]
             return no_targets(height, width), QueryMemory()
-        masks, (scores, following) = self.decode(frame, cue, online).land()
-        found = [box_and_area(mask) for mask in masks]
-        boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
-        present = areas > self.min_area * masks[0].size
-        masks[~present], boxes[~present] = False, np.nan
-        ids = np.arange(1, len(masks) + 1, dtype=np.int64)
-        prediction = Prediction(boxes, masks, scores, present, ids, {"purport": scores})
-        return prediction, QueryMemory(following)
+        coming, _ = self.decode(frame, state.cue, state.memory.online)
+        return self.land(coming)
 
     @torch.inference_mode()
-    def decode(self, frame: Frame, cue: Cue, online: np.ndarray | Tensor | None) -> ComingMasks:
-        """Have the device decode a cue's k targets: their masks, and with them S_p (k,) and Q_{t+1} (k, c), float32."""
+    def decode(self, frame: Frame, cue: Cue, online: np.ndarray | Tensor | None) -> tuple[ComingMasks, Tensor]:
+        """Have the device decode a cue's k targets, without waiting for it.
+
+        Returns:
+            Masks, with S_p (k,) and Q_{t+1} (k, c), float32, for `land`; and Q_{t+1} where the device keeps it.
+        """
         encoded = frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
         height, width = encoded.image.shape[:2]
         features = encoded.features.repeated(cue.targets)
@@ -268,7 +265,17 @@ class QueryPerception:
         scores, following = decoded.score.float().clamp(0, 1), decoded.online.float()
         if following.device.type == "cuda":
             following = following.clone()  # a compiled decoder's output is overwritten by its next frame
-        return ComingMasks.of(decoded.logits, box, self.mask_threshold, scores, following)
+        return ComingMasks.of(decoded.logits, box, self.mask_threshold, scores, following), following
+
+    def land(self, coming: ComingMasks) -> tuple[Prediction, QueryMemory]:
+        """Wait for what was decoded, and find the boxes."""
+        masks, (scores, following) = coming.land()
+        found = [box_and_area(mask) for mask in masks]
+        boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
+        present = areas > self.min_area * masks[0].size
+        masks[~present], boxes[~present] = False, np.nan
+        ids = np.arange(1, len(masks) + 1, dtype=np.int64)
+        return Prediction(boxes, masks, scores, present, ids, {"purport": scores}), QueryMemory(following)
 
     def _query(self, query: np.ndarray | Tensor | None) -> Any:
         """As the decoder takes it; None stays None."""
