@@ -258,7 +258,7 @@ class Templates:
 
 
 class ToyBoxTracker(Toy):
-    """Follows the box of what the sentence in force describes; every ten frames it is described anew if it has moved."""
+    """Follows the box of what the sentence in force describes; every ten frames it is described anew if it moved."""
 
     name = "toy-boxes"
     memory = Templates()

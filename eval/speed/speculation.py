@@ -23,7 +23,7 @@ from trackgpt.types import Cue, Prediction
 
 
 class Guess(NamedTuple):
-    """A frame that was decoded early, the cue and memory with which it was, and its Q_{t+1} where the device keeps it."""
+    """A frame that was decoded early, with which cue and memory, and its Q_{t+1} where the device keeps it."""
 
     frame: Frame
     cue: Cue

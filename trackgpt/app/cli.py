@@ -6,16 +6,13 @@ Heavy imports happen inside the commands, so that `--help` is immediate.
 
 from __future__ import annotations
 
-import os
-import sys
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trackgpt import ending
 from trackgpt.app.live import say
-from trackgpt.errors import TrackGPTError
 
 if TYPE_CHECKING:
     from trackgpt.weights import LoadReport
@@ -28,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-INTERRUPTED = 130
 FORMATS = "mp4,davis,coco,mot,timeline,jsonl"
 Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name, folder, or brain (folder, hub id)")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
@@ -239,39 +235,8 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder")]) -> int:
 
 
 def main() -> None:
-    """Run the command line: errors become one line on stderr and an exit code, never a traceback."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name or an answer that the terminal cannot show
-    try:
-        code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # what typer makes of Ctrl-C
-            say("interrupted")
-    except TrackGPTError as error:
-        say(str(error))
-        code = error.exit_code
-    except typer.Abort:  # what earlier versions made of it
-        say("interrupted")
-        code = INTERRUPTED
-    except Exception as error:
-        code = _unforeseen(error)
-    sys.exit(code)
-
-
-def _unforeseen(error: Exception) -> int:
-    """The exit code of an error that is not ours, after its line: a wrong option, no memory, or a defect."""
-    usage = getattr(error, "format_message", None)
-    if usage is not None:
-        # The parser's own errors, known by what they offer: its classes have moved between versions of typer.
-        if type(error).__name__ != "NoArgsIsHelpError":  # by then the help has been printed
-            say(f"{usage().rstrip('.')}; trackgpt --help shows what there is")
-        return int(getattr(error, "exit_code", 2))
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
-        say("MD05: out of memory; use a smaller model, smaller frames, or --device cpu; what was written is kept")
-        return 7
-    if os.environ.get("TRACKGPT_TRACEBACK"):
-        raise error
-    say(f"a defect of trackgpt, please report it: {type(error).__name__}: {error} (TRACKGPT_TRACEBACK=1 shows where)")
-    return 70
+    """Run the command line (see `trackgpt.ending`)."""
+    ending.run("trackgpt", lambda: app(standalone_mode=False))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from trackgpt import ending
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -187,7 +189,7 @@ class Printer:
 
 def say(text: str) -> None:
     """One line of talk, on stderr."""
-    print(f"trackgpt: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    ending.say("trackgpt", text)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import tempfile
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -443,9 +443,10 @@ class Playback:
         session.note("done", frames=session.frames)
 
     def _close_files(self) -> None:
-        self._coming.close()
-        self.source.close()
-        self.run.close()
+        with ExitStack() as closing:  # each is closed whatever another one raises
+            closing.callback(self.run.close)
+            closing.callback(self.source.close)
+            closing.callback(self._coming.close)
 
     def _frames_again(self) -> Iterator[tuple[int, np.ndarray]]:
         if not self._can_reread():
