@@ -120,11 +120,13 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
     import cv2
 
     from trackgpt.export.exporting import check_space, estimate
-    from trackgpt.session.playback import InstructionTracker, Playback
+    from trackgpt.export.records import refuse_to_hold
+    from trackgpt.session.playback import InstructionTracker, Playback, files_of
     from trackgpt.video.source import open_source
 
     spoken = _checked(request)
     cv2.setNumThreads(1)  # frames are too small to gain by threads, which PyTorch's then wait for
+    refuse_to_hold(outcome.out, files_of(request.source))
     refuse_existing(outcome.out, request.overwrite)
     reading = {key: value for key, value in request.reading.items() if value is not None}
     with ExitStack() as stack:
@@ -138,7 +140,7 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
         if source is None:
             source = stack.enter_context(open_source(request.source, **reading))
         how = request.overwrite, request.rethink, request.lookahead
-        playback = stack.enter_context(Playback(tracker, source, outcome.out, *how))
+        playback = stack.enter_context(Playback(tracker, source, outcome.out, *how, reopen=(request.source, reading)))
         _follow(request, playback, spoken, outcome)
 
 

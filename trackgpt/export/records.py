@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,14 +239,16 @@ class RunFolder:
     Args:
         path: the folder; made when absent, with its parents.
         overwrite: replace the run that is there. Only files that this package writes are removed.
+        reads: files and folders that the run is made from, which must not lie in the folder.
 
     Raises:
-        OutputError: OUT01, the folder holds something and `overwrite` is off, or what it holds is no run;
-            OUT02, it cannot be written.
+        OutputError: OUT01, the folder holds something and `overwrite` is off, or what it holds is no run, or the run
+            is made from it; OUT02, it cannot be written.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False, reads: Iterable[Path] = ()) -> None:
         self.path = Path(path)
+        refuse_to_hold(self.path, reads)
         _take_over(self.path, overwrite)
         self._tracks = _Log(self.path / TRACKS)
         self._events = _Log(self.path / EVENTS)
@@ -554,6 +556,19 @@ class _Log:
 
     def close(self) -> None:
         self.file.close()
+
+
+def refuse_to_hold(out: Path, reads: Iterable[Path]) -> None:
+    """Refuse an output folder that holds what is read, before anything in it is cleared or written.
+
+    Raises:
+        OutputError: OUT01; a file or folder that is read is the output folder itself or lies in it, links resolved.
+    """
+    folder = out.expanduser().resolve()
+    for read in reads:
+        place = read.expanduser().resolve()
+        if folder in (place, *place.parents):
+            raise OutputError(f"{out}: holds {read}, which is read; choose another folder for the output", "OUT01")
 
 
 def _take_over(path: Path, overwrite: bool) -> None:

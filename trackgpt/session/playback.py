@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from glob import glob, has_magic
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,7 @@ class Playback:
             folder = tempfile.mkdtemp(prefix="trackgpt-")
             self._scratch = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             out = Path(folder) / "run"
-        self.run = RunFolder(out, overwrite)
+        self.run = RunFolder(out, overwrite, files_of(reopen[0]) if reopen else ())
         self.session = Session(parts, tracker.check, self.run)
         self.session.size = source.size
         self.lookahead = default_lookahead(source) if lookahead is None else lookahead
@@ -303,7 +304,8 @@ class Playback:
             self.describe()
         target = Path(out)
         if target.resolve() != self.run.path.resolve():
-            RunFolder(target, overwrite).close()
+            reads = files_of(self._reopen[0]) if self._reopen else []
+            RunFolder(target, overwrite, [*reads, self.run.path]).close()
             with writing(target):
                 for file in (TRACKS, EVENTS, RUN):
                     shutil.copyfile(self.run.path / file, target / file)
@@ -456,6 +458,16 @@ class Playback:
             )
         assert self._reopen is not None
         return _reread(*self._reopen)
+
+
+def files_of(source: Any) -> list[Path]:
+    """The files and folders that a source is read from, as far as it names any."""
+    if not isinstance(source, str | Path):
+        return []
+    path = Path(source).expanduser()
+    if path.exists():
+        return [path]
+    return [Path(found) for found in glob(str(path))] if has_magic(str(path)) else []
 
 
 def _reread(source: Any, reading: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:

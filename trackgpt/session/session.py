@@ -6,6 +6,7 @@ from a file, a folder, a stream and Python.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from trackgpt.errors import UsageError
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.masks import decode_rle
 from trackgpt.session.takes import Said, Takes
-from trackgpt.types import Box, Prediction, Prompt, PromptKind
+from trackgpt.types import PROMPT_KINDS, Box, Prediction, Prompt, PromptKind
 from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
@@ -198,14 +199,17 @@ class Session:
             ids, boxes, points, mask: see `Prompt`.
 
         Raises:
-            UsageError: NL01, NL02 the instruction is empty or too long; the system cannot do what is wanted.
+            UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box or point is
+                none; the system cannot do what is wanted.
         """
-        pointing = bool(boxes or points) or mask is not None or kind == "drop"
+        if kind is not None and kind not in PROMPT_KINDS:
+            raise UsageError(f"kind {kind!r} does not exist; wanted one of {', '.join(PROMPT_KINDS)}")
+        pointing = bool(len(boxes) or len(points)) or mask is not None or kind == "drop"
         cleaned = "" if pointing and not text else self._check(text)
         said_before = bool(self.state.prompts or self._said)
         chosen: PromptKind = kind or ("switch" if said_before else "start")
         numbers = tuple(int(number) for number in ids)
-        prompt = Prompt(cleaned, 0, chosen, numbers, tuple(boxes), tuple(points), mask)
+        prompt = Prompt(cleaned, 0, chosen, numbers, _checked_boxes(boxes), _checked_points(points), mask)
         if cleaned != " ".join(text.split()):
             markup = f"markup was taken out of the instruction, which is read as {cleaned!r}"
             self.warn("NL03", about or self.last, markup)
@@ -410,6 +414,25 @@ def looked_at(frame: SourceFrame) -> Any:
 def objects_of(record: TrackRecord) -> tuple[Object, ...]:
     """The objects of a record."""
     return tuple(Object(o.id, o.box, o.score, o.state, o.own_scores, o.rle, record.size) for o in record.objects)
+
+
+def _checked_boxes(boxes: Sequence[Box]) -> tuple[Box, ...]:
+    found = []
+    for box in boxes:
+        x1, y1, x2, y2 = (float(v) for v in box) if len(box) == 4 else (math.nan,) * 4
+        if not (math.isfinite(x1 + y1 + x2 + y2) and x1 < x2 and y1 < y2):
+            raise UsageError(f"box {tuple(box)}: wanted x1, y1, x2, y2 in pixels with x1 < x2 and y1 < y2")
+        found.append((x1, y1, x2, y2))
+    return tuple(found)
+
+
+def _checked_points(points: Sequence[tuple[float, float, int]]) -> tuple[tuple[float, float, int], ...]:
+    found = []
+    for point in points:
+        if len(point) != 3 or not math.isfinite(point[0] + point[1]) or point[2] not in (0, 1):
+            raise UsageError(f"point {tuple(point)}: wanted x, y in pixels and 1 (on the target) or 0 (not on it)")
+        found.append((float(point[0]), float(point[1]), int(point[2])))
+    return tuple(found)
 
 
 def _ignore(event: EventRecord) -> None:
