@@ -226,6 +226,17 @@ def models() -> int:
 
 
 @app.command()
+def repair(
+    run: Annotated[Path, typer.Argument(help="A run folder")],
+    source: Annotated[str, typer.Option(help="Its video, if it is not where it was")] = "",
+) -> int:
+    """Make the outputs that a killed run still lacks, from its log. Example: trackgpt repair runs/race-1"""
+    from trackgpt.app.repairing import run as repair_run
+
+    return repair_run(run, source)
+
+
+@app.command()
 def show(run: Annotated[Path, typer.Argument(help="A run folder")]) -> int:
     """What happened in a run: the answer, the score over time, the events. Example: trackgpt show runs/demo"""
     from trackgpt.app.summary import summarise

@@ -150,6 +150,8 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
     printer, session = Printer(request.quiet, request.as_json), playback.session
     session.on_event = printer.event
     playback.describe(
+        given=request.source,
+        formats=list(request.formats),
         instructions=list(request.instructions),
         reading=request.reading,
         rethink=request.rethink,

@@ -1,0 +1,71 @@
+"""`trackgpt repair`: the outputs that a run was to have, from its log; for runs that were killed or lost files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trackgpt.app.live import say
+from trackgpt.errors import InputError
+from trackgpt.export.exporting import export
+from trackgpt.export.records import MASKS, RUN, read_tracks
+from trackgpt.video.source import open_source
+
+FILES = {"mp4": "video.mp4", "davis": MASKS, "coco": "coco.json", "mot": "mot.txt", "timeline": "timeline.png"}
+
+
+def run(folder: Path, source: str) -> int:
+    """Make what is missing; returns the exit code.
+
+    Args:
+        folder: of the run.
+        source: of its frames, for the video; empty for the one that run.json names.
+
+    Raises:
+        InputError: the folder holds no run, a damaged one, or its source is gone.
+        OutputError: OUT02.
+    """
+    facts = _facts(folder)
+    frames = sum(1 for _ in read_tracks(folder))
+    wanted = [name for name in facts.get("formats", FILES) if name in FILES]
+    missing = [name for name in wanted if not _is_whole(folder, name, frames)]
+    for name in missing:
+        export(folder, [name], _frames(facts, source) if name == "mp4" else None)
+        say(f"made {FILES[name]}")
+    part = folder / "video.part.mp4"
+    if "mp4" in missing and part.exists():
+        part.unlink()
+    print(f"frames={frames} made={','.join(missing) or 'nothing'} out={folder}")
+    return 0
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    place = folder / RUN
+    try:
+        facts = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{place}: cannot be read ({error}); wanted a folder that `trackgpt track` wrote") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("formats", []), list):
+        raise InputError(f"{place}: is no description of a run; wanted a folder that `trackgpt track` wrote")
+    return facts
+
+
+def _is_whole(folder: Path, name: str, frames: int) -> bool:
+    place = folder / FILES[name]
+    return place.exists() and (name != "davis" or sum(1 for _ in place.glob("*.png")) >= frames)
+
+
+def _frames(facts: dict[str, Any], source: str) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames of the source that a run was made from."""
+    given = source or str(facts.get("given", ""))
+    if not given:
+        raise InputError("run.json does not name the source; say it: trackgpt repair RUN --source VIDEO")
+    reading = {key: value for key, value in dict(facts.get("reading", {})).items() if value is not None}
+    with open_source(given, **reading) as frames:
+        for frame in frames:
+            if frame.image is not None:
+                yield frame.index, frame.image
