@@ -7,18 +7,18 @@ unsure about. `hire` makes `trackgpt.load` and the command line give this model,
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 import trackgpt.hub
-from trackgpt.arbiter import PurportArbiter
+from trackgpt.arbiter import PurportArbiter, PurportRecord
 from trackgpt.config import RethinkConfig, TrackGPTConfig
 from trackgpt.geometry.masks import box_of
 from trackgpt.memory import QueryMemory
-from trackgpt.online import ReasoningTracker
+from trackgpt.online import Tracker
 from trackgpt.reasoners.templates import clean_instruction
+from trackgpt.track import TrackState
 from trackgpt.types import Cue, Prediction, Prompt
 from trackgpt.video.writer import VideoWriter
 
@@ -37,36 +37,40 @@ class ScriptedModel:
 
     def __init__(self, pause: float = 0.0, before: Callable[[int], None] = lambda number: None) -> None:
         self.config = TrackGPTConfig(name="scripted")
-        self.brain = SimpleNamespace(check=clean_instruction)
         self.pause = pause
         self.before = before
         self.looked = 0
         self.heard: list[str] = []
 
-    def tracker(self) -> ReasoningTracker:
-        return ReasoningTracker(self, self, PurportArbiter(RethinkConfig()))
+    def check(self, text: str) -> str:
+        return clean_instruction(text)
 
-    def reason(self, frame: np.ndarray, prompt: Prompt, before: Cue | None = None) -> Cue:
-        self.heard.append(prompt.text)
-        count = prompt.text.count("square")
-        queries = np.arange(count, dtype=np.float32)[:, None]
-        return Cue(f"You said: {prompt.text}", queries, queries)
+    def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
+        parts = self, self, PurportArbiter(RethinkConfig()), QueryMemory()
+        return Tracker(*parts, kinds=(QueryMemory, PurportRecord))
+
+    def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
+        text = state.text if prompt is None else prompt.text
+        self.heard.append(text)
+        queries = np.arange(text.count("square"), dtype=np.float32)[:, None]
+        return Cue(f"You said: {text}", queries, queries)
 
     def encode(self, images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         return images
 
-    def perceive(self, frame: np.ndarray, cue: Cue, memory: QueryMemory) -> tuple[Prediction, QueryMemory]:
+    def perceive(self, frame: np.ndarray, state: TrackState, cued: tuple[int, ...]) -> tuple[Prediction, QueryMemory]:
         self.before(self.looked)
         self.looked += 1
         time.sleep(self.pause)
-        masks = np.zeros((cue.targets, *frame.shape[:2]), bool)
-        for k in range(cue.targets):
-            masks[k] = frame[:, :, k] > 150
-        boxes = np.stack([box_of(mask) for mask in masks]) if cue.targets else np.zeros((0, 4), np.float32)
+        channels = [] if state.cue.referring is None else state.cue.referring[:, 0].astype(int)
+        masks = np.zeros((len(channels), *frame.shape[:2]), bool)
+        for mask, channel in zip(masks, channels):
+            mask[:] = frame[:, :, channel] > 150
+        boxes = np.array([box_of(mask) for mask in masks], np.float32).reshape(-1, 4)
         score = UNSURE if int(frame[:8, :8, 2].mean()) > 120 else SURE
-        scores = np.full(cue.targets, score, np.float32)
-        ids = np.arange(1, cue.targets + 1)
-        return Prediction(boxes, masks, scores, masks.any(axis=(1, 2)), ids), memory
+        scores = np.full(len(masks), score, np.float32)
+        ids = np.arange(1, len(masks) + 1)
+        return Prediction(boxes, masks, scores, masks.any(axis=(1, 2)), ids, {"purport": scores}), state.memory
 
 
 def hire(monkeypatch, model: ScriptedModel | None = None) -> ScriptedModel:

@@ -96,7 +96,7 @@ def test_attributes_and_scenes_are_names(trees):
 def test_prompts_begin_correct_and_switch_at_their_frames(trees, cases):
     for sequence, case in zip(interacttrack(trees, "test").sequences, cases):
         prompts = sequence.prompts()
-        assert (prompts[0].frame, prompts[0].kind) == (0, "init")
+        assert (prompts[0].frame, prompts[0].kind) == (0, "start")
         assert (prompts[1].frame, prompts[1].kind) == (FRAMES // 4, "correct")
         old = sequence.old_targets()
         for prompt in prompts[2:]:
@@ -109,7 +109,7 @@ def test_interacttrack_without_switch_and_scene_files_has_corrections_only(tmp_p
     shown(folder / "groundtruth.txt", "1,1,5,5", "", "0", "2,2,5,5")
     shown(folder / "description.txt", "the dog", "", "no, the cat", "")
     sequence = interacttrack(tmp_path, "test").sequences[0]
-    assert [prompt.kind for prompt in sequence.prompts()] == ["init", "correct"]
+    assert [prompt.kind for prompt in sequence.prompts()] == ["start", "correct"]
     assert sequence.truth().absent.tolist() == [False, True, True, False]
     assert sequence.attributes() == frozenset()
     video = sequence.video()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from test_sam_parity import build_sam, sam_model_registry
 from tiny_models import frame, say, square
 from torch import nn
+from tracks import Track
 from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM, SamModel
 
 from trackgpt.config import BrainConfig, TrackGPTConfig
@@ -164,15 +165,14 @@ def test_a_converted_lisa_tracks_at_once_and_asks_only_on_the_first_frame(lisa, 
     converted(lisa[0], clip)
     model = load_model(lisa[0].parent / "ours", device="cpu")
     say(model.brain, SAID)
-    tracker = model.tracker()
-    first = tracker.initialize(frame(0), Prompt("the dog"))
-    assert first.masks.shape == (1, 36, 64)
+    track = Track(model.tracker())
+    assert track.look(frame(0), Prompt("the dog")).masks.shape == (1, 36, 64)
     assert not model.config.rethink.enabled
     before = model.segmenter.decode
     given = []
-    model.segmenter.decode = lambda *parts: given.append(parts) or before(*parts)
-    tracker.track(frame(1))
-    tracker.track(frame(1))
+    model.segmenter.decode = lambda *parts, **how: given.append(parts) or before(*parts, **how)
+    track.look(frame(1))
+    track.look(frame(1))
     assert torch.equal(given[0][1], given[1][1])
     decoded = [
         before(parts[0], parts[1], online, None) for parts, online in ((given[0], None), (given[1], given[1][2]))

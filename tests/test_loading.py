@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from test_sam_parity import HEADS, build_sam
 from tiny_models import frame, say, square
+from tracks import Track
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import trackgpt
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.hub import find, load_model, load_reported, pair
+from trackgpt.online import follow
 from trackgpt.perception.checkpoints import load_segmenter
 from trackgpt.perception.encoders import normalise
 from trackgpt.reasoners.brain_weights import load_brain
@@ -326,8 +328,7 @@ def test_a_brain_and_a_sam_make_a_trackgpt_that_tracks_and_is_saved(checkpoints,
     assert set(report.loaded) | {name.partition("[")[0] for name in report.new} >= set(model.state_dict())
     assert set(report.new) >= {"brain.projection.0.weight", "segmenter.mask_decoder.first_online.weight"}
     say(model.brain, ANSWER)
-    tracker = model.tracker()
-    assert tracker.initialize(frame(0), Prompt("track it")).masks.shape == (1, 36, 64)
+    assert Track(model.tracker()).look(frame(0), Prompt("track it")).masks.shape == (1, 36, 64)
     model, _ = load_reported(pair(checkpoints[kind][0], pth))
     model.save_pretrained(tmp_path / "mine")
     again = TrackGPT.from_pretrained(tmp_path / "mine")
@@ -343,9 +344,8 @@ def test_sam_2_makes_a_trackgpt_that_tracks_and_is_saved(checkpoints, tmp_path):
     model.save_pretrained(tmp_path / "mine")
     again = TrackGPT.from_pretrained(tmp_path / "mine")
     say(again.brain, ANSWER)
-    tracker = again.tracker()
-    tracker.initialize(frame(0), Prompt("track it"))
-    assert tracker.track(frame(1)).masks.shape == (1, 36, 64)
+    _, second = follow(again.tracker(), [frame(0), frame(1)], [Prompt("track it")])
+    assert second.masks.shape == (1, 36, 64)
 
 
 def test_the_same_pair_is_the_same_model_twice_and_global_randomness_is_left_alone(checkpoints, pth):

@@ -10,6 +10,7 @@ from tiny_models import frame, tiny_trackgpt
 
 from trackgpt.errors import ModelError, OutputError, UsageError
 from trackgpt.hub import load_model
+from trackgpt.online import follow
 from trackgpt.perception import onnx_segmenter as module
 from trackgpt.perception.checkpoints import load_segmenter
 from trackgpt.perception.onnx_segmenter import TOLERANCE, OnnxSegmenter, export_onnx
@@ -105,12 +106,16 @@ def test_without_a_purport_query_sams_own_token_decides(pair):
 def test_a_track_is_the_same(pair):
     predictions = []
     for model in pair:
-        tracker = model.tracker()
-        first = tracker.initialize(frame(0), Prompt("track the dog"))
-        predictions.append([first, *(tracker.track(frame(t)) for t in range(1, 5))])
+        predictions.append(list(follow(model.tracker(), map(frame, range(5)), [Prompt("track the dog")])))
     for ours, theirs in zip(*predictions):
         assert np.abs(ours.scores - theirs.scores).max() <= 1e-5
         assert (ours.masks == theirs.masks).mean() >= 0.999
+
+
+def test_tracking_without_propagation_is_refused(pair):
+    tracker = pair[1].tracker("no-propagation")
+    with pytest.raises(UsageError, match="always has an online query; ablate propagation with --backend torch"):
+        list(follow(tracker, [frame(0)], [Prompt("track the dog")]))
 
 
 def test_shapes_are_written_beside_the_files(caches):

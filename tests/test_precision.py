@@ -11,6 +11,7 @@ from eval.speed import precision as speed_precision
 from trackgpt import precision
 from trackgpt.errors import UsageError
 from trackgpt.hub import compile_segmenter, load_model
+from trackgpt.online import follow
 from trackgpt.perception.encoders import ConvUnit
 from trackgpt.types import Prompt
 
@@ -20,10 +21,7 @@ SLOW = {torch.bfloat16: 10.0, torch.float32: 1.0}
 
 
 def track(model, frames=4):
-    tracker = model.tracker()
-    return [
-        tracker.track(frame(t)) if t else tracker.initialize(frame(t), Prompt("track the dog")) for t in range(frames)
-    ]
+    return list(follow(model.tracker(), map(frame, range(frames)), [Prompt("track the dog")]))
 
 
 def test_a_dtype_that_is_named_is_taken_unmeasured(monkeypatch):

@@ -1,6 +1,7 @@
 """A whole TrackGPT: saved, loaded, folded and refused. The tracks themselves are in test_online.py."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,16 +9,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import ANSWER, frame, say, square, tiny_trackgpt
 from torch import nn
+from tracks import Track
 
-from trackgpt.errors import ModelError
+from trackgpt.errors import ModelError, UsageError
 from trackgpt.hub import find, load_model
 from trackgpt.memory import QueryMemory
+from trackgpt.online import follow
 from trackgpt.perception.encoders import ConvUnit
 from trackgpt.systems.trackgpt import BrainReasoner, QueryPerception, TrackGPT, tied_names
+from trackgpt.track import TrackState
 from trackgpt.types import Prompt
 
 KINDS = [("clip", "conv", False), ("clip", "sam_vit", False), ("conv", "conv", True)]
 SAY = Prompt("track it")
+NOTHING = TrackState(QueryMemory(), None)
 
 
 def outputs(model):
@@ -72,9 +77,7 @@ def test_a_loaded_model_is_ready_for_inference_and_tracking_changes_nothing_in_i
     assert not [name for name, module in model.named_modules() if module.training]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     say(model.brain, ANSWER)
-    tracker = model.tracker()
-    tracker.initialize(frame(0), SAY)
-    tracker.track(frame(1))
+    list(follow(model.tracker(), [frame(0), frame(1)], [SAY]))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if "lm_head" not in name)
 
 
@@ -107,11 +110,10 @@ def test_a_model_can_run_in_bfloat16(tmp_path, tower, encoder, tied):
     tiny_trackgpt(tower, encoder, tied).save_pretrained(tmp_path)
     model = TrackGPT.from_pretrained(tmp_path, dtype=torch.bfloat16).fold()
     model.brain.config.answer = "forced"
-    tracker = model.tracker()
-    prediction = tracker.initialize(frame(0), SAY)
-    assert prediction.masks.shape == (1, 36, 64)
-    assert np.isfinite(tracker.track(frame(1)).scores).all()
-    assert tracker.state.memory.online.dtype == np.float32
+    track = Track(model.tracker())
+    assert track.look(frame(0), SAY).masks.shape == (1, 36, 64)
+    assert np.isfinite(track.look(frame(1)).scores).all()
+    assert track.state.memory.online.dtype == np.float32
 
 
 # Folded
@@ -202,13 +204,13 @@ def test_a_configuration_of_another_size_is_refused_by_the_weights(saved):
         TrackGPT.from_pretrained(saved)
 
 
-# The two halves, as the loop sees them
+# Reasoner and perception, as the loop sees them
 
 
 def test_the_reasoner_gives_numpy_queries_and_words_for_people():
     model = tiny_trackgpt()
     say(model.brain, ANSWER)
-    cue = BrainReasoner(model.brain).reason(frame(0), SAY)
+    cue = BrainReasoner(model.brain).reason(frame(0), NOTHING, SAY)
     assert cue.text == "Sure, I track the red car."
     assert (cue.targets, cue.referring.dtype, cue.purport.shape) == (1, np.float32, (1, 32))
 
@@ -216,11 +218,11 @@ def test_the_reasoner_gives_numpy_queries_and_words_for_people():
 def test_the_threshold_of_the_mask_is_that_of_the_config():
     model = tiny_trackgpt()
     say(model.brain, ANSWER)
-    cue = BrainReasoner(model.brain).reason(frame(0), SAY)
+    cue = BrainReasoner(model.brain).reason(frame(0), NOTHING, SAY)
     areas = []
     for threshold in (-1e3, 0.0, 1e3):
         perception = QueryPerception(model.segmenter, threshold, 0.0)
-        areas.append(perception.perceive(frame(0), cue, QueryMemory())[0].masks.mean())
+        areas.append(perception.perceive(frame(0), replace(NOTHING, cue=cue), ())[0].masks.mean())
     assert areas[0] == 1.0
     assert 0 < areas[1] < 1
     assert areas[2] == 0.0
@@ -229,12 +231,54 @@ def test_the_threshold_of_the_mask_is_that_of_the_config():
 def test_several_trackers_share_one_model_without_sharing_state():
     model = tiny_trackgpt()
     say(model.brain, ANSWER)
-    one, other, alone = model.tracker(), model.tracker(), model.tracker()
-    one.initialize(frame(0), SAY)
-    other.initialize(frame(5), SAY)
-    alone.initialize(frame(0), SAY)
-    a = one.track(frame(1))
-    other.track(frame(6))
-    b, mixed = alone.track(frame(1)), one.track(frame(2))
+    one, other, alone = (Track(model.tracker()) for _ in range(3))
+    one.look(frame(0), SAY)
+    other.look(frame(5), SAY)
+    alone.look(frame(0), SAY)
+    a = one.look(frame(1))
+    other.look(frame(6))
+    b, mixed = alone.look(frame(1)), one.look(frame(2))
     assert np.array_equal(a.masks, b.masks)
-    assert np.array_equal(mixed.scores, alone.track(frame(2)).scores)
+    assert np.array_equal(mixed.scores, alone.look(frame(2)).scores)
+
+
+@pytest.mark.parametrize(
+    ("ablation", "propagates", "asks", "searches"),
+    [
+        ("full", True, True, True),
+        ("no-rethinking", True, False, False),
+        ("no-propagation", False, True, True),
+        ("first-frame", False, False, False),
+    ],
+)
+def test_an_ablation_swaps_one_part_and_leaves_the_model_as_it_is(ablation, propagates, asks, searches):
+    model = tiny_trackgpt()
+    before = model.config.rethink.enabled, model.segmenter.mask_decoder.propagate
+    tracker = model.tracker(ablation)
+    rethink = tracker.arbiter.config
+    assert (tracker.perception.propagate, rethink.enabled, rethink.search_every < 100) == (propagates, asks, searches)
+    assert (model.config.rethink.enabled, model.segmenter.mask_decoder.propagate) == before == (True, True)
+
+
+def test_without_propagation_a_frame_does_not_know_those_before_it():
+    model = tiny_trackgpt()
+    model.config.rethink.enabled = False
+    say(model.brain, ANSWER)
+    scores = {}
+    for ablation in ("full", "no-propagation"):
+        predictions = follow(model.tracker(ablation), [frame(0), frame(1), frame(0)], [SAY])
+        scores[ablation] = [float(seen.scores[0]) for seen in predictions]
+    first, _, again = scores["no-propagation"]
+    assert first == again
+    assert scores["full"][0] != scores["full"][2]
+
+
+def test_settings_win_over_the_models_own_and_unknown_ones_are_named():
+    model = tiny_trackgpt()
+    model.config.rethink.ratio = 0.25
+    arbiter = model.tracker(settings=["cooldown=3"]).arbiter
+    assert (arbiter.config.cooldown, arbiter.config.ratio, model.config.rethink.cooldown) == (3, 0.25, 0)
+    with pytest.raises(UsageError, match="did you mean `cooldown`"):
+        model.tracker(settings=["cooldwn=3"])
+    with pytest.raises(UsageError, match="ablation perfect: not one of full, no-rethinking, no-propagation, first-"):
+        model.tracker("perfect")

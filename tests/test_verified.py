@@ -1,19 +1,23 @@
 """One verified forward: a draft saves time and changes nothing: random models, every family, near ties."""
 
+from dataclasses import replace
+
 import foreign_checkpoints as foreign
 import numpy as np
 import pytest
 import torch
 from tiny_models import ANSWER, PAIR, Given, Script, frame, say, square, tiny_brain, tiny_trackgpt
 from torch import nn
+from tracks import Track
 from transformers import DynamicCache
 
 from trackgpt.config import RethinkConfig
-from trackgpt.online import TrackState
+from trackgpt.memory import QueryMemory
 from trackgpt.reasoners import brain as brains
 from trackgpt.reasoners.brain_weights import load_brain
 from trackgpt.systems.trackgpt import BrainReasoner
-from trackgpt.types import Cue, Prompt
+from trackgpt.track import TrackState
+from trackgpt.types import Prompt
 
 SAY = "track the dog"
 END = 2
@@ -328,30 +332,31 @@ def test_a_rethink_is_drafted_with_the_answer_before(monkeypatch, tmp_path):
     reason = model.brain.reason
 
     def noted(*args, **given):
-        drafts.append(given["draft"])
+        drafts.append(given.get("draft"))
         return reason(*args, **given)
 
     monkeypatch.setattr(model.brain, "reason", noted)
-    tracker = model.tracker()
-    tracker.initialize(frame(0), Prompt(SAY))
+    track = Track(model.tracker())
+    track.look(frame(0), Prompt(SAY))
     while len(drafts) < 2:
-        tracker.track(frame(len(drafts)))
+        track.look(frame(len(drafts)))
     assert drafts == [None, PAIR]
-    tracker.state.save(tmp_path / "track.npz")
-    assert TrackState.load(tmp_path / "track.npz").cue.answer == PAIR
+    track.state.save(tmp_path / "track.safetensors")
+    assert TrackState.load(tmp_path / "track.safetensors", track.tracker.kinds).cue.answer == PAIR
 
 
-def test_the_cue_before_changes_nothing_but_the_time():
+def test_the_cue_in_force_changes_nothing_but_the_time():
     brain = tiny_brain()
     say(brain, ANSWER)
     reasoner, seen = BrainReasoner(brain), lengths(brain)
-    first = reasoner.reason(frame(0), Prompt(SAY))
+    said = TrackState(QueryMemory(), None, prompts=(Prompt(SAY),))
+    first = reasoner.reason(frame(0), said, said.prompts[0])
     rounds = len(seen)
-    again = reasoner.reason(frame(0), Prompt(SAY), first)
+    again = reasoner.reason(frame(0), replace(said, cue=first), None)
     assert len(seen) == rounds + 1 < 2 * rounds
     assert again.text == first.text
     assert np.abs(again.referring - first.referring).max() <= 1e-5
-    plain = reasoner.reason(frame(0), Prompt(SAY), Cue())
+    plain = reasoner.reason(frame(0), said, None)
     assert np.abs(plain.referring - first.referring).max() <= 1e-5
 
 

@@ -6,6 +6,7 @@ from foreign_checkpoints import llava
 from test_sam_parity import build_sam
 from tiny_models import dtypes, frame, tiny_trackgpt
 from torch import nn
+from tracks import Track
 
 from trackgpt.hub import load_model, load_reported, pair
 from trackgpt.perception.checkpoints import load_segmenter, segmenter_config
@@ -59,7 +60,7 @@ def test_a_pair_and_a_small_form_are_loaded_in_the_dtype_that_is_wanted(tmp_path
     for place in (name, tmp_path / "small"):
         loaded = load_model(place, "cpu", dtype="bfloat16")
         assert dtypes(loaded) == {torch.bfloat16}
-        assert loaded.tracker().initialize(frame(0), Prompt("track it")).scores.dtype == "float32"
+        assert Track(loaded.tracker()).look(frame(0), Prompt("track it")).scores.dtype == "float32"
     merge_lora(model.brain)
     decoder = held(model.segmenter) - held(model.segmenter.image_encoder)
     assert held(loaded) == (held(model) - decoder) / 2 + decoder
