@@ -98,7 +98,7 @@ def test_what_stdout_cannot_take_is_dropped_and_the_work_goes_on(number, code, l
     found, _, err = ended(command, capsys)
     assert (found, done) == (code, [0, 1, 2, 3])
     assert err.startswith(line)
-    assert out.getvalue() == "0"
+    assert out.getvalue() == "0\n"
     assert sys.stdout is out
 
 
