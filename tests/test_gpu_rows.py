@@ -106,4 +106,4 @@ def test_a_program_that_fails_says_why(tmp_path):
     from eval.speed import gpu_training
 
     with pytest.raises(UsageError, match="no_such_module"):
-        gpu_training._python("no_such_module", tmp_path)
+        gpu_training.run_module("no_such_module", tmp_path)
