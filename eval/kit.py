@@ -139,6 +139,18 @@ class Submits(Protocol):
         ...
 
 
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A kit that cannot score all that is on disk.
+
+    Attributes:
+        left_out: what is left out and why, one text each.
+    """
+
+    @property
+    def left_out(self) -> Sequence[str]: ...
+
+
 def values(rows: Iterable[Row], figure: str) -> np.ndarray:
     """A figure of all rows that have it, float64 (n,)."""
     return np.array([row.figures[figure] for row in rows if figure in row.figures], np.float64)

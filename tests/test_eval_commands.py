@@ -1,6 +1,7 @@
 """davis-text on a DAVIS written here, pictures of rows whose content is known, and speed with counts too small to mean
 anything: what is checked of speed is that every part runs and that its numbers are numbers."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from tiny_models import tiny_trackgpt
 
 from eval import pictures
-from eval.__main__ import main
+from eval.__main__ import app, main
+from eval.commands.kits import KITS, RunOptions
 from eval.following import Following
 from eval.kit import Row
 from eval.kits.davis_text import DavisText, find_sequences, read_expressions
@@ -324,6 +327,27 @@ def test_a_root_without_named_sequences_is_an_error(davis, tmp_path):
     write_sequence(tmp_path, "quiet", np.ones((2, 8, 8), np.uint8))
     with pytest.raises(InputError, match="none of its 1 sequences can be scored"):
         find_sequences(tmp_path, read_expressions(davis / "said.csv"))
+
+
+# Every kit's command
+
+
+def test_every_kit_takes_the_common_options_beside_its_own():
+    commands = typer.main.get_command(app).commands
+    common = {field.name for field in dataclasses.fields(RunOptions)}
+    own = {name: {each.name for each in commands[name].params} - common for name in KITS}
+    assert {name: options for name, options in own.items() if options != {"data", "split"}} == {
+        "synthtrack": {"seed", "videos", "split"},
+        "davis-text": {"data", "expressions", "resolution"},
+    }
+    assert all(common <= {each.name for each in commands[name].params} for name in KITS)
+    assert len(KITS) == 17
+
+
+@pytest.mark.usefixtures("plain")
+def test_davis_text_runs_in_the_dtype_asked_for(davis, model, tmp_path):
+    assert davis_text(davis, model, tmp_path, "--limit", 1, "--dtype", "bfloat16") == 0
+    assert ", dtype bfloat16" in (tmp_path / "report.md").read_text().splitlines()[0]
 
 
 # Pictures

@@ -208,8 +208,8 @@ def test_two_processes_write_the_rows_of_one(trees, evaluate, tmp_path):
 
 def test_every_kit_named_in_the_command_can_be_opened():
     for name in (*VIDEOS, "reason-seg", "refcoco", "davis"):
-        place, _, split = kits.KITS[name]
-        kit = kits.open_kit(place, Path("nowhere"), split)
+        command = kits.KITS[name]
+        kit = kits.open_kit(command.place, Path("nowhere"), command.own["split"][1])
         assert kit.name == name
         for printed in kit.reported:
             assert printed.source, name

@@ -52,6 +52,11 @@ class DavisText(ExpressionKit):
         """The sequences that are on disk and can be scored, by name."""
         return self.found[0]
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """See `eval.kit.LeavesOut`."""
+        return self.found[1]
+
     def measure(
         self, masks: MaskTruth, expression: Expression, files: Sequence[Path]
     ) -> tuple[Scores, dict[str, float]]:
