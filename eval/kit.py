@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -149,6 +150,55 @@ class LeavesOut(Protocol):
 
     @property
     def left_out(self) -> Sequence[str]: ...
+
+
+class Named(Protocol):
+    """Something of a data set that has a name there."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Named)
+
+
+class SplitKit(Generic[Item]):
+    """A kit over a split of a data set whose tasks are named items: videos, images, sequences, clips.
+
+    Attributes:
+        root: folder of the data set.
+        split: part of it, as the data set names it.
+        printed: what papers print, by split.
+    """
+
+    pixels: frozenset[str] = frozenset()
+    printed: Mapping[str, tuple[Reported, ...]] = {}
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = root, split
+
+    def items(self) -> Iterable[Item]:
+        """The split's items, in the benchmark's order."""
+        raise NotImplementedError
+
+    @cached_property
+    def by_name(self) -> dict[str, Item]:
+        """The items by name."""
+        return {item.name: item for item in self.items()}
+
+    def tasks(self) -> Sequence[str]:
+        """One task per item."""
+        return list(self.by_name)
+
+    @property
+    def reported(self) -> tuple[Reported, ...]:
+        """What papers print of this split."""
+        return self.printed.get(self.split, ())
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
+        """None, unless a kit has some."""
+        return {}
 
 
 def values(rows: Iterable[Row], figure: str) -> np.ndarray:

@@ -48,7 +48,7 @@ class DavisText(ExpressionKit):
         """The sequences that are on disk and can be scored, and why others on disk were left out."""
         return find_sequences(self.root, read_expressions(self.csv), self.split)
 
-    def videos(self) -> Iterable[Video]:
+    def items(self) -> Iterable[Video]:
         """The sequences that are on disk and can be scored, by name."""
         return self.found[0]
 

@@ -50,7 +50,7 @@ class InsTrack(ExpressionKit):
         )
     }
 
-    def videos(self) -> Iterable[Video]:
+    def items(self) -> Iterable[Video]:
         """The split's videos, in the order of the file."""
         return instrack(self.root, self.split)
 

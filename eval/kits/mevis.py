@@ -32,6 +32,6 @@ class Mevis(ExpressionKit):
         )
     }
 
-    def videos(self) -> Iterable[Video]:
+    def items(self) -> Iterable[Video]:
         """The split's videos, in the order of the file."""
         return mevis(self.root, self.split)

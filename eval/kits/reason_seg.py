@@ -39,7 +39,7 @@ class ReasonSeg(ImageKit):
         ),
     }
 
-    def samples(self) -> Iterable[ImageSample]:
+    def items(self) -> Iterable[ImageSample]:
         """The split's images, by name."""
         return reason_seg(self.root, self.split)
 

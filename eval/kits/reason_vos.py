@@ -30,7 +30,7 @@ class ReasonVos(ExpressionKit):
         )
     }
 
-    def videos(self) -> Iterable[Video]:
+    def items(self) -> Iterable[Video]:
         """All videos, in the order of the file."""
         return reason_vos(self.root, self.split)
 

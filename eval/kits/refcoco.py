@@ -60,7 +60,7 @@ class RefCoco(ImageKit):
             return text
         return f"{text} N-acc: share of the sentences without a target that get an empty mask; T-acc: of the others."
 
-    def samples(self) -> Iterable[ImageSample]:
+    def items(self) -> Iterable[ImageSample]:
         """The split's images, in the order of the file."""
         if self.set == GENERAL:
             return grefcoco(self.root, self.part, self.by or "unc")

@@ -26,7 +26,7 @@ from eval.kits.davis import (
     statistics,
     write_label_maps,
 )
-from eval.kits.expressions import ExpressionKit, result_files, track
+from eval.kits.expressions import ExpressionKit, result_files, unit_name
 from eval.label_maps import read_mask
 from eval.metrics.davis import ANNOTATORS
 from eval.scorer import score_binary_masks
@@ -81,7 +81,7 @@ class ReferDavis17(ExpressionKit):
         )
     }
 
-    def videos(self) -> Iterable[Video]:
+    def items(self) -> Iterable[Video]:
         """The split's videos, in the order of the file."""
         return refer_davis17(self.root, self.split)
 
@@ -95,7 +95,7 @@ class ReferDavis17(ExpressionKit):
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Every expression of a video, then the label maps of every annotator."""
         video = self.by_name[task]
-        scores = track(video, video.expressions, follow, results)
+        scores = self.track(video, follow, results)
         for annotator, said in by_annotator(video).items():
             merge(video, said, results / task, results / f"anno_{annotator}" / task, scores)
 
@@ -153,7 +153,7 @@ def merge(
         said: the annotator's expressions, one an object.
         masks: folder of EXPRESSION/FRAME.png.
         folder: where to write FRAME.png.
-        scores: a score for every frame, by expression; an expression that is not there has equal scores.
+        scores: a score for every frame, by the unit of an expression; one that is not there has equal scores.
 
     Raises:
         InputError: a mask is missing or malformed.
@@ -161,10 +161,11 @@ def merge(
     """
     files = [result_files(masks / expression.id, video) for expression in said]
     labels = [int(expression.objects[0]) for expression in said]
+    units = [unit_name(video, expression) for expression in said]
 
     def maps() -> Iterator[np.ndarray]:
         for t in range(len(video)):
-            ranks = [scores[one.id][t] if one.id in scores else 0.0 for one in said]
+            ranks = [scores[unit][t] if unit in scores else 0.0 for unit in units]
             yield merged([read_mask(each[t]) for each in files], ranks, labels)
 
     write_label_maps(folder, [image.stem for image in video.images], maps())

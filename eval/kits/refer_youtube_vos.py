@@ -40,6 +40,6 @@ class ReferYoutubeVos(ExpressionKit):
         )
     }
 
-    def videos(self) -> Iterable[Video]:
+    def items(self) -> Iterable[Video]:
         """The split's videos, in the order of the file."""
         return refer_youtube_vos(self.root, self.split)

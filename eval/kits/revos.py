@@ -44,7 +44,7 @@ class Revos(ExpressionKit):
         )
     }
 
-    def videos(self) -> Iterable[Video]:
+    def items(self) -> Iterable[Video]:
         """The split's videos, in the order of the file."""
         return revos(self.root, self.split)
 
