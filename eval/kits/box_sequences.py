@@ -5,7 +5,8 @@ the seconds of every frame. They lie in the folder itself, or below it in the fo
 them (tracking_results/TRACKER/PARAMETERS). A frame without a box is written 0,0,0,0: the toolkits of LaSOT, TNL2K and
 TNLLT put the box of the frame before in its place.
 
-A kit names its reader and its conventions; each convention's figures carry its name in front, "lasot_matlab/AUC".
+A kit's name is that of its reader in `trackgpt.data`. Each convention's figures carry its name in front, as in
+"lasot_matlab/AUC".
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from eval.kit import Follow, Item, MissingResultError, Row, SplitKit, alone
 from eval.metrics.boxes import FrameErrors, SequenceResult, figures, sequence_result, xywh
 from eval.metrics.interactive import overlaps
 from trackgpt.data.box_files import read_boxes
-from trackgpt.data.box_video import BoxPart, BoxSequence, BoxTruth
+from trackgpt.data.box_video import READERS, BoxPart, BoxSequence, BoxTruth
 from trackgpt.data.mot_sequences import MotPart
 from trackgpt.data.videos import Video
 from trackgpt.errors import InputError
@@ -65,7 +66,7 @@ class BoxKit(SplitKit[Item]):
 
 
 class BoxSequenceKit(BoxKit[BoxSequence]):
-    """See the module; a kit of its own gives `read`, `conventions` and texts.
+    """See the module; a kit of its own gives texts and `conventions`.
 
     Attributes:
         conventions: by name, errors of a sequence from predicted boxes, float64 (T, 4) xywh, and truth; the first is
@@ -77,6 +78,10 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
     pixels = frozenset({"fps"})
     layout = "SEQUENCE.txt, x,y,w,h a line, for every frame; 0,0,0,0 for no box"
     conventions: Mapping[str, Convention] = {}
+
+    def read(self) -> BoxPart:
+        """The sequences, from the reader of this name."""
+        return READERS[self.name](self.root, self.split)
 
     @property
     def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:

@@ -1,8 +1,8 @@
 """The common half of the referring-video kits: one binary mask a frame for every expression of a video.
 
 Result files are VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames: what the server of Refer-YouTube-VOS took
-and what MeViS, ReVOS and VISA's scripts read. Several targets of one expression are one mask, their union. Each kit
-names its own reader and its own way from rows to figures.
+and what MeViS, ReVOS and VISA's scripts read. Several targets of one expression are one mask, their union. A kit's
+name is that of its reader in `trackgpt.data`; each has its own way from rows to figures.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from eval.label_maps import read_mask
 from eval.scorer import score_binary_masks
 from eval.submission import pack
 from trackgpt.data.images import image_size
+from trackgpt.data.referring_video import READERS
 from trackgpt.data.videos import Expression, MaskTruth, Video
 from trackgpt.errors import InputError
 from trackgpt.geometry.jf import RECALL_THRESHOLD, Scores
 
 
 class ExpressionKit(SplitKit[Video]):
-    """See the module; a kit of its own gives `items` and, where it differs, `measure`, `tags` and `summarise`.
+    """See the module; a kit of its own gives texts and, where they differ, `measure`, `tags` and `summarise`.
 
     Attributes:
         convention: what is scored and how, for `protocol`.
@@ -38,6 +39,10 @@ class ExpressionKit(SplitKit[Video]):
     layout = "VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames"
     servers: Mapping[str, str] = {}
     kept_back = "score them where the truth is"
+
+    def items(self) -> Iterable[Video]:
+        """The videos, from the reader of this name."""
+        return READERS[self.name](self.root, self.split)
 
     @property
     def protocol(self) -> str:

@@ -5,7 +5,7 @@ The layout is `eval/kits/INSTRACK.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from eval.kit import Reported, Row, percent_means, with_jf
 from eval.kits.expressions import ExpressionKit
-from trackgpt.data.referring_video import instrack
 from trackgpt.data.videos import Expression, Video
 
 _TABLE = "TrackGPT (Zhu et al., Tracking with Human-Intent Reasoning), Table 2"
@@ -49,10 +48,6 @@ class InsTrack(ExpressionKit):
             _printed("ReferFormer", 24.0, 22.9, 25.2, 24.7, 23.1),
         )
     }
-
-    def items(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return instrack(self.root, self.split)
 
     def tags(self, video: Video, expression: Expression) -> dict[str, list[str]]:
         """Which wording: 0 is the one that a person wrote."""

@@ -33,9 +33,8 @@ from eval.metrics.interactive import (
     paper_figures,
     released_figures,
 )
-from trackgpt.data import box_video
 from trackgpt.data.box_files import first_visible, read_interacttrack_boxes
-from trackgpt.data.box_video import BoxPart, BoxTruth, InteractiveBoxSequence
+from trackgpt.data.box_video import BoxTruth, InteractiveBoxSequence
 from trackgpt.data.videos import Video
 from trackgpt.errors import InputError
 from trackgpt.types import Prompt
@@ -103,10 +102,6 @@ class InteractTrack(BoxSequenceKit):
     pixels = frozenset({"fps", "segments", "switches", "prompts", "cut_files"})
     layout = "SEQUENCE.txt, x,y,w,h a line, for every frame or from the first visible one; 0,0,0,0 for no box"
     reported = tuple(Reported(name, dict(zip(_COLUMNS, row, strict=True)), _SOURCE) for name, row in _PRINTED.items())
-
-    def read(self) -> BoxPart:
-        """See `trackgpt.data.box_video.interacttrack`."""
-        return box_video.interacttrack(self.root, self.split)
 
     def prompts(self, task: str, video: Video) -> list[Prompt]:
         """Every prompt of the sequence that falls on one of its frames; the first begins the track.

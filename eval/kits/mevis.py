@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from eval.kit import Reported
 from eval.kits.expressions import ExpressionKit
-from trackgpt.data.referring_video import mevis
-from trackgpt.data.videos import Video
 
 _COLLECTED = "as printed in the system's own paper or table"
 
@@ -31,7 +27,3 @@ class Mevis(ExpressionKit):
             Reported("Sa2VA-26B", {"J&F": 61.8}, _COLLECTED),
         )
     }
-
-    def items(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return mevis(self.root, self.split)

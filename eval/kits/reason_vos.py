@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from eval.kit import Reported
 from eval.kits.expressions import ExpressionKit
-from trackgpt.data.referring_video import reason_vos
 from trackgpt.data.videos import Expression, Video
 
 _COLLECTED = "as printed in the system's own paper or table"
@@ -29,10 +26,6 @@ class ReasonVos(ExpressionKit):
             Reported("AgentRVOS", {"J&F": 75.5}, _COLLECTED),
         )
     }
-
-    def items(self) -> Iterable[Video]:
-        """All videos, in the order of the file."""
-        return reason_vos(self.root, self.split)
 
     def tags(self, video: Video, expression: Expression) -> dict[str, list[str]]:
         """Sentence or phrase, and the set that the video comes from."""

@@ -9,7 +9,7 @@ highest of them else.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +30,6 @@ from eval.kits.expressions import ExpressionKit, result_files, unit_name
 from eval.label_maps import read_mask
 from eval.metrics.davis import ANNOTATORS
 from eval.scorer import score_binary_masks
-from trackgpt.data.referring_video import refer_davis17
 from trackgpt.data.referring_video.truth import DavisMasks
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError
@@ -80,10 +79,6 @@ class ReferDavis17(ExpressionKit):
             Reported("UniPixel-7B", {"visa/J&F": 76.4}, _COLLECTED),
         )
     }
-
-    def items(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return refer_davis17(self.root, self.split)
 
     def remarks(self) -> list[str]:
         """How many annotators there are, where that is not four."""

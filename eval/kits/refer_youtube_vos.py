@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from eval.kit import Reported
 from eval.kits.expressions import ExpressionKit
 from eval.submission import TOP
-from trackgpt.data.referring_video import refer_youtube_vos
-from trackgpt.data.videos import Video
 
 _TABLE = "TrackGPT (Zhu et al., Tracking with Human-Intent Reasoning), Table 1"
 
@@ -39,7 +35,3 @@ class ReferYoutubeVos(ExpressionKit):
             Reported("OnlineRefer (online)", {"J&F": 63.5, "J": 61.6, "F": 65.5}, _TABLE),
         )
     }
-
-    def items(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return refer_youtube_vos(self.root, self.split)
