@@ -36,7 +36,6 @@ Convention = Callable[[FloatArray, BoxTruth], FrameErrors]
 
 HITS = ("success_hits", "precision_hits", "normalised_hits")
 CURVES = ("success", "precision", "normalised_precision")
-NAMES = ("AUC", "OP50", "OP75", "P@20", "NP@0.20")
 DEPTHS = ("*", "*/*", "*/*/*")
 
 

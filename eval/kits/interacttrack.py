@@ -41,7 +41,6 @@ from trackgpt.types import Prompt
 
 Item = TypeVar("Item", Segment, PromptStatistics)
 
-POLICIES = ("released", "paper", "strict")
 FORMS = {
     "paper": partial(paper_figures, missing="zero", absent="paper"),
     "paper_strict": partial(paper_figures, missing="zero", absent="strict"),
