@@ -106,7 +106,7 @@ def with_diagnostics(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What a run gave: rows in the benchmark's order, tasks of the benchmark, and those without results."""
 
     rows: list[Row]
@@ -114,7 +114,7 @@ class Outcome:
     missing: tuple[str, ...]
 
 
-def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> Outcome | None:
+def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> RunResult | None:
     """All rows of a run; None on every rank but the first.
 
     Args:
@@ -144,7 +144,7 @@ def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> Outco
     if not rows:
         raise InputError(f"{job.results}: none of {len(tasks)} tasks has results; wanted {kit.layout}")
     write_rows(job.out / ROWS, rows)
-    return Outcome(rows, len(tasks), missing)
+    return RunResult(rows, len(tasks), missing)
 
 
 def _missing_text(job: Job, kit: Kit, missing: Sequence[str], tasks: int) -> str:

@@ -65,14 +65,14 @@ def evaluate(open_kit: Callable[[], Kit], asked: RunOptions, chosen: dict[str, A
     settings = {"kit": kit.name, "headline": list(kit.headline), **chosen, "limit": asked.limit, **_what(kit, asked)}
     open_run(out, settings)
     job = _job(open_kit, kit, asked, out)
-    outcome = run(job, asked.jobs, asked.limit, asked.partial)
-    if outcome is None:
+    result = run(job, asked.jobs, asked.limit, asked.partial)
+    if result is None:
         return
-    figures = report(kit, outcome, settings, out)
+    figures = report(kit, result, settings, out)
     typer.echo((out / "report.md").read_text())
     packed = kit.submit(job.results, out) if isinstance(kit, Submits) else None
     more = {} if packed is None else {"submission": packed}
-    typer.echo(last_line(kit, figures, units=len(outcome.rows), out=out, **more))
+    typer.echo(last_line(kit, figures, units=len(result.rows), out=out, **more))
 
 
 def _what(kit: Kit, asked: RunOptions) -> dict[str, Any]:
