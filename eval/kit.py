@@ -1,7 +1,7 @@
 """What a kit is: one benchmark's tasks, its official result format, and its way from result files to figures.
 
 A kit runs a tracker by letting it write the benchmark's own result files, and scores nothing but such files. So a model
-of this package and a folder that came from anybody's tracker take the same way, a run is resumed by what is on disk,
+of this package and a folder from any other tracker are scored by the same code, a run is resumed by what is on disk,
 and processes or nodes merge exactly. `eval.runner` does the rest: it chooses tasks, resumes, and gathers rows.
 """
 
@@ -29,7 +29,7 @@ class Row:
         unit: its own name, unique in the run; a tracker's diagnostics carry the same name.
         figures: what is averaged or counted, in the metric's own unit (shares in [0, 1], pixels, counts).
         tags: what tables are broken down by; a unit may belong to several groups of one tag.
-        series: numbers a frame ("iou", "purport") or a threshold ("success"); NaN where there is none.
+        series: numbers per frame ("iou", "purport") or per threshold ("success"); NaN where there is none.
         said: texts for people: the instruction, the tracker's answer.
     """
 
@@ -51,7 +51,7 @@ class Follow(Protocol):
     def __call__(
         self, said: Mapping[str, Sequence[Prompt]], frames: Iterable[np.ndarray]
     ) -> Iterator[tuple[Prediction, ...]]:
-        """One prediction a frame for each of several units, which are tracked apart in one pass over the frames.
+        """For each frame, one prediction per unit; units are independent.
 
         Args:
             said: the prompts of each unit, whose name is that of the row that its predictions will give. By frame; the

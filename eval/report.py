@@ -13,7 +13,7 @@ from eval.run_folder import commit, write_json, write_text
 from eval.runner import RunResult, behaviour
 
 DIGITS = {"spearman": 3, "ece": 3, "NDE": 2, "NDE_sqrtarea": 2}
-_BEHAVIOUR_TITLE = "How the tracker behaved (rates in percent, times in milliseconds a frame, this machine)"
+_BEHAVIOUR_TITLE = "How the tracker behaved (rates in percent, times in milliseconds per frame, this machine)"
 
 
 def report(kit: Kit, result: RunResult, settings: Mapping[str, Any], out: Path) -> dict[str, float]:
@@ -79,12 +79,12 @@ def _intervals(kit: Kit, rows: Sequence[Row], figures: Mapping[str, float]) -> d
 
 
 def _with_jf_rows(rows: Sequence[Row]) -> list[Row]:
-    """Rows with their own J&F, so that its interval is that of one number a unit."""
+    """Rows with their own J&F, so that its interval is that of one number per unit."""
     return [replace(row, figures=with_jf(dict(row.figures))) for row in rows]
 
 
 def _main_table(kit: Kit, figures: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> str:
-    """Our figures with their intervals, and beside them what papers print; nothing where there is no figure."""
+    """Our figures with their intervals, and columns of what papers print; nothing where there is no figure."""
     if not figures:
         return ""
     head = ["figure", "ours", "95 % interval", *(f"*{each.system}*" for each in kit.reported)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from eval.following import Following
 from eval.kit import Kit, MissingResultError, Row
-from eval.run_folder import ROWS, progress, rank, read_json, world, write_rows, write_text
+from eval.run_folder import ROWS, progress, rank, read_json, world_size, write_rows, write_text
 from eval.trackers import Choice, Contestant
 from trackgpt.errors import InputError
 
@@ -31,7 +31,7 @@ class Job:
     """What every process needs to know.
 
     Attributes:
-        open_kit: makes the kit; called once a process, so that large lists are read there and never sent.
+        open_kit: makes the kit; called once per process, so that large lists are read there and never sent.
         results: folder of result files to score.
         out: the run's folder.
         choice: the tracker that writes the results; None scores what is there.
@@ -128,12 +128,12 @@ def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> RunRe
     """
     kit = job.open_kit()
     tasks = list(kit.tasks())[: limit or None]
-    mine = tasks[rank() :: world()]
+    mine = tasks[rank() :: world_size()]
     found: dict[str, list[Row] | None] = {}
     with _together() as barrier:
         for task, rows in zip(mine, progress(_each(job, mine, jobs), kit.name, len(mine)), strict=True):
             found[task] = rows
-        if world() > 1:
+        if world_size() > 1:
             found = _merged(job.out, found, barrier)
     if rank():
         return None
@@ -183,7 +183,7 @@ def _work(task: str) -> list[Row] | None:
 @contextmanager
 def _together() -> Iterator[Callable[[], object]]:
     """A barrier over the ranks of `torchrun`."""
-    if world() == 1:
+    if world_size() == 1:
         yield lambda: None
         return
     from datetime import timedelta
@@ -204,7 +204,7 @@ def _merged(out: Path, found: Mapping[str, list[Row] | None], barrier: Callable[
     barrier()
     merged: dict[str, Any] = {}
     if rank() == 0:
-        for each in range(world()):
+        for each in range(world_size()):
             path = out / f"rank{each}.json"
             if not path.exists():
                 raise InputError(f"{path}: missing; all ranks must write to one file system")
@@ -219,7 +219,7 @@ def behaviour(rows: Sequence[Row]) -> dict[str, float]:
     """How the tracker behaved, from diagnostics: calibration, readings, refusals, latency; empty without any.
 
     spearman, ece: purport score against true IoU over all frames of all units where both exist (10 bins).
-    rethink_rate, refusal_rate: percent of frames and of units. ms_median, ms_95: milliseconds a frame; first_ms: the
+    rethink_rate, refusal_rate: percent of frames and of units. ms_median, ms_95: milliseconds per frame; first_ms: the
     median of first frames, on which the brain reads.
     """
     from eval.metrics.calibration import expected_calibration_error, spearman

@@ -446,13 +446,13 @@ def test_a_model_of_the_package_runs_and_is_scored(trees, tmp_path, evaluate):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lines(MOVING)[:-2], "ends at line 6 (6 boxes for 8 frames); wanted a line a frame"),
+        (lines(MOVING)[:-2], "ends at line 6 (6 boxes for 8 frames); wanted a line per frame"),
         ([*lines(MOVING), "1,2,3,4"], "goes on after line 8 (9 boxes for 8 frames)"),
         ([*lines(MOVING)[:3], "1,2,x,4", *lines(MOVING)[4:]], "line 4 is '1,2,x,4', wanted four numbers x,y,w,h"),
         ([*lines(MOVING)[:3], "1,2,3", *lines(MOVING)[4:]], "line 4 is '1,2,3'"),
         ([*lines(MOVING)[:3], "1,2,NaN,4", *lines(MOVING)[4:]], "line 4 is 1,2,nan,4, wanted w, h >= 0 and no NaN"),
         ([*lines(MOVING)[:3], "1,2,-3,4", *lines(MOVING)[4:]], "line 4 is 1,2,-3,4, wanted w, h >= 0"),
-        ([], "empty, wanted a line a frame"),
+        ([], "empty, wanted a line"),
     ],
 )
 def test_a_malformed_result_is_named_by_file_and_line(tmp_path, evaluate, content, message):
@@ -470,7 +470,7 @@ def test_missing_results_are_counted_and_left_out_only_when_asked(tmp_path, eval
     command = ("lasot", "--data", data, "--results", tmp_path / "r")
     code, _, error = evaluate(*command, "--out", tmp_path / "o")
     assert code == 3
-    assert "no results for 1 of 2 tasks (b-1); wanted SEQUENCE.txt, x,y,w,h a line" in error
+    assert "no results for 1 of 2 tasks (b-1); wanted SEQUENCE.txt, x,y,w,h per line" in error
     code, figures, _ = evaluate(*command, "--partial", "--out", tmp_path / "p")
     assert (code, figures["lasot_matlab/AUC"]) == (0, f"{CEILING:.2f}")
     assert "**Partial: 1 of 2 tasks have no results" in (tmp_path / "p/report.md").read_text()

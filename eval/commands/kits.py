@@ -1,4 +1,4 @@
-"""`python -m eval KIT`: run a model through a benchmark, or score a folder of anybody's result files."""
+"""`python -m eval KIT`: run a model through a benchmark, or score a folder of any tracker's result files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from eval.kit import Kit, LeavesOut, Submits
 from eval.report import last_line, report
-from eval.run_folder import digest, open_run, world
+from eval.run_folder import digest, open_run, world_size
 from eval.runner import RESULTS, Job, run
 from eval.trackers import VARIANTS, Choice
 from trackgpt.errors import InputError, UsageError
@@ -110,8 +110,8 @@ def _folder(results: Path, kit: Kit, out: Path) -> Path:
     if results.suffix == ".json" and results.is_file():
         return results
     if results.is_file():
-        if world() > 1:
-            raise UsageError(f"{results}: {world()} ranks would unpack it at once; unpack it and give its folder")
+        if world_size() > 1:
+            raise UsageError(f"{results}: {world_size()} ranks would unpack it at once; unpack it and give its folder")
         unpack(results, out / RESULTS)
         return beginning(out / RESULTS)
     if not results.is_dir() or not any(results.iterdir()):
@@ -207,7 +207,7 @@ KITS = {
     ),
     "davis": KitCommand(
         "davis:Davis",
-        "DAVIS label maps of anybody's tracker: --split semi-supervised/val or unsupervised/val.",
+        "DAVIS label maps of any tracker: --split semi-supervised/val or unsupervised/val.",
         _data("semi-supervised/val"),
     ),
     "lasot": KitCommand(

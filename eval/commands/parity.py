@@ -24,7 +24,7 @@ class ParityError(TrackGPTError):
 def command(
     folder: Annotated[Path, typer.Argument(help=f"Golden vectors: a folder with any of {', '.join(FOLDERS)}")],
     only: Annotated[list[str] | None, typer.Option(help="One of these folders, may be repeated")] = None,
-    every: Annotated[bool, typer.Option("--every", help="List every comparison, not one line a toolkit")] = False,
+    every: Annotated[bool, typer.Option("--every", help="List every comparison, not one line per toolkit")] = False,
 ) -> None:
     """Compare every stored value of official toolkits with ours; exits with 1 on any difference."""
     wanted = [name for name in only or FOLDERS if (folder / name).is_dir()]

@@ -1,8 +1,8 @@
-"""The common half of the box kits: one target a sequence, described by a sentence, one line of its box a frame.
+"""What the box kits share: one target per sequence, described by a sentence, and one line per frame with its box.
 
-Result files are SEQUENCE.txt with x,y,w,h a line between commas, tabs or spaces, and, if wanted, SEQUENCE_time.txt with
-the seconds of every frame. They lie in the folder itself, or below it in the folder of one tracker, as toolkits keep
-them (tracking_results/TRACKER/PARAMETERS). A frame without a box is written 0,0,0,0: the toolkits of LaSOT, TNL2K and
+Result files are SEQUENCE.txt, x,y,w,h per line with commas, tabs or spaces between, and optionally SEQUENCE_time.txt
+with the seconds of every frame. They lie in the folder itself, or below it in the folder of one tracker, as in toolkits
+(tracking_results/TRACKER/PARAMETERS). A frame without a box is written 0,0,0,0: the toolkits of LaSOT, TNL2K and
 TNLLT put the box of the frame before in its place.
 
 A kit's name is that of its reader in `trackgpt.data`. Each convention's figures carry its name in front, as in
@@ -75,7 +75,7 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
     name = ""
     headline: tuple[str, ...] = ()
     pixels = frozenset({"fps"})
-    layout = "SEQUENCE.txt, x,y,w,h a line, for every frame; 0,0,0,0 for no box"
+    layout = "SEQUENCE.txt, x,y,w,h per line, for every frame; 0,0,0,0 for no box"
     conventions: Mapping[str, Convention] = {}
 
     def read(self) -> BoxPart:
@@ -114,7 +114,7 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
         write_boxes(results / f"{task}.txt", np.repeat(truth[:1], len(truth), axis=0))
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sequence."""
+        """One row per sequence."""
         sequence = self.by_name[task]
         truth, path = sequence.truth(), result_file(results, task, self.layout)
         predicted = read_result(path, len(truth.boxes), sequence.slack)
@@ -149,7 +149,7 @@ def needed_frames(sequence: BoxSequence) -> Video:
 def boxes_of_one_target(predictions: Iterable[Prediction]) -> FloatArray:
     """The boxes of one target of a track: float64 (T, 4) xywh, zeros where it is absent.
 
-    Among several targets the one with the highest purport score is taken on the first frame that has any, and kept by
+    Among several targets the one with the highest score is taken on the first frame that has any, and kept by
     its id until a prompt is answered or the id is gone.
     """
     found, chosen = [], None
@@ -212,7 +212,7 @@ def read_result(path: Path, frames: int, slack: int = 0) -> FloatArray:
         slack: how many lines more are cut off.
 
     Raises:
-        InputError: a line is no box, holds NaN or a negative size, or the lines are not one a frame.
+        InputError: a line is no box, holds NaN or a negative size, or the lines are not one per frame.
     """
     boxes = read_boxes(path)
     odd = np.flatnonzero(np.isnan(boxes).any(axis=1) | (boxes[:, 2:] < 0).any(axis=1))
@@ -227,7 +227,7 @@ def read_result(path: Path, frames: int, slack: int = 0) -> FloatArray:
 def wrong_length(path: Path, lines: int, frames: int) -> InputError:
     """The error of a result file that does not fit its truth."""
     where = f"ends at line {lines}" if lines < frames else f"goes on after line {frames}"
-    return InputError(f"{path}: {where} ({lines} boxes for {frames} frames); wanted a line a frame; run it again")
+    return InputError(f"{path}: {where} ({lines} boxes for {frames} frames); wanted a line per frame; run it again")
 
 
 def plain_overlaps(predicted: FloatArray, truth: BoxTruth) -> list[float]:
@@ -237,7 +237,7 @@ def plain_overlaps(predicted: FloatArray, truth: BoxTruth) -> list[float]:
 
 
 def timing(result: Path, name: str) -> dict[str, float]:
-    """Frames and seconds from SEQUENCE_time.txt beside a result file; empty without one.
+    """Frames and seconds from SEQUENCE_time.txt next to a result file; empty without one.
 
     Raises:
         InputError: a line is no number of seconds.

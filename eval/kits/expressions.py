@@ -1,4 +1,4 @@
-"""The common half of the referring-video kits: one binary mask a frame for every expression of a video.
+"""What the referring-video kits share: one binary mask per frame for every expression of a video.
 
 Result files are VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames: what the server of Refer-YouTube-VOS took
 and what MeViS, ReVOS and VISA's scripts read. Several targets of one expression are one mask, their union. A kit's
@@ -75,7 +75,7 @@ class ExpressionKit(SplitKit[Video]):
         return None if top is None else pack(results, out / "submission.zip", top)
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row an expression."""
+        """One row per expression."""
         video = self.by_name[task]
         if video.expressions and not (results / task).is_dir():
             raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
@@ -121,7 +121,7 @@ def unit_name(video: Video, expression: Expression) -> str:
 
 
 def result_files(folder: Path, video: Video) -> list[Path]:
-    """The result files of a video, one a frame.
+    """The result files of a video, one per frame.
 
     Raises:
         InputError: one is missing: which, and how many.

@@ -1,4 +1,4 @@
-"""The common half of the image kits: one binary mask for every sentence about an image.
+"""What the image kits share: one binary mask for every sentence about an image.
 
 An image is a video of one frame to a tracker. Result files are IMAGE/EXPRESSION.png, 0 and 255, of the image's size; no
 official form is known, since the official scripts score in memory.
@@ -43,7 +43,7 @@ class ImageKit(SplitKit[ImageSample]):
         track_masks(follow, said, [sample.frame()], {unit: [results / f"{unit}.png"] for unit in said})
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sentence: its pixels, and their IoU, 1 where both masks are empty."""
+        """One row per sentence: its pixels, and their IoU, 1 where both masks are empty."""
         if not (results / task).is_dir():
             raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
         sample = self.by_name[task]

@@ -29,7 +29,7 @@ class InsTrack(ExpressionKit):
     name = "instrack"
     headline = _COLUMNS
     convention = (
-        "Protocol instrack, as we read the paper, which publishes no code: one binary mask a frame for every wording "
+        "Protocol instrack, as we read the paper, which publishes no code: one binary mask per frame for every wording "
         "of an instruction, all frames are scored, empty against empty is 1. J-R and F-R are shares of an "
         "instruction's frames above 0.5. Means over wordings. worst/J&F: of every instruction the J&F of the wording "
         "that is understood worst; spread/J&F: best less worst wording; means over instructions."
@@ -54,7 +54,7 @@ class InsTrack(ExpressionKit):
         return {"wording": [expression.tags["wording"]]} if "wording" in expression.tags else {}
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a wording; the first one of an instruction also has the figures of all its wordings."""
+        """One row per wording; the first one of an instruction also has the figures of all its wordings."""
         rows = super().score(task, results)
         groups: dict[str, list[int]] = {}
         for index, expression in enumerate(self.by_name[task].expressions):

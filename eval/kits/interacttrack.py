@@ -64,11 +64,11 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class ResultBoxes:
-    """A result file beside its truth.
+    """The boxes of a result file, as written and aligned with the truth.
 
     Attributes:
         written: float64 (lines, 4) xywh, line by line as in the file.
-        aligned: float64 (T, 4) xywh, one a line of the truth; zeros before a file that begins at `start`.
+        aligned: float64 (T, 4) xywh, one per line of the truth; zeros before a file that begins at `start`.
         start: the first visible frame, where tracking figures begin; None if the target is never visible.
     """
 
@@ -99,7 +99,7 @@ class InteractTrack(BoxSequenceKit):
         "interacttrack_paper/AUC",
     )
     pixels = frozenset({"fps", "segments", "switches", "prompts", "cut_files"})
-    layout = "SEQUENCE.txt, x,y,w,h a line, for every frame or from the first visible one; 0,0,0,0 for no box"
+    layout = "SEQUENCE.txt, x,y,w,h per line, for every frame or from the first visible one; 0,0,0,0 for no box"
     reported = tuple(Reported(name, dict(zip(_COLUMNS, row, strict=True)), _SOURCE) for name, row in _PRINTED.items())
 
     def prompts(self, task: str, video: Video) -> list[Prompt]:
@@ -114,7 +114,7 @@ class InteractTrack(BoxSequenceKit):
         return said
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sequence, with a column for every number of its segments and prompts."""
+        """One row per sequence, with a column for every number of its segments and prompts."""
         sequence = self.by_name[task]
         assert isinstance(sequence, InteractiveBoxSequence)
         truth, path = sequence.truth(), result_file(results, task, self.layout)
@@ -148,7 +148,7 @@ def read_result(path: Path, truth: BoxTruth) -> ResultBoxes:
     """A result file of InteractTrack.
 
     Raises:
-        InputError: a line is no box or holds NaN, or the lines are one a frame neither of the whole sequence nor of
+        InputError: a line is no box or holds NaN, or the lines are one per frame neither of the whole sequence nor of
             what follows the first visible frame.
     """
     written, frames = read_interacttrack_boxes(path), len(truth.boxes)

@@ -13,7 +13,7 @@ class Mevis(ExpressionKit):
 
     name = "mevis"
     convention = (
-        "Protocol mevis: one binary mask a frame for every expression, its truth the union of the objects meant. All "
+        "Protocol mevis: one binary mask per frame for every expression, its truth the union of the objects meant. All "
         "frames are scored, empty against empty is 1, means over expressions."
     )
     servers = {"valid": "", "test": ""}

@@ -37,7 +37,7 @@ class Mot(BoxKit[MotSequence]):
     )
     headline = ("HOTA", "MOTA", "IDF1", "AssA", "DetA")
     pixels = frozenset({"IDSW", *COUNTS.values()})
-    layout = "SEQUENCE.txt, frame,id,x,y,w,h,score,-1,-1,-1 a line, frames from 1"
+    layout = "SEQUENCE.txt, frame,id,x,y,w,h,score,-1,-1,-1 per line, frames from 1"
 
     def read(self) -> MotPart:
         """See `trackgpt.data.mot_sequences.mot`."""
@@ -50,7 +50,7 @@ class Mot(BoxKit[MotSequence]):
         write_text(results / f"{task}.txt", "".join(_lines(predictions)))
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sequence, with every number that combining sequences needs."""
+        """One row per sequence, with every number that combining sequences needs."""
         sequence = self.by_name[task]
         path = result_file(results, task, self.layout)
         benchmark = "MOT20" if task.startswith("MOT20") else "MOT17"

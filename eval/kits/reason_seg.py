@@ -1,4 +1,4 @@
-"""The ReasonSeg kit: one question an image that must be thought about."""
+"""The ReasonSeg kit: one question per image that must be thought about."""
 
 from __future__ import annotations
 

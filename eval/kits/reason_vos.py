@@ -14,8 +14,8 @@ class ReasonVos(ExpressionKit):
 
     name = "reason-vos"
     convention = (
-        "Protocol reason-vos: MeViS-style. One binary mask a frame for every expression, all frames are scored, empty "
-        "against empty is 1, means over expressions. An expression's id is its place in the list."
+        "Protocol reason-vos: MeViS-style. One binary mask per frame for every expression, all frames are scored, "
+        "empty against empty is 1, means over expressions. An expression's id is its place in the list."
     )
     printed = {
         "valid": (

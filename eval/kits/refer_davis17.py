@@ -1,8 +1,8 @@
-"""The Refer-DAVIS17 kit: both families of protocols that papers use, and a strict one, beside each other.
+"""The Refer-DAVIS17 kit: both families of protocols that papers use, and a strict one.
 
 A tracker of this package answers every expression with a binary mask and a purport score. For family A the masks of an
 annotator's expressions are merged: a pixel that several cover goes to the one with the highest score of that frame, of
-equal ones to the lowest object. ReferFormer's models give a probability a pixel instead, below 0.5 background and the
+equal ones to the lowest object. ReferFormer's models give a probability per pixel instead, below 0.5 background and the
 highest of them else.
 """
 
@@ -49,7 +49,7 @@ class ReferDavis17(ExpressionKit):
     )
     convention = (
         "J&F, J, F and their recalls and decays: protocol ref_davis_compat (ReferFormer, OnlineRefer and successors): "
-        "the expressions of an annotator in one label map a frame, scored by DAVIS's unsupervised task, which leaves "
+        "the expressions of an annotator in one label map per frame, scored by DAVIS's unsupervised task, which leaves "
         "void out and matches masks to objects after the fact, so that swapped identities are forgiven; mean over the "
         "objects of an annotator, then over annotators. strict/: protocol ref_davis_strict, the same without the "
         "matching. visa/: protocol of VISA, VRS-HQ, Sa2VA and UniPixel: every expression by itself, all frames, void "
@@ -141,11 +141,11 @@ def by_annotator(video: Video) -> dict[str, list[Expression]]:
 def merge(
     video: Video, said: Sequence[Expression], masks: Path, folder: Path, scores: Mapping[str, Sequence[float]]
 ) -> None:
-    """Write the label maps of one annotator, one a frame, from the masks of each of its expressions.
+    """Write the label maps of one annotator, one per frame, from the masks of each of its expressions.
 
     Args:
         video: whose frames name the files.
-        said: the annotator's expressions, one an object.
+        said: the annotator's expressions, one per object.
         masks: folder of EXPRESSION/FRAME.png.
         folder: where to write FRAME.png.
         scores: a score for every frame, by the unit of an expression; one that is not there has equal scores.

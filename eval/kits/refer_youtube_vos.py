@@ -15,7 +15,7 @@ class ReferYoutubeVos(ExpressionKit):
     name = "refer-youtube-vos"
     layout = "VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames; or a zip of Annotations/VIDEO/..."
     convention = (
-        "Protocol refer-youtube-vos: one binary mask a frame for every expression, J and F over the frames that the "
+        "Protocol refer-youtube-vos: one binary mask per frame for every expression, J and F over the frames that the "
         "set lists, empty against empty is 1, means over expressions. The valid file lists 507 videos; the 305 of the "
         "test file are taken out. The server's own program is not public: this is MeViS-style scoring."
     )

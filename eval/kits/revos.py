@@ -25,7 +25,7 @@ class Revos(ExpressionKit):
     name = "revos"
     headline = ("J&F", "J", "F", "A", "R")
     convention = (
-        "Protocol revos: one binary mask a frame for every expression, all frames are scored, empty against empty is "
+        "Protocol revos: one binary mask per frame for every expression, all frames are scored, empty against empty is "
         "1. A: share of pixels where prediction and truth agree. R: 1 - predicted pixels outside the truth / annotated "
         "pixels of the whole video frame, 0 at least; it falls with what is hallucinated. Every expression's figures "
         "are rounded to 2 decimals of a percent, then averaged within referring and within reasoning expressions; J&F, "

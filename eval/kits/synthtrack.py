@@ -57,7 +57,7 @@ class SynthTrack:
         return _case(self.seed * 10_000 + int(task), self.split)
 
     def tasks(self) -> Sequence[str]:
-        """One task a video."""
+        """One task per video."""
         return [f"{video:05d}" for video in range(self.count)]
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
@@ -77,7 +77,7 @@ class SynthTrack:
                 write_mask(results / task / expression.kind / f"{name}.png", ids == drawn)
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row an instruction."""
+        """One row per instruction."""
         if not (results / task).is_dir():
             raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
         case = self.case(task)

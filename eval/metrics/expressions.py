@@ -1,4 +1,4 @@
-"""J and F of expressions: one binary mask a frame says what an expression, or an instruction, means.
+"""J and F of expressions: one binary mask per frame says what an expression, or an instruction, means.
 
 Masks are bool (T, height, width), index [y, x] in pixels of the original frame; an expression that means several
 objects has the union of their masks. There is no void and nothing is matched after the fact. Every frame is scored, the
@@ -233,7 +233,7 @@ def revos_table(scores: Sequence[RevosScore], kinds: Sequence[RevosKind]) -> Rev
 
 
 def instrack(prediction: BoolArray, truth: BoolArray) -> InstructionScore:
-    """InsTrack, as we read it: one mask an instruction, all frames, mean and recall of J and of F.
+    """InsTrack, as we read it: one mask per instruction, all frames, mean and recall of J and of F.
 
     Recall is the share of the instruction's frames above 0.5; exactly 0.5 fails.
 

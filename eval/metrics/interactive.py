@@ -88,7 +88,7 @@ class InteractiveSequence:
 
     Attributes:
         predicted: there was a result file at all; the released form leaves out sequences without.
-        segments, prompts: one each a prompt, in the order of frames.
+        segments, prompts: one of each per prompt, in the order of frames.
     """
 
     predicted: bool

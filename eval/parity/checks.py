@@ -1,4 +1,4 @@
-"""A parity check: our figures beside those an official toolkit printed for the same inputs, compared with `==`."""
+"""A parity check: our figures against those an official toolkit printed for the same inputs, compared with `==`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Comparison:
 
 
 class Checks(Protocol):
-    """What each module beside this one offers: all comparisons that a folder of golden vectors allows."""
+    """What each other module of this folder offers: all comparisons that a folder of golden vectors allows."""
 
     def __call__(self, folder: Path) -> Iterable[Comparison]:
         """Yield the checks of `folder`; InputError if a file is missing or is not of that layout."""

@@ -36,7 +36,7 @@ def checks(folder: Path) -> Iterator[Comparison]:
         folder: holds expected.json and inputs/{clean,dirty}/{data/SEQUENCE,pred}.
 
     Yields:
-        One check a stored figure, curve or list of flags.
+        One check per stored figure, curve or list of flags.
 
     Raises:
         InputError: a file is missing or damaged, or expected.json has an unknown key.
@@ -62,7 +62,7 @@ def _sequences(root: Path) -> dict[str, InteractiveSequence]:
     """Statistics by name, in the order of names, in which the toolkit adds up; without a prediction file it is None."""
     data = root / "data"
     if not data.is_dir():
-        raise InputError(f"{data}: missing, wanted a folder a sequence with {', '.join(_FILES)}")
+        raise InputError(f"{data}: missing, wanted a folder per sequence with {', '.join(_FILES)}")
     return {path.name: _sequence(path, root / f"pred/{path.name}.txt") for path in sorted(data.iterdir())}
 
 

@@ -1,4 +1,4 @@
-"""Our HOTA, CLEAR and Identity beside those that TrackEval 12c8791 printed.
+"""Our HOTA, CLEAR and Identity against those that TrackEval 12c8791 printed.
 
 expected.json                              preproc_{True,False} -> sequence | COMBINED_SEQ -> metric -> field
 inputs/gt/seqmaps/<split>.txt              names of the sequences; one split, e.g. MOT17-train
@@ -30,7 +30,7 @@ def checks(folder: Path) -> Iterator[Comparison]:
         folder: golden vectors in the layout above.
 
     Yields:
-        One check a field, called e.g. "preproc_True/S01-normal/HOTA/AssA"; a field that is stored and that we do not
+        One check per field, called e.g. "preproc_True/S01-normal/HOTA/AssA"; a field that is stored and that we do not
         have counts as one difference.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Our rewards and clip metrics of query-driven tracking beside those stored for gaash-lab/QTrack.
+"""Our rewards and clip metrics of query-driven tracking against those stored for gaash-lab/QTrack.
 
     inputs.json     mcp: [previous, current, predicted]; acc: {pred, gt}; fmt: answers; iou: [truth, predicted];
                     clips: {gt, pred, size}
@@ -53,7 +53,7 @@ def checks(folder: Path) -> Iterator[Comparison]:
         folder: golden vectors in the layout above.
 
     Yields:
-        One check a list, called e.g. "HEAD_bc746fe/mcp"; one a text for "parse"; one a clip and metric for
+        One check per list, called e.g. "HEAD_bc746fe/mcp"; one per text for "parse"; one per clip and metric for
         "PROPOSED_clips", whose source says that they are ours.
 
     Raises:

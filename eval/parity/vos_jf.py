@@ -1,4 +1,4 @@
-"""J and F beside the stored output of davis2017-evaluation, vos-benchmark, VISA's scripts and TrackEval.
+"""J and F against the stored output of davis2017-evaluation, vos-benchmark, VISA's scripts and TrackEval.
 
 A folder holds three files:
 

@@ -1,8 +1,8 @@
 """Part "attention" of `python -m eval speed`: the ways to compute the attention of SAM's ViT, whole encoder, one frame.
 
 Weights are random, which changes no time; the arithmetic is the device's faster one, and where that is bfloat16, eager
-attention in float32, which is transformers as it comes, is measured beside it. On a CPU a ViT-B at 1024 pixels
-takes half a minute a forward in the slower ways: ask for few `--pairs`.
+attention in float32, the default of transformers, is measured as well. On a CPU a ViT-B at 1024 pixels takes half a
+minute per forward in the slower ways: ask for few `--pairs`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A machine that others use too gives other seconds every minute, but the ratio of two things measured one right after the
 other holds. So every part times its contestants in rounds (A B C, then C B A, ...) after one warm-up and reports the
-median over rounds with the 10th and 90th percentiles. Threads, load and versions are recorded beside the numbers;
+median over rounds with the 10th and 90th percentiles. Threads, load and versions are recorded with the numbers;
 with a load above half a core, only the ratios are worth keeping.
 """
 
@@ -47,7 +47,7 @@ class Workload:
         model: shipped name or folder.
         device: see `trackgpt.hub.load_model`.
         pairs: rounds.
-        frames: frames a round of "tracker", and renders a round of "data".
+        frames: frames per round of "tracker", and renders per round of "data".
         stream: frames of "state".
         height, width: of the frames of "tracker" and "state", pixels.
         targets: how many are tracked at once.
@@ -82,7 +82,7 @@ class Size:
         matmul: side of the matrices whose product is taken for the device's peak.
         pairs: rounds.
         steps: of training.
-        train_batch: lessons a step.
+        train_batch: lessons per step.
     """
 
     vits: tuple[str, ...] = ("b", "l", "h")
@@ -172,7 +172,7 @@ PARTS = {
     "memory": "memory:measure",
     "attention": "attention:measure",
 }
-"""Name of the part: "module:function" beside this module, imported when the part is measured."""
+"""Name of the part: "module:function" in this folder, imported when the part is measured."""
 ASKED = ("attention",)
 """Parts that take many minutes on a CPU: measured when they are named."""
 
@@ -190,7 +190,7 @@ def command(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="Arithmetic threads; 0 leaves torch's choice")] = 0,
     pairs: Annotated[int, typer.Option(min=1, help="Rounds; fewer than 7 say little")] = 7,
-    frames: Annotated[int, typer.Option(min=2, help="Frames a round")] = 48,
+    frames: Annotated[int, typer.Option(min=2, help="Frames per round")] = 48,
     stream: Annotated[int, typer.Option(min=10, help="Frames of part `state`")] = 2000,
     size: Annotated[tuple[int, int], typer.Option(help="Height and width of the frames")] = (480, 854),
     targets: Annotated[int, typer.Option(min=1, help="Targets tracked at once")] = 1,
@@ -338,7 +338,7 @@ class FixedReasoner:
 
 
 def without_rethinking(model: TrackGPT, cue: Cue) -> ReasoningTracker:
-    """A tracker that begins with a cue and never asks again: the fast half alone."""
+    """A tracker that begins with a cue and never asks again: perception alone."""
     from trackgpt.arbiter import PurportArbiter
 
     tracker = model.tracker()

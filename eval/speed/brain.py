@@ -145,8 +145,8 @@ def measure_naive(workload: Workload) -> PartResult:
     ours, theirs = seconds["ours"] / FRAMES, seconds["naive"] / few
     size = f"{workload.width}x{workload.height}"
     lines = [
-        Measurement("tracker, 3 % rethinking", np.reciprocal(ours), "frames/s", f"{size}, {FRAMES} frames a round"),
-        Measurement("the brain on every frame", np.reciprocal(theirs), "frames/s", f"{size}, {few} frames a round"),
+        Measurement("tracker, 3 % rethinking", np.reciprocal(ours), "frames/s", f"{size}, {FRAMES} frames per round"),
+        Measurement("the brain on every frame", np.reciprocal(theirs), "frames/s", f"{size}, {few} frames per round"),
         Measurement("tracker / the brain on every frame", theirs / ours, "", "frames in memory"),
     ]
     return PartResult(lines, {"naive_ratio": median(theirs / ours)})

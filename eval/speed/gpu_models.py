@@ -58,7 +58,7 @@ def random_model(brain: str, vit: str, device: str) -> TrackGPT:
     perception = PerceptionConfig(EncoderConfig("sam_vit", VITS[vit]), image_side=VITS[vit].get("image_size", 1024))
     tokenizer = _tokenizer()
     config = TrackGPTConfig(f"random-{brain}-{vit}", _brain_config(brain, tokenizer), perception)
-    with _born_as(inference_dtype("auto", place)), place:
+    with _default_dtype(inference_dtype("auto", place)), place:
         model = TrackGPT.from_config(config, tokenizer)
     choose_attention(model.segmenter, "auto", place.type)
     return model.requires_grad_(False).fold()
@@ -93,8 +93,8 @@ def _brain_config(brain: str, tokenizer: Any) -> BrainConfig:
 
 
 @contextmanager
-def _born_as(dtype: torch.dtype) -> Iterator[None]:
-    """New weights are of a type from the start: 13 billion of them in float32 would not fit."""
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Create new weights in this dtype: 13 billion of them in float32 would not fit."""
     kept = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -108,7 +108,7 @@ def _born_as(dtype: torch.dtype) -> Iterator[None]:
 
 @torch.inference_mode()
 def encoder(at: Setting, vit: str) -> Figures:
-    """The encoder alone by numbers of frames a call, and what share of the device's measured matmul peak it reaches."""
+    """Times of the encoder alone by frames per call, and the share of the device's measured matmul peak it reaches."""
     place = torch.device(at.device)
     dtype = inference_dtype("auto", place)
     made = random_vit(vit).to(place, dtype)

@@ -152,7 +152,7 @@ def measure_state(workload: Workload) -> PartResult:
 
 
 def memory_slope(resident: Mapping[int, int]) -> float:
-    """Bytes a frame: slope of a line through (frame, bytes) without the first quarter, where buffers are still made."""
+    """Bytes per frame: slope of a line fitted to (frame, bytes), without the first quarter, where buffers are made."""
     frames = np.array(sorted(resident), np.float64)
     values = np.array([resident[int(frame)] for frame in frames], np.float64)
     kept = frames > frames[-1] / 4

@@ -25,7 +25,7 @@ from trackgpt.systems.trackgpt import TrackGPT
 
 MIB = 2**20
 LEAST = 64 * MIB
-"""Below it a process grows by what its allocator likes."""
+"""Below this size the growth of a process is mostly that of its allocator."""
 
 
 def measure(workload: Workload) -> PartResult:

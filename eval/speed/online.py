@@ -1,6 +1,6 @@
 """Part "online" of `python -m eval speed`: the same track from an mp4 file, frame by frame, batched and ahead.
 
-How equal the masks are is measured beside the times: all pixels, where only threads differ.
+How equal the masks are is measured too: all pixels, where only threads differ.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ OFTEN = 5
 def measure(workload: Workload) -> PartResult:
     """Frames/s of every way, without rethinking and with the brain asked every 5 frames, over those frame by frame."""
     model, clip = model_of(workload), clip_of(workload, workload.frames)
-    calm = without_rethinking(model, cue_of(model, clip.frames[0], workload.targets))
-    restless = rethinking_every(model, OFTEN)
+    fixed = without_rethinking(model, cue_of(model, clip.frames[0], workload.targets))
+    rethinking = rethinking_every(model, OFTEN)
     lines: list[Measurement] = []
     last: dict[str, float] = {}
     with TemporaryDirectory() as folder, forced_answers(model):
         path = Path(folder) / "clip.mp4"
         write_video(path, clip)
-        for name, tracker in {"": calm, f", brain every {OFTEN} frames": restless}.items():
+        for name, tracker in {"": fixed, f", brain every {OFTEN} frames": rethinking}.items():
             runs = {way: partial(track_video, tracker, path, ahead) for way, ahead in WAYS.items()}
             tracks = {way: run() for way, run in runs.items()}
             seconds = {way: each.wall for way, each in interleaved(runs, workload.pairs).items()}
@@ -63,7 +63,7 @@ def measure(workload: Workload) -> PartResult:
             for way in list(WAYS)[1:]:
                 equal = _equal(tracks[way], tracks["frame by frame"])
                 lines.append(Measurement(f"frame by frame / {way}{name}", plain / seconds[way], "", equal))
-                if tracker is calm:
+                if tracker is fixed:
                     last["x_" + way.replace(",", "").replace(" ", "_")] = median(plain / seconds[way])
     return PartResult(lines, last)
 

@@ -1,6 +1,6 @@
 """Part "precision" of `python -m eval speed`: one model's encoder and decoder in every arithmetic it can run in.
 
-The contestants differ in how the same weights are run (`trackgpt.config.Execution`), so beside its time each shows how
+The contestants differ in how the same weights are run (`trackgpt.config.Execution`), so each row also shows how
 far its mask logits are from plain float32's. What this machine cannot run is a row that says why.
 """
 

@@ -2,7 +2,7 @@
 
 The official tool (davis2017-evaluation) cannot be installed here, so the contestant is `eval.metrics.plain_jf`, which
 takes the steps that tool is described to take. What the tool itself took is known from another machine (`OFFICIAL`): it
-is printed beside the plain time and enters no ratio but `official`, which compares across machines and is rough.
+is printed next to the plain time and enters only the ratio `official`, which is rough: it compares two machines.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "davis" / "osvos_results"
 # ms per object-frame of davis2017-evaluation ac7c43f, measured once on another, idle machine
 OFFICIAL = {"synthetic": 13.05, "real-shaped": 14.53}
 OFFICIAL_READING = 9.7  # of the synthetic ones
-_PALETTE = [(37 * n) % 256 for n in range(768)]  # whole, as DAVIS has it: with 16 colours Pillow writes 4 bits a pixel
+_PALETTE = [(37 * n) % 256 for n in range(768)]  # 256 colours, as DAVIS has: with 16, Pillow writes 4 bits per pixel
 Work = TypeVar("Work")
 
 

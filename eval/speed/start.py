@@ -47,7 +47,7 @@ def measure_data(workload: Workload) -> PartResult:
     contestants = {f"{name}, side {side}": make(side) for name, make in makers.items() for side in (128, 256)}
     seconds = interleaved(contestants, workload.pairs)
     fps = {name: 3 * scenes / each.wall for name, each in seconds.items()}
-    how = f"{3 * scenes} frames a round, one process"
+    how = f"{3 * scenes} frames per round, one process"
     lines = [Measurement(name, values, "frames/s", how) for name, values in fps.items()]
     drawn = {side: median(fps[f"scene and 3 frames, side {side}"]) for side in (128, 256)}
     return PartResult(lines, {"data_fps_128": drawn[128], "data_fps_256": drawn[256], "data_ms_128": 1e3 / drawn[128]})
