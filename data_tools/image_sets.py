@@ -9,10 +9,10 @@ from typing import cast
 
 from trackgpt.data.image_trees import TREES
 from trackgpt.data.images import ImageSet
-from trackgpt.data.referring_image import ReferSet, grefcoco, reason_seg, refcoco
+from trackgpt.data.referring_image import SPLIT_BY, ReferSet, grefcoco, reason_seg, refcoco
 from trackgpt.data.segmentation import ade20k, coco_stuff, mapillary, paco_lvis, part_imagenet, pascal_part
 
-REFERRING = ("refclef", "refcoco", "refcoco+", "refcocog")
+REFERRING = tuple(SPLIT_BY)
 
 
 def _referring(name: str, root: Path, part: str) -> ImageSet:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from data_tools import box_writers, image_writers
+from data_tools.checks import stages
 from data_tools.label_map_writers import (
     InsTrackWriter,
     ReasonVosWriter,
@@ -167,9 +168,8 @@ FORMS: Mapping[Layout, Form] = {
 }
 
 STAGES: Mapping[Layout, tuple[Layout, ...]] = {
-    Layout.stage1: tuple(layout for layout, form in FORMS.items() if form.one_frame),
-    Layout.stage2: (Layout.refer_youtube_vos, Layout.refer_davis17, Layout.mevis, Layout.revos),
-    Layout.stage3: (Layout.instrack, Layout.refer_davis17, Layout.vipseg),
+    Layout(name): tuple(layout for layout in FORMS if layout in (*stage.needed, *stage.optional))
+    for name, stage in stages.STAGES.items()
 }
 """What lies below the root of a stage: image sets as in LISA's ``dataset/``, video sets in folders of their own."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from eval.commands import compare, davis_text, parity, synthtrack
+from eval.commands import compare, parity
 from eval.commands.kits import register
 from eval.speed import bench as speed
 from eval.speed import gpu_rows
@@ -20,8 +20,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("synthtrack")(synthtrack.command)
-app.command("davis-text")(davis_text.command)
 register(app)
 app.command("compare")(compare.command)
 app.command("parity")(parity.command)

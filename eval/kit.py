@@ -1,7 +1,7 @@
 """What a kit is: one benchmark's tasks, its official result format, and its way from result files to figures.
 
 A kit runs a tracker by letting it write the benchmark's own result files, and scores nothing but such files. So a model
-of this package and a folder that came from anybody's tracker take the same way, a run is resumed by what is on disk,
+of this package and a folder from any other tracker are scored by the same code, a run is resumed by what is on disk,
 and processes or nodes merge exactly. `eval.runner` does the rest: it chooses tasks, resumes, and gathers rows.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Row:
         unit: its own name, unique in the run; a tracker's diagnostics carry the same name.
         figures: what is averaged or counted, in the metric's own unit (shares in [0, 1], pixels, counts).
         tags: what tables are broken down by; a unit may belong to several groups of one tag.
-        series: numbers a frame ("iou", "purport") or a threshold ("success"); NaN where there is none.
+        series: numbers per frame ("iou", "purport") or per threshold ("success"); NaN where there is none.
         said: texts for people: the instruction, the tracker's answer.
     """
 
@@ -50,7 +51,7 @@ class Follow(Protocol):
     def __call__(
         self, said: Mapping[str, Sequence[Prompt]], frames: Iterable[np.ndarray]
     ) -> Iterator[tuple[Prediction, ...]]:
-        """One prediction a frame for each of several units, which are tracked apart in one pass over the frames.
+        """For each frame, one prediction per unit; units are independent.
 
         Args:
             said: the prompts of each unit, whose name is that of the row that its predictions will give. By frame; the
@@ -137,6 +138,67 @@ class Submits(Protocol):
     def submit(self, results: Path, out: Path) -> Path | None:
         """Write the zip that the server takes into the run's folder `out`; None where the split has no server."""
         ...
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A kit that cannot score all that is on disk.
+
+    Attributes:
+        left_out: what is left out and why, one text each.
+    """
+
+    @property
+    def left_out(self) -> Sequence[str]: ...
+
+
+class Named(Protocol):
+    """Something of a data set that has a name there."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Named)
+
+
+class SplitKit(Generic[Item]):
+    """A kit over a split of a data set whose tasks are named items: videos, images, sequences, clips.
+
+    Attributes:
+        root: folder of the data set.
+        split: part of it, as the data set names it.
+        printed: what papers print, by split.
+    """
+
+    pixels: frozenset[str] = frozenset()
+    printed: Mapping[str, tuple[Reported, ...]] = {}
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = root, split
+
+    def items(self) -> Iterable[Item]:
+        """The split's items, in the benchmark's order."""
+        raise NotImplementedError
+
+    @cached_property
+    def by_name(self) -> dict[str, Item]:
+        """The items by name."""
+        return {item.name: item for item in self.items()}
+
+    def tasks(self) -> Sequence[str]:
+        """One task per item."""
+        return list(self.by_name)
+
+    @property
+    def reported(self) -> tuple[Reported, ...]:
+        """What papers print of this split."""
+        return self.printed.get(self.split, ())
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
+        """None, unless a kit has some."""
+        return {}
 
 
 def values(rows: Iterable[Row], figure: str) -> np.ndarray:

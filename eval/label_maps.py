@@ -5,7 +5,7 @@ benchmarks store its rows unfiltered, so inflating the file already gives the id
 through Pillow, with the same result. Inflating takes most of the time. Where the optional package `zlib-ng` can be
 imported it does that, 20 times faster; the ids are the same.
 
-A file is somebody's submission, so nothing in it is believed: sizes are checked before memory is asked for, and
+Files may be anyone's submission, so nothing in them is trusted: sizes are checked before memory is allocated, and
 inflating stops at the size declared. Sums (CRC-32) of the chunks are checked, so damage is found before any pixel is.
 
 Source: PNG specification, third edition, https://www.w3.org/TR/png-3/, sections 5 (chunks), 9 (filters), 10 (deflate).
@@ -216,7 +216,7 @@ def _unpacked(path: str | Path, stream: bytes, header: _Header) -> bytes:
 
 
 def _separated(rows: ByteArray, header: _Header) -> ByteArray:
-    """Pixels of 1, 2 or 4 bits, the leftmost in the highest bits, one a byte; Pillow writes them for small palettes."""
+    """Pixels of 1, 2 or 4 bits (leftmost in the highest bits), one per byte; Pillow writes such for small palettes."""
     each = 8 // header.depth
     pixels = np.empty((header.height, rows.shape[1] * each), np.uint8)
     for place in range(each):

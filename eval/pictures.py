@@ -67,7 +67,7 @@ def draw(rows: Sequence[Row], main: str, folder: Path) -> list[Path]:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and SVG beside each other, without dates or random identifiers."""
+    """Write a figure as PNG and SVG, without dates or random identifiers."""
     import matplotlib as mpl
 
     from trackgpt.files import replacing

@@ -10,35 +10,35 @@ from typing import Any
 from eval.kit import Kit, Row, groups, interval, values, with_jf
 from eval.pictures import draw
 from eval.run_folder import commit, write_json, write_text
-from eval.runner import Outcome, behaviour
+from eval.runner import RunResult, behaviour
 
 DIGITS = {"spearman": 3, "ece": 3, "NDE": 2, "NDE_sqrtarea": 2}
-_BEHAVIOUR_TITLE = "How the tracker behaved (rates in percent, times in milliseconds a frame, this machine)"
+_BEHAVIOUR_TITLE = "How the tracker behaved (rates in percent, times in milliseconds per frame, this machine)"
 
 
-def report(kit: Kit, outcome: Outcome, settings: Mapping[str, Any], out: Path) -> dict[str, float]:
+def report(kit: Kit, result: RunResult, settings: Mapping[str, Any], out: Path) -> dict[str, float]:
     """Write everything that a run's rows say; returns the figures.
 
     Raises:
         OutputError: OUT02.
     """
-    figures = kit.summarise(outcome.rows)
-    behaved = behaviour(outcome.rows)
+    figures = kit.summarise(result.rows)
+    behaved = behaviour(result.rows)
     run = {
         **settings,
         "protocol": kit.protocol,
         "commit": commit(),
-        "tasks": outcome.tasks,
-        "units": len(outcome.rows),
-        "left_out": list(outcome.missing),
+        "tasks": result.tasks,
+        "units": len(result.rows),
+        "left_out": list(result.missing),
     }
-    intervals = _intervals(kit, outcome.rows, figures)
+    intervals = _intervals(kit, result.rows, figures)
     write_json(out / "summary.json", {"run": run, "figures": figures, "intervals": intervals, "behaviour": behaved})
-    pictures = draw(outcome.rows, kit.headline[0], out)
+    pictures = draw(result.rows, kit.headline[0], out)
     parts = [
         _head(kit, run),
         _main_table(kit, figures, intervals),
-        *(_breakdown(kit, outcome.rows, tag) for tag in _tags(outcome.rows)),
+        *(_breakdown(kit, result.rows, tag) for tag in _tags(result.rows)),
         _behaviour(behaved),
         "\n".join(f"![{path.stem}]({path.name})" for path in pictures if path.suffix == ".png"),
     ]
@@ -79,12 +79,12 @@ def _intervals(kit: Kit, rows: Sequence[Row], figures: Mapping[str, float]) -> d
 
 
 def _with_jf_rows(rows: Sequence[Row]) -> list[Row]:
-    """Rows with their own J&F, so that its interval is that of one number a unit."""
+    """Rows with their own J&F, so that its interval is that of one number per unit."""
     return [replace(row, figures=with_jf(dict(row.figures))) for row in rows]
 
 
 def _main_table(kit: Kit, figures: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> str:
-    """Our figures with their intervals, and beside them what papers print; nothing where there is no figure."""
+    """Our figures with their intervals, and columns of what papers print; nothing where there is no figure."""
     if not figures:
         return ""
     head = ["figure", "ours", "95 % interval", *(f"*{each.system}*" for each in kit.reported)]

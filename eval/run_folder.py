@@ -3,7 +3,7 @@
 run.json                settings: kit, protocol, model and its digest, split, seed
 results/                the benchmark's own result files (with --model)
 diagnostics/TASK.json   answers, purport scores, readings and times of a task; written last, so it marks it as done
-rows.jsonl              one line a scored unit
+rows.jsonl              one line per scored unit
 summary.json, report.md, *.png, *.svg
 """
 
@@ -29,7 +29,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes `torchrun` has started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 

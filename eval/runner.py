@@ -18,7 +18,7 @@ import numpy as np
 
 from eval.following import Following
 from eval.kit import Kit, MissingResultError, Row
-from eval.run_folder import ROWS, progress, rank, read_json, world, write_rows, write_text
+from eval.run_folder import ROWS, progress, rank, read_json, world_size, write_rows, write_text
 from eval.trackers import Choice
 from trackgpt.errors import InputError
 from trackgpt.online import Tracker
@@ -32,7 +32,7 @@ class Job:
     """What every process needs to know.
 
     Attributes:
-        open_kit: makes the kit; called once a process, so that large lists are read there and never sent.
+        open_kit: makes the kit; called once per process, so that large lists are read there and never sent.
         results: folder of result files to score.
         out: the run's folder.
         choice: the tracker that writes the results; None scores what is there.
@@ -107,7 +107,7 @@ def with_diagnostics(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What a run gave: rows in the benchmark's order, tasks of the benchmark, and those without results."""
 
     rows: list[Row]
@@ -115,7 +115,7 @@ class Outcome:
     missing: tuple[str, ...]
 
 
-def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> Outcome | None:
+def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> RunResult | None:
     """All rows of a run; None on every rank but the first.
 
     Args:
@@ -129,12 +129,12 @@ def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> Outco
     """
     kit = job.open_kit()
     tasks = list(kit.tasks())[: limit or None]
-    mine = tasks[rank() :: world()]
+    mine = tasks[rank() :: world_size()]
     found: dict[str, list[Row] | None] = {}
     with _together() as barrier:
         for task, rows in zip(mine, progress(_each(job, mine, jobs), kit.name, len(mine)), strict=True):
             found[task] = rows
-        if world() > 1:
+        if world_size() > 1:
             found = _merged(job.out, found, barrier)
     if rank():
         return None
@@ -145,7 +145,7 @@ def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> Outco
     if not rows:
         raise InputError(f"{job.results}: none of {len(tasks)} tasks has results; wanted {kit.layout}")
     write_rows(job.out / ROWS, rows)
-    return Outcome(rows, len(tasks), missing)
+    return RunResult(rows, len(tasks), missing)
 
 
 def _missing_text(job: Job, kit: Kit, missing: Sequence[str], tasks: int) -> str:
@@ -184,7 +184,7 @@ def _work(task: str) -> list[Row] | None:
 @contextmanager
 def _together() -> Iterator[Callable[[], object]]:
     """A barrier over the ranks of `torchrun`."""
-    if world() == 1:
+    if world_size() == 1:
         yield lambda: None
         return
     from datetime import timedelta
@@ -205,7 +205,7 @@ def _merged(out: Path, found: Mapping[str, list[Row] | None], barrier: Callable[
     barrier()
     merged: dict[str, Any] = {}
     if rank() == 0:
-        for each in range(world()):
+        for each in range(world_size()):
             path = out / f"rank{each}.json"
             if not path.exists():
                 raise InputError(f"{path}: missing; all ranks must write to one file system")
@@ -220,7 +220,7 @@ def behaviour(rows: Sequence[Row]) -> dict[str, float]:
     """How the tracker behaved, from diagnostics: calibration, readings, refusals, latency; empty without any.
 
     spearman, ece: score against true IoU over all frames of all units where both exist (10 bins).
-    rethink_rate, refusal_rate: percent of frames and of units. ms_median, ms_95: milliseconds a frame; first_ms: the
+    rethink_rate, refusal_rate: percent of frames and of units. ms_median, ms_95: milliseconds per frame; first_ms: the
     median of first frames, on which the brain reads.
     """
     from eval.metrics.calibration import expected_calibration_error, spearman

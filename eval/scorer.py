@@ -63,7 +63,7 @@ def score_label_maps(
     bound_th: float = BOUND_TH,
     max_pixels: int = MAX_PIXELS,
 ) -> list[Scores]:
-    """J and F of every object of a sequence, from one label map of truth and one of prediction a frame.
+    """J and F of every object of a sequence, from one label map of truth and one of prediction per frame.
 
     Args:
         truth_files: the frames to score, in order.
@@ -96,10 +96,10 @@ def score_binary_masks(
     bound_th: float = BOUND_TH,
     max_pixels: int = MAX_PIXELS,
 ) -> Scores:
-    """J and F of one mask a frame, as benchmarks of expressions have them: any value but 0 is the object.
+    """J and F of one mask per frame, as benchmarks of expressions have them: any value but 0 is the object.
 
     Args:
-        truths: the frames to score, in order: bool (height, width), or files. A generator is read a frame at a time.
+        truths: the frames to score, in order: bool (height, width), or files. A generator is read one frame at a time.
         prediction_files: as many; None where there is no prediction, which counts as empty.
         bound_th: tolerance of F, see `boundary_accuracy`.
         max_pixels: see `read_mask`.
@@ -138,7 +138,7 @@ def pairwise_label_maps(
 ) -> PairwiseScores:
     """J and F of every proposal with every object, for a protocol that matches them afterwards.
 
-    Every boundary is found and dilated once a frame, eight masks at a time, whatever the number of pairs.
+    Every boundary is found and dilated once per frame, eight masks at a time, whatever the number of pairs.
 
     Args:
         truth_files: the frames to score, in order.
@@ -263,7 +263,7 @@ def _frame_by_frame(
     for t, (truth, prediction) in enumerate(zip_longest(truths, predictions, fillvalue=_NO_FRAME)):
         if truth is _NO_FRAME or prediction is _NO_FRAME:
             more, fewer = ("predictions", "truths") if truth is _NO_FRAME else ("truths", "predictions")
-            raise InputError(f"{t} {fewer} and more {more}; wanted one of each a frame, None for no prediction")
+            raise InputError(f"{t} {fewer} and more {more}; wanted one of each per frame, None for no prediction")
         yield truth, prediction
 
 

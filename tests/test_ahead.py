@@ -597,6 +597,6 @@ def test_rethinking_in_the_background_is_refused_for_files(command, model, tmp_p
 
 @pytest.mark.parametrize("part", ["online", "targets"])
 def test_the_parts_of_speed_run_and_their_numbers_are_numbers(tiny, part):
-    measured = speed.PARTS[part](speed.Plan(str(tiny), pairs=1, frames=6, height=48, width=64))
+    measured = speed.measure_part(part, speed.Workload(str(tiny), pairs=1, frames=6, height=48, width=64))
     assert all(np.isfinite(line.values).all() for line in measured.lines)
     assert all(value > 0 for name, value in measured.last.items() if name != "further_target")

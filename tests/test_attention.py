@@ -117,7 +117,7 @@ def test_ways_are_timed_side_by_side_and_what_cannot_run_is_not_measured(monkeyp
 
     monkeypatch.setattr(attention, "_compiled_flex", no_compiler)
     monkeypatch.setattr(speed_attention, "inference_dtype", lambda wanted, device: dtype)
-    part = speed.PARTS["attention"](speed.Plan(pairs=1, vit="tiny"))
+    part = speed.measure_part("attention", speed.Workload(pairs=1, vit="tiny"))
     rows = {line.quantity: line for line in part.lines}
     assert rows["eager / flex"].how == "not measured: no C++ compiler"
     assert len(rows["eager / flex"].values) == 0
@@ -127,4 +127,4 @@ def test_ways_are_timed_side_by_side_and_what_cannot_run_is_not_measured(monkeyp
 
 def test_an_unknown_size_is_refused():
     with pytest.raises(UsageError, match="choose from tiny, b, l, h"):
-        speed.PARTS["attention"](speed.Plan(vit="xl"))
+        speed.measure_part("attention", speed.Workload(vit="xl"))

@@ -1,6 +1,7 @@
 """davis-text on a DAVIS written here, pictures of rows whose content is known, and speed with counts too small to mean
 anything: what is checked of speed is that every part runs and that its numbers are numbers."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -9,16 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from tiny_models import tiny_trackgpt
 
 from eval import pictures
-from eval.__main__ import main
+from eval.__main__ import app, main
+from eval.commands.kits import KITS, RunOptions
 from eval.following import Following
 from eval.kit import Row
 from eval.kits.davis_text import DavisText, find_sequences, read_expressions
 from eval.run_folder import read_rows
 from eval.speed import bench as speed
+from eval.speed import loop, start
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError, UsageError
 from trackgpt.types import Cue, Prediction
@@ -325,6 +329,27 @@ def test_a_root_without_named_sequences_is_an_error(davis, tmp_path):
         find_sequences(tmp_path, read_expressions(davis / "said.csv"))
 
 
+# Every kit's command
+
+
+def test_every_kit_takes_the_common_options_beside_its_own():
+    commands = typer.main.get_command(app).commands
+    common = {field.name for field in dataclasses.fields(RunOptions)}
+    own = {name: {each.name for each in commands[name].params} - common for name in KITS}
+    assert {name: options for name, options in own.items() if options != {"data", "split"}} == {
+        "synthtrack": {"seed", "videos", "split"},
+        "davis-text": {"data", "expressions", "resolution"},
+    }
+    assert all(common <= {each.name for each in commands[name].params} for name in KITS)
+    assert len(KITS) == 17
+
+
+@pytest.mark.usefixtures("plain")
+def test_davis_text_runs_in_the_dtype_asked_for(davis, model, tmp_path):
+    assert davis_text(davis, model, tmp_path, "--limit", 1, "--dtype", "bfloat16") == 0
+    assert ", dtype bfloat16" in (tmp_path / "report.md").read_text().splitlines()[0]
+
+
 # Pictures
 
 
@@ -403,18 +428,18 @@ def test_contestants_take_turns_after_one_warm_up():
 
 def test_the_memory_slope_leaves_out_the_first_quarter():
     steady = {frame: 1_000_000 + 5 * frame for frame in range(10, 401, 10)}
-    assert speed.memory_slope(steady) == pytest.approx(5)
+    assert loop.memory_slope(steady) == pytest.approx(5)
     grown = {frame: size if frame > 100 else 10 * size for frame, size in steady.items()}
-    assert speed.memory_slope(grown) == pytest.approx(5)
+    assert loop.memory_slope(grown) == pytest.approx(5)
     with pytest.raises(UsageError, match="more --stream frames"):
-        speed.memory_slope({10: 1})
+        loop.memory_slope({10: 1})
 
 
 def test_resident_memory_follows_what_is_held():
-    before = speed.resident_bytes()
+    before = loop.resident_bytes()
     with mmap(-1, 64 * 2**20) as held:  # pages of its own: an array may lie in memory that the process has already
         held.write(b"x" * len(held))
-        assert speed.resident_bytes() - before > 32 * 2**20
+        assert loop.resident_bytes() - before > 32 * 2**20
 
 
 LAST = {
@@ -435,7 +460,7 @@ def in_this_process(program: str):
 
 @pytest.mark.parametrize("part", LAST)
 def test_a_part_of_speed_runs_and_its_last_line_parses(part, model, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "_process", in_this_process)
+    monkeypatch.setattr(start, "fresh_process", in_this_process)
     assert run("speed", "--only", part, "--model", model, *TINY) == 0
     out = capsys.readouterr().out
     last = last_line(out)
@@ -450,26 +475,26 @@ def test_speed_writes_every_part_with_its_conditions(model, tmp_path, capsys):
     assert list(last_line(capsys.readouterr().out)) == LAST["state"]  # one line a part, in the order asked for
     saved = json.loads(path.read_text())
     assert list(saved["parts"]) == ["data", "state"]
-    assert {"load", "threads", "versions", "commit", "plan"} <= set(saved["conditions"])
+    assert {"load", "threads", "versions", "commit", "workload"} <= set(saved["conditions"])
     values = [value for part in saved["parts"].values() for line in part["lines"] for value in line["values"]]
     assert values
     assert all(value is not None and math.isfinite(value) for value in values)
 
 
 def test_the_state_of_a_track_does_not_grow_while_the_brain_is_asked_again(model):
-    part = speed.measure_state(speed.Plan(str(model), stream=60, height=48, width=64))
+    part = loop.measure_state(speed.Workload(str(model), stream=60, height=48, width=64))
     assert part.last["growth_bytes"] == 0
     assert part.last["state_bytes"] > 0
     assert "1 rethinks" in next(line.how for line in part.lines if line.quantity == "process, growth")
 
 
 def test_several_targets_are_tracked_at_once(model):
-    plan = speed.Plan(str(model), pairs=1, frames=2, height=48, width=64, targets=3)
-    loaded = speed._model(plan)
-    cue = speed._cue(loaded, np.zeros((48, 64, 3), np.uint8), plan.targets)
+    workload = speed.Workload(str(model), pairs=1, frames=2, height=48, width=64, targets=3)
+    loaded = speed.model_of(workload)
+    cue = speed.cue_of(loaded, np.zeros((48, 64, 3), np.uint8), workload.targets)
     assert cue.targets == 3
     assert loaded.brain.config.answer == "generated"  # put back as it was
-    assert math.isfinite(speed.measure_tracker(plan).last["ratio"])
+    assert math.isfinite(loop.measure_tracker(workload).last["ratio"])
 
 
 def test_an_unknown_part_of_speed_is_refused(capsys):
@@ -479,10 +504,10 @@ def test_an_unknown_part_of_speed_is_refused(capsys):
 
 @pytest.mark.slow
 def test_a_fresh_process_imports_and_makes_a_mask(model):
-    last = speed.measure_import(speed.Plan(str(model), pairs=1, height=48, width=64)).last
+    last = start.measure_import(speed.Workload(str(model), pairs=1, height=48, width=64)).last
     assert all(math.isfinite(value) for value in last.values())
 
 
 def test_a_fresh_process_that_fails_says_why():
     with pytest.raises(UsageError, match="ZeroDivisionError"):
-        speed._process("1 / 0")()
+        start.fresh_process("1 / 0")()

@@ -17,7 +17,7 @@ from eval.following import Following
 from eval.kit import MissingResultError, Reported, Row, interval, percent_means, with_jf
 from eval.report import last_line, report
 from eval.run_folder import open_run, read_json, read_rows, write_json, write_rows
-from eval.runner import Job, Outcome, behaviour, run, with_diagnostics
+from eval.runner import Job, RunResult, behaviour, run, with_diagnostics
 from eval.submission import beginning, pack, unpack
 from trackgpt.errors import InputError, UsageError
 from trackgpt.types import Cue, Prediction, Prompt
@@ -201,7 +201,7 @@ def test_diagnostics_of_other_results_are_refused():
 # Ranks
 
 
-def run_rank(monkeypatch, rank: int, results: Path, out: Path) -> Outcome | None:
+def run_rank(monkeypatch, rank: int, results: Path, out: Path) -> RunResult | None:
     @contextmanager
     def alone():
         yield lambda: None
@@ -275,7 +275,7 @@ def reported(tmp_path, monkeypatch):
     monkeypatch.setattr("eval.report.draw", lambda *_: [])
 
     def make(rows: Sequence[Row], missing: tuple[str, ...] = ()) -> tuple[str, dict]:
-        report(Numbers(), Outcome(list(rows), 3, missing), {"results": "theirs", "seed": 7}, tmp_path)
+        report(Numbers(), RunResult(list(rows), 3, missing), {"results": "theirs", "seed": 7}, tmp_path)
         return (tmp_path / "report.md").read_text(), json.loads((tmp_path / "summary.json").read_text())
 
     return make

@@ -94,6 +94,7 @@ def test_the_decoder_is_measured_as_it_is_and_compiled(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
 def test_attention_and_training_run_too_and_cached_features_are_read(tmp_path):
     assert rows(tmp_path, "--only", "attention", "--only", "train") == 0
     assert figures(tmp_path / "attention-tiny.json")["sdpa_ratio"] > 0
@@ -106,4 +107,4 @@ def test_a_program_that_fails_says_why(tmp_path):
     from eval.speed import gpu_training
 
     with pytest.raises(UsageError, match="no_such_module"):
-        gpu_training._python("no_such_module", tmp_path)
+        gpu_training.run_module("no_such_module", tmp_path)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 from data_tools import box_writers
 from data_tools.box_writers import CLIP_FRAMES, targets_of
 from eval.__main__ import main
-from eval.kits import interacttrack as interacttrack_kit
 from eval.kits.box_sequences import boxes_of_one_target, result_file
 from eval.kits.interacttrack import InteractTrack
 from eval.kits.lasot import Lasot
@@ -108,11 +108,12 @@ def follower(*tracks: np.ndarray, scores: tuple[float, ...] = ()):
 
 
 def prediction(boxes, scores=(), reason="", ids=None) -> Prediction:
+    """Of a tracker that gives boxes alone."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     scores = np.array(scores or [0.5] * len(boxes), np.float32)
     ids = np.arange(1, len(boxes) + 1) if ids is None else np.array(ids, np.int64)
     present = np.isfinite(boxes).all(axis=1)
-    return Prediction(boxes, np.zeros((len(boxes), 8, 8), bool), scores, present, ids, Cue("Sure."), reason)
+    return Prediction(boxes, None, scores, present, ids, Cue("Sure."), reason)
 
 
 # Perfect and frozen trackers
@@ -285,7 +286,7 @@ def test_a_late_first_prompt_begins_the_track_there(trees, tmp_path, monkeypatch
     task = kit.tasks()[0]
     sequence = kit.by_name[task]
     late = shown(tmp_path / "description.txt", *("it" if t in (3, 7) else "" for t in range(FRAMES)))
-    kit.by_name[task] = interacttrack_kit.replace(sequence, description=late)
+    kit.by_name[task] = replace(sequence, description=late)
     follow = follower(sequence.truth().xyxy()[3:])
     kit.run(task, follow, tmp_path)
     assert follow.told[task] == [(0, "it"), (4, "it")]
@@ -445,13 +446,13 @@ def test_a_model_of_the_package_runs_and_is_scored(trees, tmp_path, evaluate):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lines(MOVING)[:-2], "ends at line 6 (6 boxes for 8 frames); wanted a line a frame"),
+        (lines(MOVING)[:-2], "ends at line 6 (6 boxes for 8 frames); wanted a line per frame"),
         ([*lines(MOVING), "1,2,3,4"], "goes on after line 8 (9 boxes for 8 frames)"),
         ([*lines(MOVING)[:3], "1,2,x,4", *lines(MOVING)[4:]], "line 4 is '1,2,x,4', wanted four numbers x,y,w,h"),
         ([*lines(MOVING)[:3], "1,2,3", *lines(MOVING)[4:]], "line 4 is '1,2,3'"),
         ([*lines(MOVING)[:3], "1,2,NaN,4", *lines(MOVING)[4:]], "line 4 is 1,2,nan,4, wanted w, h >= 0 and no NaN"),
         ([*lines(MOVING)[:3], "1,2,-3,4", *lines(MOVING)[4:]], "line 4 is 1,2,-3,4, wanted w, h >= 0"),
-        ([], "empty, wanted a line a frame"),
+        ([], "empty, wanted a line"),
     ],
 )
 def test_a_malformed_result_is_named_by_file_and_line(tmp_path, evaluate, content, message):
@@ -469,7 +470,7 @@ def test_missing_results_are_counted_and_left_out_only_when_asked(tmp_path, eval
     command = ("lasot", "--data", data, "--results", tmp_path / "r")
     code, _, error = evaluate(*command, "--out", tmp_path / "o")
     assert code == 3
-    assert "no results for 1 of 2 tasks (b-1); wanted SEQUENCE.txt, x,y,w,h a line" in error
+    assert "no results for 1 of 2 tasks (b-1); wanted SEQUENCE.txt, x,y,w,h per line" in error
     code, figures, _ = evaluate(*command, "--partial", "--out", tmp_path / "p")
     assert (code, figures["lasot_matlab/AUC"]) == (0, f"{CEILING:.2f}")
     assert "**Partial: 1 of 2 tasks have no results" in (tmp_path / "p/report.md").read_text()

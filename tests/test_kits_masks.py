@@ -16,9 +16,10 @@ from eval.__main__ import main
 from eval.commands import kits
 from eval.kit import Row
 from eval.kits.davis import Davis
-from eval.kits.expressions import ExpressionKit, write_mask
+from eval.kits.expressions import ExpressionKit
 from eval.kits.images import ImageKit, label_map
 from eval.kits.instrack import InsTrack
+from eval.kits.masks import write_mask
 from eval.kits.mevis import Mevis
 from eval.kits.reason_seg import ReasonSeg
 from eval.kits.reason_vos import ReasonVos
@@ -39,7 +40,7 @@ from eval.metrics.davis import (
 from eval.run_folder import read_rows
 from trackgpt.data.referring_video import FOREGROUND
 from trackgpt.data.videos import Expression, Video
-from trackgpt.errors import UsageError
+from trackgpt.errors import InputError, UsageError
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.types import Prediction
 
@@ -208,12 +209,26 @@ def test_two_processes_write_the_rows_of_one(trees, evaluate, tmp_path):
 
 def test_every_kit_named_in_the_command_can_be_opened():
     for name in (*VIDEOS, "reason-seg", "refcoco", "davis"):
-        place, _, split = kits.KITS[name]
-        kit = kits.open_kit(place, Path("nowhere"), split)
+        command = kits.KITS[name]
+        kit = kits.open_kit(command.place, Path("nowhere"), command.own["split"][1])
         assert kit.name == name
         for printed in kit.reported:
             assert printed.source, name
             assert printed.figures, name
+
+
+def test_a_tracker_without_masks_is_refused_by_a_mask_kit(trees, tmp_path):
+    kit = Mevis(trees("mevis"), "valid_u")
+    task = kit.tasks()[0]
+    box, one = np.zeros((1, 4), np.float32), np.ones(1)
+
+    def boxes_alone(said, frames):
+        for _ in frames:
+            yield tuple(Prediction(box, None, one, one > 0, one.astype(np.int64)) for _ in said)
+
+    with pytest.raises(InputError, match=f"{task}/.*: the tracker gives boxes and no masks; this kit scores masks"):
+        kit.run(task, boxes_alone, tmp_path)
+    assert not (tmp_path / task).exists()
 
 
 # The same numbers as the metric functions on whole stacks

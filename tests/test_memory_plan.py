@@ -525,7 +525,7 @@ def test_the_plan_is_measured_beside_what_is_held(tiny):
     """The part "memory" of `python -m eval speed`."""
     from eval.speed import bench as speed
 
-    part = speed.PARTS["memory"](speed.Plan(str(tiny)))
+    part = speed.measure_part("memory", speed.Workload(str(tiny)))
     for name in ("weights_tensors", "cache_tensors", "cache_and_answer_tensors", "frame_tensors"):
         assert part.last[name] == pytest.approx(1, abs=0.1)
     assert [line.how for line in part.lines if line.quantity.startswith("weights, process")] == [

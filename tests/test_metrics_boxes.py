@@ -443,7 +443,7 @@ def test_got10k_clips_to_the_image_and_keeps_the_width_of_a_box_that_begins_outs
     assert got10k_overlaps([BOX, [-10, 0, 20, 20]], [BOX, [0, 0, 20, 20]], [8, 8], (40, 40)).tolist() == [1]
     # 30..60 ends at 40 in both.
     assert got10k_overlaps([BOX, [30, 0, 30, 20]], [BOX, [30, 0, 10, 20]], [8, 8], (40, 40)).tolist() == [1]
-    with pytest.raises(InputError, match="one of each a frame"):
+    with pytest.raises(InputError, match="one of each per frame"):
         got10k_overlaps([BOX], [BOX, BOX], [8, 8], (40, 40))
 
 

@@ -14,7 +14,6 @@ from eval.metrics.expressions import (
     revos,
     revos_table,
     visa,
-    vot_referral,
 )
 from trackgpt.errors import InputError, UsageError
 
@@ -136,17 +135,6 @@ def test_instrack_averages_recalls_over_instructions_and_not_over_frames():
     assert row == (0.75, 1.0, 0.25, 0.5, 0.75)
 
 
-# --- absent targets ---
-
-
-def test_an_unannotated_frame_is_skipped_and_an_absent_target_wants_silence():
-    truth = np.concatenate([corner(), EMPTY, EMPTY, corner(), corner()])
-    prediction = np.concatenate([~corner(), EMPTY, corner(), EMPTY, corner(rows=1)])
-    annotated = np.array([False, True, True, True, True])
-    assert vot_referral(prediction, truth, annotated) == (1 + 0 + 0 + 0.5) / 4
-    assert np.isnan(vot_referral(prediction, truth, np.zeros(5, bool)))
-
-
 # --- what is refused ---
 
 
@@ -172,5 +160,3 @@ def test_tables_of_nothing_and_words_that_are_no_group_are_refused():
         revos_table([score], ["2"])
     with pytest.raises(InputError, match=r"foreground is bool \(2, 4, 4\)"):
         revos(corner(), corner(), corner(2))
-    with pytest.raises(InputError, match=r"annotated bool \(2,\)"):
-        vot_referral(corner(3), corner(3), np.ones(2, bool))

@@ -8,7 +8,7 @@ import pytest
 
 from eval.metrics.interactive import (
     InteractiveSequence,
-    Prompt,
+    PromptStatistics,
     Segment,
     interactive_sequence,
     overlaps,
@@ -191,7 +191,7 @@ def test_files_of_different_lengths_are_compared_line_by_line():
     found = interactive_sequence([FULL] * 5, [FULL] * 3, [NONE] * 7, asked(2, 1))
     # From the prompt on frame 1: truth on two more frames, predictions beyond have no truth.
     assert found.segments == (Segment(2, 2.0, 2, 0, 2.0, 0, 0),)
-    assert found.prompts == (Prompt(1, (True, True), (True, True), 1.0, None, True, True),)
+    assert found.prompts == (PromptStatistics(1, (True, True), (True, True), 1.0, None, True, True),)
 
 
 def test_a_sequence_survives_json_unchanged():
@@ -199,7 +199,7 @@ def test_a_sequence_survives_json_unchanged():
     kept = json.loads(json.dumps(asdict(found)))
     prompts = [{k: tuple(v) if isinstance(v, list) else v for k, v in prompt.items()} for prompt in kept["prompts"]]
     again = InteractiveSequence(
-        kept["predicted"], tuple(Segment(**s) for s in kept["segments"]), tuple(Prompt(**p) for p in prompts)
+        kept["predicted"], tuple(Segment(**s) for s in kept["segments"]), tuple(PromptStatistics(**p) for p in prompts)
     )
     assert again == found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.parity.checks import Check
+from eval.parity.checks import Comparison
 from eval.parity.vos_jf import checks
 from trackgpt.errors import InputError
 
@@ -19,7 +19,7 @@ needs_golden = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def golden() -> list[Check]:
+def golden() -> list[Comparison]:
     return list(checks(GOLDEN))
 
 

@@ -116,12 +116,12 @@ def test_arithmetics_are_timed_side_by_side_and_what_cannot_run_is_not_measured(
         "compiled": {"dtype": "nothing"},
     }
     monkeypatch.setattr(speed_precision, "CONTESTANTS", contestants)
-    part = speed.PARTS["precision"](speed.Plan(str(tiny), pairs=1, frames=16, height=48, width=64))
+    part = speed.measure_part("precision", speed.Workload(str(tiny), pairs=1, frames=16, height=48, width=64))
     rows = {line.quantity: line for line in part.lines}
     assert "logits differ by 0.0e+00" in rows["float32"].how
     assert rows["float32 / compiled"].how.startswith("not measured: execution.dtype: `nothing`")
     assert list(part.last) == ["kernels_ratio", "bfloat16_ratio"]
     assert all(value > 0 for value in part.last.values())
-    speed._show({"precision": part}, speed.conditions(speed.Plan(), 0))
+    speed.show({"precision": part}, speed.conditions(speed.Workload(), 0))
     assert "not measured" in capsys.readouterr().out
-    assert speed._as_json(part)["lines"][-1]["median"] is None
+    assert part.as_json()["lines"][-1]["median"] is None

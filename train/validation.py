@@ -57,6 +57,7 @@ def open_validation(config: ValidationConfig) -> Kit:
         raise UsageError(f"validate.split: {config.split} is for the last measurement alone; choose train or valid")
     if config.kit == "synthtrack":
         return SynthTrack(SYNTHTRACK_SEED, config.tasks, config.split)
-    if config.kit not in KITS:
-        raise UsageError(f"validate.kit: {config.kit!r} is none of synthtrack, {', '.join(KITS)}")
-    return open_kit(KITS[config.kit][0], Path(config.data), config.split)
+    kits = {name: kit for name, kit in KITS.items() if list(kit.own) == ["data", "split"]}
+    if config.kit not in kits:
+        raise UsageError(f"validate.kit: {config.kit!r} is none of synthtrack, {', '.join(kits)}")
+    return open_kit(kits[config.kit].place, Path(config.data), config.split)

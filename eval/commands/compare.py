@@ -1,4 +1,4 @@
-"""`python -m eval compare A B ...`: runs of one kit beside each other, with paired intervals of their differences."""
+"""`python -m eval compare A B ...`: differences between runs of one kit, with paired intervals."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _settings(paths: list[Path]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class System:
-    """A system's runs, one a training seed: their folders, and the rows of each by unit."""
+    """A system's runs, one per training seed: their folders, and the rows of each by unit."""
 
     paths: tuple[Path, ...]
     rows: tuple[dict[str, Row], ...]

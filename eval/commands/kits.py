@@ -1,55 +1,47 @@
-"""`python -m eval KIT`: run a model through a benchmark, or score a folder of anybody's result files."""
+"""`python -m eval KIT`: run a model through a benchmark, or score a folder of any tracker's result files."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from eval.kit import Kit, Submits
+from eval.kit import Kit, LeavesOut, Submits
 from eval.report import last_line, report
-from eval.run_folder import digest, open_run, world
+from eval.run_folder import digest, open_run, world_size
 from eval.runner import RESULTS, Job, run
 from eval.trackers import VARIANTS, Choice
 from trackgpt.errors import InputError, UsageError
 
-Model = Annotated[str, typer.Option(help="Shipped name or folder of a model to run")]
-Results = Annotated[Path | None, typer.Option(help="Score this folder (or .zip) of result files instead of a model")]
-Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/KIT-WHAT")]
-Data = Annotated[Path, typer.Option(help="Folder of the data set, or the folder that holds it")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes; the figures are those of one")]
-Threads = Annotated[int, typer.Option(min=0, help="Arithmetic threads a process; 0 leaves torch's choice")]
-Limit = Annotated[int, typer.Option(min=0, help="Only the first so many tasks; 0 means all")]
-Partial = Annotated[bool, typer.Option("--partial", help="Score an incomplete folder, and say so in the report")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or auto; on a GPU int8, int4")]
-Variant = Annotated[str, typer.Option(help="Ablation: " + ", ".join(VARIANTS))]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Loop setting, e.g. --set cooldown=3")]
-
 
 @dataclass(frozen=True)
-class Asked:
-    """The options that every kit's command has."""
+class RunOptions:
+    """The options of every kit's command."""
 
-    model: str
-    results: Path | None
-    out: Path | None
-    jobs: int
-    threads: int
-    limit: int
-    partial: bool
-    device: str
-    variant: str
-    settings: tuple[str, ...]
-    dtype: str = "float32"
+    model: Annotated[str, typer.Option(help="Shipped name or folder of a model to run")] = ""
+    results: Annotated[
+        Path | None, typer.Option(help="Score this folder (or .zip) of result files instead of a model")
+    ] = None
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/KIT-WHAT")] = None
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; the figures are those of one")] = 1
+    threads: Annotated[int, typer.Option(min=0, help="Arithmetic threads per process; 0 leaves torch's choice")] = 1
+    limit: Annotated[int, typer.Option(min=0, help="Only the first so many tasks; 0 means all")] = 0
+    partial: Annotated[bool, typer.Option("--partial", help="Score an incomplete folder, and say so in the report")] = (
+        False
+    )
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto"
+    variant: Annotated[str, typer.Option(help="Ablation: " + ", ".join(VARIANTS))] = "full"
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Loop setting, e.g. --set cooldown=3")] = None
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto; on a GPU int8, int4")] = "float32"
 
 
-def evaluate(open_kit: Callable[[], Kit], asked: Asked, chosen: dict[str, Any]) -> None:
+def evaluate(open_kit: Callable[[], Kit], asked: RunOptions, chosen: dict[str, Any]) -> None:
     """Run or score a kit, write its report, and print it with the figures last.
 
     Args:
@@ -65,27 +57,29 @@ def evaluate(open_kit: Callable[[], Kit], asked: Asked, chosen: dict[str, Any]) 
     if bool(asked.model) == bool(asked.results):
         raise UsageError("give --model NAME to run a model, or --results DIR to score result files")
     kit = open_kit()
+    for reason in kit.left_out if isinstance(kit, LeavesOut) else ():
+        typer.echo(f"left out: {reason}", err=True)
     source = asked.model or str(asked.results)
     named = Path(source).stem + ("" if asked.variant == "full" else f"-{asked.variant}")
     out = asked.out or Path("runs") / f"{kit.name}-{named}"
     settings = {"kit": kit.name, "headline": list(kit.headline), **chosen, "limit": asked.limit, **_what(kit, asked)}
     open_run(out, settings)
     job = _job(open_kit, kit, asked, out)
-    outcome = run(job, asked.jobs, asked.limit, asked.partial)
-    if outcome is None:
+    result = run(job, asked.jobs, asked.limit, asked.partial)
+    if result is None:
         return
-    figures = report(kit, outcome, settings, out)
+    figures = report(kit, result, settings, out)
     typer.echo((out / "report.md").read_text())
     packed = kit.submit(job.results, out) if isinstance(kit, Submits) else None
     more = {} if packed is None else {"submission": packed}
-    typer.echo(last_line(kit, figures, units=len(outcome.rows), out=out, **more))
+    typer.echo(last_line(kit, figures, units=len(result.rows), out=out, **more))
 
 
-def _what(kit: Kit, asked: Asked) -> dict[str, Any]:
+def _what(kit: Kit, asked: RunOptions) -> dict[str, Any]:
     """What makes the results: model, digest, ablation and settings; or where they come from."""
     if asked.results:
         return {"results": str(asked.results)}
-    made = {"model": asked.model, "variant": asked.variant, "settings": list(asked.settings), "model_sha256": ""}
+    made = {"model": asked.model, "variant": asked.variant, "settings": asked.settings or [], "model_sha256": ""}
     made["dtype"] = asked.dtype
     if asked.model not in kit.baselines:
         from trackgpt.hub import find
@@ -95,12 +89,12 @@ def _what(kit: Kit, asked: Asked) -> dict[str, Any]:
     return made
 
 
-def _job(open_kit: Callable[[], Kit], kit: Kit, asked: Asked, out: Path) -> Job:
+def _job(open_kit: Callable[[], Kit], kit: Kit, asked: RunOptions, out: Path) -> Job:
     if asked.results:
         return Job(open_kit, _folder(asked.results, kit, out), out)
     if asked.model in kit.baselines:
         return Job(open_kit, out / RESULTS, out, baseline=asked.model)
-    choice = Choice(asked.model, asked.variant, asked.settings, asked.device, asked.threads, asked.dtype)
+    choice = Choice(asked.model, asked.variant, tuple(asked.settings or ()), asked.device, asked.threads, asked.dtype)
     return Job(open_kit, out / RESULTS, out, choice)
 
 
@@ -116,8 +110,8 @@ def _folder(results: Path, kit: Kit, out: Path) -> Path:
     if results.suffix == ".json" and results.is_file():
         return results
     if results.is_file():
-        if world() > 1:
-            raise UsageError(f"{results}: {world()} ranks would unpack it at once; unpack it and give its folder")
+        if world_size() > 1:
+            raise UsageError(f"{results}: {world_size()} ranks would unpack it at once; unpack it and give its folder")
         unpack(results, out / RESULTS)
         return beginning(out / RESULTS)
     if not results.is_dir() or not any(results.iterdir()):
@@ -125,115 +119,157 @@ def _folder(results: Path, kit: Kit, out: Path) -> Path:
     return beginning(results)
 
 
-KITS: dict[str, tuple[str, str, str]] = {
-    "refer-davis17": (
-        "eval.kits.refer_davis17:ReferDavis17",
+@dataclass(frozen=True)
+class KitCommand:
+    """How a kit is called.
+
+    Attributes:
+        place: "module:class" below `eval.kits`, imported when the command is used.
+        about: for `--help`.
+        own: its own options by name, each of `_own`. Their values, in this order, are the arguments of the class.
+        device: default of `--device`.
+    """
+
+    place: str
+    about: str
+    own: Mapping[str, tuple[Any, Any]]
+    device: str = "auto"
+
+
+REQUIRED = inspect.Parameter.empty
+
+
+def _own(kind: type, default: Any, text: str, **limits: int) -> tuple[Any, Any]:
+    """An option: its type with what `--help` says, and its default."""
+    return Annotated[kind, typer.Option(help=text, **limits)], default
+
+
+def _data(split: str) -> dict[str, tuple[Any, Any]]:
+    """The own options of most kits: a folder and a split, with this default."""
+    data = _own(Path, Path("data"), "Folder of the data set, or the folder that holds it")
+    return {"data": data, "split": _own(str, split, "Part of the data set")}
+
+
+KITS = {
+    "synthtrack": KitCommand(
+        "synthtrack:SynthTrack",
+        "Instructions of every kind on held-out synthetic videos; --model random-object is the baseline.",
+        {
+            "seed": _own(int, 1, "Chooses the videos"),
+            "videos": _own(int, 200, "How many videos", min=1, max=10_000),
+            "split": _own(str, "test", "test, or train for choosing settings without touching test"),
+        },
+        device="cpu",
+    ),
+    "davis-text": KitCommand(
+        "davis_text:DavisText",
+        "One expression per object on real DAVIS sequences (not Refer-DAVIS17).",
+        {
+            "data": _own(Path, REQUIRED, "DAVIS: JPEGImages/480p/SEQUENCE, Annotations/480p/SEQUENCE (or 240p)"),
+            "expressions": _own(Path, REQUIRED, "refvos's DAVIS17_RE_categorization.csv"),
+            "resolution": _own(str, "auto", "480p, 240p, or auto: the better one a sequence has"),
+        },
+    ),
+    "refer-davis17": KitCommand(
+        "refer_davis17:ReferDavis17",
         "Refer-DAVIS17 by ReferFormer's protocol, strictly, and by VISA's; splits valid and train.",
-        "valid",
+        _data("valid"),
     ),
-    "refer-youtube-vos": (
-        "eval.kits.refer_youtube_vos:ReferYoutubeVos",
+    "refer-youtube-vos": KitCommand(
+        "refer_youtube_vos:ReferYoutubeVos",
         "Refer-YouTube-VOS: a submission's zip, and scores where the truth is on disk; splits valid, train and test.",
-        "valid",
+        _data("valid"),
     ),
-    "mevis": (
-        "eval.kits.mevis:Mevis",
-        "MeViS: scores on valid_u and train, a zip for the server on valid and test.",
-        "valid_u",
+    "mevis": KitCommand(
+        "mevis:Mevis", "MeViS: scores on valid_u and train, a zip for the server on valid and test.", _data("valid_u")
     ),
-    "revos": (
-        "eval.kits.revos:Revos",
+    "revos": KitCommand(
+        "revos:Revos",
         "ReVOS: J, F, A and R of referring and reasoning expressions; splits valid, train and train_sub.",
-        "valid",
+        _data("valid"),
     ),
-    "reason-vos": ("eval.kits.reason_vos:ReasonVos", "ReasonVOS, which has the one split valid.", "valid"),
-    "instrack": (
-        "eval.kits.instrack:InsTrack",
+    "reason-vos": KitCommand("reason_vos:ReasonVos", "ReasonVOS, which has the one split valid.", _data("valid")),
+    "instrack": KitCommand(
+        "instrack:InsTrack",
         "InsTrack (eval/kits/INSTRACK.md): instructions in six wordings; splits test and train.",
-        "test",
+        _data("test"),
     ),
-    "reason-seg": (
-        "eval.kits.reason_seg:ReasonSeg",
+    "reason-seg": KitCommand(
+        "reason_seg:ReasonSeg",
         "ReasonSeg: gIoU and cIoU, by short and long queries; splits val, test and train.",
-        "val",
+        _data("val"),
     ),
-    "refcoco": (
-        "eval.kits.refcoco:RefCoco",
+    "refcoco": KitCommand(
+        "refcoco:RefCoco",
         "RefCOCO, RefCOCO+, RefCOCOg, RefCLEF and gRefCOCO: --split SET/SPLIT or SET/BY/SPLIT, such as "
         "refcoco+/testA, refcocog/google/val or grefcoco/testB (LISA writes refcoco+|unc|testA).",
-        "refcoco/val",
+        _data("refcoco/val"),
     ),
-    "davis": (
-        "eval.kits.davis:Davis",
-        "DAVIS label maps of anybody's tracker: --split semi-supervised/val or unsupervised/val.",
-        "semi-supervised/val",
+    "davis": KitCommand(
+        "davis:Davis",
+        "DAVIS label maps of any tracker: --split semi-supervised/val or unsupervised/val.",
+        _data("semi-supervised/val"),
     ),
-    "lasot": (
-        "eval.kits.lasot:Lasot",
+    "lasot": KitCommand(
+        "lasot:Lasot",
         "LaSOT's boxes by its Matlab toolkit and by pytracking; splits test, train and all.",
-        "test",
+        _data("test"),
     ),
-    "tnl2k": (
-        "eval.kits.tnl2k:Tnl2k",
+    "tnl2k": KitCommand(
+        "tnl2k:Tnl2k",
         "TNL2K's boxes by pytracking and by its Matlab toolkit; splits test, train and all.",
-        "test",
+        _data("test"),
     ),
-    "tnllt": (
-        "eval.kits.tnllt:Tnllt",
+    "tnllt": KitCommand(
+        "tnllt:Tnllt",
         "TNLLT's boxes by its Matlab toolkit and by pytracking; splits test, train and all.",
-        "test",
+        _data("test"),
     ),
-    "interacttrack": (
-        "eval.kits.interacttrack:InteractTrack",
+    "interacttrack": KitCommand(
+        "interacttrack:InteractTrack",
         "InteractTrack: prompts, switches and tracking, by the paper's formulas and by the released code.",
-        "test",
+        _data("test"),
     ),
-    "rmot26": (
-        "eval.kits.rmot26:Rmot26",
+    "rmot26": KitCommand(
+        "rmot26:Rmot26",
         "RMOT26: MCP beside the static box, CLE, NDE, MOTP in three conventions, HOTA; splits test and train.",
-        "test",
+        _data("test"),
     ),
-    "mot": (
-        "eval.kits.mot:Mot",
+    "mot": KitCommand(
+        "mot:Mot",
         "HOTA, CLEAR and Identity on a MOTChallenge tree (MOT17, SportsMOT, ...); splits train, val and test.",
-        "train",
+        _data("train"),
     ),
 }
-"""Name of the command: module and class of the kit, and its default split; imported when the command is used."""
+"""The kits by the name of their command."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of every kit that needs a data root and a split."""
-    for name, (place, about, split) in KITS.items():
-        app.command(name, help=about)(command(place, split))
+    """Add the command of every kit."""
+    for name, kit in KITS.items():
+        app.command(name, help=kit.about)(command(kit))
 
 
-def command(place: str, split: str) -> Callable[..., None]:
-    """The command of the kit at "module:class"."""
+def command(kit: KitCommand) -> Callable[..., None]:
+    """The command of a kit: its own options, then those of every kit."""
 
-    def run_kit(
-        model: Model = "",
-        results: Results = None,
-        data: Data = Path("data"),
-        split: Annotated[str, typer.Option(help="Part of the data set")] = split,
-        out: Out = None,
-        jobs: Jobs = 1,
-        threads: Threads = 1,
-        limit: Limit = 0,
-        partial: Partial = False,
-        device: Device = "auto",
-        variant: Variant = "full",
-        set_: Set = None,
-        dtype: Dtype = "float32",
-    ) -> None:
-        asked = Asked(model, results, out, jobs, threads, limit, partial, device, variant, tuple(set_ or ()), dtype)
-        evaluate(functools.partial(open_kit, place, data, split), asked, {"data": str(data), "split": split})
+    def run_kit(**given: Any) -> None:
+        own = {name: given.pop(name) for name in kit.own}
+        chosen = {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
+        evaluate(functools.partial(open_kit, kit.place, *own.values()), RunOptions(**given), chosen)
 
+    kinds = get_type_hints(RunOptions, include_extras=True)
+    shared = {each.name: (kinds[each.name], each.default) for each in fields(RunOptions)}
+    shared["device"] = (kinds["device"], kit.device)
+    run_kit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in {**kit.own, **shared}.items()
+    )
     return run_kit
 
 
-def open_kit(place: str, data: Path, split: str) -> Kit:
-    """The kit at "module:class" for a part of a data set."""
-    module, _, kit = place.partition(":")
-    opened: Kit = getattr(import_module(module), kit)(data, split)
-    return opened
+def open_kit(place: str, *own: Any) -> Kit:
+    """The kit at "module:class", for the values of its own options."""
+    module, _, name = place.partition(":")
+    kit: Kit = getattr(import_module(f"eval.kits.{module}"), name)(*own)
+    return kit

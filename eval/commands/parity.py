@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from eval.parity.checks import Check
+from eval.parity.checks import Comparison
 from eval.run_folder import progress
 from trackgpt.errors import InputError, TrackGPTError
 
@@ -24,13 +24,13 @@ class ParityError(TrackGPTError):
 def command(
     folder: Annotated[Path, typer.Argument(help=f"Golden vectors: a folder with any of {', '.join(FOLDERS)}")],
     only: Annotated[list[str] | None, typer.Option(help="One of these folders, may be repeated")] = None,
-    every: Annotated[bool, typer.Option("--every", help="List every comparison, not one line a toolkit")] = False,
+    every: Annotated[bool, typer.Option("--every", help="List every comparison, not one line per toolkit")] = False,
 ) -> None:
     """Compare every stored value of official toolkits with ours; exits with 1 on any difference."""
     wanted = [name for name in only or FOLDERS if (folder / name).is_dir()]
     if not wanted or len(wanted) < len(only or ()):
         raise InputError(f"{folder}: holds none of {', '.join(only or FOLDERS)}; wanted folders of golden vectors")
-    found: list[tuple[str, Check]] = []
+    found: list[tuple[str, Comparison]] = []
     for name in progress(wanted, "parity", len(wanted)):
         found += [(name, check) for check in import_module(f"eval.parity.{name}").checks(folder / name)]
     _show(found, every)
@@ -40,12 +40,12 @@ def command(
         raise ParityError(f"{differing} of the stored values differ; --every names them")
 
 
-def _show(found: Iterable[tuple[str, Check]], every: bool) -> None:
+def _show(found: Iterable[tuple[str, Comparison]], every: bool) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    lines: dict[tuple[str, ...], list[Check]] = {}
+    lines: dict[tuple[str, ...], list[Comparison]] = {}
     for folder, check in found:
         key = (folder, check.source, check.name) if every else (folder, check.source)
         lines.setdefault(key, []).append(check)

@@ -1,28 +1,31 @@
-"""The common half of the box kits: one target a sequence, described by a sentence, one line of its box a frame.
+"""What the box kits share: one target per sequence, described by a sentence, and one line per frame with its box.
 
-Result files are SEQUENCE.txt with x,y,w,h a line between commas, tabs or spaces, and, if wanted, SEQUENCE_time.txt with
-the seconds of every frame. They lie in the folder itself, or below it in the folder of one tracker, as toolkits keep
-them (tracking_results/TRACKER/PARAMETERS). A frame without a box is written 0,0,0,0: the toolkits of LaSOT, TNL2K and
+Result files are SEQUENCE.txt, x,y,w,h per line with commas, tabs or spaces between, and optionally SEQUENCE_time.txt
+with the seconds of every frame. They lie in the folder itself, or below it in the folder of one tracker, as in toolkits
+(tracking_results/TRACKER/PARAMETERS). A frame without a box is written 0,0,0,0: the toolkits of LaSOT, TNL2K and
 TNLLT put the box of the frame before in its place.
 
-A kit names its reader and its conventions; each convention's figures carry its name in front, "lasot_matlab/AUC".
+A kit's name is that of its reader in `trackgpt.data`. Each convention's figures carry its name in front, as in
+"lasot_matlab/AUC".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.kit import Follow, MissingResultError, Reported, Row, alone
+from eval.kit import Follow, Item, MissingResultError, Row, SplitKit, alone
 from eval.metrics.boxes import FrameErrors, SequenceResult, figures, sequence_result, xywh
 from eval.metrics.interactive import overlaps
 from trackgpt.data.box_files import read_boxes
-from trackgpt.data.box_video import BoxPart, BoxSequence, BoxTruth
+from trackgpt.data.box_video import READERS, BoxPart, BoxSequence, BoxTruth
 from trackgpt.data.mot_sequences import MotPart
 from trackgpt.data.videos import Video
 from trackgpt.errors import InputError
@@ -33,75 +36,85 @@ Convention = Callable[[FloatArray, BoxTruth], FrameErrors]
 
 HITS = ("success_hits", "precision_hits", "normalised_hits")
 CURVES = ("success", "precision", "normalised_precision")
-NAMES = ("AUC", "OP50", "OP75", "P@20", "NP@0.20")
 DEPTHS = ("*", "*/*", "*/*/*")
 
 
-class BoxSequenceKit:
-    """See the module; a kit of its own gives `read`, `conventions` and texts.
+class BoxKit(SplitKit[Item]):
+    """A kit over the sequences of a `BoxPart` or `MotPart`; a kit of its own gives `read`, `about` and the rest."""
+
+    about = ""
+
+    def read(self) -> BoxPart | MotPart:
+        """The part of the data set."""
+        raise NotImplementedError
+
+    @cached_property
+    def part(self) -> Any:
+        """The sequences that are here, and the names of those that are not."""
+        return self.read()
+
+    def items(self) -> Iterable[Item]:
+        """The sequences that are here."""
+        return self.part.sequences
+
+    @property
+    def protocol(self) -> str:
+        """What the figures mean, and over how much of the benchmark they are taken."""
+        here, missing = len(self.part.sequences), len(self.part.missing)
+        return self.about + (f" **Only {here} of the list's {here + missing} sequences are here.**" if missing else "")
+
+
+class BoxSequenceKit(BoxKit[BoxSequence]):
+    """See the module; a kit of its own gives texts and `conventions`.
 
     Attributes:
-        root: folder of the data set.
-        split: part of it.
         conventions: by name, errors of a sequence from predicted boxes, float64 (T, 4) xywh, and truth; the first is
             drawn, and its figures come first.
     """
 
     name = ""
-    about = ""
     headline: tuple[str, ...] = ()
-    pixels: frozenset[str] = frozenset({"fps"})
-    layout = "SEQUENCE.txt, x,y,w,h a line, for every frame; 0,0,0,0 for no box"
-    reported: tuple[Reported, ...] = ()
+    pixels = frozenset({"fps"})
+    layout = "SEQUENCE.txt, x,y,w,h per line, for every frame; 0,0,0,0 for no box"
     conventions: Mapping[str, Convention] = {}
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.root, self.split = root, split
-
     def read(self) -> BoxPart:
-        """The part of the data set."""
-        raise NotImplementedError
+        """The sequences, from the reader of this name."""
+        return READERS[self.name](self.root, self.split)
 
     @property
     def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
         """first-box: the first true box, everywhere."""
         return {"first-box": self._first_box}
 
-    @cached_property
-    def part(self) -> BoxPart:
-        """The sequences."""
-        return self.read()
+    def prompts(self, task: str, video: Video) -> list[Prompt]:
+        """What is said about a sequence, by frame: the sentence on the first frame.
 
-    @cached_property
-    def by_name(self) -> dict[str, BoxSequence]:
-        """The sequences by name."""
-        return {sequence.name: sequence for sequence in self.part.sequences}
-
-    @property
-    def protocol(self) -> str:
-        """What the figures mean, and over how much of the benchmark they are taken."""
-        return self.about + missing_text(self.part)
-
-    def tasks(self) -> Sequence[str]:
-        """One task a sequence."""
-        return list(self.by_name)
-
-    def run(self, task: str, follow: Follow, results: Path) -> None:
-        """Track what the sentence describes, from the first frame on."""
-        video = needed_frames(self.by_name[task])
+        Raises:
+            InputError: nothing is said.
+        """
         if not video.expressions:
             raise InputError(f"{task}: no sentence to begin with; only its result files can be scored")
-        frames = (video.frame(t) for t in range(len(video)))
-        boxes = boxes_of_one_target(alone(follow({task: [Prompt(video.expressions[0].text)]}, frames)))
-        boxes[boxes.any(axis=1), :2] += self.by_name[task].origin
-        write_boxes(results / f"{task}.txt", boxes)
+        return [Prompt(video.expressions[0].text)]
+
+    def run(self, task: str, follow: Follow, results: Path) -> None:
+        """Say every prompt at its frame; frames before the first are not tracked and have no box."""
+        sequence = self.by_name[task]
+        video = needed_frames(sequence)
+        prompts = self.prompts(task, video)
+        first = prompts[0].frame
+        said = [replace(prompt, frame=prompt.frame - first) for prompt in prompts]
+        frames = (video.frame(t) for t in range(first, len(video)))
+        boxes = boxes_of_one_target(alone(follow({task: said}, frames)))
+        boxes[boxes.any(axis=1), :2] += sequence.origin
+        write_boxes(results / f"{task}.txt", np.concatenate((np.zeros((first, 4)), boxes)))
 
     def _first_box(self, task: str, results: Path) -> None:
         truth = self.by_name[task].truth().boxes
         write_boxes(results / f"{task}.txt", np.repeat(truth[:1], len(truth), axis=0))
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sequence."""
+        """One row per sequence."""
         sequence = self.by_name[task]
         truth, path = sequence.truth(), result_file(results, task, self.layout)
         predicted = read_result(path, len(truth.boxes), sequence.slack)
@@ -116,12 +129,6 @@ class BoxSequenceKit:
     def summarise(self, rows: Sequence[Row]) -> dict[str, float]:
         """The figures of every convention, by its own rule of averaging."""
         return {**pooled_figures(rows, self.conventions), **pooled_timing(rows)}
-
-
-def missing_text(part: BoxPart | MotPart) -> str:
-    """What a protocol says where not all listed sequences are there; nothing where all are."""
-    listed = len(part.sequences) + len(part.missing)
-    return f" **Only {len(part.sequences)} of the list's {listed} sequences are here.**" if part.missing else ""
 
 
 def needed_frames(sequence: BoxSequence) -> Video:
@@ -142,7 +149,7 @@ def needed_frames(sequence: BoxSequence) -> Video:
 def boxes_of_one_target(predictions: Iterable[Prediction]) -> FloatArray:
     """The boxes of one target of a track: float64 (T, 4) xywh, zeros where it is absent.
 
-    Among several targets the one with the highest purport score is taken on the first frame that has any, and kept by
+    Among several targets the one with the highest score is taken on the first frame that has any, and kept by
     its id until a prompt is answered or the id is gone.
     """
     found, chosen = [], None
@@ -205,7 +212,7 @@ def read_result(path: Path, frames: int, slack: int = 0) -> FloatArray:
         slack: how many lines more are cut off.
 
     Raises:
-        InputError: a line is no box, holds NaN or a negative size, or the lines are not one a frame.
+        InputError: a line is no box, holds NaN or a negative size, or the lines are not one per frame.
     """
     boxes = read_boxes(path)
     odd = np.flatnonzero(np.isnan(boxes).any(axis=1) | (boxes[:, 2:] < 0).any(axis=1))
@@ -220,7 +227,7 @@ def read_result(path: Path, frames: int, slack: int = 0) -> FloatArray:
 def wrong_length(path: Path, lines: int, frames: int) -> InputError:
     """The error of a result file that does not fit its truth."""
     where = f"ends at line {lines}" if lines < frames else f"goes on after line {frames}"
-    return InputError(f"{path}: {where} ({lines} boxes for {frames} frames); wanted a line a frame; run it again")
+    return InputError(f"{path}: {where} ({lines} boxes for {frames} frames); wanted a line per frame; run it again")
 
 
 def plain_overlaps(predicted: FloatArray, truth: BoxTruth) -> list[float]:
@@ -230,7 +237,7 @@ def plain_overlaps(predicted: FloatArray, truth: BoxTruth) -> list[float]:
 
 
 def timing(result: Path, name: str) -> dict[str, float]:
-    """Frames and seconds from SEQUENCE_time.txt beside a result file; empty without one.
+    """Frames and seconds from SEQUENCE_time.txt next to a result file; empty without one.
 
     Raises:
         InputError: a line is no number of seconds.

@@ -1,4 +1,4 @@
-"""The DAVIS kit: label maps of anybody's tracker against DAVIS-2017, or DAVIS-2016, in either of its tasks.
+"""The DAVIS kit: label maps of any tracker against DAVIS-2017, or DAVIS-2016, in either of its tasks.
 
 Both tasks read `<sequence>/%05d.png`, whose values are ids: those of the truth in the semi-supervised task, numbers of
 proposals in the unsupervised one.
@@ -91,7 +91,7 @@ class Davis:
         return found[0]
 
     def tasks(self) -> Sequence[str]:
-        """One task a sequence."""
+        """One task per sequence."""
         listed = self.root / "ImageSets" / "2017" / f"{self.subset}.txt"
         if listed.is_file():
             return listed.read_text(encoding="utf-8").split()
@@ -120,7 +120,7 @@ class Davis:
         return files
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row an object."""
+        """One row per object."""
         if not (results / task).is_dir():
             raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
         every = self._truth(task)
@@ -206,7 +206,7 @@ def matched_objects(
 
 
 def write_label_maps(folder: Path, names: Iterable[str], maps: Iterable[np.ndarray]) -> None:
-    """Write uint8 label maps (height, width) as PNGs with DAVIS's palette, one a name, with the folder.
+    """Write uint8 label maps (height, width) as PNGs with DAVIS's palette, one per name, with the folder.
 
     Raises:
         OutputError: OUT02.

@@ -1,11 +1,11 @@
-"""The DAVIS-text kit: one referring expression an object of DAVIS-2017's validation videos, J&F over all frames.
+"""The DAVIS-text kit: one referring expression per object of DAVIS-2017's validation videos, J&F over all frames.
 
 The expressions are those of M. Bellver et al., "RefVOS: A Closer Look at Referring Expressions for Video Object
 Segmentation", arXiv:2010.00263 (DAVIS17_RE_categorization.csv, one annotator), not the four annotators of
 Refer-DAVIS17, so the numbers are not those of that benchmark.
 
-Masks are DAVIS-2017's (an id a pixel) or, where only they are there, DAVIS-2016's (0 and 255). A DAVIS-2016 mask is the
-union of all objects, so it says what an expression means only in a sequence with one object.
+Masks are DAVIS-2017's (an id per pixel) or, where only those exist, DAVIS-2016's (0 and 255). A DAVIS-2016 mask is the
+union of all objects, so it can score an expression only in a sequence with one object.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LAYOUT = "JPEGImages/480p/SEQUENCE/00000.jpg and Annotations/480p/SEQUENCE/0000
 
 
 class DavisText(ExpressionKit):
-    """One expression an object on real DAVIS sequences (not Refer-DAVIS17)."""
+    """One expression per object on real DAVIS sequences (not Refer-DAVIS17)."""
 
     name = "davis-text"
     convention = (
         "Protocol davis-text: MeViS-style. An object's expression is one instruction about the first frame, its "
-        "prediction one binary mask a frame, and every frame is scored, the first and the last included; nothing is "
+        "prediction one binary mask per frame, and every frame is scored, the first and the last included; nothing is "
         "matched after the fact. Void pixels are background. Means over expressions."
     )
 
@@ -48,9 +48,14 @@ class DavisText(ExpressionKit):
         """The sequences that are on disk and can be scored, and why others on disk were left out."""
         return find_sequences(self.root, read_expressions(self.csv), self.split)
 
-    def videos(self) -> Iterable[Video]:
+    def items(self) -> Iterable[Video]:
         """The sequences that are on disk and can be scored, by name."""
         return self.found[0]
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """See `eval.kit.LeavesOut`."""
+        return self.found[1]
 
     def measure(
         self, masks: MaskTruth, expression: Expression, files: Sequence[Path]

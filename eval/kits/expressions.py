@@ -1,56 +1,48 @@
-"""The common half of the referring-video kits: one binary mask a frame for every expression of a video.
+"""What the referring-video kits share: one binary mask per frame for every expression of a video.
 
 Result files are VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames: what the server of Refer-YouTube-VOS took
-and what MeViS, ReVOS and VISA's scripts read. Several targets of one expression are one mask, their union. Each kit
-names its own reader and its own way from rows to figures.
+and what MeViS, ReVOS and VISA's scripts read. Several targets of one expression are one mask, their union. A kit's
+name is that of its reader in `trackgpt.data`; each has its own way from rows to figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, with_jf
+from eval.kit import Follow, MissingResultError, Row, SplitKit, percent_means, with_jf
+from eval.kits.masks import track_masks
 from eval.label_maps import read_mask
 from eval.scorer import score_binary_masks
 from eval.submission import pack
 from trackgpt.data.images import image_size
+from trackgpt.data.referring_video import READERS
 from trackgpt.data.videos import Expression, MaskTruth, Video
 from trackgpt.errors import InputError
 from trackgpt.geometry.jf import RECALL_THRESHOLD, Scores
-from trackgpt.types import Prompt
 
 
-class ExpressionKit:
-    """See the module; a kit of its own gives `videos` and, where it differs, `measure`, `tags` and `summarise`.
+class ExpressionKit(SplitKit[Video]):
+    """See the module; a kit of its own gives texts and, where they differ, `measure`, `tags` and `summarise`.
 
     Attributes:
-        root: folder of the data set.
-        split: part of it, as the data set names it.
         convention: what is scored and how, for `protocol`.
         servers: splits whose results a server takes, with the folder that its zips begin with, "" for none.
         kept_back: what to do with results of a split whose truth is not here.
-        printed: what papers print, by split.
     """
 
     name = ""
     convention = ""
     headline: tuple[str, ...] = ("J&F", "J", "F")
-    pixels: frozenset[str] = frozenset()
     layout = "VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames"
     servers: Mapping[str, str] = {}
     kept_back = "score them where the truth is"
-    printed: Mapping[str, tuple[Reported, ...]] = {}
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.root, self.split = root, split
-
-    def videos(self) -> Iterable[Video]:
-        """The split's videos, in the benchmark's order."""
-        raise NotImplementedError
+    def items(self) -> Iterable[Video]:
+        """The videos, from the reader of this name."""
+        return READERS[self.name](self.root, self.split)
 
     @property
     def protocol(self) -> str:
@@ -67,29 +59,15 @@ class ExpressionKit:
             f"whole and are not scored; {self.kept_back}."
         ]
 
-    @property
-    def reported(self) -> tuple[Reported, ...]:
-        """What papers print of this split."""
-        return self.printed.get(self.split, ())
-
-    @property
-    def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
-        """None, unless a kit has some."""
-        return {}
-
-    @cached_property
-    def by_name(self) -> dict[str, Video]:
-        """The videos by name."""
-        return {video.name: video for video in self.videos()}
-
-    def tasks(self) -> Sequence[str]:
-        """One task a video."""
-        return list(self.by_name)
-
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Every expression of a video, by itself, in one pass over the frames."""
-        video = self.by_name[task]
-        track(video, video.expressions, follow, results)
+        self.track(self.by_name[task], follow, results)
+
+    def track(self, video: Video, follow: Follow, results: Path) -> dict[str, list[float]]:
+        """Track every expression of a video and write its masks; the scores of `track_masks`."""
+        said = {unit_name(video, expression): expression.text for expression in video.expressions}
+        files = {unit: [results / unit / f"{image.stem}.png" for image in video.images] for unit in said}
+        return track_masks(follow, said, (video.frame(t) for t in range(len(video))), files)
 
     def submit(self, results: Path, out: Path) -> Path | None:
         """See `eval.kit.Submits`."""
@@ -97,7 +75,7 @@ class ExpressionKit:
         return None if top is None else pack(results, out / "submission.zip", top)
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row an expression."""
+        """One row per expression."""
         video = self.by_name[task]
         if video.expressions and not (results / task).is_dir():
             raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
@@ -138,29 +116,12 @@ class ExpressionKit:
 
 
 def unit_name(video: Video, expression: Expression) -> str:
-    """The name of an expression's row."""
+    """The name of an expression's row, which is also the folder of its masks."""
     return f"{video.name}/{expression.id}"
 
 
-def track(video: Video, expressions: Sequence[Expression], follow: Follow, results: Path) -> dict[str, list[float]]:
-    """Follow expressions from the first frame on and write their masks.
-
-    Returns:
-        By the id of each: the lowest purport score of each frame's targets, as diagnostics record it; NaN where there
-        was none.
-    """
-    scores: dict[str, list[float]] = {expression.id: [] for expression in expressions}
-    said = {unit_name(video, expression): [Prompt(expression.text)] for expression in expressions}
-    frames = (video.frame(t) for t in range(len(video)))
-    for image, predictions in zip(video.images, follow(said, frames), strict=True):
-        for expression, prediction in zip(expressions, predictions, strict=True):
-            scores[expression.id].append(float(prediction.scores.min()) if len(prediction.scores) else np.nan)
-            write_mask(results / video.name / expression.id / f"{image.stem}.png", prediction.masks.any(axis=0))
-    return scores
-
-
 def result_files(folder: Path, video: Video) -> list[Path]:
-    """The result files of a video, one a frame.
+    """The result files of a video, one per frame.
 
     Raises:
         InputError: one is missing: which, and how many.
@@ -180,19 +141,3 @@ def check_masks(files: Iterable[Path], size: tuple[int, int]) -> None:
     """
     for file in files:
         read_mask(file, size)
-
-
-def write_mask(file: Path, mask: np.ndarray) -> None:
-    """Write a bool mask (height, width) as a PNG of 0 and 255, with its folder.
-
-    Raises:
-        OutputError: OUT02.
-    """
-    from PIL import Image
-
-    from trackgpt.files import replacing, writing
-
-    with writing(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as part:
-        Image.fromarray(mask.astype(np.uint8) * 255).save(part, format="PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""The common half of the image kits: one binary mask for every sentence about an image.
+"""What the image kits share: one binary mask for every sentence about an image.
 
 An image is a video of one frame to a tracker. Result files are IMAGE/EXPRESSION.png, 0 and 255, of the image's size; no
 official form is known, since the official scripts score in memory.
@@ -6,44 +6,27 @@ official form is known, since the official scripts score in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from eval.kit import Follow, MissingResultError, Reported, Row
-from eval.kits.expressions import write_mask
+from eval.kit import Follow, MissingResultError, Row, SplitKit
+from eval.kits.masks import track_masks
 from eval.label_maps import read_mask
 from eval.metrics.images import IGNORE, Overlap, ciou, giou, overlap
 from trackgpt.data.images import ImageSample
 from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError
-from trackgpt.types import Prompt
 
 
-class ImageKit:
-    """See the module; a kit of its own gives `samples` and, where it differs, `expressions`, `tags` and `summarise`.
-
-    Attributes:
-        root: folder of the data set.
-        split: part of it.
-        printed: what papers print, by split.
-    """
+class ImageKit(SplitKit[ImageSample]):
+    """See the module; a kit of its own gives `items` and, where it differs, `expressions`, `tags` and `summarise`."""
 
     name = ""
     protocol = ""
     headline: tuple[str, ...] = ("gIoU", "cIoU")
-    pixels: frozenset[str] = frozenset()
     layout = "IMAGE/EXPRESSION.png, 0 and 255, of the image's size"
-    printed: Mapping[str, tuple[Reported, ...]] = {}
-
-    def __init__(self, root: Path, split: str) -> None:
-        self.root, self.split = root, split
-
-    def samples(self) -> Iterable[ImageSample]:
-        """The split's images, in the benchmark's order."""
-        raise NotImplementedError
 
     def expressions(self, sample: ImageSample) -> Sequence[Expression]:
         """What is scored of an image: all that can be asked."""
@@ -53,36 +36,14 @@ class ImageKit:
         """What tables are broken down by."""
         return {}
 
-    @property
-    def reported(self) -> tuple[Reported, ...]:
-        """What papers print of this split."""
-        return self.printed.get(self.split, ())
-
-    @property
-    def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
-        """None."""
-        return {}
-
-    @cached_property
-    def by_name(self) -> dict[str, ImageSample]:
-        """The images by name."""
-        return {sample.name: sample for sample in self.samples()}
-
-    def tasks(self) -> Sequence[str]:
-        """One task an image."""
-        return list(self.by_name)
-
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Every sentence about an image, by itself."""
         sample = self.by_name[task]
-        expressions = self.expressions(sample)
-        said = {f"{task}/{expression.id}": [Prompt(expression.text)] for expression in expressions}
-        for predictions in follow(said, [sample.frame()]):
-            for expression, prediction in zip(expressions, predictions, strict=True):
-                write_mask(results / task / f"{expression.id}.png", prediction.masks.any(axis=0))
+        said = {f"{task}/{expression.id}": expression.text for expression in self.expressions(sample)}
+        track_masks(follow, said, [sample.frame()], {unit: [results / f"{unit}.png"] for unit in said})
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sentence: its pixels, and their IoU, 1 where both masks are empty."""
+        """One row per sentence: its pixels, and their IoU, 1 where both masks are empty."""
         if not (results / task).is_dir():
             raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
         sample = self.by_name[task]

@@ -5,7 +5,7 @@ The layout is `eval/kits/INSTRACK.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from eval.kit import Reported, Row, percent_means, with_jf
 from eval.kits.expressions import ExpressionKit
-from trackgpt.data.referring_video import instrack
 from trackgpt.data.videos import Expression, Video
 
 _TABLE = "TrackGPT (Zhu et al., Tracking with Human-Intent Reasoning), Table 2"
@@ -30,7 +29,7 @@ class InsTrack(ExpressionKit):
     name = "instrack"
     headline = _COLUMNS
     convention = (
-        "Protocol instrack, as we read the paper, which publishes no code: one binary mask a frame for every wording "
+        "Protocol instrack, as we read the paper, which publishes no code: one binary mask per frame for every wording "
         "of an instruction, all frames are scored, empty against empty is 1. J-R and F-R are shares of an "
         "instruction's frames above 0.5. Means over wordings. worst/J&F: of every instruction the J&F of the wording "
         "that is understood worst; spread/J&F: best less worst wording; means over instructions."
@@ -50,16 +49,12 @@ class InsTrack(ExpressionKit):
         )
     }
 
-    def videos(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return instrack(self.root, self.split)
-
     def tags(self, video: Video, expression: Expression) -> dict[str, list[str]]:
         """Which wording: 0 is the one that a person wrote."""
         return {"wording": [expression.tags["wording"]]} if "wording" in expression.tags else {}
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a wording; the first one of an instruction also has the figures of all its wordings."""
+        """One row per wording; the first one of an instruction also has the figures of all its wordings."""
         rows = super().score(task, results)
         groups: dict[str, list[int]] = {}
         for index, expression in enumerate(self.by_name[task].expressions):

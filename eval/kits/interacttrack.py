@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from eval.kit import Follow, Reported, Row, alone
+from eval.kit import Reported, Row
 from eval.kits.box_sequences import (
     BoxSequenceKit,
     FloatArray,
-    boxes_of_one_target,
-    needed_frames,
     plain_overlaps,
     pooled_figures,
     pooled_timing,
     result_file,
     rows_of,
     timing,
-    write_boxes,
     wrong_length,
 )
 from eval.metrics.box_conventions import interacttrack
@@ -30,20 +27,20 @@ from eval.metrics.boxes import sequence_result
 from eval.metrics.interactive import (
     InteractiveFigures,
     InteractiveSequence,
-    Prompt,
+    PromptStatistics,
     Segment,
     interactive_sequence,
     paper_figures,
     released_figures,
 )
-from trackgpt.data import box_video
 from trackgpt.data.box_files import first_visible, read_interacttrack_boxes
-from trackgpt.data.box_video import BoxPart, BoxTruth, InteractiveBoxSequence
+from trackgpt.data.box_video import BoxTruth, InteractiveBoxSequence
+from trackgpt.data.videos import Video
 from trackgpt.errors import InputError
+from trackgpt.types import Prompt
 
-Item = TypeVar("Item", Segment, Prompt)
+Item = TypeVar("Item", Segment, PromptStatistics)
 
-POLICIES = ("released", "paper", "strict")
 FORMS = {
     "paper": partial(paper_figures, missing="zero", absent="paper"),
     "paper_strict": partial(paper_figures, missing="zero", absent="strict"),
@@ -66,12 +63,12 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Result:
-    """A result file beside its truth.
+class ResultBoxes:
+    """The boxes of a result file, as written and aligned with the truth.
 
     Attributes:
         written: float64 (lines, 4) xywh, line by line as in the file.
-        aligned: float64 (T, 4) xywh, one a line of the truth; zeros before a file that begins at `start`.
+        aligned: float64 (T, 4) xywh, one per line of the truth; zeros before a file that begins at `start`.
         start: the first visible frame, where tracking figures begin; None if the target is never visible.
     """
 
@@ -102,27 +99,22 @@ class InteractTrack(BoxSequenceKit):
         "interacttrack_paper/AUC",
     )
     pixels = frozenset({"fps", "segments", "switches", "prompts", "cut_files"})
-    layout = "SEQUENCE.txt, x,y,w,h a line, for every frame or from the first visible one; 0,0,0,0 for no box"
+    layout = "SEQUENCE.txt, x,y,w,h per line, for every frame or from the first visible one; 0,0,0,0 for no box"
     reported = tuple(Reported(name, dict(zip(_COLUMNS, row, strict=True)), _SOURCE) for name, row in _PRINTED.items())
 
-    def read(self) -> BoxPart:
-        """See `trackgpt.data.box_video.interacttrack`."""
-        return box_video.interacttrack(self.root, self.split)
+    def prompts(self, task: str, video: Video) -> list[Prompt]:
+        """Every prompt of the sequence that falls on one of its frames; the first begins the track.
 
-    def run(self, task: str, follow: Follow, results: Path) -> None:
-        """Say every prompt at its frame; frames before the first are not tracked and have no box."""
-        sequence = self.by_name[task]
-        video = needed_frames(sequence)
-        first = video.prompts[0].frame
-        said = [replace(p, frame=p.frame - first) for p in video.prompts if p.frame < len(video)]
+        Raises:
+            InputError: there is none.
+        """
+        said = [prompt for prompt in video.prompts if prompt.frame < len(video)]
         if not said:
-            raise InputError(f"{task}: the first prompt is at frame {first} of {len(video)}")
-        frames = (video.frame(t) for t in range(first, len(video)))
-        boxes = boxes_of_one_target(alone(follow({task: said}, frames)))
-        write_boxes(results / f"{task}.txt", np.concatenate((np.zeros((first, 4)), boxes)))
+            raise InputError(f"{task}: the first prompt is at frame {video.prompts[0].frame} of {len(video)}")
+        return said
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sequence, with a column for every number of its segments and prompts."""
+        """One row per sequence, with a column for every number of its segments and prompts."""
         sequence = self.by_name[task]
         assert isinstance(sequence, InteractiveBoxSequence)
         truth, path = sequence.truth(), result_file(results, task, self.layout)
@@ -152,11 +144,11 @@ class InteractTrack(BoxSequenceKit):
         return {**figures, **pooled_figures(ordered, order), **counts, "cut_files": cut, **pooled_timing(rows)}
 
 
-def read_result(path: Path, truth: BoxTruth) -> Result:
+def read_result(path: Path, truth: BoxTruth) -> ResultBoxes:
     """A result file of InteractTrack.
 
     Raises:
-        InputError: a line is no box or holds NaN, or the lines are one a frame neither of the whole sequence nor of
+        InputError: a line is no box or holds NaN, or the lines are one per frame neither of the whole sequence nor of
             what follows the first visible frame.
     """
     written, frames = read_interacttrack_boxes(path), len(truth.boxes)
@@ -167,14 +159,14 @@ def read_result(path: Path, truth: BoxTruth) -> Result:
     cut = 0 if len(written) == frames or start is None else start
     if len(written) + cut != frames:
         raise wrong_length(path, len(written), frames)
-    return Result(written, np.concatenate((np.zeros((cut, 4)), written)), start)
+    return ResultBoxes(written, np.concatenate((np.zeros((cut, 4)), written)), start)
 
 
 def _answers(sequence: InteractiveBoxSequence, boxes: FloatArray) -> InteractiveSequence:
     return interactive_sequence(boxes, sequence.written_boxes(), sequence.old_targets(), sequence.prompted())
 
 
-def _tracked(result: Result, truth: BoxTruth) -> dict[str, Any]:
+def _tracked(result: ResultBoxes, truth: BoxTruth) -> dict[str, Any]:
     """Tracking figures by each policy, from the first visible frame on; empty if there is none, as in the toolkit."""
     if result.start is None:
         return {}
@@ -210,9 +202,9 @@ def _named(forms: Mapping[str, InteractiveFigures]) -> dict[str, float]:
     return {name: value / 100 for name, value in named.items() if np.isfinite(value)}
 
 
-def _columns(name: str, items: Sequence[Segment] | Sequence[Prompt]) -> dict[str, Sequence[float]]:
+def _columns(name: str, items: Sequence[Segment] | Sequence[PromptStatistics]) -> dict[str, Sequence[float]]:
     """Plain dataclasses as columns of numbers, pairs as two columns, None as NaN; `_items` takes them back."""
-    kind = Segment if name.endswith("segment") else Prompt
+    kind = Segment if name.endswith("segment") else PromptStatistics
     columns: dict[str, list[float]] = {}
     for field in fields(kind):
         values = [getattr(item, field.name) for item in items]
@@ -228,7 +220,7 @@ _PAIRS = ("written", "usable")
 
 def _restored(row: Row, name: str) -> InteractiveSequence:
     segments = _items(Segment, f"{name}/segment", row.series)
-    return InteractiveSequence(True, segments, _items(Prompt, f"{name}/prompt", row.series))
+    return InteractiveSequence(True, segments, _items(PromptStatistics, f"{name}/prompt", row.series))
 
 
 def _items(kind: type[Item], name: str, series: Mapping[str, Sequence[float]]) -> tuple[Item, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from eval.kits.box_sequences import BoxSequenceKit
 from eval.metrics.box_conventions import lasot_matlab, pytracking
-from trackgpt.data.box_video import BoxPart, lasot
 
 
 class Lasot(BoxSequenceKit):
@@ -24,7 +23,3 @@ class Lasot(BoxSequenceKit):
         "lasot_matlab": lambda found, truth: lasot_matlab(found, truth.boxes, truth.absent),
         "pytracking_lasot": lambda found, truth: pytracking(found, truth.boxes, truth.absent, "lasot"),
     }
-
-    def read(self) -> BoxPart:
-        """See `trackgpt.data.box_video.lasot`."""
-        return lasot(self.root, self.split)

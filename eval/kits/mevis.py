@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from eval.kit import Reported
 from eval.kits.expressions import ExpressionKit
-from trackgpt.data.referring_video import mevis
-from trackgpt.data.videos import Video
 
 _COLLECTED = "as printed in the system's own paper or table"
 
@@ -17,7 +13,7 @@ class Mevis(ExpressionKit):
 
     name = "mevis"
     convention = (
-        "Protocol mevis: one binary mask a frame for every expression, its truth the union of the objects meant. All "
+        "Protocol mevis: one binary mask per frame for every expression, its truth the union of the objects meant. All "
         "frames are scored, empty against empty is 1, means over expressions."
     )
     servers = {"valid": "", "test": ""}
@@ -31,7 +27,3 @@ class Mevis(ExpressionKit):
             Reported("Sa2VA-26B", {"J&F": 61.8}, _COLLECTED),
         )
     }
-
-    def videos(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return mevis(self.root, self.split)

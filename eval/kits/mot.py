@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.kit import Follow, Reported, Row, alone
-from eval.kits.box_sequences import missing_text, result_file
+from eval.kit import Follow, Row, alone
+from eval.kits.box_sequences import BoxKit, result_file
 from eval.metrics.boxes import xywh
 from eval.metrics.multi_object import MultiObjectScores, combined_scores, sequence_scores
 from eval.run_folder import write_text
@@ -25,13 +24,8 @@ PROMPT = "every person"
 COUNTS = {"CLR_FP": "FP", "CLR_FN": "FN", "MT": "MT", "ML": "ML", "Frag": "Frag"}
 
 
-class Mot:
-    """See the module.
-
-    Attributes:
-        root: folder of the data set.
-        split: "train", "val" or "test".
-    """
+class Mot(BoxKit[MotSequence]):
+    """See the module; splits are train, val and test."""
 
     name = "mot"
     about = (
@@ -43,31 +37,11 @@ class Mot:
     )
     headline = ("HOTA", "MOTA", "IDF1", "AssA", "DetA")
     pixels = frozenset({"IDSW", *COUNTS.values()})
-    layout = "SEQUENCE.txt, frame,id,x,y,w,h,score,-1,-1,-1 a line, frames from 1"
-    reported: tuple[Reported, ...] = ()
-    baselines: Mapping[str, Callable[[str, Path], None]] = {}
+    layout = "SEQUENCE.txt, frame,id,x,y,w,h,score,-1,-1,-1 per line, frames from 1"
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.root, self.split = root, split
-
-    @cached_property
-    def part(self) -> MotPart:
-        """The sequences that are here."""
+    def read(self) -> MotPart:
+        """See `trackgpt.data.mot_sequences.mot`."""
         return mot(self.root, self.split)
-
-    @cached_property
-    def by_name(self) -> dict[str, MotSequence]:
-        """The sequences by name."""
-        return {sequence.name: sequence for sequence in self.part.sequences}
-
-    @property
-    def protocol(self) -> str:
-        """What the figures mean, and over how much of the benchmark they are taken."""
-        return self.about + missing_text(self.part)
-
-    def tasks(self) -> Sequence[str]:
-        """One task a sequence."""
-        return list(self.by_name)
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Track every person of the first frame."""
@@ -76,7 +50,7 @@ class Mot:
         write_text(results / f"{task}.txt", "".join(_lines(predictions)))
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sequence, with every number that combining sequences needs."""
+        """One row per sequence, with every number that combining sequences needs."""
         sequence = self.by_name[task]
         path = result_file(results, task, self.layout)
         benchmark = "MOT20" if task.startswith("MOT20") else "MOT17"

@@ -1,4 +1,4 @@
-"""The ReasonSeg kit: one question an image that must be thought about."""
+"""The ReasonSeg kit: one question per image that must be thought about."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ReasonSeg(ImageKit):
         ),
     }
 
-    def samples(self) -> Iterable[ImageSample]:
+    def items(self) -> Iterable[ImageSample]:
         """The split's images, by name."""
         return reason_seg(self.root, self.split)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from eval.kit import Reported
 from eval.kits.expressions import ExpressionKit
-from trackgpt.data.referring_video import reason_vos
 from trackgpt.data.videos import Expression, Video
 
 _COLLECTED = "as printed in the system's own paper or table"
@@ -17,8 +14,8 @@ class ReasonVos(ExpressionKit):
 
     name = "reason-vos"
     convention = (
-        "Protocol reason-vos: MeViS-style. One binary mask a frame for every expression, all frames are scored, empty "
-        "against empty is 1, means over expressions. An expression's id is its place in the list."
+        "Protocol reason-vos: MeViS-style. One binary mask per frame for every expression, all frames are scored, "
+        "empty against empty is 1, means over expressions. An expression's id is its place in the list."
     )
     printed = {
         "valid": (
@@ -29,10 +26,6 @@ class ReasonVos(ExpressionKit):
             Reported("AgentRVOS", {"J&F": 75.5}, _COLLECTED),
         )
     }
-
-    def videos(self) -> Iterable[Video]:
-        """All videos, in the order of the file."""
-        return reason_vos(self.root, self.split)
 
     def tags(self, video: Video, expression: Expression) -> dict[str, list[str]]:
         """Sentence or phrase, and the set that the video comes from."""

@@ -52,7 +52,7 @@ class RefCoco(ImageKit):
     def protocol(self) -> str:
         """What is scored and how."""
         text = (
-            "Protocol refcoco: one binary mask a sentence, every sentence weighs the same. gIoU: mean IoU over "
+            "Protocol refcoco: one binary mask per sentence, every sentence weighs the same. gIoU: mean IoU over "
             "sentences, 1 where both masks are empty; cIoU (also called oIoU, what papers print of RefCOCO, RefCOCO+ "
             "and RefCOCOg): sum of intersections over sum of unions."
         )
@@ -60,7 +60,7 @@ class RefCoco(ImageKit):
             return text
         return f"{text} N-acc: share of the sentences without a target that get an empty mask; T-acc: of the others."
 
-    def samples(self) -> Iterable[ImageSample]:
+    def items(self) -> Iterable[ImageSample]:
         """The split's images, in the order of the file."""
         if self.set == GENERAL:
             return grefcoco(self.root, self.part, self.by or "unc")
@@ -71,7 +71,7 @@ class RefCoco(ImageKit):
         return {"kind": [expression.tags["kind"]]} if "kind" in expression.tags else {}
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row a sentence; of gRefCOCO also whether it was rightly answered with no mask, or with any."""
+        """One row per sentence; of gRefCOCO also whether it was rightly answered with no mask, or with any."""
         rows = super().score(task, results)
         return [replace(row, figures={**row.figures, **silence(row)}) for row in rows] if self.set == GENERAL else rows
 

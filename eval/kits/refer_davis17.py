@@ -1,15 +1,15 @@
-"""The Refer-DAVIS17 kit: both families of protocols that papers use, and a strict one, beside each other.
+"""The Refer-DAVIS17 kit: both families of protocols that papers use, and a strict one.
 
 A tracker of this package answers every expression with a binary mask and a purport score. For family A the masks of an
 annotator's expressions are merged: a pixel that several cover goes to the one with the highest score of that frame, of
-equal ones to the lowest object. ReferFormer's models give a probability a pixel instead, below 0.5 background and the
+equal ones to the lowest object. ReferFormer's models give a probability per pixel instead, below 0.5 background and the
 highest of them else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,11 +26,10 @@ from eval.kits.davis import (
     statistics,
     write_label_maps,
 )
-from eval.kits.expressions import ExpressionKit, result_files, track
+from eval.kits.expressions import ExpressionKit, result_files, unit_name
 from eval.label_maps import read_mask
 from eval.metrics.davis import ANNOTATORS
 from eval.scorer import score_binary_masks
-from trackgpt.data.referring_video import refer_davis17
 from trackgpt.data.referring_video.truth import DavisMasks
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError
@@ -50,7 +49,7 @@ class ReferDavis17(ExpressionKit):
     )
     convention = (
         "J&F, J, F and their recalls and decays: protocol ref_davis_compat (ReferFormer, OnlineRefer and successors): "
-        "the expressions of an annotator in one label map a frame, scored by DAVIS's unsupervised task, which leaves "
+        "the expressions of an annotator in one label map per frame, scored by DAVIS's unsupervised task, which leaves "
         "void out and matches masks to objects after the fact, so that swapped identities are forgiven; mean over the "
         "objects of an annotator, then over annotators. strict/: protocol ref_davis_strict, the same without the "
         "matching. visa/: protocol of VISA, VRS-HQ, Sa2VA and UniPixel: every expression by itself, all frames, void "
@@ -81,10 +80,6 @@ class ReferDavis17(ExpressionKit):
         )
     }
 
-    def videos(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return refer_davis17(self.root, self.split)
-
     def remarks(self) -> list[str]:
         """How many annotators there are, where that is not four."""
         found = len({key for video in self.by_name.values() for key in by_annotator(video)})
@@ -95,7 +90,7 @@ class ReferDavis17(ExpressionKit):
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Every expression of a video, then the label maps of every annotator."""
         video = self.by_name[task]
-        scores = track(video, video.expressions, follow, results)
+        scores = self.track(video, follow, results)
         for annotator, said in by_annotator(video).items():
             merge(video, said, results / task, results / f"anno_{annotator}" / task, scores)
 
@@ -146,14 +141,14 @@ def by_annotator(video: Video) -> dict[str, list[Expression]]:
 def merge(
     video: Video, said: Sequence[Expression], masks: Path, folder: Path, scores: Mapping[str, Sequence[float]]
 ) -> None:
-    """Write the label maps of one annotator, one a frame, from the masks of each of its expressions.
+    """Write the label maps of one annotator, one per frame, from the masks of each of its expressions.
 
     Args:
         video: whose frames name the files.
-        said: the annotator's expressions, one an object.
+        said: the annotator's expressions, one per object.
         masks: folder of EXPRESSION/FRAME.png.
         folder: where to write FRAME.png.
-        scores: a score for every frame, by expression; an expression that is not there has equal scores.
+        scores: a score for every frame, by the unit of an expression; one that is not there has equal scores.
 
     Raises:
         InputError: a mask is missing or malformed.
@@ -161,10 +156,11 @@ def merge(
     """
     files = [result_files(masks / expression.id, video) for expression in said]
     labels = [int(expression.objects[0]) for expression in said]
+    units = [unit_name(video, expression) for expression in said]
 
     def maps() -> Iterator[np.ndarray]:
         for t in range(len(video)):
-            ranks = [scores[one.id][t] if one.id in scores else 0.0 for one in said]
+            ranks = [scores[unit][t] if unit in scores else 0.0 for unit in units]
             yield merged([read_mask(each[t]) for each in files], ranks, labels)
 
     write_label_maps(folder, [image.stem for image in video.images], maps())

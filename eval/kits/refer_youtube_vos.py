@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from eval.kit import Reported
 from eval.kits.expressions import ExpressionKit
 from eval.submission import TOP
-from trackgpt.data.referring_video import refer_youtube_vos
-from trackgpt.data.videos import Video
 
 _TABLE = "TrackGPT (Zhu et al., Tracking with Human-Intent Reasoning), Table 1"
 
@@ -19,7 +15,7 @@ class ReferYoutubeVos(ExpressionKit):
     name = "refer-youtube-vos"
     layout = "VIDEO/EXPRESSION/FRAME.png, 0 and 255, named like the frames; or a zip of Annotations/VIDEO/..."
     convention = (
-        "Protocol refer-youtube-vos: one binary mask a frame for every expression, J and F over the frames that the "
+        "Protocol refer-youtube-vos: one binary mask per frame for every expression, J and F over the frames that the "
         "set lists, empty against empty is 1, means over expressions. The valid file lists 507 videos; the 305 of the "
         "test file are taken out. The server's own program is not public: this is MeViS-style scoring."
     )
@@ -39,7 +35,3 @@ class ReferYoutubeVos(ExpressionKit):
             Reported("OnlineRefer (online)", {"J&F": 63.5, "J": 61.6, "F": 65.5}, _TABLE),
         )
     }
-
-    def videos(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return refer_youtube_vos(self.root, self.split)

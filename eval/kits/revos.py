@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from eval.kit import Reported, Row, groups
 from eval.kits.expressions import ExpressionKit
 from eval.label_maps import read_mask
 from eval.metrics.expressions import RevosRow, RevosScore, pixel_accuracy, revos_table, robustness
-from trackgpt.data.referring_video import FOREGROUND, revos
-from trackgpt.data.videos import Expression, MaskTruth, Video
+from trackgpt.data.referring_video import FOREGROUND
+from trackgpt.data.videos import Expression, MaskTruth
 from trackgpt.geometry.jf import Scores
 
 _COLLECTED = "as printed in the system's own paper or table"
@@ -25,7 +25,7 @@ class Revos(ExpressionKit):
     name = "revos"
     headline = ("J&F", "J", "F", "A", "R")
     convention = (
-        "Protocol revos: one binary mask a frame for every expression, all frames are scored, empty against empty is "
+        "Protocol revos: one binary mask per frame for every expression, all frames are scored, empty against empty is "
         "1. A: share of pixels where prediction and truth agree. R: 1 - predicted pixels outside the truth / annotated "
         "pixels of the whole video frame, 0 at least; it falls with what is hallucinated. Every expression's figures "
         "are rounded to 2 decimals of a percent, then averaged within referring and within reasoning expressions; J&F, "
@@ -43,10 +43,6 @@ class Revos(ExpressionKit):
             Reported("VIRST", {"J&F": 68.4, "referring/J&F": 70.8, "reasoning/J&F": 66.1}, _COLLECTED),
         )
     }
-
-    def videos(self) -> Iterable[Video]:
-        """The split's videos, in the order of the file."""
-        return revos(self.root, self.split)
 
     def measure(
         self, masks: MaskTruth, expression: Expression, files: Sequence[Path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from eval.kit import Follow, MissingResultError, Reported, Row, alone, percent_means, values
+from eval.kit import Follow, MissingResultError, Reported, Row, SplitKit, alone, percent_means, values
 from eval.kits.box_sequences import boxes_of_one_target
 from eval.metrics.boxes import xywh
 from eval.metrics.multi_object import sequence_scores
@@ -44,13 +44,8 @@ _PRINTED = {  # MCP x 100, CLE in px, NDE
 }
 
 
-class Rmot26:
-    """See the module.
-
-    Attributes:
-        root: folder of the data set.
-        split: "train" or "test".
-    """
+class Rmot26(SplitKit[QueryClip]):
+    """See the module; splits are train and test."""
 
     name = "rmot26"
     protocol = (
@@ -75,22 +70,14 @@ class Rmot26:
         for name, row in _PRINTED.items()
     )
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.root, self.split = root, split
-
     @property
     def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
         """static-box: the initial box on every frame; needs no image."""
         return {"static-box": self._static_box}
 
-    @cached_property
-    def by_name(self) -> dict[str, QueryClip]:
-        """The clips by name."""
-        return {clip.name: clip for clip in query_clips.rmot26(self.root, self.split)}
-
-    def tasks(self) -> Sequence[str]:
-        """One task a clip."""
-        return list(self.by_name)
+    def items(self) -> Iterable[QueryClip]:
+        """The clips of the split."""
+        return query_clips.rmot26(self.root, self.split)
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Ask the question of the reference frame and track through the frames after it."""

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, values, with_jf
-from eval.kits.expressions import write_mask
+from eval.kits.masks import track_masks, write_mask
 from eval.scorer import score_binary_masks
 from trackgpt.errors import InputError
 from trackgpt.reasoners.templates import visible_answer
 from trackgpt.synthtrack.clips import Case, make_case
 from trackgpt.synthtrack.scene import Expression
-from trackgpt.types import Prompt
 
 FRAMES = 36
 LONGEST = 320
@@ -58,16 +57,15 @@ class SynthTrack:
         return _case(self.seed * 10_000 + int(task), self.split)
 
     def tasks(self) -> Sequence[str]:
-        """One task a video."""
+        """One task per video."""
         return [f"{video:05d}" for video in range(self.count)]
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Every instruction of a video, by itself, in one pass over the frames."""
         case = self.case(task)
-        said = {f"{task}/{expression.kind}": [Prompt(expression.text)] for expression in case.expressions}
-        for name, predictions in zip(_names(case), follow(said, case.clip.frames), strict=True):
-            for expression, prediction in zip(case.expressions, predictions, strict=True):
-                write_mask(results / task / expression.kind / f"{name}.png", prediction.masks.any(axis=0))
+        said = {f"{task}/{expression.kind}": expression.text for expression in case.expressions}
+        files = {unit: [results / unit / f"{name}.png" for name in _names(case)] for unit in said}
+        track_masks(follow, said, case.clip.frames, files)
 
     def _random_object(self, task: str, results: Path) -> None:
         """The true masks of one object drawn from those visible in the first frame, for every instruction anew."""
@@ -79,7 +77,7 @@ class SynthTrack:
                 write_mask(results / task / expression.kind / f"{name}.png", ids == drawn)
 
     def score(self, task: str, results: Path) -> list[Row]:
-        """One row an instruction."""
+        """One row per instruction."""
         if not (results / task).is_dir():
             raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
         case = self.case(task)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from eval.kits.box_sequences import BoxSequenceKit
 from eval.metrics.box_conventions import lasot_matlab, pytracking
-from trackgpt.data.box_video import BoxPart, tnl2k
 
 
 class Tnl2k(BoxSequenceKit):
@@ -27,7 +26,3 @@ class Tnl2k(BoxSequenceKit):
         "pytracking_tnl2k": lambda found, truth: pytracking(found, truth.boxes, None, "tnl2k"),
         "lasot_matlab": lambda found, truth: lasot_matlab(found, truth.boxes, truth.absent),
     }
-
-    def read(self) -> BoxPart:
-        """See `trackgpt.data.box_video.tnl2k`."""
-        return tnl2k(self.root, self.split)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from eval.kits.box_sequences import BoxSequenceKit
 from eval.metrics.box_conventions import pytracking, tnllt
-from trackgpt.data import box_video
-from trackgpt.data.box_video import BoxPart
 
 
 class Tnllt(BoxSequenceKit):
@@ -24,7 +22,3 @@ class Tnllt(BoxSequenceKit):
         "tnllt": lambda found, truth: tnllt(found, truth.boxes, truth.absent),
         "pytracking_tnl2k": lambda found, truth: pytracking(found, truth.boxes, truth.absent, "tnl2k"),
     }
-
-    def read(self) -> BoxPart:
-        """See `trackgpt.data.box_video.tnllt`."""
-        return box_video.tnllt(self.root, self.split)

@@ -240,7 +240,7 @@ def got10k_overlaps(
     visible = np.asarray(cover) > 0
     if len(found) != len(wanted) or visible.shape != (len(wanted),):
         shapes = f"{len(found)} predictions, {len(wanted)} truths and cover of the shape {visible.shape}"
-        raise InputError(f"got10k: {shapes}, wanted one of each a frame")
+        raise InputError(f"got10k: {shapes}, wanted one of each per frame")
     overlap = _overlap_without_one(_clipped(found[1:], image_size), _clipped(wanted[1:], image_size))
     return overlap[visible[1:]]
 
@@ -249,7 +249,7 @@ def got10k_figures(overlaps: Sequence[FloatArray]) -> Got10kFigures:
     """AO and SR over all frames of all sequences, so that long sequences weigh more.
 
     Args:
-        overlaps: one array of `got10k_overlaps` a sequence; a single one gives the numbers of that sequence.
+        overlaps: one array of `got10k_overlaps` per sequence; a single one gives the numbers of that sequence.
 
     Returns:
         The figures; NaN without frames.

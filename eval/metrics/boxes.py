@@ -228,7 +228,7 @@ def figures(results: Sequence[SequenceResult]) -> Figures:
     torch does it here too, since the last bit depends on its order of summation. got10k/toolkit@956e728 keeps all.
 
     Args:
-        results: of one tracker, one a sequence, all of one convention.
+        results: of one tracker, one per sequence, all of one convention.
 
     Returns:
         The means; NaN where no sequence is left.
@@ -259,7 +259,7 @@ def attribute_figures(
     """The table by attribute: `figures` over the sequences that have it.
 
     Args:
-        results: one a sequence, all of one convention.
+        results: one per sequence, all of one convention.
         flags: bool or 0/1 (sequences, attributes), rows in the order of `results`.
         names: the attributes, in the order of the columns.
         at_least: attributes of fewer sequences are left out; 2 as in run_tracker_performance_evaluation.m

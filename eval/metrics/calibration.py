@@ -2,7 +2,7 @@
 
 The purport score S_p of a frame is an estimate of the IoU its mask would get. So, unlike in classification, a score
 is compared with a number in [0, 1] and not with right or wrong: a calibrated tracker that says 0.7 has an IoU of 0.7
-on average. One score and one IoU a frame and object; frames without a truth do not belong here.
+on average. One score and one IoU per frame and object; frames without a truth do not belong here.
 """
 
 from __future__ import annotations

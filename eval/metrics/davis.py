@@ -45,7 +45,7 @@ _TRACKEVAL_SUCCESS = 0.5 + np.finfo(np.float64).eps
 
 @dataclass(frozen=True)
 class SequenceScores:
-    """What a convention says of one sequence, a row an object.
+    """What a convention says of one sequence, a row per object.
 
     Attributes:
         rows: J and F of every scored frame. In the order of the objects where identity is enforced; in the order of
@@ -119,7 +119,7 @@ def davis_unsupervised(prediction: ByteArray, truth: ByteArray) -> SequenceScore
         truth: uint8 (T, height, width), ids, 255 is void.
 
     Returns:
-        One row an object, T frames each, in the order of the proposals (see `SequenceScores`).
+        One row per object, T frames each, in the order of the proposals (see `SequenceScores`).
 
     Raises:
         InputError: T < 1, the stacks are not as above or differ in shape, or the prediction has an id above 20, where
@@ -149,7 +149,7 @@ def matched_proposals(j: FloatArray, f: FloatArray) -> list[tuple[int, int]]:
         f: the same of F.
 
     Returns:
-        (place of the proposal, place of the object), one an object, in the order of the proposals.
+        (place of the proposal, place of the object), one per object, in the order of the proposals.
     """
     pairs = linear_sum_assignment(-(j.mean(axis=-1) + f.mean(axis=-1)) / 2)
     return [(int(p), int(k)) for p, k in zip(*pairs)]
@@ -312,7 +312,7 @@ def trackeval_jandf(prediction: ByteArray, truth: ByteArray) -> SequenceScores:
         truth: uint8 (T, height, width), ids, 255 is void.
 
     Returns:
-        One row an object, T frames each, in the order of the proposals.
+        One row per object, T frames each, in the order of the proposals.
 
     Raises:
         InputError: T < 1, or the stacks are not as above or differ in shape.
@@ -444,7 +444,7 @@ def _against(mask: NDArray[np.bool_], wanted_masks: Sequence[NDArray[np.bool_]])
 
 
 def _pairwise_j(prediction: ByteArray, truth: ByteArray, proposals: int, objects: int) -> FloatArray:
-    """J of every proposal with every object, float64 (proposals, objects, T), from one joint histogram a frame."""
+    """J of every proposal with every object, float64 (proposals, objects, T), from one joint histogram per frame."""
     table = np.empty((proposals, objects, len(truth)))
     for t, (found, wanted) in enumerate(zip(prediction, truth)):
         pairs = found.astype(np.intp).ravel() * (objects + 1) + wanted.ravel()

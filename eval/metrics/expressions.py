@@ -1,4 +1,4 @@
-"""J and F of expressions: one binary mask a frame says what an expression, or an instruction, means.
+"""J and F of expressions: one binary mask per frame says what an expression, or an instruction, means.
 
 Masks are bool (T, height, width), index [y, x] in pixels of the original frame; an expression that means several
 objects has the union of their masks. There is no void and nothing is matched after the fact. Every frame is scored, the
@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.masks import Scores, region_similarity, sequence_scores, summarise
+from eval.metrics.masks import Scores, sequence_scores, summarise
 from trackgpt.errors import InputError, UsageError
 
 BoolArray = NDArray[np.bool_]
@@ -233,7 +233,7 @@ def revos_table(scores: Sequence[RevosScore], kinds: Sequence[RevosKind]) -> Rev
 
 
 def instrack(prediction: BoolArray, truth: BoolArray) -> InstructionScore:
-    """InsTrack, as we read it: one mask an instruction, all frames, mean and recall of J and of F.
+    """InsTrack, as we read it: one mask per instruction, all frames, mean and recall of J and of F.
 
     Recall is the share of the instruction's frames above 0.5; exactly 0.5 fails.
 
@@ -265,35 +265,6 @@ def instrack_row(scores: Sequence[InstructionScore]) -> InstrackRow:
     """
     j, f, j_recall, f_recall = _columns(scores, "instrack_row")
     return InstrackRow((j + f) / 2, j, j_recall, f, f_recall)
-
-
-def vot_referral(prediction: BoolArray, truth: BoolArray, annotated: BoolArray) -> float:
-    """Mean IoU of a target that may be absent, in the manner of VOTS2026's referral track.
-
-    A frame that nobody annotated is skipped. In the others the target may be absent, which the annotation says by an
-    empty mask: an empty answer then scores 1, any other 0; and an empty answer scores 0 where the target is to be seen.
-
-    Args:
-        prediction: bool (T, height, width).
-        truth: bool (T, height, width); not read where `annotated` is False.
-        annotated: bool (T,).
-
-    Returns:
-        Mean over the annotated frames, in [0, 1]; NaN if there is none.
-
-    Raises:
-        InputError: `annotated` is not bool (T,), or a mask is not as above.
-
-    Source: the rule of vot/analysis/referral.py of votchallenge/toolkit 56f0053, reimplemented from a description; not
-    checked against its numbers.
-    """
-    if annotated.dtype != np.bool_ or annotated.shape != truth.shape[:1] or prediction.shape != truth.shape:
-        raise InputError(
-            f"prediction {prediction.shape}, truth {truth.shape}, annotated {annotated.dtype} {annotated.shape}: "
-            "wanted twice (T, height, width) and bool (T,)"
-        )
-    values = [region_similarity(prediction[t], truth[t]) for t in np.flatnonzero(annotated)]
-    return float(np.mean(values)) if values else float("nan")
 
 
 def _scored(prediction: BoolArray, truth: BoolArray) -> Scores:

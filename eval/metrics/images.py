@@ -1,6 +1,6 @@
 """gIoU and cIoU of single images: ReasonSeg, RefCOCO, RefCOCO+, RefCOCOg, and gRefCOCO's no-target figures.
 
-One mask a sentence. `overlap` counts the pixels of one, the rest are sums over many, so that a data set is never held
+One mask per sentence. `overlap` counts the pixels of one, the rest are sums over many, so that a data set is never held
 in memory. A truth is uint8 (height, width): 0 background, 1 target, 255 pixels that are left out; masks are in pixels
 of the original image.
 

@@ -59,7 +59,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptStatistics:
     """What was there on the frame of a prompt.
 
     Attributes:
@@ -88,12 +88,12 @@ class InteractiveSequence:
 
     Attributes:
         predicted: there was a result file at all; the released form leaves out sequences without.
-        segments, prompts: one each a prompt, in the order of frames.
+        segments, prompts: one of each per prompt, in the order of frames.
     """
 
     predicted: bool
     segments: tuple[Segment, ...]
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[PromptStatistics, ...]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def interactive_sequence(
     ends = [*starts[1:], longest]
     old_overlap = overlaps(old, found)
     prompts = [
-        Prompt(
+        PromptStatistics(
             frame=int(t),
             written=(bool(frames.truth_written[t]), bool(frames.found_written[t])),
             usable=(bool(frames.truth_usable[t]), bool(frames.found_usable[t])),
@@ -317,26 +317,26 @@ def _old_overlap(value: float, is_switch: bool, found_written: bool) -> float | 
     return value if found_written else 0.0
 
 
-def _answered(prompt: Prompt) -> bool:
+def _answered(prompt: PromptStatistics) -> bool:
     """The right target and not the old one."""
     return prompt.overlap > OVERLAP_WANTED and (prompt.old_overlap is None or prompt.overlap > prompt.old_overlap)
 
 
-def _counts(prompt: Prompt, missing: MissingPolicy, absent: AbsentPolicy) -> bool:
+def _counts(prompt: PromptStatistics, missing: MissingPolicy, absent: AbsentPolicy) -> bool:
     has_truth, has_prediction = prompt.usable
     if not has_truth:
         return absent == "strict" and prompt.in_truth
     return has_prediction or missing == "zero"
 
 
-def _paper_overlap(prompt: Prompt) -> float:
+def _paper_overlap(prompt: PromptStatistics) -> float:
     has_truth, has_prediction = prompt.usable
     if has_truth:
         return prompt.overlap if has_prediction else 0.0
     return float(not has_prediction)
 
 
-def _paper_answered(prompt: Prompt) -> bool:
+def _paper_answered(prompt: PromptStatistics) -> bool:
     has_truth, has_prediction = prompt.usable
     return has_prediction and _answered(prompt) if has_truth else not has_prediction
 

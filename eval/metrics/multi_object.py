@@ -246,7 +246,7 @@ def _labels(name: str, labels: Sequence[ArrayLike] | None, ids: Sequence[NDArray
     found = [_integers(f"{name}, frame {frame}", values) for frame, values in enumerate(labels)]
     for frame, (values, numbers) in enumerate(zip(found, ids)):
         if len(values) != len(numbers):
-            raise InputError(f"{name}, frame {frame}: {len(values)} values, wanted {len(numbers)}, one an object")
+            raise InputError(f"{name}, frame {frame}: {len(values)} values, wanted {len(numbers)}, one per object")
     return found
 
 

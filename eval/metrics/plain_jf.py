@@ -1,4 +1,4 @@
-"""J and F as they are defined, and with the work that scoring a folder of PNGs takes when nobody thinks of speed.
+"""J and F as they are defined, computed step by step as the official tool does, without any optimisation.
 
 `eval.scorer` is tested against this and measured against it, so it shares no code with it. A sequence is read whole
 through Pillow into float64; the masks of its objects are the places where a stack filled with each object's id equals

@@ -147,7 +147,7 @@ def mcp_history(truth: ArrayLike, predicted: Predicted, alpha: float = ALPHA) ->
 
 
 def velocity_error(truth: ArrayLike, predicted: Predicted) -> float:
-    """Mean length of the difference of the two centres' motions, px a frame (rmot26_history, metrics/motion.py).
+    """Mean length of the difference of the two centres' motions, px per frame (rmot26_history, metrics/motion.py).
 
     The code computes in float32, we in float64. 0 if fewer than two frames are given. Args and raises as in `mcp`.
     """

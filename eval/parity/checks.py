@@ -1,4 +1,4 @@
-"""A parity check: our figures beside those an official toolkit printed for the same inputs, compared with `==`."""
+"""A parity check: our figures against those an official toolkit printed for the same inputs, compared with `==`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
-class Check:
+class Comparison:
     """One comparison.
 
     Attributes:
@@ -31,28 +31,28 @@ class Check:
 
 
 class Checks(Protocol):
-    """What each module beside this one offers: all comparisons that a folder of golden vectors allows."""
+    """What each other module of this folder offers: all comparisons that a folder of golden vectors allows."""
 
-    def __call__(self, folder: Path) -> Iterable[Check]:
+    def __call__(self, folder: Path) -> Iterable[Comparison]:
         """Yield the checks of `folder`; InputError if a file is missing or is not of that layout."""
         ...
 
 
-def compared(source: str, name: str, ours: ArrayLike, wanted: ArrayLike, dtype: Any = np.float64) -> Check:
+def compared(source: str, name: str, ours: ArrayLike, wanted: ArrayLike, dtype: Any = np.float64) -> Comparison:
     """Compare numbers bit for bit.
 
     Args:
-        source, name: see `Check`.
+        source, name: see `Comparison`.
         ours: any shape.
         wanted: of the same shape.
         dtype: both sides are cast to it first; float32 for toolkits that keep no more.
     """
     found, truth = np.asarray(ours, dtype), np.asarray(wanted, dtype)
     if found.shape != truth.shape:
-        return Check(source, name, truth.size, 1, f"shape {found.shape}, wanted {truth.shape}")
+        return Comparison(source, name, truth.size, 1, f"shape {found.shape}, wanted {truth.shape}")
     differs = ~((found == truth) | (np.isnan(found) & np.isnan(truth)))
     example = ""
     if differs.any():
         place = tuple(int(i) for i in np.argwhere(differs)[0])
         example = f"at {list(place)}: {found[place]!r}, wanted {truth[place]!r}"
-    return Check(source, name, truth.size, int(differs.sum()), example)
+    return Comparison(source, name, truth.size, int(differs.sum()), example)

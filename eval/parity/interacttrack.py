@@ -11,7 +11,7 @@ import numpy as np
 from eval.metrics.box_conventions import interacttrack
 from eval.metrics.boxes import Figures, SequenceResult, figures, sequence_result
 from eval.metrics.interactive import InteractiveSequence, interactive_sequence, released_figures
-from eval.parity.checks import Check, compared
+from eval.parity.checks import Comparison, compared
 from eval.parity.sot import read_json
 from trackgpt.data.box_files import (
     first_visible,
@@ -26,7 +26,7 @@ SOURCE = "InteractTrack"
 _FILES = ("description.txt", "groundtruth.txt", "switch.txt")
 
 
-def checks(folder: Path) -> Iterator[Check]:
+def checks(folder: Path) -> Iterator[Comparison]:
     """Compare every value stored in `folder`.
 
     The four custom metrics, the loader's start and visibility with `==` in float64; the tracking curves and means after
@@ -36,7 +36,7 @@ def checks(folder: Path) -> Iterator[Check]:
         folder: holds expected.json and inputs/{clean,dirty}/{data/SEQUENCE,pred}.
 
     Yields:
-        One check a stored figure, curve or list of flags.
+        One check per stored figure, curve or list of flags.
 
     Raises:
         InputError: a file is missing or damaged, or expected.json has an unknown key.
@@ -62,7 +62,7 @@ def _sequences(root: Path) -> dict[str, InteractiveSequence]:
     """Statistics by name, in the order of names, in which the toolkit adds up; without a prediction file it is None."""
     data = root / "data"
     if not data.is_dir():
-        raise InputError(f"{data}: missing, wanted a folder a sequence with {', '.join(_FILES)}")
+        raise InputError(f"{data}: missing, wanted a folder per sequence with {', '.join(_FILES)}")
     return {path.name: _sequence(path, root / f"pred/{path.name}.txt") for path in sorted(data.iterdir())}
 
 
@@ -78,7 +78,7 @@ def _sequence(path: Path, result: Path) -> InteractiveSequence:
 
 def _custom_checks(
     key: str, stored: dict[str, float], sequences: dict[str, InteractiveSequence], name: str
-) -> Iterator[Check]:
+) -> Iterator[Comparison]:
     found = released_figures(list(sequences.values()) if name == "ALL" else [sequences[name]])
     ours = {
         "Interactive": found.interactive_score,
@@ -90,7 +90,7 @@ def _custom_checks(
         yield compared(SOURCE, f"{key}/{field}", ours[field], wanted)
 
 
-def _tracking_checks(key: str, stored: dict[str, Any], root: Path, names: list[str], name: str) -> Iterator[Check]:
+def _tracking_checks(key: str, stored: dict[str, Any], root: Path, names: list[str], name: str) -> Iterator[Comparison]:
     results = [_tracking_result(root, sequence) for sequence in (names if name == "ALL" else [name])]
     ours = _curves(results[0]) if name != "ALL" else _means(figures(results))
     for field, wanted in stored.items():
@@ -112,7 +112,7 @@ def _means(found: Figures) -> dict[str, Any]:
     return {"AUC": found.auc, "Prec": found.precision_20, "NPrec": found.normalised_precision_20}
 
 
-def _loader_checks(key: str, stored: dict[str, Any], path: Path) -> Iterator[Check]:
+def _loader_checks(key: str, stored: dict[str, Any], path: Path) -> Iterator[Comparison]:
     _, visible = read_interacttrack_truth(path)
     ours = {"start": first_visible(visible), "visible": visible}
     for field, wanted in stored.items():

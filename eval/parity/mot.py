@@ -1,4 +1,4 @@
-"""Our HOTA, CLEAR and Identity beside those that TrackEval 12c8791 printed.
+"""Our HOTA, CLEAR and Identity against those that TrackEval 12c8791 printed.
 
 expected.json                              preproc_{True,False} -> sequence | COMBINED_SEQ -> metric -> field
 inputs/gt/seqmaps/<split>.txt              names of the sequences; one split, e.g. MOT17-train
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics.multi_object import COMBINED, MultiObjectScores, Tracked, Truth, tracker_scores
-from eval.parity.checks import Check, compared
+from eval.parity.checks import Comparison, compared
 from trackgpt.data.mot_files import read_results, read_seqinfo, read_seqmap, read_truth
 from trackgpt.errors import InputError
 
@@ -23,14 +23,14 @@ MODES = {"preproc_True": True, "preproc_False": False}
 METRICS = {"HOTA": "hota", "CLEAR": "clear", "Identity": "identity", "Count": "count"}
 
 
-def checks(folder: Path) -> Iterator[Check]:
+def checks(folder: Path) -> Iterator[Comparison]:
     """Compare every stored field of every sequence, and of all together, with and without preprocessing.
 
     Args:
         folder: golden vectors in the layout above.
 
     Yields:
-        One check a field, called e.g. "preproc_True/S01-normal/HOTA/AssA"; a field that is stored and that we do not
+        One check per field, called e.g. "preproc_True/S01-normal/HOTA/AssA"; a field that is stored and that we do not
         have counts as one difference.
 
     Raises:
@@ -51,7 +51,9 @@ def checks(folder: Path) -> Iterator[Check]:
             yield from _sequence_checks(f"{mode}/{sequence}", ours[sequence], metrics, folder / "expected.json")
 
 
-def _sequence_checks(name: str, ours: MultiObjectScores, stored: Mapping[str, Any], place: Path) -> Iterator[Check]:
+def _sequence_checks(
+    name: str, ours: MultiObjectScores, stored: Mapping[str, Any], place: Path
+) -> Iterator[Comparison]:
     if not isinstance(stored, dict) or set(stored) != set(METRICS):
         raise InputError(f"{place}: {name} holds {_keys(stored)}, wanted {', '.join(METRICS)}")
     for metric, part in METRICS.items():
@@ -61,7 +63,7 @@ def _sequence_checks(name: str, ours: MultiObjectScores, stored: Mapping[str, An
         for field, wanted in stored[metric].items():
             full = f"{name}/{metric}/{field}"
             if field not in fields:
-                yield Check(SOURCE, full, 1, 1, "we have no such field")
+                yield Comparison(SOURCE, full, 1, 1, "we have no such field")
                 continue
             try:
                 yield compared(SOURCE, full, fields[field], wanted)

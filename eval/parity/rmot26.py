@@ -1,4 +1,4 @@
-"""Our rewards and clip metrics of query-driven tracking beside those stored for gaash-lab/QTrack.
+"""Our rewards and clip metrics of query-driven tracking against those stored for gaash-lab/QTrack.
 
     inputs.json     mcp: [previous, current, predicted]; acc: {pred, gt}; fmt: answers; iou: [truth, predicted];
                     clips: {gt, pred, size}
@@ -36,7 +36,7 @@ from eval.metrics.query_mot_rewards import (
     mcp_reward,
     total_reward,
 )
-from eval.parity.checks import Check, compared
+from eval.parity.checks import Comparison, compared
 from trackgpt.errors import InputError
 
 SOURCE = "QTrack"
@@ -46,14 +46,14 @@ REWARDS = ("mcp", "fmt", "acc", "score")
 PREVIOUS = (3.0, 3.0)
 
 
-def checks(folder: Path) -> Iterator[Check]:
+def checks(folder: Path) -> Iterator[Comparison]:
     """Compare every stored number: rewards at both commits, the evaluator's IoU and parser, our clip metrics.
 
     Args:
         folder: golden vectors in the layout above.
 
     Yields:
-        One check a list, called e.g. "HEAD_bc746fe/mcp"; one a text for "parse"; one a clip and metric for
+        One check per list, called e.g. "HEAD_bc746fe/mcp"; one per text for "parse"; one per clip and metric for
         "PROPOSED_clips", whose source says that they are ours.
 
     Raises:
@@ -75,7 +75,7 @@ def checks(folder: Path) -> Iterator[Check]:
 
 def _reward_checks(
     commit: str, convention: RewardConvention, inputs: dict[str, Any], stored: dict[str, Any]
-) -> Iterator[Check]:
+) -> Iterator[Comparison]:
     if set(stored) != set(REWARDS):
         raise ValueError(f"{commit} holds {', '.join(stored)}, wanted {', '.join(REWARDS)}")
     truths = [_truth(case["gt"]) for case in inputs["acc"]]
@@ -100,14 +100,14 @@ def _reward_checks(
         yield compared(SOURCE, f"{commit}/{name}", ours[name], stored[name])
 
 
-def _parse_checks(stored: list[dict[str, Any]]) -> Iterator[Check]:
+def _parse_checks(stored: list[dict[str, Any]]) -> Iterator[Comparison]:
     for number, case in enumerate(stored):
         ours = [_numbers(frame, box) for frame, box in parse_predicted_output(case["text"])]
         wanted = [_numbers(item["frame"], item["bbox"]) for item in case["out"]]
         yield compared(SOURCE, f"parse/{number}", np.reshape(ours, (-1, 5)), np.reshape(wanted, (-1, 5)))
 
 
-def _clip_checks(clips: list[dict[str, Any]], stored: list[dict[str, Any]]) -> Iterator[Check]:
+def _clip_checks(clips: list[dict[str, Any]], stored: list[dict[str, Any]]) -> Iterator[Comparison]:
     if len(clips) != len(stored):
         raise ValueError(f"{len(clips)} clips and {len(stored)} results")
     for number, (clip, wanted) in enumerate(zip(clips, stored)):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eval.metrics import box_conventions
 from eval.metrics.boxes import Figures, FrameErrors, SequenceResult, figures, sequence_result
-from eval.parity.checks import Check, compared
+from eval.parity.checks import Comparison, compared
 from trackgpt.data.box_files import LASOT_ABSENT, TNLLT_ABSENT, read_absent, read_boxes, read_names
 from trackgpt.errors import InputError
 
@@ -35,7 +35,7 @@ class _Sequence:
     predicted: dict[str, NDArray[np.float64]]
 
 
-def checks(folder: Path) -> Iterator[Check]:
+def checks(folder: Path) -> Iterator[Comparison]:
     """Compare every value stored in `folder`.
 
     float64 with `==`, except: pytracking and InteractTrack keep curves, means and mean overlaps in float32, so both
@@ -115,7 +115,7 @@ def _matlab_file(path: Path) -> dict[str, dict[str, NDArray[np.float64]]]:
 
 def _matlab_checks(
     toolkit: str, struct: str, matlab: dict[str, dict[str, NDArray[np.float64]]], sequences: dict[str, _Sequence]
-) -> Iterator[Check]:
+) -> Iterator[Comparison]:
     stored, normalised = matlab[struct], struct.endswith("1")
     successes, precisions = [], []
     for number, tracker in enumerate(TRACKERS, 1):
@@ -159,7 +159,7 @@ def _torch_errors(key: str, sequence: _Sequence, tracker: str) -> FrameErrors:
     return box_conventions.pytracking(predicted, sequence.truth, absent, mode)  # type: ignore[arg-type]
 
 
-def _torch_checks(key: str, stored: Any, sequences: dict[str, _Sequence]) -> Iterator[Check]:
+def _torch_checks(key: str, stored: Any, sequences: dict[str, _Sequence]) -> Iterator[Comparison]:
     toolkit, tracker = _TORCH[key.split("/")[0]], key.split("/")[-1]
     if isinstance(stored, str):
         refused = _refuses(lambda: [_torch_errors(key, sequence, tracker) for sequence in sequences.values()])
@@ -193,7 +193,7 @@ def _torch_means(results: list[SequenceResult]) -> dict[str, Any]:
 
 def _got10k_checks(
     key: str, stored: Any, experiment: str, tracker: str, name: str, sequences: dict[str, _Sequence]
-) -> Iterator[Check]:
+) -> Iterator[Comparison]:
     chosen = list(sequences.values()) if name == "ALL" else [sequences[name]]
     if experiment == "got10k":
         overlaps = [_got10k_overlaps(sequence, tracker) for sequence in chosen]

@@ -1,4 +1,4 @@
-"""J and F beside the stored output of davis2017-evaluation, vos-benchmark, VISA's scripts and TrackEval.
+"""J and F against the stored output of davis2017-evaluation, vos-benchmark, VISA's scripts and TrackEval.
 
 A folder holds three files:
 
@@ -40,7 +40,7 @@ from eval.metrics.davis import (
 )
 from eval.metrics.expressions import mevis, revos
 from eval.metrics.masks import sequence_scores, summarise
-from eval.parity.checks import Check, compared
+from eval.parity.checks import Comparison, compared
 from trackgpt.errors import InputError
 
 DAVIS, VOS_BENCHMARK, VISA, TRACKEVAL = "davis2017-evaluation", "vos-benchmark", "VISA", "TrackEval"
@@ -101,7 +101,7 @@ class Vectors:
         return names
 
 
-def checks(folder: Path) -> Iterator[Check]:
+def checks(folder: Path) -> Iterator[Comparison]:
     """Compare everything that is stored in `folder`.
 
     Args:
@@ -265,7 +265,7 @@ def _figure(kinds: Kinds, key: str, path: Path) -> tuple[str, Callable[[Vectors]
 
 def _compared_by_name(
     source: str, name: str, ours: Mapping[str, float], wanted: Mapping[str, Any], path: Path
-) -> Check:
+) -> Comparison:
     """Compare two tables; a name that only one of them has counts as one that differs."""
     alone = [entry for entry in (*wanted, *ours) if (entry in ours) != (entry in wanted)]
     both = [entry for entry in wanted if entry in ours]
@@ -276,7 +276,7 @@ def _compared_by_name(
     if not alone:
         return check
     example = f"{alone[0]!r} is {'ours' if alone[0] in ours else 'theirs'} alone"
-    return Check(source, name, check.values + len(alone), check.differing + len(alone), example)
+    return Comparison(source, name, check.values + len(alone), check.differing + len(alone), example)
 
 
 def _refuses(vectors: Vectors, task: str, sequence: str) -> bool:

@@ -1,8 +1,8 @@
 """Part "attention" of `python -m eval speed`: the ways to compute the attention of SAM's ViT, whole encoder, one frame.
 
 Weights are random, which changes no time; the arithmetic is the device's faster one, and where that is bfloat16, eager
-attention in float32, which is transformers as it comes, is measured beside it. On a CPU a ViT-B at 1024 pixels
-takes half a minute a forward in the slower ways: ask for few `--pairs`.
+attention in float32, the default of transformers, is measured as well. On a CPU a ViT-B at 1024 pixels takes half a
+minute per forward in the slower ways: ask for few `--pairs`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.speed.bench import Line, Part, Plan, interleaved, median
+from eval.speed.bench import Measurement, PartResult, Workload, interleaved, median
 from trackgpt.errors import UsageError
+from trackgpt.hub import chosen_device
 from trackgpt.perception.attention import BY_DEVICE, ELSEWHERE, KINDS, choose_attention
 from trackgpt.perception.encoders import SamViT
 from trackgpt.precision import inference_dtype
@@ -43,17 +44,17 @@ PLAIN = "eager"
 AS_IT_COMES = "eager, float32"
 
 
-def measure(plan: Plan) -> Part:
+def measure(workload: Workload) -> PartResult:
     """Seconds of one frame through the encoder in every way, and eager's over each.
 
     Raises:
         UsageError: a size that is not known.
     """
-    if plan.vit not in SIZES:
-        raise UsageError(f"--vit {plan.vit}: no such size; choose from {', '.join(SIZES)}")
-    device = torch.device(plan.device if plan.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if workload.vit not in SIZES:
+        raise UsageError(f"--vit {workload.vit}: no such size; choose from {', '.join(SIZES)}")
+    device = torch.device(chosen_device(workload.device))
     dtype = inference_dtype("auto", device)
-    encoder = random_vit(plan.vit).to(device, dtype)
+    encoder = random_vit(workload.vit).to(device, dtype)
     side = encoder.vision_encoder.config.image_size
     pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     runs, absent, found = {}, {}, {}
@@ -66,30 +67,30 @@ def measure(plan: Plan) -> Part:
             continue
         runs[kind] = run
     if dtype != torch.float32:
-        run = _encoding(random_vit(plan.vit).to(device), pixels.float(), PLAIN)
+        run = _encoding(random_vit(workload.vit).to(device), pixels.float(), PLAIN)
         found[AS_IT_COMES], runs[AS_IT_COMES] = run(), run
-    seconds = interleaved(runs, plan.pairs)
+    seconds = interleaved(runs, workload.pairs)
     lines, last = [], {}
     for kind, each in seconds.items():
         apart = float((found[kind] - found[PLAIN]).abs().max() / found[PLAIN].abs().max())
         shown = str(found[kind].dtype).removeprefix("torch.")
-        how = f"ViT {plan.vit}, side {side}, {shown}, differs from {PLAIN} by {apart:.1e}"
-        lines.append(Line(kind, each.wall, "s/frame", how))
+        how = f"ViT {workload.vit}, side {side}, {shown}, differs from {PLAIN} by {apart:.1e}"
+        lines.append(Measurement(kind, each.wall, "s/frame", how))
     for kind in list(KINDS)[1:]:
         if kind in absent:
-            lines.append(Line(f"{PLAIN} / {kind}", np.array([]), "", f"not measured: {absent[kind]}"))
+            lines.append(Measurement(f"{PLAIN} / {kind}", np.array([]), "", f"not measured: {absent[kind]}"))
             continue
         ratio = seconds[PLAIN].wall / seconds[kind].wall
         work = seconds[PLAIN].computed / seconds[kind].computed
-        lines.append(Line(f"{PLAIN} / {kind}", ratio, "", "whole encoder"))
-        lines.append(Line(f"{PLAIN} / {kind}, computing time", work, "", "what a busy machine's clock hides"))
+        lines.append(Measurement(f"{PLAIN} / {kind}", ratio, "", "whole encoder"))
+        lines.append(Measurement(f"{PLAIN} / {kind}, computing time", work, "", "what a busy machine's clock hides"))
         last[f"{kind}_ratio"] = median(work if device.type == "cpu" else ratio)
     if AS_IT_COMES in seconds:
         chosen = BY_DEVICE.get(device.type, ELSEWHERE)
         ratio = seconds[AS_IT_COMES].wall / seconds[chosen].wall
-        lines.append(Line(f"{AS_IT_COMES} / {chosen}", ratio, "", f"what `--dtype auto` gains on {device.type}"))
+        lines.append(Measurement(f"{AS_IT_COMES} / {chosen}", ratio, "", f"what `--dtype auto` gains on {device.type}"))
         last["whole_ratio"] = median(ratio)
-    return Part(lines, last)
+    return PartResult(lines, last)
 
 
 def random_vit(size: str) -> SamViT:

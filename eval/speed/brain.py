@@ -16,15 +16,15 @@ from torch import Tensor
 from eval.speed.bench import (
     SENTENCE,
     FloatArray,
-    Line,
-    Part,
-    Plan,
-    _clip,
-    _forced,
-    _model,
-    _scheduled,
+    Measurement,
+    PartResult,
+    Workload,
+    clip_of,
+    forced_answers,
     interleaved,
     median,
+    model_of,
+    rethinking_every,
 )
 from trackgpt.errors import UsageError
 from trackgpt.geometry.letterbox import fit
@@ -44,13 +44,13 @@ class Way(NamedTuple):
     given: dict[str, str]
 
 
-def measure(plan: Plan) -> Part:
+def measure(workload: Workload) -> PartResult:
     """One reading of a frame: token by token, with drafts, teacher-forced; and three instructions, apart and together.
 
     Ratios are per token.
     """
-    brain = _model(plan).brain
-    pixels = _square(brain, plan)
+    brain = model_of(workload).brain
+    pixels = _square(brain, workload)
     said = brain.reason(pixels, SENTENCE, draft="").text
     ways = {
         "plain": Way("token by token", {"draft": ""}),
@@ -67,24 +67,25 @@ def measure(plan: Plan) -> Part:
     contestants["once"] = _one_forward(brain, pixels, answers["plain"].ids)
     contestants["apart"] = lambda: [brain.reason(pixels, text) for text in ASKED]
     contestants["together"] = lambda: brain.reason_many(pixels, ASKED)
-    seconds = {key: each.wall for key, each in interleaved(contestants, plan.pairs).items()}
+    seconds = {key: each.wall for key, each in interleaved(contestants, workload.pairs).items()}
     per_token = {key: seconds[key] / len(answers[key].ids) for key in ways}
-    lines = [Line(f"answer, {way.name}", 1e3 * seconds[key], "ms", _how(answers, key)) for key, way in ways.items()]
-    lines += [Line(f"token, {way.name}", 1e3 * per_token[key], "ms", "answer / tokens") for key, way in ways.items()]
-    lines.append(Line("question and answer in one forward", 1e3 * seconds["once"], "ms", "the bound"))
-    gains = {key: per_token["plain"] / per_token[key] for key in ways}
-    lines += [Line(f"token by token / {ways[key].name}", gains[key], "", "per token") for key in list(ways)[1:]]
+    ms = {key: 1e3 * each for key, each in seconds.items()}
+    lines = [Measurement(f"answer, {way.name}", ms[key], "ms", _how(answers, key)) for key, way in ways.items()]
     lines += [
-        Line(f"{ways[key].name} / one forward", seconds[key] / seconds["once"], "") for key in ("right", "forced")
+        Measurement(f"token, {way.name}", 1e3 * per_token[key], "ms", "answer / tokens") for key, way in ways.items()
     ]
+    lines.append(Measurement("question and answer in one forward", ms["once"], "ms", "the bound"))
+    gains = {key: per_token["plain"] / per_token[key] for key in ways}
+    lines += [Measurement(f"token by token / {ways[key].name}", gains[key], "", "per token") for key in list(ways)[1:]]
+    lines += [Measurement(f"{ways[key].name} / one forward", ms[key] / ms["once"], "") for key in ("right", "forced")]
     together: FloatArray = seconds["apart"] / seconds["together"]
-    lines.append(Line(f"{len(ASKED)} instructions, apart / together", together, "", "about one frame"))
-    return Part(lines, {"verified_ratio": median(gains["right"]), "forced_ratio": median(gains["forced"])})
+    lines.append(Measurement(f"{len(ASKED)} instructions, apart / together", together, "", "about one frame"))
+    return PartResult(lines, {"verified_ratio": median(gains["right"]), "forced_ratio": median(gains["forced"])})
 
 
-def _square(brain: Brain, plan: Plan) -> Tensor:
+def _square(brain: Brain, workload: Workload) -> Tensor:
     """A frame as `Brain.reason` takes it, uint8 (3, s, s)."""
-    image = _clip(plan, 1).frames[0]
+    image = clip_of(workload, 1).frames[0]
     square = fit(image.shape[:2], brain.config.image_side).apply(image)
     return torch.from_numpy(square).permute(2, 0, 1).to(next(brain.parameters()).device)
 
@@ -112,21 +113,21 @@ def _how(answers: dict[str, Answer], key: str) -> str:
     return f"{len(answer.ids)} tokens, queries within {apart:.0e}"
 
 
-def measure_naive(plan: Plan) -> Part:
+def measure_naive(workload: Workload) -> PartResult:
     """The tracker at 3 % rethinking, against a loop that reads every frame with the brain, token by token.
 
     The naive loop does what an image model does on a video: each frame is read, encoded and decoded by itself. Both go
     on from the same first frame.
     """
-    model = _model(plan)
-    frames = _clip(plan, plan.frames).frames
+    model = model_of(workload)
+    frames = clip_of(workload, workload.frames).frames
     first = model.tracker()
-    with _forced(model):
+    with forced_answers(model):
         first.initialize(frames[0], Prompt(SENTENCE))
     few = max(1, FRAMES // 10)
 
     def tracker() -> None:
-        online = _scheduled(model, EVERY)
+        online = rethinking_every(model, EVERY)
         online.state = first.state
         for t in range(FRAMES):
             online.track(frames[t % len(frames)])
@@ -140,12 +141,12 @@ def measure_naive(plan: Plan) -> Part:
             first.reasoner.reason(frame, Prompt(SENTENCE), Cue())  # a cue without an answer is no draft
             first.perception.perceive(frame, first.state.cue, first.state.memory)
 
-    seconds = {name: each.wall for name, each in interleaved({"ours": tracker, "naive": naive}, plan.pairs).items()}
+    seconds = {name: each.wall for name, each in interleaved({"ours": tracker, "naive": naive}, workload.pairs).items()}
     ours, theirs = seconds["ours"] / FRAMES, seconds["naive"] / few
-    size = f"{plan.width}x{plan.height}"
+    size = f"{workload.width}x{workload.height}"
     lines = [
-        Line("tracker, 3 % rethinking", np.reciprocal(ours), "frames/s", f"{size}, {FRAMES} frames a round"),
-        Line("the brain on every frame", np.reciprocal(theirs), "frames/s", f"{size}, {few} frames a round"),
-        Line("tracker / the brain on every frame", theirs / ours, "", "frames in memory"),
+        Measurement("tracker, 3 % rethinking", np.reciprocal(ours), "frames/s", f"{size}, {FRAMES} frames per round"),
+        Measurement("the brain on every frame", np.reciprocal(theirs), "frames/s", f"{size}, {few} frames per round"),
+        Measurement("tracker / the brain on every frame", theirs / ours, "", "frames in memory"),
     ]
-    return Part(lines, {"naive_ratio": median(theirs / ours)})
+    return PartResult(lines, {"naive_ratio": median(theirs / ours)})

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from eval.speed.attention import SIZES as VITS
 from eval.speed.attention import measure as measure_attention
 from eval.speed.attention import random_vit
-from eval.speed.bench import SENTENCE, Plan, _as_json, _clip, _forced, _scheduled, interleaved, median
-from eval.speed.online import _track
+from eval.speed.bench import (
+    SENTENCE,
+    Figures,
+    Setting,
+    Workload,
+    clip_of,
+    forced_answers,
+    interleaved,
+    median,
+    rethinking_every,
+)
+from eval.speed.online import track_video
 from trackgpt.config import BrainConfig, EncoderConfig, PerceptionConfig, TrackGPTConfig
 from trackgpt.hub import compile_segmenter, find
 from trackgpt.perception.attention import choose_attention
@@ -31,9 +41,6 @@ from trackgpt.reasoners.brain import Brain
 from trackgpt.session.ahead import AHEAD, Lookahead
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt
-
-if TYPE_CHECKING:
-    from eval.speed.gpu_rows import Figures, Setting
 
 # Width, inner width, layers and heads of LLaVA 1.5's Llama, and the same of CLIP beside it with its side in pixels.
 BRAINS = {
@@ -51,7 +58,7 @@ def random_model(brain: str, vit: str, device: str) -> TrackGPT:
     perception = PerceptionConfig(EncoderConfig("sam_vit", VITS[vit]), image_side=VITS[vit].get("image_size", 1024))
     tokenizer = _tokenizer()
     config = TrackGPTConfig(f"random-{brain}-{vit}", _brain_config(brain, tokenizer), perception)
-    with _born_as(inference_dtype("auto", place)), place:
+    with _default_dtype(inference_dtype("auto", place)), place:
         model = TrackGPT.from_config(config, tokenizer)
     choose_attention(model.segmenter, "auto", place.type)
     return model.requires_grad_(False).fold()
@@ -86,8 +93,8 @@ def _brain_config(brain: str, tokenizer: Any) -> BrainConfig:
 
 
 @contextmanager
-def _born_as(dtype: torch.dtype) -> Iterator[None]:
-    """New weights are of a type from the start: 13 billion of them in float32 would not fit."""
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Create new weights in this dtype: 13 billion of them in float32 would not fit."""
     kept = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -101,7 +108,7 @@ def _born_as(dtype: torch.dtype) -> Iterator[None]:
 
 @torch.inference_mode()
 def encoder(at: Setting, vit: str) -> Figures:
-    """The encoder alone by numbers of frames a call, and what share of the device's measured matmul peak it reaches."""
+    """Times of the encoder alone by frames per call, and the share of the device's measured matmul peak it reaches."""
     place = torch.device(at.device)
     dtype = inference_dtype("auto", place)
     made = random_vit(vit).to(place, dtype)
@@ -142,8 +149,8 @@ def decoder(at: Setting, vit: str) -> Figures:
 
 def attention(at: Setting, vit: str) -> Figures:
     """The ways to compute attention, see `eval.speed.attention`."""
-    part = measure_attention(Plan(device=at.device, pairs=at.size.pairs, vit=vit))
-    return {**part.last, "table": _as_json(part)["lines"]}
+    part = measure_attention(Workload(device=at.device, pairs=at.size.pairs, vit=vit))
+    return {**part.last, "table": part.as_json()["lines"]}
 
 
 def brain(at: Setting, brain: str) -> Figures:
@@ -173,7 +180,7 @@ def brain(at: Setting, brain: str) -> Figures:
 
 def _own_draft(mind: Brain, ids: list[int], pixels: torch.Tensor) -> Any:
     kept = mind.template
-    draft: Any = _Draft(kept, ids)
+    draft: Any = _FixedDraft(kept, ids)
     mind.template = draft
     try:
         return mind.reason(pixels, SENTENCE, draft="its own")
@@ -181,7 +188,7 @@ def _own_draft(mind: Brain, ids: list[int], pixels: torch.Tensor) -> Any:
         mind.template = kept
 
 
-class _Draft:
+class _FixedDraft:
     """A template whose answers are ids, whatever the text."""
 
     def __init__(self, template: Any, ids: list[int]) -> None:
@@ -198,18 +205,18 @@ def track(at: Setting, brain: str, vit: str) -> Figures:
     """Whole frames, masks on the CPU: online one by one, offline in batches; the brain every few frames; memory."""
     model = random_model(brain, vit, at.device)
     planned = load_of(model.parameters()).frozen_bytes
-    clip = _clip(Plan(height=at.size.height, width=at.size.width), at.size.frames)
+    clip = clip_of(Workload(height=at.size.height, width=at.size.width), at.size.frames)
     frames: list[np.ndarray] = list(clip.frames)
-    tracker = _scheduled(model, at.size.every)
+    tracker = rethinking_every(model, at.size.every)
     ways = {"online": Lookahead()} | {f"batch_{n}": Lookahead(batch=n) for n in at.size.batches}
     ways |= {"ahead": Lookahead(frames=AHEAD), "speculating": Lookahead(frames=AHEAD, speculate=True)}
-    with _forced(model):
+    with forced_answers(model):
         began = time.perf_counter()
         tracker.initialize(frames[0], Prompt(SENTENCE))
         first = time.perf_counter() - began
         if at.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(at.device)
-        seconds = _median_seconds({name: partial(_track, tracker, frames, way) for name, way in ways.items()}, at)
+        seconds = _median_seconds({name: partial(track_video, tracker, frames, way) for name, way in ways.items()}, at)
         tracker.initialize(frames[0], Prompt(SENTENCE))
         warm = _median_seconds({"first": lambda: tracker.initialize(frames[0], Prompt(SENTENCE))}, at)["first"]
     rates = {f"fps_{name}": at.size.frames / value for name, value in seconds.items()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,57 +17,16 @@ from typing import Annotated, Any
 import typer
 
 from eval.run_folder import read_json, write_json
-from eval.speed.bench import Plan, conditions
+from eval.speed.bench import Figures, Setting, Size, Workload, conditions
 from trackgpt.errors import TrackGPTError, UsageError
 
-Figures = dict[str, Any]
-Measure = Callable[["Setting"], Figures]
-
-
-@dataclass(frozen=True)
-class Size:
-    """What is measured.
-
-    Attributes:
-        vits: encoders, see `eval.speed.attention.SIZES`.
-        brains: see `eval.speed.gpu_models.BRAINS`.
-        frames: tracked in a round, of `height` x `width` pixels.
-        every: the brain is asked again every so many frames; 33 are 3 %.
-        batches: of frames encoded in one call.
-        targets: numbers of them that are decoded at once.
-        matmul: side of the matrices whose product is taken for the device's peak.
-        pairs: rounds.
-        steps: of training.
-        train_batch: lessons a step.
-    """
-
-    vits: tuple[str, ...] = ("b", "l", "h")
-    brains: tuple[str, ...] = ("7b", "13b")
-    frames: int = 100
-    height: int = 480
-    width: int = 854
-    every: int = 33
-    batches: tuple[int, ...] = (4, 8)
-    targets: tuple[int, ...] = (1, 2, 4, 8)
-    matmul: int = 8192
-    pairs: int = 3
-    steps: int = 10
-    train_batch: int = 4
+Measure = Callable[[Setting], Figures]
 
 
 SIZES = {
     "full": Size(),
     "tiny": Size(("tiny",), ("tiny",), 6, 48, 64, 3, (2,), (1,), 64, 1, 3, 2),
 }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where it is measured: the folder of the results, the device by its name, and how much."""
-
-    out: Path
-    device: str
-    size: Size
 
 
 def parts_of(size: Size) -> dict[str, Measure]:
@@ -131,8 +89,8 @@ def measured(at: Setting, part: Measure) -> dict[str, Any]:
     """A part's figures, or why there are none, with conditions and seconds."""
     import torch
 
-    where = conditions(Plan(device=at.device), 0) | {"gpu": _gpu(at.device), "size": vars(at.size)}
-    del where["plan"]
+    where = conditions(Workload(device=at.device), 0) | {"gpu": _gpu(at.device), "size": vars(at.size)}
+    del where["workload"]
     began = time.monotonic()
     try:
         found: dict[str, Any] = {"figures": part(at)}

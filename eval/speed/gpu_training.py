@@ -7,14 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from eval.speed.bench import median
+from eval.speed.bench import Figures, Setting, median
 from eval.speed.gpu_models import random_model
 from trackgpt.errors import UsageError
-
-if TYPE_CHECKING:
-    from eval.speed.gpu_rows import Figures, Setting
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/trackgpt/7b_2_rvos.yaml"
@@ -29,7 +25,7 @@ def train(at: Setting, brain: str, vit: str, cached: bool) -> Figures:
     model, data = work / f"model-{brain}-{vit}", work / "data"
     if not data.exists():
         made = ("--layout", "refer-youtube-vos", "--videos", VIDEOS, "--split", "train", "--frames", 8)
-        _python("data_tools", "make", *made, "-o", data)
+        run_module("data_tools", "make", *made, "-o", data)
     if not model.exists():
         begun = model.with_suffix(".part")
         shutil.rmtree(begun, ignore_errors=True)
@@ -39,8 +35,8 @@ def train(at: Setting, brain: str, vit: str, cached: bool) -> Figures:
     shutil.rmtree(run, ignore_errors=True)
     settings = _settings(at, model, data, run) + ([f"data.cache={work / 'features'}"] if cached else [])
     if cached:
-        _python("train", CONFIG, *settings, "--cache-features")
-    _python("train", CONFIG, *settings)
+        run_module("train", CONFIG, *settings, "--cache-features")
+    run_module("train", CONFIG, *settings)
     lines = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "rate" in line][WARM:]
     if not steps:
@@ -66,7 +62,8 @@ def _settings(at: Setting, model: Path, data: Path, run: Path) -> list[str]:
     return [*named, "validate.kit=''", *(f"plan.{name}={value}" for name, value in plan.items())]
 
 
-def _python(module: str, *arguments: object) -> None:
+def run_module(module: str, *arguments: object) -> None:
+    """Run `python -m MODULE ARGUMENTS` in the repository root; UsageError with its last line if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
     )

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from eval.speed.bench import Line, Part, Plan, resident_bytes
+from eval.speed.bench import Measurement, PartResult, Workload
+from eval.speed.loop import resident_bytes
 from trackgpt.hub import load_model
 from trackgpt.planning.inference import PREFIX, Answering, plan_inference
 from trackgpt.planning.outline import outline_of
@@ -24,16 +25,16 @@ from trackgpt.systems.trackgpt import TrackGPT
 
 MIB = 2**20
 LEAST = 64 * MIB
-"""Below it a process grows by what its allocator likes."""
+"""Below this size the growth of a process is mostly that of its allocator."""
 
 
-def measure(plan: Plan) -> Part:
+def measure(workload: Workload) -> PartResult:
     """Planned over measured: weights, cache, activations of an answer and of a frame; in tensors and in the process."""
-    asked = Answering(targets=plan.targets)
-    planned = plan_inference(outline_of(plan.model), asked, ["float32"])["float32"]
+    asked = Answering(targets=workload.targets)
+    planned = plan_inference(outline_of(workload.model), asked, ["float32"])["float32"]
     _warm()
     with _grown() as loaded:
-        model = load_model(plan.model, "cpu")
+        model = load_model(workload.model, "cpu")
         for weight in model.parameters():
             if not weight.is_mkldnn:
                 weight.sum()  # weights that were mapped from their file come in when they are read
@@ -60,12 +61,12 @@ def measure(plan: Plan) -> Part:
         how = f"planned {wanted / MIB:.1f} MiB, measured {found / MIB:.1f}"
         if name.endswith("process") and wanted < LEAST:
             lines.append(
-                Line(f"{name}: planned / measured", np.array([]), "", "not measured: the allocator keeps more")
+                Measurement(f"{name}: planned / measured", np.array([]), "", "not measured: the allocator keeps more")
             )
             continue
-        lines.append(Line(f"{name}: planned / measured", np.array([wanted / max(1, found)]), "", how))
+        lines.append(Measurement(f"{name}: planned / measured", np.array([wanted / max(1, found)]), "", how))
         last[name.replace(", ", "_").replace(" ", "_")] = wanted / max(1, found)
-    return Part(lines, last)
+    return PartResult(lines, last)
 
 
 @torch.no_grad()

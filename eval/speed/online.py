@@ -1,6 +1,6 @@
 """Part "online" of `python -m eval speed`: the same track from an mp4 file, frame by frame, batched and ahead.
 
-How equal the masks are is measured beside the times: all pixels, where only threads differ.
+How equal the masks are is measured too: all pixels, where only threads differ.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from trackgpt.session.speculation import SpeculatingTracker
 
 from eval.speed.bench import (
     SENTENCE,
-    Line,
-    Part,
-    Plan,
-    _clip,
-    _cue,
-    _forced,
-    _model,
-    _scheduled,
-    _still,
-    _write_video,
+    Measurement,
+    PartResult,
+    Workload,
+    clip_of,
+    cue_of,
+    forced_answers,
     interleaved,
     median,
+    model_of,
+    rethinking_every,
+    without_rethinking,
+    write_video,
 )
 from trackgpt.online import ReasoningTracker
 from trackgpt.session.ahead import Lookahead, seen
@@ -44,31 +44,32 @@ WAYS = {
 OFTEN = 5
 
 
-def measure(plan: Plan) -> Part:
+def measure(workload: Workload) -> PartResult:
     """Frames/s of every way, without rethinking and with the brain asked every 5 frames, over those frame by frame."""
-    model, clip = _model(plan), _clip(plan, plan.frames)
-    calm = _still(model, _cue(model, clip.frames[0], plan.targets))
-    restless = _scheduled(model, OFTEN)
-    lines: list[Line] = []
+    model, clip = model_of(workload), clip_of(workload, workload.frames)
+    fixed = without_rethinking(model, cue_of(model, clip.frames[0], workload.targets))
+    rethinking = rethinking_every(model, OFTEN)
+    lines: list[Measurement] = []
     last: dict[str, float] = {}
-    with TemporaryDirectory() as folder, _forced(model):
+    with TemporaryDirectory() as folder, forced_answers(model):
         path = Path(folder) / "clip.mp4"
-        _write_video(path, clip)
-        for name, tracker in {"": calm, f", brain every {OFTEN} frames": restless}.items():
-            runs = {way: partial(_track, tracker, path, ahead) for way, ahead in WAYS.items()}
+        write_video(path, clip)
+        for name, tracker in {"": fixed, f", brain every {OFTEN} frames": rethinking}.items():
+            runs = {way: partial(track_video, tracker, path, ahead) for way, ahead in WAYS.items()}
             tracks = {way: run() for way, run in runs.items()}
-            seconds = {way: each.wall for way, each in interleaved(runs, plan.pairs).items()}
+            seconds = {way: each.wall for way, each in interleaved(runs, workload.pairs).items()}
             plain = seconds["frame by frame"]
-            lines.append(Line(f"frame by frame{name}", plan.frames / plain, "frames/s", "mp4 file to masks"))
+            lines.append(Measurement(f"frame by frame{name}", workload.frames / plain, "frames/s", "mp4 file to masks"))
             for way in list(WAYS)[1:]:
                 equal = _equal(tracks[way], tracks["frame by frame"])
-                lines.append(Line(f"frame by frame / {way}{name}", plain / seconds[way], "", equal))
-                if tracker is calm:
+                lines.append(Measurement(f"frame by frame / {way}{name}", plain / seconds[way], "", equal))
+                if tracker is fixed:
                     last["x_" + way.replace(",", "").replace(" ", "_")] = median(plain / seconds[way])
-    return Part(lines, last)
+    return PartResult(lines, last)
 
 
-def _track(tracker: ReasoningTracker, frames: Path | list[np.ndarray], lookahead: Lookahead) -> list[Prediction]:
+def track_video(tracker: ReasoningTracker, frames: Path | list[np.ndarray], lookahead: Lookahead) -> list[Prediction]:
+    """All predictions of one track, with frames read and encoded as `lookahead` says."""
     predictions = []
     with open_source(frames) as source:
         ahead = lookahead.over(source, tracker.perception.encode)

@@ -1,6 +1,6 @@
 """Part "precision" of `python -m eval speed`: one model's encoder and decoder in every arithmetic it can run in.
 
-The contestants differ in how the same weights are run (`trackgpt.config.Execution`), so beside its time each shows how
+The contestants differ in how the same weights are run (`trackgpt.config.Execution`), so each row also shows how
 far its mask logits are from plain float32's. What this machine cannot run is a row that says why.
 """
 
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.speed.bench import Line, Part, Plan, _bare, _clip, _cue, _model, interleaved, median
+from eval.speed.bench import Measurement, PartResult, Workload, clip_of, cue_of, interleaved, median, model_of
+from eval.speed.loop import encoder_and_decoder
 from trackgpt.errors import TrackGPTError
 from trackgpt.hub import load_model
 from trackgpt.systems.trackgpt import TrackGPT
@@ -30,13 +31,13 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(plan: Plan) -> Part:
+def measure(workload: Workload) -> PartResult:
     """Time of an encoded and decoded frame, squares ready on the device: every contestant against plain float32."""
-    plain = _model(plan)
-    frames = _clip(plan, max(1, plan.frames // 8)).frames
-    cue = _cue(plain, frames[0], plan.targets)
+    plain = model_of(workload)
+    frames = clip_of(workload, max(1, workload.frames // 8)).frames
+    cue = cue_of(plain, frames[0], workload.targets)
     makers: dict[str, Callable[[], TrackGPT]] = {PLAIN: lambda: plain}
-    makers |= {name: _maker(plan, execution) for name, execution in CONTESTANTS.items()}
+    makers |= {name: _maker(workload, execution) for name, execution in CONTESTANTS.items()}
     runs, firsts, apart = {}, {}, {}
     absent: dict[str, str] = {}
     wanted = _logits(plain, frames, cue)
@@ -50,26 +51,26 @@ def measure(plan: Plan) -> Part:
             continue
         firsts[name] = time.perf_counter() - began
         apart[name] = float((found - wanted).abs().max() / wanted.abs().max())
-        runs[name] = _bare(model, frames, cue)
-    seconds = interleaved(runs, plan.pairs)
+        runs[name] = encoder_and_decoder(model, frames, cue)
+    seconds = interleaved(runs, workload.pairs)
     lines, last = [], {}
     for name, each in seconds.items():
         how = f"first frame {firsts[name]:.2f} s, logits differ by {apart[name]:.1e} of the largest"
-        lines.append(Line(name, 1e3 * each.wall / len(frames), "ms/frame", how))
+        lines.append(Measurement(name, 1e3 * each.wall / len(frames), "ms/frame", how))
     for name in list(makers)[1:]:
         if name in absent:
-            lines.append(Line(f"{PLAIN} / {name}", np.array([]), "", f"not measured: {absent[name]}"))
+            lines.append(Measurement(f"{PLAIN} / {name}", np.array([]), "", f"not measured: {absent[name]}"))
             continue
         ratio = seconds[PLAIN].wall / seconds[name].wall
         work = seconds[PLAIN].computed / seconds[name].computed
-        lines.append(Line(f"{PLAIN} / {name}", ratio, "", f"targets {plan.targets}"))
-        lines.append(Line(f"{PLAIN} / {name}, computing time", work, "", "what a busy machine's clock hides"))
+        lines.append(Measurement(f"{PLAIN} / {name}", ratio, "", f"targets {workload.targets}"))
+        lines.append(Measurement(f"{PLAIN} / {name}, computing time", work, "", "what a busy machine's clock hides"))
         last[f"{name.split(' ')[0].replace(',', '_onnxruntime')}_ratio"] = median(ratio)
-    return Part(lines, last)
+    return PartResult(lines, last)
 
 
-def _maker(plan: Plan, execution: dict[str, Any]) -> Callable[[], TrackGPT]:
-    return lambda: load_model(plan.model, plan.device, **execution)
+def _maker(workload: Workload, execution: dict[str, Any]) -> Callable[[], TrackGPT]:
+    return lambda: load_model(workload.model, workload.device, **execution)
 
 
 @torch.inference_mode()

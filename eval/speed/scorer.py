@@ -2,7 +2,7 @@
 
 The official tool (davis2017-evaluation) cannot be installed here, so the contestant is `eval.metrics.plain_jf`, which
 takes the steps that tool is described to take. What the tool itself took is known from another machine (`OFFICIAL`): it
-is printed beside the plain time and enters no ratio but `official`, which compares across machines and is rough.
+is printed next to the plain time and enters only the ratio `official`, which is rough: it compares two machines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from eval import label_maps, scorer
 from eval.metrics import plain_jf
-from eval.speed.bench import Line, Part, Plan, interleaved, median
+from eval.speed.bench import Measurement, PartResult, Workload, interleaved, median
 from trackgpt.errors import InputError
 from trackgpt.geometry.jf import Scores
 
@@ -32,11 +32,11 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "davis" / "osvos_results"
 # ms per object-frame of davis2017-evaluation ac7c43f, measured once on another, idle machine
 OFFICIAL = {"synthetic": 13.05, "real-shaped": 14.53}
 OFFICIAL_READING = 9.7  # of the synthetic ones
-_PALETTE = [(37 * n) % 256 for n in range(768)]  # whole, as DAVIS has it: with 16 colours Pillow writes 4 bits a pixel
+_PALETTE = [(37 * n) % 256 for n in range(768)]  # 256 colours, as DAVIS has: with 16, Pillow writes 4 bits per pixel
 Work = TypeVar("Work")
 
 
-class Sequence(NamedTuple):
+class ScoredSequence(NamedTuple):
     """Files of truth and of predictions, and the ids in them."""
 
     truths: list[Path]
@@ -49,26 +49,27 @@ class Sequence(NamedTuple):
         return len(self.truths) * len(self.objects)
 
 
-def measure(plan: Plan) -> Part:
+def measure(workload: Workload) -> PartResult:
     """Plain and fast scoring of synthetic label maps, and of real shapes where ../shared/data/davis lies; 1 thread."""
-    lines: list[Line] = []
+    lines: list[Measurement] = []
     last: dict[str, float] = {}
     with TemporaryDirectory() as folder, one_thread():
-        sets = {"synthetic": synthetic(Path(folder), plan)}
+        sets = {"synthetic": synthetic(Path(folder), workload)}
         if REAL.is_dir():
-            sets["real-shaped"] = real_shaped(Path(folder), max(1, plan.frames // 8))
+            sets["real-shaped"] = real_shaped(Path(folder), max(1, workload.frames // 8))
         for name, sequences in sets.items():
-            found, ratios = _compare(name, sequences, plan.pairs)
+            found, ratios = _compare(name, sequences, workload.pairs)
             lines += found
             last |= {key if name == "synthetic" else f"{key}_real": value for key, value in ratios.items()}
         work = list(itertools.islice(itertools.cycle(sets["synthetic"]), 16))
         gains = {
-            "scoring": _two_processes(_fast, work, plan.pairs),
+            "scoring": _two_processes(_fast, work, workload.pairs),
             "counting": _two_processes(_count, [10**6] * 16, 3),
         }
-    lines += [Line(f"{name}, 1 process / 2", gain, "", "wall time; 2 is wanted") for name, gain in gains.items()]
+    lines += [Measurement(f"{name}, 1 process / 2", gain, "", "wall time; 2 is wanted") for name, gain in gains.items()]
     lines[-1] = lines[-1]._replace(how="what this machine gives to a loop that only counts")
-    return Part(lines, last | {"processes": median(gains["scoring"]), "processes_counting": median(gains["counting"])})
+    last |= {"processes": median(gains["scoring"]), "processes_counting": median(gains["counting"])}
+    return PartResult(lines, last)
 
 
 @contextmanager
@@ -82,12 +83,12 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(kept)
 
 
-def _compare(name: str, sequences: list[Sequence], rounds: int) -> tuple[list[Line], dict[str, float]]:
+def _compare(name: str, sequences: list[ScoredSequence], rounds: int) -> tuple[list[Measurement], dict[str, float]]:
     """Times and ratios of a set, computing time of this process, after the scores were found to be equal."""
     for sequence in sequences:
         if not np.array_equal(np.swapaxes(_fast(sequence), 0, 1), _plain(sequence)):
             raise InputError(f"{sequence.truths[0].parent}: plain and fast scores differ; this is an error of ours")
-    contestants: dict[str, Callable[[Sequence], object]] = {
+    contestants: dict[str, Callable[[ScoredSequence], object]] = {
         "plain": _plain,
         "plain, reading": _plain_reading,
         "fast": _fast,
@@ -101,11 +102,11 @@ def _compare(name: str, sequences: list[Sequence], rounds: int) -> tuple[list[Li
     how = {"plain": f"official elsewhere: {OFFICIAL[name]}", "fast": f"inflating with {inflate}"}
     how["plain, reading"] = f"official elsewhere: {OFFICIAL_READING}"
     ms = {key: 1e3 * values / number for key, values in seconds.items()}
-    lines = [Line(f"{name}, {key}", ms[key], "ms/object-frame", how.get(key, "")) for key in contestants]
+    lines = [Measurement(f"{name}, {key}", ms[key], "ms/object-frame", how.get(key, "")) for key in contestants]
     ratio = seconds["plain"] / seconds["fast"]
     scoring = (seconds["plain"] - seconds["plain, reading"]) / (seconds["fast"] - seconds["fast, reading"])
-    lines.append(Line(f"{name}, plain / fast", ratio, "", f"{size}, PNG files to J and F"))
-    lines.append(Line(f"{name}, plain / fast", scoring, "", "without reading"))
+    lines.append(Measurement(f"{name}, plain / fast", ratio, "", f"{size}, PNG files to J and F"))
+    lines.append(Measurement(f"{name}, plain / fast", scoring, "", "without reading"))
     fast = median(ms["fast"])
     return lines, {
         "ratio": median(ratio),
@@ -120,20 +121,20 @@ def _all(run: Callable[[Work], object], work: list[Work]) -> None:
         run(each)
 
 
-def _plain(sequence: Sequence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _plain(sequence: ScoredSequence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return plain_jf.plain_label_maps(*sequence)
 
 
-def _plain_reading(sequence: Sequence) -> None:
+def _plain_reading(sequence: ScoredSequence) -> None:
     for files in (sequence.truths, sequence.predictions):
         plain_jf.separated(plain_jf.stacked(files), sequence.objects)
 
 
-def _fast(sequence: Sequence) -> list[Scores]:
+def _fast(sequence: ScoredSequence) -> list[Scores]:
     return scorer.score_label_maps(*sequence)
 
 
-def _fast_reading(sequence: Sequence) -> None:
+def _fast_reading(sequence: ScoredSequence) -> None:
     for file in (*sequence.truths, *sequence.predictions):
         label_maps.read_label_map(file)
 
@@ -156,19 +157,19 @@ def _two_processes(run: Callable[[Work], object], work: list[Work], rounds: int)
 # What is scored.
 
 
-def synthetic(folder: Path, plan: Plan) -> list[Sequence]:
+def synthetic(folder: Path, workload: Workload) -> list[ScoredSequence]:
     """Two sequences of two blobs that wobble and drift, and predictions a few pixels beside them."""
     sequences = []
     for seed in range(2):
         rng = np.random.default_rng(seed)
-        size = min(plan.height, plan.width)
-        blobs = [_Blob.draw(rng, plan.height, plan.width, size) for _ in range(2)]
-        truths = [_paint(blobs, t, plan.height, plan.width) for t in range(plan.frames)]
+        size = min(workload.height, workload.width)
+        blobs = [_Blob.draw(rng, workload.height, workload.width, size) for _ in range(2)]
+        truths = [_paint(blobs, t, workload.height, workload.width) for t in range(workload.frames)]
         sequences.append(_write(folder / f"synthetic{seed}", truths, rng, [1, 2]))
     return sequences
 
 
-def real_shaped(folder: Path, frames: int) -> list[Sequence]:
+def real_shaped(folder: Path, frames: int) -> list[ScoredSequence]:
     """The masks that OSVOS found in DAVIS-2017's validation videos as truth; perturbed, they are the predictions."""
     sequences = []
     for number, source in enumerate(sorted(path for path in REAL.iterdir() if path.is_dir())):
@@ -220,7 +221,7 @@ def perturbed(labels: ByteArray, rng: np.random.Generator) -> ByteArray:
     return found
 
 
-def _write(folder: Path, truths: list[ByteArray], rng: np.random.Generator, objects: list[int]) -> Sequence:
+def _write(folder: Path, truths: list[ByteArray], rng: np.random.Generator, objects: list[int]) -> ScoredSequence:
     from PIL import Image
 
     files = []
@@ -231,4 +232,4 @@ def _write(folder: Path, truths: list[ByteArray], rng: np.random.Generator, obje
             image = Image.fromarray(labels)
             image.putpalette(_PALETTE)
             image.save(path)
-    return Sequence(files[0], files[1], objects)
+    return ScoredSequence(files[0], files[1], objects)
