@@ -167,11 +167,9 @@ class Execution:
         packed: on a CPU the kernels of nano's convolutions are arranged once, as oneDNN computes with them, and not at
             every frame; `compile` does so itself.
         compile: encoder and mask decoder go through `torch.compile` with fixed shapes, a minute at the first frame.
-        attention: of SAM's ViT, see `trackgpt.perception.attention`; "auto" is what was found fastest on the device.
     """
 
     dtype: str = field(default="float32", metadata={"choices": ("auto", "float32", "bfloat16", "int8", "int4")})
     backend: str = field(default="torch", metadata={"choices": ("torch", "onnxruntime")})
     packed: bool = True
     compile: bool = False
-    attention: str = field(default="auto", metadata={"choices": ("auto", "eager", "sdpa", "augmented", "flex")})

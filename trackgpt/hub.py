@@ -161,9 +161,6 @@ def _check_backend(how: Execution, device: str) -> None:
 
 def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
     """Make a folded model on its device run as asked."""
-    from trackgpt.perception.attention import choose_attention
-
-    choose_attention(model.segmenter, how.attention, device.type)
     if how.backend == "onnxruntime":
         from trackgpt.perception.onnx_segmenter import onnx_segmenter
 

@@ -200,7 +200,7 @@ class ConvEncoder(nn.Module):
 
 
 class SamViT(nn.Module):
-    """SAM's image encoder: transformers' `SamVisionModel`, frozen as in the paper."""
+    """SAM's image encoder: transformers' `SamVisionModel`, with PyTorch's fused attention, frozen as in the paper."""
 
     fine_channels = None
 
