@@ -152,9 +152,10 @@ def _check_backend(how: Execution, device: str) -> None:
     """Refuse, before anything is loaded, what ONNX Runtime is not used for."""
     if how.backend == "torch":
         return
-    from trackgpt.perception.onnx_segmenter import PACKAGES, require
+    from trackgpt.perception.onnx_segmenter import PACKAGES
+    from trackgpt.version import require
 
-    require(*PACKAGES)
+    require("onnx", *PACKAGES)
     if device != "cpu" or how.dtype not in ("float32", "bfloat16", "auto") or how.compile:
         raise UsageError(f"backend {how.backend}: runs on a CPU, not quantised, not compiled; leave those options out")
 

@@ -1,8 +1,11 @@
-"""Which versions of the packages we stand on are installed here."""
+"""Which of the packages that trackgpt uses are installed here, in which versions."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from trackgpt.errors import UsageError
 
 
 def installed(package: str) -> str:
@@ -11,3 +14,10 @@ def installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raise UsageError where one of the modules of an extra cannot be imported; nothing is imported."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)}: not installed; pip install 'trackgpt[{extra}]'")
