@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionSdpaAttention
 
@@ -151,14 +152,14 @@ class PositionedAttention(SamVisionAttention):
 
     def forward(self, hidden_states: Tensor, output_attentions: Any = None) -> tuple[Tensor, None]:
         """Maps (b, h, w, c) to the same shape; there are no weights to give out."""
-        b, h, w, c = hidden_states.shape
-        packed = self.qkv(hidden_states).reshape(b, h * w, 3, self.num_attention_heads, -1)
-        q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
+        h, w = hidden_states.shape[1:3]
+        heads = self.num_attention_heads
+        q, k, v = rearrange(self.qkv(hidden_states), "b h w (qkv n c) -> qkv b n (h w) c", qkv=3, n=heads)
         grid = q.unflatten(2, (h, w))
         rows = torch.einsum("bnhwc,hkc->bnhwk", grid, self.get_rel_pos(h, h, self.rel_pos_h)).flatten(2, 3)
         columns = torch.einsum("bnhwc,wkc->bnhwk", grid, self.get_rel_pos(w, w, self.rel_pos_w)).flatten(2, 3)
         out = self.attend(q, k, v, rows, columns)
-        return self.proj(out.transpose(1, 2).reshape(b, h, w, c)), None
+        return self.proj(rearrange(out, "b n (h w) c -> b h w (n c)", h=h)), None
 
 
 def augmented(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

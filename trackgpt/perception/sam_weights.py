@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -301,14 +302,15 @@ def _resized(encoder: SamViT, ours: dict[str, Tensor], wanted: dict[str, Tensor]
     if grid not in ours or grid not in wanted or ours[grid].dim() != 4 or ours[grid].shape[1] == wanted[grid].shape[1]:
         return {}
     source, target = ours[grid].shape[1], wanted[grid].shape[1]
-    table = ours[grid].float().permute(0, 3, 1, 2)
-    resized = {grid: F.interpolate(table, (target, target), mode="bicubic", antialias=True).permute(0, 2, 3, 1)}
+    table = rearrange(ours[grid].float(), "1 h w c -> 1 c h w")
+    table = F.interpolate(table, (target, target), mode="bicubic", antialias=True)
+    resized = {grid: rearrange(table, "1 c h w -> 1 h w c")}
     for index, layer in enumerate(encoder.vision_encoder.layers):
         for axis in ("rel_pos_h", "rel_pos_w"):
             name = f"{ENCODER}layers.{index}.attn.{axis}"
             if layer.window_size == 0 and name in ours and ours[name].shape[0] == 2 * source - 1:
-                table = ours[name].float().T.unsqueeze(0)
-                resized[name] = F.interpolate(table, 2 * target - 1, mode="linear")[0].T
+                table = F.interpolate(rearrange(ours[name].float(), "n c -> 1 c n"), 2 * target - 1, mode="linear")
+                resized[name] = rearrange(table, "1 c n -> n c")
     return resized
 
 

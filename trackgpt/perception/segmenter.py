@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamPositionalEmbedding
@@ -95,5 +96,5 @@ class Segmenter(nn.Module):
         weight = self.shared_image_embedding.positional_embedding
         y = (torch.arange(h, device=weight.device, dtype=weight.dtype) + 0.5) / h
         x = (torch.arange(w, device=weight.device, dtype=weight.dtype) + 0.5) / w
-        grid = torch.stack([x.expand(h, w), y.unsqueeze(1).expand(h, w)], dim=-1)
-        return self.shared_image_embedding(grid).permute(2, 0, 1).unsqueeze(0)
+        grid = torch.stack([repeat(x, "w -> h w", h=h), repeat(y, "h -> h w", w=w)], dim=-1)
+        return rearrange(self.shared_image_embedding(grid), "h w c -> 1 c h w")

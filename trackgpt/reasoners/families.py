@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor
 
 from trackgpt.errors import ModelError, UsageError
@@ -138,10 +139,10 @@ class LlavaNext(Family):
 
     def arrange(self, pixels: Tensor) -> Tensor:
         """(b, 1 + n * n, 3, t, t): the whole image made small, then n rows of n tiles."""
-        tile, n = self._tile, self.side // self._tile
+        tile = self._tile
         whole = F.interpolate(pixels, (tile, tile), mode="bicubic", antialias=True)
-        tiles = pixels.unflatten(2, (n, tile)).unflatten(4, (n, tile)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-        return torch.cat([whole[:, None], tiles], dim=1)
+        tiles = rearrange(pixels, "b c (row h) (column w) -> b (row column) c h w", h=tile, w=tile)
+        return torch.cat([whole.unsqueeze(1), tiles], dim=1)
 
     def image(self, pixels: Tensor) -> dict[str, Any]:
         """With the size of the image before it was tiled."""
@@ -179,10 +180,8 @@ class Qwen(Family):
         """(b * patches, 3 * time * p * p), the four patches of a merged one together; the frame fills all of a step."""
         vision = self.config.vision_config
         p, m = vision.patch_size, vision.spatial_merge_size
-        n = self.side // (p * m)
-        grid = pixels.unflatten(2, (n, m, p)).unflatten(5, (n, m, p))  # (b, 3, n, m, p, n, m, p)
-        patches = grid.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (b, n, n, m, m, 3, p, p)
-        return patches.unsqueeze(6).expand(*[-1] * 6, vision.temporal_patch_size, -1, -1).flatten(5).flatten(0, 4)
+        layout = "b c (row r h) (column k w) -> (b row column r k) (c t h w)"
+        return repeat(pixels, layout, r=m, k=m, h=p, w=p, t=vision.temporal_patch_size)
 
     def image(self, pixels: Tensor) -> dict[str, Any]:
         """With the grid of patches of every image."""
