@@ -19,7 +19,7 @@ from trackgpt.errors import InputError, UsageError
 from trackgpt.video import decoder as decoder_module
 from trackgpt.video import stream as stream_module
 from trackgpt.video.decoder import Clock, Decoder, believed_fps
-from trackgpt.video.frames import DEFAULT_FPS, FrameSource, Request, SourceFrame
+from trackgpt.video.frames import DEFAULT_FPS, FrameSource, ReadOptions, SourceFrame
 from trackgpt.video.source import open_source
 from trackgpt.video.stream import StreamSource
 
@@ -413,7 +413,7 @@ def decoded(script: list[tuple[int, list[int] | None]]) -> list[tuple[float, boo
     """Times and whether there is a picture."""
     clock = Clock(10)
     stream = SimpleNamespace(time_base=Fraction(1, 10))
-    decoder = Decoder(Scripted(script), stream, clock, "x", Request(), regular=True)
+    decoder = Decoder(Scripted(script), stream, clock, "x", ReadOptions(), regular=True)
     return [(pytest.approx(raw.time), raw.load is not None) for raw in decoder]
 
 
@@ -704,8 +704,7 @@ def live(steps: list, sleeps: list[float], **options) -> FrameSource:
             raise step
         return step
 
-    request = Request(**options)
-    return StreamSource("rtsp://camera/1", connect, request, sleep=sleeps.append)._begin()
+    return StreamSource("rtsp://camera/1", connect, ReadOptions(**options), sleep=sleeps.append)._begin()
 
 
 def test_a_stream_that_drops_is_joined_again_and_goes_on_counting(tmp_path, monkeypatch):

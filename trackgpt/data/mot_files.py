@@ -27,7 +27,7 @@ _LARGEST = 2**53  # above it a float no longer tells integers apart
 
 
 @dataclass(frozen=True)
-class Truth:
+class MotTruth:
     """Annotated boxes of one sequence, one entry a frame; every entry may be a list or an array.
 
     Attributes:
@@ -78,7 +78,7 @@ class SequenceInfo:
     image_suffix: str = ".jpg"
 
 
-def read_truth(path: Path, frames: int) -> Truth:
+def read_truth(path: Path, frames: int) -> MotTruth:
     """Read `gt.txt`.
 
     Args:
@@ -98,7 +98,7 @@ def read_truth(path: Path, frames: int) -> Truth:
         has_class = len(row.cells) < _MOT15_COLUMNS
         row.add(mark=row.integer(6, "mark"), label=row.integer(7, "class") if has_class else 1)
     ids, boxes, marks, labels = table.columns()
-    return Truth(ids, boxes, classes=labels, marks=marks)
+    return MotTruth(ids, boxes, classes=labels, marks=marks)
 
 
 def read_results(path: Path, frames: int) -> Tracked:

@@ -2,8 +2,8 @@
 
 A family says how many placeholders an image takes, how its pixels are arranged, and what the model wants beside them.
 The rest is the same for all: `model.model(...)` gives last hidden states after the final norm, `model.lm_head` reads
-words off them. How people talk to a family is a `Conversation` (see `templates`). No image processor is used, because
-several of them need torchvision; tests compare with those that do not. To add a family, write a class here.
+words off them. How a family is spoken to is a `ConversationFormat` (see `templates`). No image processor is used,
+because several of them need torchvision; tests compare with those that do not. To add a family, write a class here.
 """
 
 from __future__ import annotations
