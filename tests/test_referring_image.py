@@ -28,7 +28,6 @@ from trackgpt.data.referring_image import (
     reason_seg,
     reason_seg_explanations,
     refcoco,
-    sample_expressions,
 )
 from trackgpt.data.trees import Tree, find_tree, read_json
 from trackgpt.data.videos import Expression
@@ -36,7 +35,6 @@ from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.masks import encode_rle
 from trackgpt.synthtrack.clips import make_case
 
-REAL = Path(__file__).parents[2] / "shared/data/refcoco_text"
 PARTS = {"train": ("train", range(3)), "valid": ("test", range(3)), "test": ("test", range(3, 6))}
 WRITERS = {
     "refclef": write_refclef,
@@ -500,22 +498,3 @@ def test_a_named_folder_comes_before_the_root_and_an_earlier_root_before_a_later
         InputError, match="no letters here; wanted x in it, or in a folder below it called b/Some-Letters"
     ):
         find_tree(letters, tmp_path)
-
-
-# Real phrases
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real phrases lie outside the repository")
-@pytest.mark.parametrize(
-    ("split", "count", "refs", "first"), [("A", 1984, 1975, "man in black"), ("B", 1824, 1810, "car on left")]
-)
-def test_real_phrases_of_refcoco_are_read(split, count, refs, first):
-    said = sample_expressions(REAL / f"sample_expressions_test{split}.json")
-    assert (len(said), len({one.tags["ref"] for one in said}), said[0].text) == (count, refs, first)
-    assert all(one.text and not one.objects for one in said)
-
-
-def test_phrases_of_another_form_are_refused(tmp_path):
-    (tmp_path / "a.json").write_text('{"predictions": [{"sent": "a"}]}')
-    with pytest.raises(InputError, match="wanted predictions, each with sent and ref_id"):
-        sample_expressions(tmp_path / "a.json")

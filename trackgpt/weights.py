@@ -6,7 +6,8 @@ needs the memory of the loaded model and of one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+
+from trackgpt.errors import ModelError
 
 
 @contextmanager
@@ -36,6 +39,35 @@ def stored(path: Path) -> Iterator[tuple[str, Tensor]]:
     for name in names:
         with safe_open(path, framework="pt") as file:
             yield name, file.get_tensor(name)
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a `.pth`, `.pt` or `.bin` file, on the CPU; nothing in the file is ever executed.
+
+    The file is mapped, except where it was written by torch before 1.6. The only entry `model`, as SAM 2 and
+    EfficientSAM are saved, is opened.
+
+    Raises:
+        ModelError: MD02, it is damaged, or holds anything but named tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged or hostile pickle may raise anything at all
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise ModelError(f"{path}: not a whole file of plain weights ({reason}); fetch it again", "MD02") from error
+    if isinstance(state, dict) and list(state) == ["model"]:
+        state = state["model"]
+    if not isinstance(state, dict) or not state:
+        raise ModelError(f"{path}: found a {type(state).__name__}, wanted a dictionary of named tensors", "MD02")
+    odd = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if odd:
+        raise ModelError(f"{path}: wanted tensors alone, but these are none: {some(odd)}", "MD02")
+    return dict(state)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three names for a message, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -292,27 +292,6 @@ def grefcoco(root: Path, split: str, by: str = "unc") -> tuple[ImageSample, ...]
     return _joined(refs, folder / "grefcoco/instances.json", _coco_pictures(root, folder))
 
 
-def sample_expressions(path: Path) -> tuple[Expression, ...]:
-    """Phrases alone, as lichengunc/refer keeps those of its own speaker: {"predictions": [{"sent", "ref_id"}]}.
-
-    Args:
-        path: ``sample_expressions_testA.json`` or ``...testB.json``.
-
-    Returns:
-        In the order of the file: id is the place, tag "ref" the `ref_id`; what they mean is not said.
-
-    Raises:
-        InputError: the file is missing or has another form.
-    """
-    try:
-        return tuple(
-            Expression(str(index), str(item["sent"]).strip(), tags={"ref": str(item["ref_id"])})
-            for index, item in enumerate(read_json(path)["predictions"])
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: {error!r}; wanted predictions, each with sent and ref_id") from error
-
-
 def _in_split(found: str, wanted: str) -> bool:
     """Whether a phrase belongs to a split; RefCLEF's may lie in two tests ("testAB")."""
     if wanted in ("testA", "testB", "testC"):

@@ -58,6 +58,14 @@ def decode_rle(counts: str, height: int, width: int) -> np.ndarray:
     """
     runs = check_rle(counts, height, width)
     # pycocotools' own decoder warns of deprecation under numpy 2, and the checked runs are all it would read.
+    return mask_of_runs(runs, height, width)
+
+
+def mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask, bool (height, width), of lengths of runs, int (runs,), column by column, background first.
+
+    Their sum must be height * width.
+    """
     columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)
     return np.ascontiguousarray(columns.T)
 
