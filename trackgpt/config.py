@@ -1,7 +1,7 @@
 """The one schema of a TrackGPT, from nano to 13B: frozen dataclasses, the only place where defaults live.
 
 A configuration is values only. It is read from YAML or JSON with strict keys and dotted overrides (OmegaConf structured
-configs), and written beside every checkpoint and into every run.
+configs), and written into every checkpoint and every run.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class TrackGPTConfig:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a model runs, which changes its speed and, beyond rounding, nothing it says. Not part of a saved model.
+    """Runtime settings: they change the speed; results differ by rounding only. Not part of a saved model.
 
     Attributes:
         dtype: "float32", "bfloat16", or "auto": bfloat16 where this machine is measured to be faster with it. On a GPU

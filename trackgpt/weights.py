@@ -1,4 +1,4 @@
-"""Modules that take their weights from files: never random before, never there twice, at once in the dtype wanted.
+"""Weights from files into modules: never random first, never in memory twice, converted to the wanted dtype at once.
 
 A model made inside `unfilled` has shapes and no numbers. `give` then makes one tensor of each weight, so that loading
 needs the memory of the loaded model and of one tensor.
@@ -89,7 +89,7 @@ def give(module: nn.Module, weights: Iterable[tuple[str, Tensor]], dtype: torch.
 
 
 def start_anew(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give an unfilled module, in place, the random weights that its layers are born with."""
+    """Give an unfilled module, in place, the random weights that its layers start with."""
     for layer in module.modules():
         if hasattr(layer, "reset_parameters"):
             layer.to_empty(device="cpu", recurse=False)
@@ -106,7 +106,7 @@ class LoadReport:
         new: weights of the model that the checkpoint has not; they keep their initial values.
         skipped: weights of the checkpoint that have no place in the model.
         reshaped: those of `loaded` whose shape had to change.
-        unexpected: weights of the checkpoint that nobody has heard of; they are not loaded either.
+        unexpected: keys that match no known layout; they are not loaded either.
     """
 
     loaded: tuple[str, ...]

@@ -155,7 +155,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Segments:
-    """Truth in COCO segmentations (`ImageTruth`): one object an annotation, whatever its form.
+    """Truth in COCO segmentations (`ImageTruth`): one object per annotation, whatever its form.
 
     Attributes:
         source: the file they come from, for messages.

@@ -62,7 +62,7 @@ class QueryClip:
 
     Attributes:
         name: its id, usable as a file's name.
-        kind: whether results are one list, or one a key of its objects.
+        kind: whether results are one list, or one per key of its objects.
         question: what is asked.
         reference: the frame it is asked about.
         images: the frames that follow, in order; may hold the reference again.

@@ -340,7 +340,7 @@ def over_objects(scores: Sequence[Scores], decay: DecayMode = "compat") -> Overa
     """The row a dataset reports: every statistic per object first, then its mean over objects.
 
     Args:
-        scores: one entry an object, of all sequences together.
+        scores: one entry per object, of all sequences together.
         decay: see `summarise`; with "compat" one object of more than 256 frames can make the decay of all NaN.
 
     Returns:
@@ -376,7 +376,7 @@ def _check(prediction: BoolArray, truth: BoolArray, void: BoolArray | None, axes
 
 
 class BoundaryMaps(NamedTuple):
-    """Boundary maps of up to eight masks, one a bit, laid out so that a shift in y and x is one in a flat array.
+    """Boundary maps of up to eight masks, one per bit, laid out so that a shift in y and x is one in a flat array.
 
     Attributes:
         flat: uint8, the rows one after the other, with as many zeros before and after as a dilation looks at.
@@ -391,7 +391,7 @@ def boundaries(planes: ByteArray, scratch: Scratch) -> BoundaryMaps:
     """Pixels of each bit plane that differ from their right, lower or lower-right neighbour inside the frame.
 
     Args:
-        planes: uint8 (height, width), up to eight masks, one a bit: a frame, or the crop of one by `box_around`.
+        planes: uint8 (height, width), up to eight masks, one per bit: a frame, or the crop of one by `box_around`.
         scratch: memory for frames of this size.
     """
     height, width = planes.shape
@@ -466,7 +466,7 @@ def _runs(radius: int) -> tuple[_Step, ...]:
 def _searched(radius: int) -> tuple[_Step, ...]:
     """Greedy: grow by the shift after which copies that fit into the disk reach most of it; stop where it costs least.
 
-    Sets of pixels are whole numbers, one bit a pixel, in rows of `pitch` bits so that no shift runs into the next row.
+    Sets of pixels are integers, one bit per pixel, in rows of `pitch` bits so that no shift runs into the next row.
     """
     pitch = 2 * radius + 1 + max(abs(x) for _, x in _GROWTHS)
     side = range(2 * radius + 1)

@@ -40,7 +40,7 @@ class FoldedTwoWay(nn.Module):
         self._keep("final", [(final.k_proj, grid), (final.v_proj, None)], len(grid))
 
     def forward(self, transformer: Any, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Let tokens read the image and the image hear of them.
+        """Attention in both directions, layer by layer: tokens to image and image to tokens.
 
         Args:
             transformer: the one this was made from.

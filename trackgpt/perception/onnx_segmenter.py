@@ -48,8 +48,8 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 class OnnxSegmenter(nn.Module):
     """A `Segmenter` for tracking on a CPU, whose arithmetic ONNX Runtime does, in float32.
 
-    A call uses as many threads as PyTorch would at that moment, so that two lanes share the cores (see
-    `trackgpt.session.ahead`).
+    A call uses as many threads as PyTorch would at that moment, so that it shares the cores with frames
+    that are encoded ahead (see `trackgpt.session.ahead`).
 
     Args:
         folder: written by `export_onnx`.

@@ -1,4 +1,4 @@
-"""The fast half: image encoder and purport mask decoder joined (paper Eq. 2 and 3). Holds weights, never state."""
+"""The fast model: image encoder and purport mask decoder joined (paper Eq. 2 and 3). Holds weights, never state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trackgpt.perception.encoders import ConvEncoder, Features, build_encoder, n
 from trackgpt.perception.mask_decoder import Decoded, PurportMaskDecoder
 
 STRIDE = 16
-"""Pixels of the square a cell of the embedding, along each side, with every encoder."""
+"""Pixels of the square per cell of the embedding, along each side, with every encoder."""
 
 
 class Segmenter(nn.Module):

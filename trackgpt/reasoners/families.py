@@ -1,6 +1,6 @@
 """What differs between families of vision-language models, and nothing else: how one square image enters the model.
 
-A family says how many placeholders an image takes, how its pixels are arranged, and what the model wants beside them.
+A family says how many placeholders an image takes, how its pixels are arranged, and what else the model wants.
 The rest is the same for all: `model.model(...)` gives last hidden states after the final norm, `model.lm_head` reads
 words off them. How a family is spoken to is a `ConversationFormat` (see `templates`). No image processor is used,
 because several of them need torchvision; tests compare with those that do not. To add a family, write a class here.
@@ -20,7 +20,7 @@ from trackgpt.reasoners.templates import ROLES
 
 
 class Family:
-    """LLaVA 1.0 and 1.5, and the base of the others: one square of one size, one token a cell.
+    """LLaVA 1.0 and 1.5, and the base of the others: one square of one size, one token per cell.
 
     Args:
         config: of the whole model, as transformers has it.
@@ -70,11 +70,11 @@ class Family:
         return {"pixel_values": pixels}
 
     def inputs(self, ids: Tensor, pixels: Tensor | None, past: int) -> dict[str, Any]:
-        """What the model is given beside ids.
+        """What the model is given in addition to ids.
 
         Args:
             ids: (b, l) with placeholders expanded.
-            pixels: from `arrange`, one image a row of ids; None where the image is in the cache or there is none.
+            pixels: from `arrange`, one image per row of ids; None where the image is in the cache or there is none.
             past: length of the cache.
         """
         return {} if pixels is None else self.image(pixels)
@@ -84,7 +84,7 @@ class Family:
 
         Args:
             model: the base model (`.model` of the whole one).
-            pixels: one image a row.
+            pixels: one image per row.
         """
         return torch.stack(list(model.get_image_features(**self.image(pixels), return_dict=True).pooler_output))
 
@@ -109,7 +109,7 @@ class Family:
 
 
 class LlavaNext(Family):
-    """LLaVA 1.6: the whole image, then its tiles, each as large as the tower's square, and a newline token a row."""
+    """LLaVA 1.6: the whole image, then its tiles, each as large as the tower's square, and a newline token per row."""
 
     @classmethod
     def side_of(cls, config: Any) -> int:
@@ -124,7 +124,7 @@ class LlavaNext(Family):
 
     @property
     def image_tokens(self) -> int:
-        """Of the whole image, and of the grid with one newline a row."""
+        """Of the whole image, and of the grid with one newline per row."""
         whole = image_tokens(self.config)
         rows = self._cells * (self.side // self._tile)
         return whole + rows * (rows + 1)
@@ -173,7 +173,7 @@ class Qwen(Family):
 
     @property
     def image_tokens(self) -> int:
-        """One a merged patch."""
+        """One per merged patch."""
         return (self.side // _merged(self.config)) ** 2
 
     def arrange(self, pixels: Tensor) -> Tensor:
@@ -234,12 +234,12 @@ class SmolVLM(Family):
 
     @property
     def image_tokens(self) -> int:
-        """One a square of `scale_factor` cells."""
+        """One per square of `scale_factor` x `scale_factor` cells."""
         vision = self.config.vision_config
         return int((vision.image_size // vision.patch_size) ** 2 // self.config.scale_factor**2)
 
     def arrange(self, pixels: Tensor) -> Tensor:
-        """(b, 1, 3, s, s): one image a row."""
+        """(b, 1, 3, s, s): one image per row."""
         return pixels[:, None]
 
 

@@ -19,7 +19,7 @@ TARGETS = r".*(language_model|text_model).*\.(q_proj|v_proj)"
 
 
 def add_lora(brain: Brain, config: LoraConfig) -> list[str]:
-    """Freeze the LLaVA and put adapters beside it, in place; phi keeps training.
+    """Freeze the LLaVA and add LoRA adapters, in place; phi keeps training.
 
     Fresh adapters change nothing: the second low-rank matrix starts at zero and the rows start at their own values.
 
@@ -51,14 +51,14 @@ def add_lora(brain: Brain, config: LoraConfig) -> list[str]:
         peft.inject_adapter_in_model(settings, brain.llava)
     except ValueError as error:
         raise ModelError(f"the language model takes no LoRA: no layer matches {TARGETS}; choose lora.rank=0") from error
-    # New modules are born in training mode; dropout must follow the brain.
+    # New modules start in training mode; dropout must follow the brain.
     brain.train(brain.training)
     return [name for name, module in brain.llava.named_modules() if hasattr(module, "lora_A")]
 
 
 @torch.no_grad()
 def merge_lora(brain: Brain) -> None:
-    """Write the adapters into the weights and take them out, in place: same outputs, the names of a plain LLaVA.
+    """Merge the adapters into the weights and remove them, in place: same outputs, the names of a plain LLaVA.
 
     Every parameter of the LLaVA stays frozen, as `add_lora` left it. A brain without adapters stays as it is.
     """

@@ -39,7 +39,7 @@ class SourceFrame:
         problem: what is wrong with the frame, "" when nothing is. An image with a problem is still a valid image
             (the frame size changed, or a stream came back after a gap).
         name: file stem, for folders.
-        encoded: what a perception has made of the image already (see `trackgpt.session.ahead`), or None.
+        encoded: the perception's encoding, where it was computed ahead (see `trackgpt.session.ahead`), or None.
     """
 
     index: int
@@ -52,7 +52,7 @@ class SourceFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """The caller's options, checked."""
+    """Which frames of a source are read, and how: the options of `open_source`, checked."""
 
     fps: float | None = None
     start: int = 0

@@ -47,7 +47,7 @@ class StreamSource(FrameSource):
         self.frames_hint = options.count(options.end) if options.end is not None else None
 
     def close(self) -> None:
-        """Hang up; iteration ends."""
+        """Disconnect; iteration ends."""
         super().close()
         self._hang_up()
 
