@@ -23,7 +23,7 @@ from trackgpt.data.box_files import INTERACTTRACK_SCENES, LASOT_ATTRIBUTES, TNL2
 from trackgpt.errors import UsageError
 from trackgpt.geometry.masks import box_of
 from trackgpt.synthtrack.clips import Case
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 
 CLIP_FRAMES = 5  # of a clip of RMOT26, the reference apart
 _LISTS = {"train": "train", "valid": "test", "test": "test"}
@@ -40,7 +40,7 @@ class Target:
     """
 
     case: Case
-    said: Expression
+    said: SceneInstruction
     boxes: np.ndarray
 
     @property

@@ -27,7 +27,7 @@ from trackgpt.errors import UsageError
 from trackgpt.geometry.masks import box_of, encode_rle
 from trackgpt.synthtrack.catalog import BY_NAME, CATEGORIES
 from trackgpt.synthtrack.clips import Case
-from trackgpt.synthtrack.scene import Actor, Expression
+from trackgpt.synthtrack.scene import Actor, SceneInstruction
 
 # The textures of backgrounds as stuff; COCO-Stuff's reader skips those with a hyphen, but for the sky.
 STUFF = {
@@ -409,7 +409,7 @@ def _write_refs(
 
 
 def _ref(
-    said: Expression,
+    said: SceneInstruction,
     key: int,
     image: dict[str, Any],
     keys: dict[int, int],
@@ -505,7 +505,7 @@ def seam(target: np.ndarray) -> np.ndarray:
     return around
 
 
-def _reasoned(case: Case) -> Expression | None:
+def _reasoned(case: Case) -> SceneInstruction | None:
     """What ReasonSeg would ask of a case."""
     named = [said for said in case.expressions if said.targets]
     return next((said for said in named if said.kind == "implicit"), named[0] if named else None)

@@ -28,7 +28,7 @@ from data_tools.writers import (
 from trackgpt.errors import UsageError
 from trackgpt.synthtrack.catalog import CATEGORIES
 from trackgpt.synthtrack.clips import Case
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 
 ANNOTATIONS = 4  # expressions of an object in Refer-DAVIS17
 STRIDE = 5  # of the valid frames of Refer-YouTube-VOS
@@ -81,7 +81,7 @@ class ReferYoutubeVosWriter:
         skipped = len(case.expressions) - len(said)
         self.counts.add(videos=1, frames=written, expressions=len(said), skipped=skipped)
 
-    def _write_truth(self, name: str, ids: np.ndarray, said: list[Expression], shown: range) -> None:
+    def _write_truth(self, name: str, ids: np.ndarray, said: list[SceneInstruction], shown: range) -> None:
         for index, one in enumerate(said):
             folder = self.root / "valid_truth" / "Annotations" / name / str(index)
             write_binary_masks(folder, ids == one.targets[0], shown)
@@ -158,7 +158,7 @@ class ReferDavis17Writer:
             write_json(self.root / part / "meta.json", {"videos": self.objects[part]})
 
 
-def object_major(said: list[Expression], labels: dict[int, str]) -> dict[str, dict[str, str]]:
+def object_major(said: list[SceneInstruction], labels: dict[int, str]) -> dict[str, dict[str, str]]:
     """Entries by id, 4 * (place of the label in the string sort) + k."""
     by_label = {label: [one.text for one in said if one.targets[0] == actor] for actor, label in labels.items()}
     return {

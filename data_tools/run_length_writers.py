@@ -14,7 +14,7 @@ import numpy as np
 from data_tools.writers import Counts, stem, write_frames, write_json
 from trackgpt.geometry.masks import encode_rle
 from trackgpt.synthtrack.clips import Case
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 
 TYPES = {"referring": 0, "reasoning": 1, "absent": 2}  # type_id of ReVOS
 
@@ -71,7 +71,7 @@ class MevisWriter:
             write_json(self.root / part / "mask_dict.json", masks.runs)
 
 
-def annotate(masks: MaskDictFile, case: Case, said: list[Expression]) -> dict[int, tuple[int, int]]:
+def annotate(masks: MaskDictFile, case: Case, said: list[SceneInstruction]) -> dict[int, tuple[int, int]]:
     """Add the actors that are talked about to a mask_dict: (place in the video, annotation id) by actor."""
     actors = sorted({actor for one in said for actor in one.targets})
     return {actor: (place, masks.add(case.clip.ids == actor)) for place, actor in enumerate(actors)}
@@ -126,7 +126,7 @@ class RevosWriter:
         write_json(self.root / "mask_dict_foreground.json", self.foreground)
 
 
-def revos_kind(said: Expression) -> str:
+def revos_kind(said: SceneInstruction) -> str:
     """What ReVOS calls an expression: "referring", "reasoning" or "absent"."""
     if not said.targets:
         return "absent"
@@ -161,12 +161,12 @@ class LvVisWriter:
         write_json(self.root / "train" / "mask_dict.json", self.masks.runs)
 
 
-def categories(case: Case) -> list[Expression]:
+def categories(case: Case) -> list[SceneInstruction]:
     """A case's categories as LV-VIS says them, each meaning all its things that are ever seen."""
     seen = [actor for actor in case.scene.actors if (case.clip.ids == actor.id).any()]
     names = sorted({actor.category for actor in seen})
     return [
-        Expression(
+        SceneInstruction(
             text=name.replace(" ", "_"),
             kind="explicit",
             form="category",

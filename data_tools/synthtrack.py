@@ -23,7 +23,7 @@ from trackgpt.files import writing
 from trackgpt.synthtrack.clips import Case, frame_size, one_of_each_kind, scene_expressions, seen_actors
 from trackgpt.synthtrack.language import Seen, expressions
 from trackgpt.synthtrack.render import render_clip
-from trackgpt.synthtrack.scene import Expression, Scene
+from trackgpt.synthtrack.scene import Scene, SceneInstruction
 from trackgpt.synthtrack.world import leader, make_scene
 
 RUN = 10_000  # scenes that a run's seed may number
@@ -92,23 +92,23 @@ def orders(order: Order, out: Path) -> list[tuple[Order, Path]]:
     return found
 
 
-def instructions(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]:
+def instructions(scene: Scene, seen: tuple[Seen, ...]) -> tuple[SceneInstruction, ...]:
     """What is said of frame 0: of every actor an explicit and an implicit expression if there is one, then at most one
     about several objects and one about none.
     """
     rng = np.random.default_rng([scene.seed, _STREAM])
     found = scene_expressions(scene, 0, seen, rng)
-    said: list[Expression] = []
+    said: list[SceneInstruction] = []
     for one in seen:
         said += one_of_each_kind([e for e in found if e.targets == (one.id,)], rng)
     return (*said, *one_of_each_kind([e for e in found if len(e.targets) != 1], rng))
 
 
-def four_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...]:
+def four_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[SceneInstruction, ...]:
     """What four annotators say of frame 0: of every actor that can be named one expression, in four wordings each."""
     passes = [_said(scene, seen, wording) for wording in ANNOTATED[scene.split]]
     rng = np.random.default_rng([scene.seed, _STREAM, ANNOTATIONS])
-    said: list[Expression] = []
+    said: list[SceneInstruction] = []
     for one in seen:
         options = [
             quadruple
@@ -120,7 +120,7 @@ def four_wordings(scene: Scene, seen: tuple[Seen, ...]) -> tuple[Expression, ...
     return tuple(said)
 
 
-def six_wordings(scene: Scene, seen: tuple[Seen, ...], most: int = 0) -> tuple[Expression, ...]:
+def six_wordings(scene: Scene, seen: tuple[Seen, ...], most: int = 0) -> tuple[SceneInstruction, ...]:
     """Instructions about frame 0, each in six wordings in a row: of every actor that can be named one, implicit if it
     can be, and one about several actors if there is any; or at most so many of them, drawn.
 
@@ -131,7 +131,7 @@ def six_wordings(scene: Scene, seen: tuple[Seen, ...], most: int = 0) -> tuple[E
     rng = np.random.default_rng([scene.seed, _STREAM, WORDINGS])
     several = sorted({e.targets for e in passes[0] if len(e.targets) > 1})
     chosen = [(one.id,) for one in seen] + several[:1]
-    said: list[Expression] = []
+    said: list[SceneInstruction] = []
     for targets in chosen:
         options = _sixfold(passes, targets)
         implicit = [option for option in options if option[0].kind == "implicit"]
@@ -143,7 +143,7 @@ def six_wordings(scene: Scene, seen: tuple[Seen, ...], most: int = 0) -> tuple[E
     return tuple(one for place in kept for one in groups[place])
 
 
-def _sixfold(passes: list[list[Expression]], targets: tuple[int, ...]) -> list[tuple[Expression, ...]]:
+def _sixfold(passes: list[list[SceneInstruction]], targets: tuple[int, ...]) -> list[tuple[SceneInstruction, ...]]:
     """Instructions that mean these actors, each in six wordings; where passes lack one, another's stands in."""
     found = []
     for form in _forms(passes[0], targets):
@@ -156,17 +156,19 @@ def _sixfold(passes: list[list[Expression]], targets: tuple[int, ...]) -> list[t
     return found
 
 
-def _said(scene: Scene, seen: tuple[Seen, ...], wording: int) -> list[Expression]:
+def _said(scene: Scene, seen: tuple[Seen, ...], wording: int) -> list[SceneInstruction]:
     """All that can be said of frame 0, in one wording; every wording says the same things in the same order."""
     rng = np.random.default_rng([scene.seed, _STREAM])
     return expressions(seen, scene.kind, leader(scene, 0), scene.split, rng, wording)
 
 
-def _forms(found: list[Expression], targets: tuple[int, ...]) -> list[str]:
+def _forms(found: list[SceneInstruction], targets: tuple[int, ...]) -> list[str]:
     return sorted({e.form for e in found if e.targets == targets})
 
 
-def _in_all(passes: list[list[Expression]], meant: Callable[[Expression], bool]) -> list[tuple[Expression, ...]]:
+def _in_all(
+    passes: list[list[SceneInstruction]], meant: Callable[[SceneInstruction], bool]
+) -> list[tuple[SceneInstruction, ...]]:
     """The expressions that are meant, in the words of every pass; none where a pass has too few wordings for one."""
     same = [[e for e in found if meant(e)] for found in passes]
     return list(zip(*same, strict=True)) if len({len(found) for found in same}) == 1 else []

@@ -19,7 +19,7 @@ from PIL import Image
 from trackgpt.errors import OutputError
 from trackgpt.export.davis import PALETTE
 from trackgpt.synthtrack.clips import Case
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 
 JPEG_QUALITY = 92
 MANIFEST = "synthtrack.json"
@@ -131,7 +131,7 @@ def take_folder(out: Path, overwrite: bool) -> None:
             entry.unlink()
 
 
-def single_target(case: Case) -> list[Expression]:
+def single_target(case: Case) -> list[SceneInstruction]:
     """The expressions of a case that mean exactly one object, all that an `obj_id` can say."""
     return [expression for expression in case.expressions if len(expression.targets) == 1]
 

@@ -1,4 +1,4 @@
-"""SAM's ViT computes the same embedding in every way its attention can be computed, and is told which one to take."""
+"""SAM's ViT gives the same embedding with every implementation of its attention; the package runs SDPA."""
 
 import copy
 
@@ -7,12 +7,10 @@ import torch
 from tiny_models import TINY_VIT, tiny_trackgpt
 from torch.nn.attention import flex_attention as torchs
 
-from eval.speed import attention as speed_attention
-from eval.speed import bench as speed
+from eval.speed import attention
+from eval.speed.attention import KINDS, TOLERANCE, measure, use_attention
 from trackgpt.errors import UsageError
 from trackgpt.hub import load_model
-from trackgpt.perception import attention
-from trackgpt.perception.attention import KINDS, TOLERANCE, choose_attention
 from trackgpt.perception.encoders import ConvEncoder, SamViT
 
 # Four cells a side, windows of three: the first layer pads, the second sees every cell. What FlexAttention computes is
@@ -22,7 +20,7 @@ PIXELS = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture
 def uncompiled(monkeypatch):
-    monkeypatch.setattr(attention, "_compiled_flex", lambda: torchs.flex_attention)
+    monkeypatch.setattr(attention, "compiled_flex", lambda: torchs.flex_attention)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def vit():
 
 
 def embedding(encoder, kind):
-    choose_attention(encoder, kind, "cpu")
+    use_attention(encoder, kind)
     return encoder(PIXELS).embedding
 
 
@@ -72,7 +70,7 @@ def test_flex_attention_compiled_gives_it_too(vit):
 def test_weights_have_the_same_names_whatever_computes_with_them(vit):
     names = {}
     for kind in KINDS:
-        choose_attention(vit, kind, "cpu")
+        use_attention(vit, kind)
         names[kind] = list(vit.state_dict())
     assert all(found == names["eager"] for found in names.values())
 
@@ -81,30 +79,16 @@ def classes(module):
     return {type(part) for part in module.modules() if isinstance(part, KINDS["eager"])}
 
 
-def test_the_device_decides_unless_somebody_does(vit):
-    for device in ("cpu", "cuda", "mps"):
-        choose_attention(vit, "eager", device)
-        assert classes(vit) == {KINDS["eager"]}
-        choose_attention(vit, "auto", device)
-        assert classes(vit) == {KINDS["sdpa"]}
-
-
-def test_a_model_is_loaded_with_the_attention_asked_for(tmp_path):
+def test_the_package_runs_sdpa(tmp_path):
     tiny_trackgpt(encoder="sam_vit").save_pretrained(tmp_path)
     assert classes(load_model(tmp_path, "cpu").segmenter) == {KINDS["sdpa"]}
-    assert classes(load_model(tmp_path, "cpu", attention="augmented").segmenter) == {KINDS["augmented"]}
 
 
 def test_an_encoder_without_such_attention_is_left_alone():
     encoder = ConvEncoder([4, 4, 4, 4], [1, 1, 1, 1]).eval()
     before = encoder(PIXELS).embedding
-    choose_attention(encoder, "flex", "cpu")
+    use_attention(encoder, "flex")
     assert torch.equal(encoder(PIXELS).embedding, before)
-
-
-def test_an_unknown_way_is_refused_with_the_choices(vit):
-    with pytest.raises(UsageError, match="`flash` is none of auto, eager, sdpa, augmented, flex"):
-        choose_attention(vit, "flash", "cpu")
 
 
 # speed: that it runs, never how fast
@@ -115,9 +99,9 @@ def test_ways_are_timed_side_by_side_and_what_cannot_run_is_not_measured(monkeyp
     def no_compiler():
         raise RuntimeError("no C++ compiler\nand a long story")
 
-    monkeypatch.setattr(attention, "_compiled_flex", no_compiler)
-    monkeypatch.setattr(speed_attention, "inference_dtype", lambda wanted, device: dtype)
-    part = speed.measure_part("attention", speed.Workload(pairs=1, vit="tiny"))
+    monkeypatch.setattr(attention, "compiled_flex", no_compiler)
+    monkeypatch.setattr(attention, "inference_dtype", lambda wanted, device: dtype)
+    part = measure(Workload(pairs=1, vit="tiny"))
     rows = {line.quantity: line for line in part.lines}
     assert rows["eager / flex"].how == "not measured: no C++ compiler"
     assert len(rows["eager / flex"].values) == 0
@@ -127,4 +111,4 @@ def test_ways_are_timed_side_by_side_and_what_cannot_run_is_not_measured(monkeyp
 
 def test_an_unknown_size_is_refused():
     with pytest.raises(UsageError, match="choose from tiny, b, l, h"):
-        speed.measure_part("attention", speed.Workload(vit="xl"))
+        measure(Workload(vit="xl"))

@@ -20,7 +20,7 @@ from trackgpt.data.image_trees import TREES
 from trackgpt.data.segmentation import ade20k
 from trackgpt.errors import OutputError, UsageError
 from trackgpt.export.davis import PALETTE
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 
 folder = tree_fixture(Layout.folder)
 youtube = tree_fixture(Layout.refer_youtube_vos)
@@ -201,7 +201,9 @@ def test_ids_of_expressions_are_four_times_the_object_plus_the_annotation(davis,
 
 def test_objects_are_sorted_as_strings():
     said = [
-        Expression(f"{actor} {k}", "explicit", "category", (actor,), "") for actor in range(1, 12) for k in range(4)
+        SceneInstruction(f"{actor} {k}", "explicit", "category", (actor,), "")
+        for actor in range(1, 12)
+        for k in range(4)
     ]
     entries = object_major(said, {actor: str(actor) for actor in range(1, 12)})
     assert " ".join(entries[str(4 * k)]["obj_id"] for k in range(11)) == "1 10 11 2 3 4 5 6 7 8 9"

@@ -238,6 +238,7 @@ def test_every_dependency_has_a_tested_version_within_its_range():
         "rl",
         "eval",
         "quantised",
+        "check",
         "onnx",
         "web",
         "dev",

@@ -111,32 +111,8 @@ def test_the_whole_frame_is_always_visible(source, centre):
     assert max(box.height, box.width) == 64
     assert 0 <= box.top <= 64 - box.height
     assert 0 <= box.left <= 64 - box.width
-    whole = box.to_square(np.array([0, 0, w, h], np.float32))
-    assert whole.tolist() == [box.left, box.top, box.left + box.width, box.top + box.height]
     square = box.apply(np.full((h, w, 3), 255, np.uint8))
     assert (square != GREY).all(axis=-1).sum() == box.height * box.width
-
-
-@pytest.mark.parametrize("centre", [False, True])
-@pytest.mark.parametrize("source", SHAPES)
-def test_boxes_return_to_where_they_were(source, centre):
-    h, w = source
-    box = fit(source, 256, centre)
-    boxes = np.array([[0, 0, w, h], [w * 0.2, h * 0.3, w * 0.7, h * 0.9], [-3, -2, w + 5, h + 1]], np.float32)
-    back = box.to_source(box.to_square(boxes))
-    assert back.dtype == np.float32
-    np.testing.assert_allclose(back, boxes, atol=1e-3)
-
-
-def test_an_absent_box_stays_absent_and_no_boxes_stay_none():
-    box = fit((50, 200), 100, centre=True)
-    assert np.isnan(box.to_source(np.full((1, 4), np.nan, np.float32))).all()
-    assert box.to_square(np.zeros((0, 4), np.float32)).shape == (0, 4)
-
-
-def test_a_box_in_the_square_is_doubled_after_its_padding_is_taken_off():
-    box = fit((50, 200), 100, centre=True)  # scale 0.5, 37 rows above
-    assert box.to_source(np.array([[10, 42, 20, 47]])).tolist() == [[20, 10, 40, 20]]
 
 
 @pytest.mark.parametrize("s", [16, 64, 100])

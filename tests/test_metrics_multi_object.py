@@ -9,9 +9,9 @@ import pytest
 
 from eval.metrics.multi_object import (
     COMBINED,
+    MotTruth,
     MultiObjectScores,
     Tracked,
-    Truth,
     combined_scores,
     sequence_scores,
     tracker_scores,
@@ -24,11 +24,11 @@ BOX = [0, 0, 10, 10]
 FAR = [100, 0, 10, 10]
 
 
-def one_object(frames: int, box: list[float] = BOX, **more) -> Truth:
-    return Truth([[1]] * frames, [[box]] * frames, **more)
+def one_object(frames: int, box: list[float] = BOX, **more) -> MotTruth:
+    return MotTruth([[1]] * frames, [[box]] * frames, **more)
 
 
-def scores(truth: Truth, ids: list, boxes: list, **options) -> MultiObjectScores:
+def scores(truth: MotTruth, ids: list, boxes: list, **options) -> MultiObjectScores:
     return sequence_scores(truth, Tracked(ids, boxes), **options)
 
 
@@ -36,7 +36,7 @@ def scores(truth: Truth, ids: list, boxes: list, **options) -> MultiObjectScores
 
 
 def test_a_perfect_tracker_reaches_one_whatever_its_ids_are_called():
-    truth = Truth([[1, 2]] * 3, [[BOX, FAR]] * 3)
+    truth = MotTruth([[1, 2]] * 3, [[BOX, FAR]] * 3)
     found = scores(truth, [[-7, 10**12]] * 3, [[BOX, FAR]] * 3)
     assert found.summary() == {
         "HOTA": 1.0,
@@ -94,17 +94,17 @@ def test_a_tracker_that_finds_nothing_has_a_mota_of_zero():
 
 
 def test_a_sequence_without_truth_counts_false_positives_alone():
-    found = scores(Truth([[], []], [[], []]), [[1], [1]], [[BOX], [BOX]])
+    found = scores(MotTruth([[], []], [[], []]), [[1], [1]], [[BOX], [BOX]])
     assert (found.clear["CLR_FP"], found.identity["IDFP"], found.summary()["HOTA"]) == (2, 2, 0)
-    assert scores(Truth([], []), [], []).count["Frames"] == 0
+    assert scores(MotTruth([], []), [], []).count["Frames"] == 0
 
 
 # --- preprocessing ---
 
 
-def crossing(label: int) -> Truth:
+def crossing(label: int) -> MotTruth:
     """A pedestrian, and beside it something of another class that is not to be scored."""
-    return Truth([[1, 2]], [[BOX, FAR]], classes=[[1, label]], marks=[[1, 0]])
+    return MotTruth([[1, 2]], [[BOX, FAR]], classes=[[1, label]], marks=[[1, 0]])
 
 
 def test_a_detection_on_a_distractor_is_forgiven_only_with_preprocessing():
@@ -121,7 +121,7 @@ def test_a_vehicle_is_a_distractor_in_mot20_alone():
 
 
 def test_classes_do_not_matter_without_preprocessing_and_in_mot15():
-    truth = Truth([[1]], [[BOX]], classes=[[80]])
+    truth = MotTruth([[1]], [[BOX]], classes=[[80]])
     assert scores(truth, [[1]], [[BOX]], preprocess=False).clear["CLR_TP"] == 1
     assert scores(truth, [[1]], [[BOX]], benchmark="MOT15").clear["CLR_TP"] == 1
     with pytest.raises(InputError, match="frame 0: class 80, wanted 1 to 13"):
@@ -182,7 +182,7 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     [
         (one_object(2), [[1]], [[BOX], [BOX]], "tracked.ids has 1 frames, wanted 2"),
         (one_object(1), [[1, 1]], [[BOX, FAR]], "tracked.ids, frame 0: id 1 stands there twice"),
-        (Truth([[3, 3]], [[BOX, FAR]]), [[1]], [[BOX]], "truth.ids, frame 0: id 3 stands there twice"),
+        (MotTruth([[3, 3]], [[BOX, FAR]]), [[1]], [[BOX]], "truth.ids, frame 0: id 3 stands there twice"),
         (one_object(1), [[1]], [[BOX, FAR]], r"tracked.boxes, frame 0: the shape is \(2, 4\), wanted \(1, 4\)"),
         (one_object(1), [[1]], [[[0, 0, np.nan, 1]]], "tracked.boxes, frame 0: a value is not finite"),
         (one_object(1), [[1.5]], [[BOX]], "tracked.ids, frame 0: float64 of the shape .* wanted integers"),

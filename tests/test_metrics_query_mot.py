@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eval.metrics.multi_object import Tracked, Truth, sequence_scores
+from eval.metrics.multi_object import MotTruth, Tracked, sequence_scores
 from eval.metrics.query_mot import (
     box_iou,
     cle,
@@ -143,7 +143,7 @@ def test_the_released_iou_adds_a_millionth_to_the_union():
 def test_one_target_in_a_clip_scores_as_in_trackeval():
     pytest.importorskip("trackeval", reason="trackeval is not installed (constraints.txt says how)")
     predicted = RIGHT + [[0, 0, 0, 0], [9, 9, 0, 0], [30, 70, 0, 0], [0, 0, 9, -9], [0, 0, 0, 0], [500, 0, 0, 0]]
-    found = sequence_scores(Truth([[1]] * 6, RIGHT[:, None]), Tracked([[1]] * 6, predicted[:, None]))
+    found = sequence_scores(MotTruth([[1]] * 6, RIGHT[:, None]), Tracked([[1]] * 6, predicted[:, None]))
     assert mota(RIGHT, predicted) == found.clear["MOTA"]
     assert motp_clear(RIGHT, predicted) == pytest.approx(found.clear["MOTP"], abs=1e-9)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import frame, tiny_trackgpt
 
+from trackgpt import version
 from trackgpt.errors import ModelError, OutputError, UsageError
 from trackgpt.hub import load_model
 from trackgpt.online import follow
@@ -166,7 +167,7 @@ def test_another_device_is_refused(tiny):
 
 
 def test_without_the_packages_the_extra_is_named(tiny, monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(version, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"onnxscript, onnxruntime: not installed; pip install 'trackgpt\[onnx\]'"):
         load_model(tiny, "cpu", backend="onnxruntime")
 

@@ -5,21 +5,22 @@ A random SAM of 93 thousand weights is built from that package's own classes and
 
 import copy
 import functools
-import importlib
 import importlib.util
 import json
 import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trackgpt import version
 from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
+from trackgpt.conversion import sam_check
+from trackgpt.conversion.sam_check import TOLERANCE, compare, import_segment_anything, refuse_differences
 from trackgpt.errors import ModelError
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.mask_decoder import Decoded
@@ -27,40 +28,8 @@ from trackgpt.perception.sam_weights import load_into, load_sam, sam_config, to_
 from trackgpt.perception.segmenter import Segmenter
 
 C, HEADS, SIDE, GRID = 32, 4, 64, 4
-FUNCTIONS_OF_TORCHVISION = {
-    "torchvision.ops.boxes": ("batched_nms", "box_area"),
-    "torchvision.transforms.functional": ("resize", "to_pil_image"),
-}
 
-
-def segment_anything_without_torchvision() -> ModuleType:
-    """Import segment-anything with stand-ins for the four functions of torchvision it names and we never call.
-
-    The stand-ins are gone again afterwards, because transformers would take them for a torchvision.
-    """
-    if "segment_anything" in sys.modules:
-        return sys.modules["segment_anything"]
-
-    def absent(*_args: object, **_named: object) -> None:
-        raise NotImplementedError("torchvision is not installed")
-
-    names = ["torchvision", "torchvision.ops", "torchvision.transforms", *FUNCTIONS_OF_TORCHVISION]
-    before = {name: sys.modules[name] for name in names if name in sys.modules}
-    try:
-        for name in names:
-            sys.modules[name] = ModuleType(name)
-            sys.modules[name].__path__ = []
-        for name, functions in FUNCTIONS_OF_TORCHVISION.items():
-            for function in functions:
-                setattr(sys.modules[name], function, absent)
-        return importlib.import_module("segment_anything")
-    finally:
-        for name in names:
-            del sys.modules[name]
-        sys.modules.update(before)
-
-
-segment_anything_without_torchvision()
+import_segment_anything()
 
 from segment_anything import sam_model_registry  # noqa: E402
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer  # noqa: E402
@@ -160,7 +129,7 @@ def test_the_oracle_is_imported_and_leaves_no_torchvision_behind():
 
     assert not [name for name in sys.modules if name.startswith("torchvision")]
     assert is_torchvision_available() == (importlib.util.find_spec("torchvision") is not None)
-    assert segment_anything_without_torchvision().SamPredictor
+    assert import_segment_anything().SamPredictor
 
 
 def test_the_oracle_has_logits_and_scores_that_differences_can_be_seen_in(sam):
@@ -387,6 +356,56 @@ def test_a_safetensors_file_with_original_names_loads_as_well(sam, tmp_path, our
     mine, same = ours.state_dict(), filled(tmp_path / "sam.safetensors").state_dict()
     report = to_segmenter_keys(sam.state_dict())[1]
     assert all(torch.equal(mine[name], same[name]) for name in report.loaded)
+
+
+# The check of a converted file
+
+
+def test_a_converted_file_is_checked_against_the_original_implementation(pth, tmp_path, command):
+    done = command("convert", "sam", pth, tmp_path / "hf", "--check")
+    assert done.code == 0
+    assert done.out.splitlines()[0].startswith("loaded=")
+    found = {name: float(value) for name, value in done.values().items()}
+    assert list(found) == ["embedding_difference", "masks_difference", "scores_difference"]
+    assert max(found.values()) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("weight", "moved"),
+    [
+        ("mask_decoder.iou_prediction_head.proj_out.bias", ["scores"]),
+        ("mask_decoder.upscale_conv2.bias", ["masks"]),
+        ("vision_encoder.neck.layer_norm2.bias", ["embedding", "masks", "scores"]),
+    ],
+)
+def test_a_folder_that_computes_something_else_fails_the_check(pth, tmp_path, command, weight, moved):
+    command("convert", "sam", pth, tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    save_file(tensors | {weight: tensors[weight] + 0.5}, tmp_path / "hf/model.safetensors")
+    found = compare(pth, tmp_path / "hf")
+    assert [name for name, value in found.items() if value > TOLERANCE] == moved
+    with pytest.raises(ModelError, match=f"MD02: .*hf: differs from segment-anything .*: {moved[0]} by "):
+        refuse_differences(found, tmp_path / "hf")
+
+
+def test_the_command_fails_with_one_line_after_its_numbers(pth, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(sam_check, "TOLERANCE", -1.0)
+    done = command("convert", "sam", pth, tmp_path / "hf", "--check")
+    assert (done.code, done.err.count("MD02")) == (4, 1)
+    assert list(done.values()) == ["embedding_difference", "masks_difference", "scores_difference"]
+
+
+def test_a_difference_that_is_no_number_fails_the_check():
+    with pytest.raises(ModelError, match="masks by nan, 0.001 allowed"):
+        refuse_differences({"embedding": 0.0, "masks": float("nan")}, Path("hf"))
+
+
+def test_without_segment_anything_nothing_is_converted_before_it_is_asked_for(pth, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(version, "find_spec", lambda name: None)
+    done = command("convert", "sam", pth, tmp_path / "hf", "--check")
+    assert done.code == 2
+    assert "segment_anything: not installed; pip install 'trackgpt[check]'" in done.err
+    assert not (tmp_path / "hf").exists()
 
 
 # The sizes

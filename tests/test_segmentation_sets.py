@@ -142,7 +142,7 @@ def test_a_label_that_no_class_has_is_refused(tmp_path):
 def test_a_picture_in_colour_is_no_label_map(tmp_path):
     root = ade_tree(tmp_path, [[0]])
     Image.new("RGB", (3, 2)).save(root / "ade20k/annotations/training/1.png")
-    with pytest.raises(InputError, match=r"uint8 of shape \(2, 3, 3\); wanted an 8-bit label a pixel"):
+    with pytest.raises(InputError, match=r"uint8 of shape \(2, 3, 3\); wanted one 8-bit label per pixel"):
         _ = ade20k(root)[0].size
 
 

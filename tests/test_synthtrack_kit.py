@@ -24,7 +24,7 @@ from eval.trackers import VARIANTS, Choice
 from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.reasoners.templates import visible_answer
 from trackgpt.synthtrack.clips import KINDS, Case, make_case
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 from trackgpt.synthtrack.world import make_scene
 from trackgpt.types import Clip, Cue, Prediction, Prompt
 
@@ -104,7 +104,7 @@ def case() -> Case:
     return made
 
 
-def hand_case(*expressions: Expression) -> Case:
+def hand_case(*expressions: SceneInstruction) -> Case:
     """Four frames of 8 x 8: object 1 is a 4 x 4 square on frames 0 and 1, object 2 a 2 x 4 bar on all frames."""
     ids = np.zeros((4, 8, 8), np.uint8)
     ids[:2, :4, :4] = 1
@@ -113,9 +113,9 @@ def hand_case(*expressions: Expression) -> Case:
     return Case(make_scene(0, frames=4, difficulty="easy"), clip, expressions)
 
 
-ONE = Expression("the square", "explicit", "category", (1,), "Sure. <TK>, <PO>")
-TWO = Expression("the bar", "implicit", "part", (2,), "Sure. <TK>, <PO>", wording=3)
-NOTHING = Expression("the owl", "none", "absent-category", (), "no owl")
+ONE = SceneInstruction("the square", "explicit", "category", (1,), "Sure. <TK>, <PO>")
+TWO = SceneInstruction("the bar", "implicit", "part", (2,), "Sure. <TK>, <PO>", wording=3)
+NOTHING = SceneInstruction("the owl", "none", "absent-category", (), "no owl")
 
 
 def row(kind="explicit", j=1.0, f=1.0, video=0, answer="Sure.", wanted="Sure.", **figures) -> Row:
@@ -150,7 +150,7 @@ def test_an_empty_tracker_scores_only_where_the_truth_is_empty(tmp_path):
 
 
 def test_the_union_of_the_targets_is_scored_not_each_of_them(tmp_path):
-    both = Expression("all things", "multi", "two", (1, 2), "both")
+    both = SceneInstruction("all things", "multi", "two", (1, 2), "both")
     made = hand_case(both)
 
     class First(Knowing):

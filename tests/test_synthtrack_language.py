@@ -28,7 +28,7 @@ from trackgpt.synthtrack.language import (
     region,
 )
 from trackgpt.synthtrack.questions import corpus, describe_scene, questions
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 from trackgpt.synthtrack.wordings import FORMS, REGIONS, TEMPLATES
 
 PLACES = {
@@ -98,7 +98,7 @@ def say(
     seed: int = 0,
     kind: str = "free",
     leader: int | None = None,
-) -> list[Expression]:
+) -> list[SceneInstruction]:
     """All expressions of a frame, in the seed wording unless told otherwise."""
     return expressions(seen, kind, leader, split, np.random.default_rng(seed), wording)
 
@@ -170,7 +170,7 @@ def owners(seen: list[Seen], fact: str) -> set[int]:
     return {one.id for one in seen if fact in BY_NAME[one.category].facts}
 
 
-def meant(said: Expression, seen: list[Seen], leader: int | None) -> set[int]:
+def meant(said: SceneInstruction, seen: list[Seen], leader: int | None) -> set[int]:
     """Whom the seed wording can mean, read from its text alone."""
     text, form = said.text, said.form
     if form in ("fact", "absent-fact"):

@@ -18,7 +18,7 @@ from trackgpt.synthtrack.scene import Actor, Scene
 from trackgpt.synthtrack.sprites import sprite
 from trackgpt.synthtrack.world import RACE_MARGIN, TEXTURES, leader, make_scene, see
 
-ASSETS = Path(sprites.__file__).parents[2] / "assets" / "synthtrack"
+ASSETS = Path(sprites.__file__).parents[1] / "assets" / "synthtrack"
 
 
 def an_actor(label: int, category: str, depth: float = 1.0, place: tuple[float, float] = (0.5, 0.5), **other) -> Actor:

@@ -11,15 +11,18 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from trackgpt.errors import InputError, UsageError
+from trackgpt.geometry.letterbox import fit
 from trackgpt.video import decoder as decoder_module
 from trackgpt.video import stream as stream_module
 from trackgpt.video.decoder import Clock, Decoder, believed_fps
-from trackgpt.video.frames import DEFAULT_FPS, FrameSource, Request, SourceFrame
+from trackgpt.video.frames import DEFAULT_FPS, FrameSource, ReadOptions, SourceFrame
 from trackgpt.video.source import open_source
 from trackgpt.video.stream import StreamSource
 
@@ -132,6 +135,20 @@ def test_a_file_a_folder_a_glob_and_arrays_agree(tmp_path, clip):
         assert [frame.time for frame in frames] == [i / 10 for i in range(20)]
         assert frames[0].image.dtype == np.uint8
         assert frames[0].image.shape == (48, 64, 3)
+
+
+def test_reading_leaves_the_threads_of_the_process_as_they_are(clip):
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(3)
+    cv2.setNumThreads(3)
+    try:
+        with open_source(clip) as opened:
+            fit(opened.size, 32).apply(next(opened).image)
+            assert len(list(opened)) == 19
+            assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 3)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 def test_an_open_source_knows_its_name_kind_size_rate_and_length(clip):
@@ -413,7 +430,7 @@ def decoded(script: list[tuple[int, list[int] | None]]) -> list[tuple[float, boo
     """Times and whether there is a picture."""
     clock = Clock(10)
     stream = SimpleNamespace(time_base=Fraction(1, 10))
-    decoder = Decoder(Scripted(script), stream, clock, "x", Request(), regular=True)
+    decoder = Decoder(Scripted(script), stream, clock, "x", ReadOptions(), regular=True)
     return [(pytest.approx(raw.time), raw.load is not None) for raw in decoder]
 
 
@@ -704,8 +721,7 @@ def live(steps: list, sleeps: list[float], **options) -> FrameSource:
             raise step
         return step
 
-    request = Request(**options)
-    return StreamSource("rtsp://camera/1", connect, request, sleep=sleeps.append)._begin()
+    return StreamSource("rtsp://camera/1", connect, ReadOptions(**options), sleep=sleeps.append)._begin()
 
 
 def test_a_stream_that_drops_is_joined_again_and_goes_on_counting(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def load(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         perception: for a brain, a SAM: a `.pth` file, a folder or a hub's id.
         execution: how it runs: `dtype` "float32" (default), "bfloat16" or "auto"; `backend` "torch" (default) or
-            "onnxruntime"; `compile` False (default) or True; `attention`; see `trackgpt.config.Execution`.
+            "onnxruntime"; `compile` False (default) or True; see `trackgpt.config.Execution`.
 
     Raises:
         UsageError: a brain without a perception, or a perception without a brain; an execution that cannot be.

@@ -1,7 +1,7 @@
 """The one schema of a TrackGPT, from nano to 13B: frozen dataclasses, the only place where defaults live.
 
 A configuration is values only. It is read from YAML or JSON with strict keys and dotted overrides (OmegaConf structured
-configs), and written beside every checkpoint and into every run.
+configs), and written into every checkpoint and every run.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class TrackGPTConfig:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a model runs, which changes its speed and, beyond rounding, nothing it says. Not part of a saved model.
+    """Runtime settings: they change the speed; results differ by rounding only. Not part of a saved model.
 
     Attributes:
         dtype: "float32", "bfloat16", or "auto": bfloat16 where this machine is measured to be faster with it. On a GPU
@@ -167,11 +167,9 @@ class Execution:
         packed: on a CPU the kernels of nano's convolutions are arranged once, as oneDNN computes with them, and not at
             every frame; `compile` does so itself.
         compile: encoder and mask decoder go through `torch.compile` with fixed shapes, a minute at the first frame.
-        attention: of SAM's ViT, see `trackgpt.perception.attention`; "auto" is what was found fastest on the device.
     """
 
     dtype: str = field(default="float32", metadata={"choices": ("auto", "float32", "bfloat16", "int8", "int4")})
     backend: str = field(default="torch", metadata={"choices": ("torch", "onnxruntime")})
     packed: bool = True
     compile: bool = False
-    attention: str = field(default="auto", metadata={"choices": ("auto", "eager", "sdpa", "augmented", "flex")})

@@ -1,6 +1,6 @@
 """Names to models: what ships inside the package, what lies in a folder, what a hub holds.
 
-A whole TrackGPT has one name. Somebody's brain and somebody's SAM make one together, named `BRAIN+PERCEPTION`, e.g.
+A whole TrackGPT has one name. A plain VLM and a SAM checkpoint together make one, named `BRAIN+PERCEPTION`, e.g.
 `llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge`, so that everything that takes the name of a model takes a pair too.
 """
 
@@ -101,7 +101,7 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     Raises:
         UsageError: a brain without a perception, or a perception beside a whole TrackGPT; an execution that is not
             known, that does not go together, or whose packages are missing.
-        ModelError: MD01 something is missing, MD02 it is damaged, MD06 it is of a kind that is not known (see
+        ModelError: MD01 something is missing, MD02 it is damaged, MD06 it is of a kind that is not supported (see
             `TrackGPT.from_pretrained`, `load_brain`, `load_segmenter`); MD04 the device is not there.
     """
     from trackgpt.config import Execution
@@ -152,18 +152,16 @@ def _check_backend(how: Execution, device: str) -> None:
     """Refuse, before anything is loaded, what ONNX Runtime is not used for."""
     if how.backend == "torch":
         return
-    from trackgpt.perception.onnx_segmenter import PACKAGES, require
+    from trackgpt.perception.onnx_segmenter import PACKAGES
+    from trackgpt.version import require
 
-    require(*PACKAGES)
+    require("onnx", *PACKAGES)
     if device != "cpu" or how.dtype not in ("float32", "bfloat16", "auto") or how.compile:
         raise UsageError(f"backend {how.backend}: runs on a CPU, not quantised, not compiled; leave those options out")
 
 
 def _run_as(model: TrackGPT, how: Execution, device: torch.device) -> TrackGPT:
     """Make a folded model on its device run as asked."""
-    from trackgpt.perception.attention import choose_attention
-
-    choose_attention(model.segmenter, how.attention, device.type)
     if how.backend == "onnxruntime":
         from trackgpt.perception.onnx_segmenter import onnx_segmenter
 
@@ -193,7 +191,7 @@ def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[T
     """A model as it is stored, on the CPU, not folded, so that it can be trained and saved; and what was loaded.
 
     Args:
-        name: see `load_model`. The small form of a tuned model is put on its frozen models and merged.
+        name: see `load_model`. The adapter of a tuned model is put on its frozen models and merged.
         dtype: of the weights in memory; float32 by default, whatever they are stored as.
 
     Raises:
@@ -224,7 +222,7 @@ def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[T
 
 
 def load_tuned(folder: str | Path, base: str | Path = "", dtype: torch.dtype | None = None) -> TrackGPT:
-    """The small form of a tuned model on its frozen models, adapters not merged, so that training can go on.
+    """The adapter of a tuned model on its frozen models, LoRA not merged, so that training can go on.
 
     Args:
         folder: see `trackgpt.systems.trackgpt_tuned`.
@@ -241,16 +239,16 @@ def load_tuned(folder: str | Path, base: str | Path = "", dtype: torch.dtype | N
 
 
 def merge(
-    small: str | Path,
+    adapter: str | Path,
     base: str | Path,
     out: str | Path,
     dtype: torch.dtype | None = None,
     merged: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make a whole model folder of a small form: adapters written into the weights, everything in one file.
+    """Make a whole model folder of an adapter: LoRA merged into the weights, everything in one file.
 
     Args:
-        small: the tuned model.
+        adapter: folder of the tuned model, as training writes it.
         base: name of the frozen models; empty for those the folder names.
         out: the whole model, as `TrackGPT.save_pretrained` writes it.
         dtype: store floating weights smaller.
@@ -261,14 +259,14 @@ def merge(
     """
     from trackgpt.reasoners.lora import merge_lora
 
-    model = load_tuned(small, base)
+    model = load_tuned(adapter, base)
     merge_lora(model.brain)
     merged()
     model.save_pretrained(out, dtype)
 
 
 def is_brain(folder: Path) -> bool:
-    """Whether a folder holds somebody's vision-language model instead of a TrackGPT.
+    """Whether a folder holds a plain VLM checkpoint (transformers layout) instead of a TrackGPT.
 
     Raises:
         ModelError: MD02, its config.json is damaged.

@@ -1,4 +1,6 @@
-"""Reading and writing settings, strictly: dataclasses from YAML or JSON, unknown keys refused, dotted overrides."""
+"""Settings as files: dataclasses read strictly from YAML or JSON (unknown keys refused, dotted overrides), written as
+JSON; and the JSON files of checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,7 @@ def write_json(config: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of somebody's checkpoint that holds a mapping.
+    """A JSON file of a checkpoint, e.g. its config.json, that holds a mapping.
 
     Raises:
         ModelError: MD01 it is not there; MD02 it is something else.

@@ -1,8 +1,11 @@
-"""The version of this package, and of those it stands on that are installed here."""
+"""The version of this package, and which versions of others are installed here."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from trackgpt.errors import UsageError
 
 __version__ = "0.1.0"
 
@@ -13,3 +16,10 @@ def installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raise UsageError where one of the modules of an extra cannot be imported; nothing is imported."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)}: not installed; pip install 'trackgpt[{extra}]'")

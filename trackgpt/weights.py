@@ -1,4 +1,4 @@
-"""Modules that take their weights from files: never random before, never there twice, at once in the dtype wanted.
+"""Weights from files into modules: never random first, never in memory twice, converted to the wanted dtype at once.
 
 A model made inside `unfilled` has shapes and no numbers. `give` then makes one tensor of each weight, so that loading
 needs the memory of the loaded model and of one tensor.
@@ -6,7 +6,8 @@ needs the memory of the loaded model and of one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+
+from trackgpt.errors import ModelError
 
 
 @contextmanager
@@ -38,6 +41,35 @@ def stored(path: Path) -> Iterator[tuple[str, Tensor]]:
             yield name, file.get_tensor(name)
 
 
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a `.pth`, `.pt` or `.bin` file, on the CPU; nothing in the file is ever executed.
+
+    The file is mapped, except where it was written by torch before 1.6. The only entry `model`, as SAM 2 and
+    EfficientSAM are saved, is opened.
+
+    Raises:
+        ModelError: MD02, it is damaged, or holds anything but named tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged or hostile pickle may raise anything at all
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise ModelError(f"{path}: not a whole file of plain weights ({reason}); fetch it again", "MD02") from error
+    if isinstance(state, dict) and list(state) == ["model"]:
+        state = state["model"]
+    if not isinstance(state, dict) or not state:
+        raise ModelError(f"{path}: found a {type(state).__name__}, wanted a dictionary of named tensors", "MD02")
+    odd = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if odd:
+        raise ModelError(f"{path}: wanted tensors alone, but these are none: {some(odd)}", "MD02")
+    return dict(state)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three names for a message, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every weight of a safetensors file, from its header alone.
 
@@ -57,7 +89,7 @@ def give(module: nn.Module, weights: Iterable[tuple[str, Tensor]], dtype: torch.
 
 
 def start_anew(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give an unfilled module, in place, the random weights that its layers are born with."""
+    """Give an unfilled module, in place, the random weights that its layers start with."""
     for layer in module.modules():
         if hasattr(layer, "reset_parameters"):
             layer.to_empty(device="cpu", recurse=False)
@@ -74,7 +106,7 @@ class LoadReport:
         new: weights of the model that the checkpoint has not; they keep their initial values.
         skipped: weights of the checkpoint that have no place in the model.
         reshaped: those of `loaded` whose shape had to change.
-        unexpected: weights of the checkpoint that nobody has heard of; they are not loaded either.
+        unexpected: keys that match no known layout; they are not loaded either.
     """
 
     loaded: tuple[str, ...]

@@ -10,7 +10,7 @@ from PIL import Image
 from trackgpt.export.overlay import draw
 from trackgpt.online import follow
 from trackgpt.synthtrack.clips import Case, make_case
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt
 from train.engine import evaluating
@@ -31,7 +31,7 @@ def draw_previews(model: TrackGPT, path: Path) -> None:
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def _row(model: TrackGPT, case: Case, expression: Expression) -> np.ndarray:
+def _row(model: TrackGPT, case: Case, expression: SceneInstruction) -> np.ndarray:
     cells = []
     answer = ""
     predictions = follow(model.tracker(), case.clip.frames, [Prompt(expression.text)])

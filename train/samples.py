@@ -15,7 +15,7 @@ from trackgpt.synthtrack.clips import frame_size, scene_expressions, seen_actors
 from trackgpt.synthtrack.language import Seen
 from trackgpt.synthtrack.questions import describe_scene, knowledge, questions
 from trackgpt.synthtrack.render import render
-from trackgpt.synthtrack.scene import Expression, Scene
+from trackgpt.synthtrack.scene import Scene, SceneInstruction
 from trackgpt.synthtrack.world import make_scene
 from train.codes import CATEGORY_NAMES, COLOUR_NAMES
 
@@ -184,9 +184,9 @@ def reading_sample(seed: int, side: int, tracks: int = 6, plain: int = 1, known:
     return Reading(view.frame, cell_labels(view, side // 16), tuple(turns))
 
 
-def mixed(found: list[Expression], count: int, rng: np.random.Generator) -> list[Expression]:
+def mixed(found: list[SceneInstruction], count: int, rng: np.random.Generator) -> list[SceneInstruction]:
     """`count` expressions: a kind is drawn first (explicit 3, implicit 4, multi 2, none 2), then one of its forms."""
-    chosen: list[Expression] = []
+    chosen: list[SceneInstruction] = []
     weights = {"explicit": 3.0, "implicit": 4.0, "multi": 2.0, "none": 2.0}
     pool = list(found)
     while pool and len(chosen) < count:
@@ -200,7 +200,7 @@ def mixed(found: list[Expression], count: int, rng: np.random.Generator) -> list
     return chosen
 
 
-def track_turn(expression: Expression, view: View) -> Turn:
+def track_turn(expression: SceneInstruction, view: View) -> Turn:
     """An expression with the boxes and kinds of its targets."""
     rows = [next(i for i, s in enumerate(view.seen) if s.id == target) for target in expression.targets]
     return Turn(
@@ -267,7 +267,9 @@ def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: 
     )
 
 
-def _misleading(expression: Expression, others: list[Expression], rng: np.random.Generator) -> Expression | None:
+def _misleading(
+    expression: SceneInstruction, others: list[SceneInstruction], rng: np.random.Generator
+) -> SceneInstruction | None:
     """The expression answered with another one's single target, for one in eight of the single-target instructions."""
     wrong = [e for e in others if len(e.targets) == 1 and e.targets != expression.targets]
     if len(expression.targets) != 1 or not wrong or rng.random() > 0.125:

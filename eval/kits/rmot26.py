@@ -20,7 +20,7 @@ from eval.metrics.query_mot import box_iou, clip_metrics
 from eval.metrics.query_mot_answers import paired_by_position, parse_predicted_output
 from eval.run_folder import read_json, write_text
 from trackgpt.data import query_clips
-from trackgpt.data.mot_files import Tracked, Truth
+from trackgpt.data.mot_files import MotTruth, Tracked
 from trackgpt.data.query_clips import ClipObject, QueryClip, frame_number
 from trackgpt.errors import InputError
 from trackgpt.types import Prediction, Prompt
@@ -232,7 +232,7 @@ def _released_iou(each: ClipObject, found: FloatArray) -> FloatArray:
     return box_iou(np.nan_to_num(each.boxes), np.nan_to_num(found))
 
 
-def _mot(clip: QueryClip, found: Mapping[str, FloatArray]) -> tuple[Truth, Tracked]:
+def _mot(clip: QueryClip, found: Mapping[str, FloatArray]) -> tuple[MotTruth, Tracked]:
     """Truth and boxes by frame, objects numbered from 1."""
     frames = sorted({frame for each in clip.objects for frame in each.frames})
     sides = []
@@ -245,7 +245,7 @@ def _mot(clip: QueryClip, found: Mapping[str, FloatArray]) -> tuple[Truth, Track
                     ids[frames.index(frame)].append(number)
                     rows[frames.index(frame)].append(box)
         sides.append((ids, rows))
-    return Truth(*sides[0]), Tracked(*sides[1])
+    return MotTruth(*sides[0]), Tracked(*sides[1])
 
 
 def _overlaps(clip: QueryClip, found: Mapping[str, FloatArray]) -> list[float]:

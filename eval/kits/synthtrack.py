@@ -14,7 +14,7 @@ from eval.scorer import score_binary_masks
 from trackgpt.errors import InputError
 from trackgpt.reasoners.templates import visible_answer
 from trackgpt.synthtrack.clips import Case, make_case
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 
 FRAMES = 36
 LONGEST = 320
@@ -83,7 +83,7 @@ class SynthTrack:
         case = self.case(task)
         return [self._row(task, case, expression, results) for expression in case.expressions]
 
-    def _row(self, task: str, case: Case, expression: Expression, results: Path) -> Row:
+    def _row(self, task: str, case: Case, expression: SceneInstruction, results: Path) -> Row:
         truth = np.isin(case.clip.ids, np.array(expression.targets, np.uint8))
         files = [results / task / expression.kind / f"{name}.png" for name in _names(case)]
         scores = score_binary_masks(truth, files)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trackgpt.data.mot_files import Tracked, Truth
+from trackgpt.data.mot_files import MotTruth, Tracked
 from trackgpt.errors import InputError, UsageError
 
 Fields = Mapping[str, Any]
@@ -63,7 +63,7 @@ class MultiObjectScores:
 
 
 def sequence_scores(
-    truth: Truth, tracked: Tracked, preprocess: bool = True, benchmark: str = "MOT17"
+    truth: MotTruth, tracked: Tracked, preprocess: bool = True, benchmark: str = "MOT17"
 ) -> MultiObjectScores:
     """Score one tracker on one sequence.
 
@@ -113,7 +113,7 @@ def combined_scores(sequences: Mapping[str, MultiObjectScores]) -> MultiObjectSc
 
 
 def tracker_scores(
-    sequences: Mapping[str, tuple[Truth, Tracked]], preprocess: bool = True, benchmark: str = "MOT17"
+    sequences: Mapping[str, tuple[MotTruth, Tracked]], preprocess: bool = True, benchmark: str = "MOT17"
 ) -> dict[str, MultiObjectScores]:
     """Score a tracker on every sequence and, under the name COMBINED_SEQ, on all of them together.
 
@@ -185,7 +185,7 @@ def _plain(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _raw(truth: Truth, tracked: Tracked, classes_matter: bool) -> dict[str, Any]:
+def _raw(truth: MotTruth, tracked: Tracked, classes_matter: bool) -> dict[str, Any]:
     frames = len(truth.ids)
     lengths = {
         "truth.boxes": truth.boxes,

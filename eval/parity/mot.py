@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.metrics.multi_object import COMBINED, MultiObjectScores, Tracked, Truth, tracker_scores
+from eval.metrics.multi_object import COMBINED, MotTruth, MultiObjectScores, Tracked, tracker_scores
 from eval.parity.checks import Comparison, compared
 from trackgpt.data.mot_files import read_results, read_seqinfo, read_seqmap, read_truth
 from trackgpt.errors import InputError
@@ -87,7 +87,7 @@ def _stored(place: Path) -> dict[str, Any]:
     return found
 
 
-def _sequences(inputs: Path) -> tuple[str, dict[str, tuple[Truth, Tracked]]]:
+def _sequences(inputs: Path) -> tuple[str, dict[str, tuple[MotTruth, Tracked]]]:
     seqmap = _only(inputs / "gt" / "seqmaps", "*.txt", "sequence map")
     split = seqmap.stem
     tracker = _only(inputs / "trackers" / split, "*/data", "tracker with a folder data")

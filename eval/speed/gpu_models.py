@@ -32,7 +32,6 @@ from eval.speed.bench import (
 from eval.speed.online import track_video
 from trackgpt.config import BrainConfig, EncoderConfig, PerceptionConfig, TrackGPTConfig
 from trackgpt.hub import compile_segmenter, find
-from trackgpt.perception.attention import choose_attention
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.segmenter import STRIDE, Segmenter
 from trackgpt.planning.memory_plan import load_of
@@ -60,7 +59,6 @@ def random_model(brain: str, vit: str, device: str) -> TrackGPT:
     config = TrackGPTConfig(f"random-{brain}-{vit}", _brain_config(brain, tokenizer), perception)
     with _default_dtype(inference_dtype("auto", place)), place:
         model = TrackGPT.from_config(config, tokenizer)
-    choose_attention(model.segmenter, "auto", place.type)
     return model.requires_grad_(False).fold()
 
 
@@ -112,7 +110,6 @@ def encoder(at: Setting, vit: str) -> Figures:
     place = torch.device(at.device)
     dtype = inference_dtype("auto", place)
     made = random_vit(vit).to(place, dtype)
-    choose_attention(made, "auto", place.type)
     side = made.vision_encoder.config.image_size
     pixels = {n: torch.randn(n, 3, side, side, device=place, dtype=dtype) for n in (1, *at.size.batches)}
     with FlopCounterMode(display=False) as counter:

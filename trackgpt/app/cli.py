@@ -167,11 +167,24 @@ def lisa(
 def sam(
     file: Annotated[Path, typer.Argument(help="An original .pth file")],
     out: Annotated[Path, typer.Argument(help="New folder")],
+    check: Annotated[bool, typer.Option("--check", help="Then run both and compare; needs segment-anything")] = False,
 ) -> int:
-    """SAM's weights as a Hugging Face folder. Example: trackgpt convert sam sam_vit_h_4b8939.pth sam-vit-huge"""
+    """SAM's weights as a Hugging Face folder.
+
+    Example: trackgpt convert sam sam_vit_h_4b8939.pth sam-vit-huge --check
+    """
     from trackgpt.conversion.sam import convert_sam
 
-    return _converted(convert_sam(file, out), out)
+    if not check:
+        return _converted(convert_sam(file, out), out)
+    from trackgpt.conversion.sam_check import compare, refuse_differences, require_segment_anything
+
+    require_segment_anything()
+    _converted(convert_sam(file, out), out)
+    found = compare(file, out)
+    print(" ".join(f"{name}_difference={value:.2g}" for name, value in found.items()))
+    refuse_differences(found, out)
+    return 0
 
 
 @convert.command()

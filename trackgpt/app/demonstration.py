@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trackgpt.synthtrack.clips import Case
-    from trackgpt.synthtrack.scene import Expression
+    from trackgpt.synthtrack.scene import SceneInstruction
 
 FORMATS = ("mp4", "davis", "coco", "mot", "timeline", "jsonl")
 LONGEST = 480
@@ -47,7 +47,7 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int
     return 0
 
 
-def _case(seed: int, kind: str, frames: int) -> tuple[Case, Expression]:
+def _case(seed: int, kind: str, frames: int) -> tuple[Case, SceneInstruction]:
     from trackgpt.synthtrack.clips import KINDS, make_case
 
     if kind not in KINDS:
@@ -73,7 +73,7 @@ def _film(case: Case, path: Path) -> None:
             video.write(frame, t / case.clip.fps)
 
 
-def _score(output: Path, case: Case, said: Expression) -> float:
+def _score(output: Path, case: Case, said: SceneInstruction) -> float:
     """J&F in percent over all frames, of everything found taken together against the targets taken together."""
     import numpy as np
 

@@ -1,6 +1,6 @@
 """LISA's checkpoints (Lai et al., 2023) as a TrackGPT, and back: `[SEG]` is `<TK>`, `text_hidden_fcs` is phi.
 
-What comes in: a folder of dvlab-research/LISA, 7B or 13B, v0 or v1, merged or with LoRA beside (the output of
+What comes in: a folder of dvlab-research/LISA, 7B or 13B, v0 or v1, merged or with separate LoRA weights (the output of
 `zero_to_fp32.py`), in LLaVA's original key layout, usually without the vision tower, which is then OpenAI's CLIP.
 
 What comes out is LISA* of the paper's tables: one [SEG] on the first frame segments all frames, with LISA's own decoder
@@ -143,7 +143,7 @@ def _shapes(config: TrackGPTConfig, words: Any) -> dict[str, tuple[int, ...]]:
 
 
 def our_names(theirs: dict[str, Lazy], where: Path) -> tuple[dict[str, str], list[str], list[str]]:
-    """TrackGPT's name of each of LISA's weights; the names that have no place; and those nobody has heard of.
+    """TrackGPT's name of each of LISA's weights; the names that have no place; and keys that match no known layout.
 
     Raises:
         ModelError: MD02, the weights under `visual_model` are no SAM's.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trackgpt.errors import ModelError
+from trackgpt.files import replacing
+from trackgpt.weights import read_pickled
 
 _PICKLES = (".bin", ".pt", ".pth")
 _NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
@@ -100,32 +103,11 @@ def _reader(file: Path, name: str) -> Callable[[], Tensor]:
 
 
 def _of_pickle(file: Path) -> dict[str, Lazy]:
-    state = _unpickled(file)
-    odd = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
-    if odd:
-        raise ModelError(f"{file}: wanted tensors alone, but these are none: {', '.join(odd[:3])}", "MD02")
-    return {name: Lazy(value.dtype, tuple(value.shape), _held(value)) for name, value in state.items()}
+    return {name: Lazy(value.dtype, tuple(value.shape), _held(value)) for name, value in read_pickled(file).items()}
 
 
 def _held(value: Tensor) -> Callable[[], Tensor]:
     return lambda: value
-
-
-def _unpickled(file: Path) -> dict[Any, Any]:
-    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
-    try:
-        try:
-            state = torch.load(file, mmap=True, **options)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            state = torch.load(file, **options)
-    except Exception as error:  # a damaged or hostile pickle may raise anything at all
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise ModelError(f"{file}: not a whole file of plain weights ({reason}); fetch it again", "MD02") from error
-    if not isinstance(state, dict) or not state:
-        raise ModelError(f"{file}: found a {type(state).__name__}, wanted a dictionary of named tensors", "MD02")
-    return dict(state)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Lazy]) -> None:
@@ -133,27 +115,19 @@ def write_safetensors(path: Path, tensors: Mapping[str, Lazy]) -> None:
 
     Raises:
         ValueError: a tensor was made with another type or shape than it was said to have.
+        OutputError: OUT02, the file cannot be written.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, lazy in tensors.items():
-        begin, end = end, end + lazy.dtype.itemsize * _count(lazy.shape)
+        begin, end = end, end + lazy.dtype.itemsize * prod(lazy.shape)
         header[name] = {"dtype": _NAMES[lazy.dtype], "shape": list(lazy.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    unfinished = path.with_name(f"{path.name}.part")
-    with unfinished.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, lazy in tensors.items():
             tensor = lazy.make()
             if tensor.dtype != lazy.dtype or tuple(tensor.shape) != lazy.shape:
                 raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, wanted {lazy.dtype} {lazy.shape}")
             file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    unfinished.replace(path)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

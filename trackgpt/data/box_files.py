@@ -39,7 +39,7 @@ INTERACTTRACK_SCENES = ("daily", "sports", "UAV", "surveillance", "wildlife", "o
 
 
 def read_boxes(path: Path) -> FloatArray:
-    """One box a line: four numbers between commas, tabs or spaces; NaN is a number.
+    """One box per line: four numbers between commas, tabs or spaces; NaN is a number.
 
     Args:
         path: an annotation or result file of LaSOT, TNL2K, TNLLT, OTB, GOT-10k or a tracker.
@@ -67,10 +67,10 @@ def read_boxes(path: Path) -> FloatArray:
 
 
 def read_flags(path: Path, count: int | None = None) -> BoolArray:
-    """Flags 0 and 1, one a line or several a line between commas, tabs or spaces.
+    """Flags 0 and 1, one per line or several per line between commas, tabs or spaces.
 
     Args:
-        path: absence flags (LaSOT's full_occlusion.txt is one long line, annos/absent a flag a line), or attributes
+        path: absence flags (LaSOT's full_occlusion.txt is one long line, annos/absent one flag per line), or attributes
             (one line in LaSOT, a flag a line in TNL2K).
         count: how many are wanted; None takes what is there.
 
@@ -113,7 +113,7 @@ def read_absent(path: Path, absent_value: int, count: int | None = None) -> Bool
 
 
 def read_names(path: Path) -> list[str]:
-    """Sequence names of a split list, one a line, in the order of the file.
+    """Sequence names of a split list, one per line, in the order of the file.
 
     Args:
         path: e.g. sequence_evaluation_config/testing_set.txt; spaces around a name are dropped.
@@ -127,13 +127,13 @@ def read_names(path: Path) -> list[str]:
     names: list[str] = []
     for number, line in enumerate(_lines_of_numbers(path), 1):
         if not line.strip() or line.strip() in names:
-            _refuse(path, number, line, "one new sequence name a line")
+            _refuse(path, number, line, "one new sequence name per line")
         names.append(line.strip())
     return names
 
 
 def read_interacttrack_boxes(path: Path, *, ragged: bool = False) -> FloatArray:
-    """A box a line, or a line that says there is none: groundtruth.txt, switch.txt, or a result file of InteractTrack.
+    """One box per line, or a line for no box: groundtruth.txt, switch.txt, or a result file of InteractTrack.
 
     Args:
         path: the file; numbers between commas, tabs or spaces.
@@ -205,13 +205,13 @@ def first_visible(visible: BoolArray) -> int:
 
 
 def read_descriptions(path: Path) -> list[str]:
-    """description.txt of InteractTrack: one line a frame, blank where nothing is said.
+    """description.txt of InteractTrack: one line per frame, blank where nothing is said.
 
     Args:
         path: the file.
 
     Returns:
-        A text a line without spaces around it, "" = no prompt on this frame.
+        One text per line without spaces around it, "" = no prompt on this frame.
 
     Raises:
         InputError: missing file, or not UTF-8.
@@ -247,7 +247,7 @@ def _lines_of_numbers(path: Path) -> list[str]:
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise InputError(f"{path}: empty, wanted a line a frame or flag; copy or unpack it again")
+        raise InputError(f"{path}: empty, wanted one line per frame or flag; copy or unpack it again")
     return lines
 
 

@@ -84,7 +84,7 @@ class BoxSequence:
 
     Attributes:
         name: as the benchmark calls it; result files are named after it.
-        boxes: file of boxes, one a frame.
+        boxes: file of boxes, one per frame.
         images: folder of frames; need not be there.
         flags: files of absence flags, a frame is absent if one of them says so; empty: where the box has no area.
         absent_flag: which flag means absent.
@@ -185,7 +185,7 @@ class InteractiveBoxSequence(BoxSequence):
     """A sequence of InteractTrack.
 
     Attributes:
-        description: file of prompts, one line a frame, blank where nothing is said.
+        description: file of prompts, one line per frame, blank where nothing is said.
         switches: file of the previous target's box at switches; None where it is missing (it ships separately).
         scene: file of six flags; None where it is missing.
     """

@@ -37,7 +37,7 @@ _STRING_OR_BRACE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}]', re.DOTALL)
 
 @dataclass(frozen=True, eq=False)
 class ConversationFile:
-    """Conversations of a JSON list, or of a file of one JSON object a line, parsed one by one when asked for.
+    """Conversations of a JSON list, or of a file of one JSON object per line, parsed one by one when asked for.
 
     Attributes:
         file: the list of {"id", "image", "conversations": [{"from": "human" or "gpt", "value"}]}.
@@ -94,7 +94,7 @@ def llava_instruct(root: Path, name: str = "llava_instruct_150k") -> Conversatio
 
 
 def record_spans(file: Path) -> np.ndarray:
-    """Where the objects of a JSON list (or of a file of one object a line) lie, without parsing them.
+    """Where the objects of a JSON list (or of a file of one object per line) lie, without parsing them.
 
     Args:
         file: UTF-8.

@@ -138,7 +138,7 @@ COCO_2014 = Tree(
 
 
 def captions(name: str) -> Tree:
-    """RefCOCO, RefCOCO+ or RefCOCOg as ReferFormer keeps it: files in COCO's form, a phrase an entry."""
+    """RefCOCO, RefCOCO+ or RefCOCOg as ReferFormer keeps it: files in COCO's form, one phrase per entry."""
     return Tree(
         name, ("coco", *_REFER), (f"{name}/instances_{name}_*.json",), TREES[name].parts, TREES[name].published, _IMAGES
     )

@@ -18,7 +18,7 @@ from PIL import Image
 
 from trackgpt.data.videos import Expression, read_image
 from trackgpt.errors import InputError
-from trackgpt.geometry.masks import decode_rle
+from trackgpt.geometry.masks import decode_rle, mask_of_runs
 
 Segmentation = Sequence[Any] | Mapping[str, Any]
 """A COCO segmentation: polygons, run lengths, or a list of run lengths (RefCLEF)."""
@@ -155,7 +155,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Segments:
-    """Truth in COCO segmentations (`ImageTruth`): one object an annotation, whatever its form.
+    """Truth in COCO segmentations (`ImageTruth`): one object per annotation, whatever its form.
 
     Attributes:
         source: the file they come from, for messages.
@@ -224,8 +224,7 @@ def _runs_mask(runs: Mapping[str, Any], height: int, width: int) -> np.ndarray:
         raise InputError(f"run lengths {str(counts)[:20]!r}; wanted text or numbers") from error
     if len(lengths) == 0 or lengths.min() < 0 or lengths.sum() != height * width:
         raise InputError(f"run lengths cover {lengths.sum()} pixels; wanted {height} x {width} = {height * width}")
-    columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height)
-    return np.ascontiguousarray(columns.T)
+    return mask_of_runs(lengths, height, width)
 
 
 def _polygons_mask(polygons: Iterable[Any], height: int, width: int) -> np.ndarray:

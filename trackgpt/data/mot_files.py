@@ -27,8 +27,8 @@ _LARGEST = 2**53  # above it a float no longer tells integers apart
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Annotated boxes of one sequence, one entry a frame; every entry may be a list or an array.
+class MotTruth:
+    """Annotated boxes of one sequence, one entry per frame; every entry may be a list or an array.
 
     Attributes:
         ids: integers (objects,), unique within a frame, any value.
@@ -45,7 +45,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Tracked:
-    """Boxes that a tracker reports for one sequence, one entry a frame; every entry may be a list or an array.
+    """Boxes that a tracker reports for one sequence, one entry per frame; every entry may be a list or an array.
 
     Attributes:
         ids: integers (objects,), unique within a frame, any value.
@@ -63,8 +63,8 @@ class SequenceInfo:
     Attributes:
         name: of the sequence.
         frames: how many it has.
-        width, height: of a frame in pixels; None where the file is silent.
-        frame_rate: frames a second; None where the file is silent.
+        width, height: of a frame in pixels; None where the file does not say.
+        frame_rate: frames per second; None where the file does not say.
         image_folder: where frames lie, beside the file.
         image_suffix: of a frame's file, with the dot.
     """
@@ -78,7 +78,7 @@ class SequenceInfo:
     image_suffix: str = ".jpg"
 
 
-def read_truth(path: Path, frames: int) -> Truth:
+def read_truth(path: Path, frames: int) -> MotTruth:
     """Read `gt.txt`.
 
     Args:
@@ -98,7 +98,7 @@ def read_truth(path: Path, frames: int) -> Truth:
         has_class = len(row.cells) < _MOT15_COLUMNS
         row.add(mark=row.integer(6, "mark"), label=row.integer(7, "class") if has_class else 1)
     ids, boxes, marks, labels = table.columns()
-    return Truth(ids, boxes, classes=labels, marks=marks)
+    return MotTruth(ids, boxes, classes=labels, marks=marks)
 
 
 def read_results(path: Path, frames: int) -> Tracked:
@@ -149,7 +149,7 @@ def read_seqinfo(path: Path) -> SequenceInfo:
 
 
 def read_seqmap(path: Path) -> list[str]:
-    """Read a sequence map: one name a line.
+    """Read a sequence map: one name per line.
 
     A first line "name" is a heading and is left out, as are empty lines; a file without the heading (SportsMOT's
     splits) keeps its first line, which TrackEval would drop.
@@ -160,7 +160,7 @@ def read_seqmap(path: Path) -> list[str]:
     found = [line.strip() for line in _text(path).splitlines()]
     names = [name for name in (found[1:] if found[:1] == ["name"] else found) if name]
     if not names:
-        raise InputError(f"{path}: no sequence is named, wanted one name a line")
+        raise InputError(f"{path}: no sequence is named, wanted one name per line")
     twice = [name for position, name in enumerate(names) if name in names[:position]]
     if twice:
         raise InputError(f"{path}: {twice[0]} is named twice, wanted once")

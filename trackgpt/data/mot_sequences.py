@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackgpt.data.mot_files import SequenceInfo, Truth, read_seqinfo, read_seqmap, read_truth
+from trackgpt.data.mot_files import MotTruth, SequenceInfo, read_seqinfo, read_seqmap, read_truth
 from trackgpt.data.trees import Tree, find_tree, listing
 from trackgpt.errors import InputError
 
@@ -44,7 +44,7 @@ class MotSequence:
         """
         return read_seqinfo(self.folder / "seqinfo.ini")
 
-    def truth(self) -> Truth:
+    def truth(self) -> MotTruth:
         """gt/gt.txt.
 
         Raises:

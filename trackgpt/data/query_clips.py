@@ -62,7 +62,7 @@ class QueryClip:
 
     Attributes:
         name: its id, usable as a file's name.
-        kind: whether results are one list, or one a key of its objects.
+        kind: whether results are one list, or one per key of its objects.
         question: what is asked.
         reference: the frame it is asked about.
         images: the frames that follow, in order; may hold the reference again.
@@ -119,7 +119,7 @@ def read_clips(path: Path, images: Path) -> tuple[QueryClip, ...]:
     items = stored.get("data") if isinstance(stored, dict) else stored
     if not isinstance(items, list):
         raise InputError(f'{path}: holds a {type(stored).__name__}, wanted a list of clips, or {{"data": [...]}}')
-    clips = [_Item(path, place, item, images).clip() for place, item in enumerate(items)]
+    clips = [_AnnotationEntry(path, place, item, images).clip() for place, item in enumerate(items)]
     twice = [name for name, times in Counter(clip.name for clip in clips).items() if times > 1]
     if twice:
         raise InputError(f"{path}: the id {twice[0]!r} is there more than once, wanted one a clip")
@@ -162,7 +162,7 @@ def frame_number(image: Path) -> int:
 
 
 @dataclass(frozen=True)
-class _Item:
+class _AnnotationEntry:
     """An entry of annotations.json, and where it stands."""
 
     path: Path

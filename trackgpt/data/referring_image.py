@@ -1,8 +1,8 @@
 """Referring image sets: ReasonSeg, RefCLEF, RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, as LISA and its successors lay them.
 
 Annotations of a split are read whole (they are one file); pictures, polygons and run lengths of an image are read when
-asked for, but for ReasonSeg, which keeps a file an image and reads even the text then. Expressions are kept as written,
-stripped; LISA lowers them when it fills its question.
+asked for, but for ReasonSeg, which keeps one file per image and reads even the text then. Expressions are kept as
+written, stripped; LISA lowers them when it fills its question.
 
 Sources: dvlab-research/LISA@3cb2d43 utils/{data_processing,reason_seg_dataset,refer,refer_seg_dataset,grefer}.py,
 lichengunc/refer@e3bbaa3, henghuiding/gRefCOCO, wjn922/ReferFormer@06fc218 datasets/refexp.py.

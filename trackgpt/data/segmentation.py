@@ -215,7 +215,7 @@ def _read_values(file: Path) -> np.ndarray:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{file}: not a readable label map ({error}); copy or unpack it again") from error
     if values.ndim != 2 or values.dtype != np.uint8:
-        raise InputError(f"{file}: {values.dtype} of shape {values.shape}; wanted an 8-bit label a pixel")
+        raise InputError(f"{file}: {values.dtype} of shape {values.shape}; wanted one 8-bit label per pixel")
     return values
 
 

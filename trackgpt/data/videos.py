@@ -1,8 +1,8 @@
 """What every reader of a data set gives: videos whose frames and truth are read from disk when they are asked for.
 
 Frames are image files in order; frame t of a video is `images[t]`, whatever its name. What people say is an
-`Expression`, its truth a mask a frame; box sets give boxes and presence. Conventions of the benchmarks (1-based frames,
-xywh, polarity of absence flags, label values, run lengths) end at the reader.
+`Expression`, its truth one mask per frame; box sets give boxes and presence. Conventions of the benchmarks (1-based
+frames, xywh, polarity of absence flags, label values, run lengths) end at the reader.
 """
 
 from __future__ import annotations
@@ -108,10 +108,10 @@ def read_image(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LabelMasks:
-    """Truth in label maps: one PNG a frame, the value of a pixel is the object's id (`MaskTruth`).
+    """Truth in label maps: one PNG per frame, the value of a pixel is the object's id (`MaskTruth`).
 
     Attributes:
-        files: one label map a frame.
+        files: one label map per frame.
         union: any value but 0 counts, whatever the objects (DAVIS-2016's 0 and 255).
     """
 
@@ -126,13 +126,13 @@ class LabelMasks:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{self.files[t]}: not a readable label map ({error})") from error
         if labels.ndim != 2:
-            raise InputError(f"{self.files[t]}: a {labels.ndim}-channel image; wanted indexed or grey, a value a pixel")
+            raise InputError(f"{self.files[t]}: a {labels.ndim}-channel image; wanted one value per pixel")
         return labels > 0 if self.union else np.isin(labels, np.array([int(key) for key in objects], np.int64))
 
 
 @dataclass(frozen=True)
 class RleMasks:
-    """Truth in run lengths: `mask_dict.json`'s list of COCO RLE or null, one a frame, by annotation id (`MaskTruth`).
+    """Truth in run lengths: `mask_dict.json`'s list of COCO RLE or null, one per frame, by annotation id (`MaskTruth`).
 
     Attributes:
         runs: {annotation id: [{"size": [height, width], "counts": text} or None, ...]}.

@@ -340,7 +340,7 @@ def over_objects(scores: Sequence[Scores], decay: DecayMode = "compat") -> Overa
     """The row a dataset reports: every statistic per object first, then its mean over objects.
 
     Args:
-        scores: one entry an object, of all sequences together.
+        scores: one entry per object, of all sequences together.
         decay: see `summarise`; with "compat" one object of more than 256 frames can make the decay of all NaN.
 
     Returns:
@@ -375,8 +375,8 @@ def _check(prediction: BoolArray, truth: BoolArray, void: BoolArray | None, axes
             raise InputError(f"{name} has the shape {mask.shape}, wanted {wanted}; resize masks to the truth first")
 
 
-class Outline(NamedTuple):
-    """Boundary maps of up to eight masks, one a bit, laid out so that a shift in y and x is one in a flat array.
+class BoundaryMaps(NamedTuple):
+    """Boundary maps of up to eight masks, one per bit, laid out so that a shift in y and x is one in a flat array.
 
     Attributes:
         flat: uint8, the rows one after the other, with as many zeros before and after as a dilation looks at.
@@ -387,11 +387,11 @@ class Outline(NamedTuple):
     rows: ByteArray
 
 
-def boundaries(planes: ByteArray, scratch: Scratch) -> Outline:
+def boundaries(planes: ByteArray, scratch: Scratch) -> BoundaryMaps:
     """Pixels of each bit plane that differ from their right, lower or lower-right neighbour inside the frame.
 
     Args:
-        planes: uint8 (height, width), up to eight masks, one a bit: a frame, or the crop of one by `box_around`.
+        planes: uint8 (height, width), up to eight masks, one per bit: a frame, or the crop of one by `box_around`.
         scratch: memory for frames of this size.
     """
     height, width = planes.shape
@@ -410,18 +410,18 @@ def boundaries(planes: ByteArray, scratch: Scratch) -> Outline:
         edge |= np.bitwise_xor(here[:size], here[neighbour : neighbour + size], out=differs)
     rows = edge.reshape(height, stride)
     rows[:, width:] = 0
-    return Outline(flat, rows)
+    return BoundaryMaps(flat, rows)
 
 
-def dilated(outline: Outline, scratch: Scratch) -> ByteArray:
+def dilated(edges: BoundaryMaps, scratch: Scratch) -> ByteArray:
     """Pixels at a distance of at most the radius from a boundary pixel, for each bit plane.
 
     Returns:
         uint8 (height, stride); columns from the masks' width on mean nothing.
     """
-    shape = height, stride = outline.rows.shape
+    shape = height, stride = edges.rows.shape
     size = height * stride
-    stage, out = outline.flat, scratch.take(DILATED, (size,))
+    stage, out = edges.flat, scratch.take(DILATED, (size,))
     target, spare = (scratch.take(number, stage.shape) for number in (PADDED, SPARE))
     out[:] = 0
     for step in _shifts(scratch.radius):
@@ -466,12 +466,12 @@ def _runs(radius: int) -> tuple[_Step, ...]:
 def _searched(radius: int) -> tuple[_Step, ...]:
     """Greedy: grow by the shift after which copies that fit into the disk reach most of it; stop where it costs least.
 
-    Sets of pixels are whole numbers, one bit a pixel, in rows of `pitch` bits so that no shift runs into the next row.
+    Sets of pixels are integers, one bit per pixel, in rows of `pitch` bits so that no shift runs into the next row.
     """
     pitch = 2 * radius + 1 + max(abs(x) for _, x in _GROWTHS)
     side = range(2 * radius + 1)
     disk = sum(1 << y * pitch + x for y in side for x in side if (y - radius) ** 2 + (x - radius) ** 2 <= radius**2)
-    stages, grown = [_Stage(1, disk, disk)], list[tuple[int, int]]()
+    stages, grown = [_DiskStage(1, disk, disk)], list[tuple[int, int]]()
     plans = []
     while True:
         plans.append(_cover(disk, stages, grown, pitch))
@@ -484,7 +484,7 @@ def _searched(radius: int) -> tuple[_Step, ...]:
         grown.append(growth)
 
 
-class _Stage(NamedTuple):
+class _DiskStage(NamedTuple):
     """Pixels of a stage, the shifts at which it fits into the disk, and what it covers there, as bits of numbers."""
 
     pixels: int
@@ -492,15 +492,15 @@ class _Stage(NamedTuple):
     reach: int
 
 
-def _grow(stage: _Stage, grown: list[tuple[int, int]], growth: tuple[int, int], pitch: int) -> _Stage:
+def _grow(stage: _DiskStage, grown: list[tuple[int, int]], growth: tuple[int, int], pitch: int) -> _DiskStage:
     by = growth[0] * pitch + growth[1]
     places = reach = stage.places & stage.places >> by
     for y, x in (*grown, growth):
         reach |= reach << y * pitch + x
-    return _Stage(stage.pixels | stage.pixels << by, places, reach)
+    return _DiskStage(stage.pixels | stage.pixels << by, places, reach)
 
 
-def _cover(disk: int, stages: list[_Stage], grown: list[tuple[int, int]], pitch: int) -> tuple[_Step, ...]:
+def _cover(disk: int, stages: list[_DiskStage], grown: list[tuple[int, int]], pitch: int) -> tuple[_Step, ...]:
     """The largest stage first, each time the copy over the first uncovered pixel that covers most."""
     steps, left = [], disk
     for stage, growth in zip(reversed(stages), (None, *reversed(grown)), strict=True):

@@ -1,8 +1,8 @@
-"""Fit a frame of any shape into a square, and bring boxes and masks back.
+"""Fit a frame of any shape into a square, and bring masks back.
 
 The slow model and the fast model both look at a square; only this file knows how a frame lies in it. Pixel (x, y)
 covers the area from its edge (x, y) to (x + 1, y + 1), so an edge at `x` in the frame is at `left + x * width / w` in
-the square, and the same rule moves boxes, masks and pixel centres.
+the square, and the same rule moves masks and pixel centres.
 """
 
 from __future__ import annotations
@@ -129,46 +129,14 @@ class Letterbox:
         Rounded as OpenCV's affine warp rounds them on x86-64: once for a column, after each operation for a row.
         """
         zoom = s / self.side
-        step_x, step_y = self._ratio[:2] * zoom  # mask pixels per frame pixel
+        height, width = self.source
+        step_x, step_y = self.width / width * zoom, self.height / height * zoom  # mask pixels per frame pixel
         # Centre to centre: pixel i has its centre at i + 0.5 on both sides.
         first_x = self.left * zoom % 1 + (step_x - 1) / 2
         first_y = self.top * zoom % 1 + (step_y - 1) / 2
-        height, width = self.source
         x = np.arange(width) * np.float64(np.float32(step_x)) + np.float64(np.float32(first_x))
         y = np.arange(height, dtype=np.float32) * np.float32(step_y) + np.float32(first_y)
         return x.astype(np.float32), y
-
-    def to_source(self, boxes: np.ndarray) -> np.ndarray:
-        """Move boxes from the square to the frame.
-
-        Args:
-            boxes: (..., 4) xyxy edges in square pixels; NaN stays NaN.
-
-        Returns:
-            float32 (..., 4) xyxy in frame pixels, not clipped: a box in the padding lies outside the frame.
-        """
-        return ((np.asarray(boxes, np.float64) - self._offset) / self._ratio).astype(np.float32)
-
-    def to_square(self, boxes: np.ndarray) -> np.ndarray:
-        """Move boxes from the frame to the square; the inverse of `to_source`.
-
-        Args:
-            boxes: (..., 4) xyxy edges in frame pixels; NaN stays NaN.
-
-        Returns:
-            float32 (..., 4) xyxy in square pixels, not clipped.
-        """
-        return (np.asarray(boxes, np.float64) * self._ratio + self._offset).astype(np.float32)
-
-    @property
-    def _offset(self) -> np.ndarray:
-        return np.array([self.left, self.top, self.left, self.top], np.float64)
-
-    @property
-    def _ratio(self) -> np.ndarray:
-        """Square pixels per frame pixel, as x y x y."""
-        x, y = self.width / self.source[1], self.height / self.source[0]
-        return np.array([x, y, x, y], np.float64)
 
 
 def scaled(frame: np.ndarray, height: int, width: int) -> np.ndarray:

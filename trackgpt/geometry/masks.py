@@ -58,6 +58,14 @@ def decode_rle(counts: str, height: int, width: int) -> np.ndarray:
     """
     runs = check_rle(counts, height, width)
     # pycocotools' own decoder warns of deprecation under numpy 2, and the checked runs are all it would read.
+    return mask_of_runs(runs, height, width)
+
+
+def mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask, bool (height, width), of lengths of runs, int (runs,), column by column, background first.
+
+    Their sum must be height * width.
+    """
     columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)
     return np.ascontiguousarray(columns.T)
 
@@ -74,8 +82,8 @@ def area_of_rle(counts: str, height: int, width: int) -> int:
 def check_rle(counts: str, height: int, width: int) -> np.ndarray:
     """The run lengths behind the text; refused unless they cover the mask exactly.
 
-    pycocotools trusts its input: for text that is cut short it returns memory it never wrote, and files come from
-    strangers.
+    pycocotools trusts its input: for text that is cut short it returns memory that it never wrote. Files may come from
+    untrusted sources.
 
     The code, after pycocotools: a number is a little-endian string of 5-bit groups, each stored as one character from
     code 48 on; bit 5 of a group says that another follows, bit 4 of the last one is the sign. From the fourth number

@@ -1,4 +1,4 @@
-"""From a file or folder of anybody's SAM to a segmenter of its size with its weights: what `--perception` names."""
+"""A published SAM or SAM 2 checkpoint, file or folder, as a segmenter of its size: what `--perception` names."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says about b frames.
+    """An encoder's output for b frames.
 
     Attributes:
         embedding: (b, c, h, w) at stride 16.
@@ -148,7 +148,7 @@ class ConvUnit(nn.Module):
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this machine's PyTorch has what `ConvUnit.pack` needs; where it has not, kernels are used as they lie.
+    """Whether this machine's PyTorch has what `ConvUnit.pack` needs; where not, kernels stay unpacked.
 
     Processors that are not x86 have their own kernels behind the same names, with which nothing was measured.
     """
@@ -200,7 +200,7 @@ class ConvEncoder(nn.Module):
 
 
 class SamViT(nn.Module):
-    """SAM's image encoder: transformers' `SamVisionModel`, frozen as in the paper."""
+    """SAM's image encoder: transformers' `SamVisionModel`, with PyTorch's fused attention, frozen as in the paper."""
 
     fine_channels = None
 

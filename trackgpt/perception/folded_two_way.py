@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -29,7 +30,7 @@ class FoldedTwoWay(nn.Module):
     def __init__(self, transformer: Any, positions: Tensor) -> None:
         super().__init__()
         self.cells = (positions.shape[2], positions.shape[3])
-        grid = positions.flatten(2).transpose(1, 2)[0]
+        grid = rearrange(positions, "1 c h w -> (h w) c")
         for number, layer in enumerate(transformer.layers):
             own, read, told = layer.self_attn, layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
             image = [(read.k_proj, grid), (read.v_proj, None), (told.q_proj, grid)]
@@ -39,7 +40,7 @@ class FoldedTwoWay(nn.Module):
         self._keep("final", [(final.k_proj, grid), (final.v_proj, None)], len(grid))
 
     def forward(self, transformer: Any, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Let tokens read the image and the image hear of them.
+        """Attention in both directions, layer by layer: tokens to image and image to tokens.
 
         Args:
             transformer: the one this was made from.

@@ -22,7 +22,7 @@ from trackgpt.perception.folded_two_way import FoldedTwoWay
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder says about n targets, one row each.
+    """The decoder's output for n targets, one row each.
 
     Attributes:
         logits: (n, 4h, 4w) mask logits on the decoder's grid, a quarter of the input side.
@@ -114,7 +114,7 @@ class PurportMaskDecoder(SamMaskDecoder):
             self.fine8 = PixelMap(fine_channels[1], c // 4, 1)
 
     def fold(self, positions: Tensor) -> None:
-        """Prepare for inference over the grid of these positions, (1, c, h, w); other grids go as before."""
+        """Prepare for inference over the grid of these positions, (1, c, h, w); other grids are decoded as before."""
         self.folded = FoldedTwoWay(self.transformer, positions)
 
     def first_query(self, targets: int) -> Tensor:
@@ -150,7 +150,7 @@ class PurportMaskDecoder(SamMaskDecoder):
         return Decoded(logits, score, self.adapter(last))
 
     def _two_ways(self, tokens: Tensor, embedding: Tensor, positions: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (n, 1, t, c) and image cells, n times h w rows of c, after each has read the other."""
+        """Tokens (n, 1, t, c) and image cells, n times h w rows of c, after attention in both directions."""
         if self.folded is not None and self.folded.cells == tuple(embedding.shape[2:]):
             shared = embedding.stride(0) == 0 and len(dense) == 1  # see `Features.repeated`
             image = ((embedding[:1] if shared else embedding) + dense).flatten(2).transpose(1, 2)

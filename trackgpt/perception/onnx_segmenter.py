@@ -16,7 +16,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from trackgpt.config import PerceptionConfig
-from trackgpt.errors import OutputError, UsageError
+from trackgpt.errors import OutputError
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.mask_decoder import Decoded
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.settings import to_dict
+from trackgpt.version import require
 
 TOLERANCE = 1e-5
 """Largest difference from PyTorch in float32, as a share of the largest value of the same output."""
@@ -48,8 +48,8 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 class OnnxSegmenter(nn.Module):
     """A `Segmenter` for tracking on a CPU, whose arithmetic ONNX Runtime does, in float32.
 
-    A call uses as many threads as PyTorch would at that moment, so that two lanes share the cores (see
-    `trackgpt.session.ahead`).
+    A call uses as many threads as PyTorch would at that moment, so that it shares the cores with frames
+    that are encoded ahead (see `trackgpt.session.ahead`).
 
     Args:
         folder: written by `export_onnx`.
@@ -62,7 +62,7 @@ class OnnxSegmenter(nn.Module):
 
     def __init__(self, folder: Path, config: PerceptionConfig, encoder: Segmenter | None = None) -> None:
         super().__init__()
-        require("onnxruntime")
+        require("onnx", "onnxruntime")
         self.config = config
         self.own_encoder = encoder
         self._folder = folder
@@ -123,7 +123,7 @@ def onnx_segmenter(segmenter: Segmenter) -> OnnxSegmenter:
         UsageError: a package is missing.
         OutputError: the folder of caches cannot be written.
     """
-    require(*PACKAGES)
+    require("onnx", *PACKAGES)
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trackgpt"
     folder = caches / f"onnx-{_fingerprint(segmenter)}"
     if not folder.exists():
@@ -162,7 +162,7 @@ def export_onnx(segmenter: Segmenter, folder: Path) -> dict[str, Any]:
         UsageError: a package is missing.
         OSError: the folder cannot be written.
     """
-    require("onnx", "onnxscript")
+    require("onnx", "onnx", "onnxscript")
     folder.mkdir(parents=True, exist_ok=True)
     side = segmenter.config.image_side
     frames = torch.zeros(2, 3, side, side, dtype=torch.uint8)
@@ -219,13 +219,6 @@ def _decode(
     features = Features(embedding, (fine[0], fine[1]) if fine else None)
     decoded = segmenter.decode(features, referring, online, purport)
     return decoded.logits, decoded.score, decoded.online
-
-
-def require(*names: str) -> None:
-    """Raise UsageError where one of these packages is not installed."""
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        raise UsageError(f"{', '.join(missing)}: not installed; pip install 'trackgpt[onnx]'")
 
 
 def _write(graph: _Graph, given: dict[str, Tensor], outputs: tuple[str, ...], path: Path, rows: str) -> None:

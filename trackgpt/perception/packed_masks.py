@@ -1,4 +1,4 @@
-"""Masks at the frame's size, made where the logits are, and brought to the processor as one bit a pixel."""
+"""Masks at the frame's size, made where the logits are, and brought to the processor as one bit per pixel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BITS = (128, 64, 32, 16, 8, 4, 2, 1)
 
 @dataclass(frozen=True)
 class ComingMasks:
-    """Masks of a frame that a device may still be computing, and what comes with them; they are waited for once.
+    """Masks of a frame that a device may still be computing, and tensors sent with them; `land` waits for all.
 
     On the processor itself there is nothing to wait for, and masks are computed where they can be above the threshold
     alone (see `Letterbox.crop_above`).
@@ -36,7 +36,7 @@ class ComingMasks:
 
     @classmethod
     def of(cls, logits: Tensor, box: Letterbox, threshold: float, *others: Tensor) -> ComingMasks:
-        """Have the device compute masks from logits (k, s, s), and send them and other tensors; nothing is awaited."""
+        """Enqueue masks of logits (k, s, s), and the copy of them and of other tensors, without synchronising."""
         if logits.device.type == "cpu":
             return cls(box, threshold, (logits.float(), *others), None)
         sent = (bits_above(logits, box, threshold), *others)

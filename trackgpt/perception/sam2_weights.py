@@ -1,4 +1,4 @@
-"""SAM 2 and 2.1 into our segmenter: the image half of a Hugging Face folder, its memory left aside.
+"""SAM 2 and 2.1 into our segmenter: the image model of a Hugging Face folder, without its memory.
 
 Its mask decoder is SAM's with an object token in front, a sigmoid at the IoU head's end, and the encoder's stride-4 and
 stride-8 maps added while upscaling: fields of `DecoderConfig`, so that the same class runs it.

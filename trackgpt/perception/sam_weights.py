@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
+from einops import rearrange
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -25,7 +24,7 @@ from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
 from trackgpt.errors import ModelError
 from trackgpt.perception.encoders import SamViT
 from trackgpt.perception.segmenter import Segmenter
-from trackgpt.weights import LoadReport
+from trackgpt.weights import LoadReport, read_pickled, some
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -78,24 +77,7 @@ def load_sam(path: str | Path) -> dict[str, Tensor]:
         return _read_folder(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such file; wanted a SAM .pth, or a folder with {WEIGHTS_FILE}", "MD01")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
-
-
-def _read_pth(path: Path) -> dict[str, Tensor]:
-    try:
-        # Files of torch before 1.6 cannot be mapped: they are read whole.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged or hostile pickle may raise anything at all
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise ModelError(f"{path}: not a whole file of plain weights ({reason}); fetch it again", "MD02") from error
-    if isinstance(state, dict) and list(state) == ["model"]:
-        state = state["model"]  # as SAM 2 and EfficientSAM are saved
-    if not isinstance(state, dict) or not state:
-        raise ModelError(f"{path}: found a {type(state).__name__}, wanted a dictionary of named tensors", "MD02")
-    odd = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
-    if odd:
-        raise ModelError(f"{path}: wanted tensors alone, but these are none: {_some(odd)}", "MD02")
-    return dict(state)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -117,7 +99,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         raise ModelError(f"{index}: not an index of shards; wanted a mapping `weight_map`", "MD02") from error
     absent = [name for name in shards if not (folder / str(name)).is_file()]
     if absent:
-        raise ModelError(f"{folder}: its index names shards that are not there: {_some(absent)}", "MD01")
+        raise ModelError(f"{folder}: its index names shards that are not there: {some(absent)}", "MD01")
     return {name: value for shard in shards for name, value in _read_safetensors(folder / shard).items()}
 
 
@@ -148,7 +130,7 @@ def segmenter_names(theirs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     original = any(name.startswith("image_encoder.") for name in theirs)
     if original == any(name.startswith("vision_encoder.") for name in theirs):
         wanted = "weights named image_encoder.* (.pth) or vision_encoder.* (Hugging Face)"
-        raise ModelError(f"not a SAM: wanted {wanted}, found {_some(sorted(theirs)) or 'none'}", "MD02")
+        raise ModelError(f"not a SAM: wanted {wanted}, found {some(sorted(theirs)) or 'none'}", "MD02")
     rules = _ORIGINAL_TO_OURS if original else _HUGGING_FACE_TO_OURS
     depths = _mlp_depths(theirs) if original else Counter()
     ours: dict[str, str] = {}
@@ -163,7 +145,7 @@ def segmenter_names(theirs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
         else:
             (skipped if _WITHOUT_PLACE.match(name) else foreign).append(name)
     if foreign:
-        raise ModelError(f"not a SAM: it has weights no SAM has: {_some(sorted(foreign))}", "MD02")
+        raise ModelError(f"not a SAM: it has weights no SAM has: {some(sorted(foreign))}", "MD02")
     return ours, skipped
 
 
@@ -301,14 +283,15 @@ def _resized(encoder: SamViT, ours: dict[str, Tensor], wanted: dict[str, Tensor]
     if grid not in ours or grid not in wanted or ours[grid].dim() != 4 or ours[grid].shape[1] == wanted[grid].shape[1]:
         return {}
     source, target = ours[grid].shape[1], wanted[grid].shape[1]
-    table = ours[grid].float().permute(0, 3, 1, 2)
-    resized = {grid: F.interpolate(table, (target, target), mode="bicubic", antialias=True).permute(0, 2, 3, 1)}
+    table = rearrange(ours[grid].float(), "1 h w c -> 1 c h w")
+    table = F.interpolate(table, (target, target), mode="bicubic", antialias=True)
+    resized = {grid: rearrange(table, "1 c h w -> 1 h w c")}
     for index, layer in enumerate(encoder.vision_encoder.layers):
         for axis in ("rel_pos_h", "rel_pos_w"):
             name = f"{ENCODER}layers.{index}.attn.{axis}"
             if layer.window_size == 0 and name in ours and ours[name].shape[0] == 2 * source - 1:
-                table = ours[name].float().T.unsqueeze(0)
-                resized[name] = F.interpolate(table, 2 * target - 1, mode="linear")[0].T
+                table = F.interpolate(rearrange(ours[name].float(), "n c -> 1 c n"), 2 * target - 1, mode="linear")
+                resized[name] = rearrange(table, "1 c n -> n c")
     return resized
 
 
@@ -324,7 +307,7 @@ def check_fit(ours: dict[str, Tensor], wanted: dict[str, Tensor], where: str) ->
         if ours[name].shape != wanted[name].shape
     ]
     problems = [
-        f"{problem} {len(names)}: {_some(names)}"
+        f"{problem} {len(names)}: {some(names)}"
         for problem, names in (
             ("weights missing", sorted(set(wanted) - set(ours))),
             ("weights unknown", sorted(set(ours) - set(wanted))),
@@ -335,7 +318,3 @@ def check_fit(ours: dict[str, Tensor], wanted: dict[str, Tensor], where: str) ->
     if problems:
         advice = "build the segmenter from sam_config(load_sam(path))"
         raise ModelError(f"{where}: does not fit this segmenter: {'; '.join(problems)}; {advice}", "MD02")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,8 +1,9 @@
-"""The fast half: image encoder and purport mask decoder joined (paper Eq. 2 and 3). Holds weights, never state."""
+"""The fast model: image encoder and purport mask decoder joined (paper Eq. 2 and 3). Holds weights, never state."""
 
 from __future__ import annotations
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamPositionalEmbedding
@@ -12,7 +13,7 @@ from trackgpt.perception.encoders import ConvEncoder, Features, build_encoder, n
 from trackgpt.perception.mask_decoder import Decoded, PurportMaskDecoder
 
 STRIDE = 16
-"""Pixels of the square a cell of the embedding, along each side, with every encoder."""
+"""Pixels of the square per cell of the embedding, along each side, with every encoder."""
 
 
 class Segmenter(nn.Module):
@@ -103,5 +104,5 @@ class Segmenter(nn.Module):
         weight = self.shared_image_embedding.positional_embedding
         y = (torch.arange(h, device=weight.device, dtype=weight.dtype) + 0.5) / h
         x = (torch.arange(w, device=weight.device, dtype=weight.dtype) + 0.5) / w
-        grid = torch.stack([x.expand(h, w), y.unsqueeze(1).expand(h, w)], dim=-1)
-        return self.shared_image_embedding(grid).permute(2, 0, 1).unsqueeze(0)
+        grid = torch.stack([repeat(x, "w -> h w", h=h), repeat(y, "h -> h w", w=w)], dim=-1)
+        return rearrange(self.shared_image_embedding(grid), "h w c -> 1 c h w")

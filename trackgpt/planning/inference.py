@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from trackgpt.geometry.letterbox import Letterbox, fit
-from trackgpt.perception.attention import choose_attention
 from trackgpt.perception.encoders import ConvEncoder, Features, SamViT
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.planning.memory_plan import DTYPES, Activations, Inference, Load, load_of
@@ -78,7 +77,6 @@ def rehearse_answer(outline: Outline, dtype: torch.dtype, asked: Answering) -> I
     for module in model.modules():
         if isinstance(module, (ConvEncoder, SamViT, Segmenter)):
             module.fold()
-    choose_attention(model.segmenter, "auto", "cpu")
     length = PREFIX + model.brain.family.image_tokens + asked.tokens
     image = _image(model, 1)
     with without_memory(model) as live:

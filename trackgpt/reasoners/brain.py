@@ -1,4 +1,4 @@
-"""The slow half: a LLaVA, or another family, that answers in words and two queries a target (Eq. 1, section 3.3).
+"""The slow model: a LLaVA, or another family, that answers in words and two queries per target (Eq. 1, section 3.3).
 
 T, Q_R, Q_p = F_brain(I_R, X_inst): the answer's text, and phi of the hidden states at <TK> and <PO>. Tokens are found
 by id, never by a counted offset. Teacher-forced and generated answers run through `_advance`, so that equal tokens
@@ -37,7 +37,7 @@ LEAST_LEAD = 1e-4
 
 @dataclass(frozen=True)
 class Answer:
-    """What the brain says about one frame.
+    """The brain's answer about one frame.
 
     Attributes:
         ids: the answer's token ids.
@@ -77,7 +77,7 @@ class Brain(nn.Module):
 
     @property
     def vision(self) -> nn.Module:
-        """The part that sees, by whatever name its family has."""
+        """The vision tower, by whatever name its family has."""
         tower: nn.Module = self.llava.model.get_encoder("image")
         return tower
 
@@ -209,7 +209,7 @@ class Brain(nn.Module):
         return logits.argmax(-1).tolist(), (first - second > lead).tolist()
 
     def _foreseen(self, answer: str) -> list[int]:
-        """Ids of an answer, without the image's placeholder, which would ask for an image beside the question's."""
+        """Ids of an answer, without the image's placeholder, which would ask for a second image."""
         return [i for i in self._until_end(self.template.answer(answer)) if i != self.template.image_id]
 
     def _until_end(self, ids: list[int]) -> list[int]:

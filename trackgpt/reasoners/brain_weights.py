@@ -1,4 +1,4 @@
-"""Somebody else's vision-language model into a brain: transformers loads it, two tokens and phi are added.
+"""A plain VLM checkpoint (transformers layout) as a brain: transformers loads it, two tokens and phi are added.
 
 Where the tokenizer lacks <TK> and <PO> they are appended, and their rows of the embedding and of an untied output layer
 start as the mean of all trained rows, so that neither is likelier than any word. phi starts at random.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -57,7 +58,7 @@ class ConvTower(PreTrainedModel):
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Tokens with positions as `last_hidden_state` and as the only entry of `hidden_states`."""
         maps = self.encoder(pixel_values).embedding
-        tokens = maps.flatten(2).transpose(1, 2) + self.position_embedding
+        tokens = rearrange(maps, "b c h w -> b (h w) c") + self.position_embedding
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=None, hidden_states=(tokens,))
 
     def fold(self) -> None:

@@ -1,9 +1,9 @@
 """What differs between families of vision-language models, and nothing else: how one square image enters the model.
 
-A family says how many placeholders an image takes, how its pixels are arranged, and what the model wants beside them.
+A family says how many placeholders an image takes, how its pixels are arranged, and what else the model wants.
 The rest is the same for all: `model.model(...)` gives last hidden states after the final norm, `model.lm_head` reads
-words off them. How people talk to a family is a `Conversation` (see `templates`). No image processor is used, because
-several of them need torchvision; tests compare with those that do not. To add a family, write a class here.
+words off them. How a family is spoken to is a `ConversationFormat` (see `templates`). No image processor is used,
+because several of them need torchvision; tests compare with those that do not. To add a family, write a class here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor
 
 from trackgpt.errors import ModelError, UsageError
@@ -19,7 +20,7 @@ from trackgpt.reasoners.templates import ROLES
 
 
 class Family:
-    """LLaVA 1.0 and 1.5, and the base of the others: one square of one size, one token a cell.
+    """LLaVA 1.0 and 1.5, and the base of the others: one square of one size, one token per cell.
 
     Args:
         config: of the whole model, as transformers has it.
@@ -69,11 +70,11 @@ class Family:
         return {"pixel_values": pixels}
 
     def inputs(self, ids: Tensor, pixels: Tensor | None, past: int) -> dict[str, Any]:
-        """What the model is given beside ids.
+        """What the model is given in addition to ids.
 
         Args:
             ids: (b, l) with placeholders expanded.
-            pixels: from `arrange`, one image a row of ids; None where the image is in the cache or there is none.
+            pixels: from `arrange`, one image per row of ids; None where the image is in the cache or there is none.
             past: length of the cache.
         """
         return {} if pixels is None else self.image(pixels)
@@ -83,7 +84,7 @@ class Family:
 
         Args:
             model: the base model (`.model` of the whole one).
-            pixels: one image a row.
+            pixels: one image per row.
         """
         return torch.stack(list(model.get_image_features(**self.image(pixels), return_dict=True).pooler_output))
 
@@ -108,7 +109,7 @@ class Family:
 
 
 class LlavaNext(Family):
-    """LLaVA 1.6: the whole image, then its tiles, each as large as the tower's square, and a newline token a row."""
+    """LLaVA 1.6: the whole image, then its tiles, each as large as the tower's square, and a newline token per row."""
 
     @classmethod
     def side_of(cls, config: Any) -> int:
@@ -123,7 +124,7 @@ class LlavaNext(Family):
 
     @property
     def image_tokens(self) -> int:
-        """Of the whole image, and of the grid with one newline a row."""
+        """Of the whole image, and of the grid with one newline per row."""
         whole = image_tokens(self.config)
         rows = self._cells * (self.side // self._tile)
         return whole + rows * (rows + 1)
@@ -138,10 +139,10 @@ class LlavaNext(Family):
 
     def arrange(self, pixels: Tensor) -> Tensor:
         """(b, 1 + n * n, 3, t, t): the whole image made small, then n rows of n tiles."""
-        tile, n = self._tile, self.side // self._tile
+        tile = self._tile
         whole = F.interpolate(pixels, (tile, tile), mode="bicubic", antialias=True)
-        tiles = pixels.unflatten(2, (n, tile)).unflatten(4, (n, tile)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-        return torch.cat([whole[:, None], tiles], dim=1)
+        tiles = rearrange(pixels, "b c (row h) (column w) -> b (row column) c h w", h=tile, w=tile)
+        return torch.cat([whole.unsqueeze(1), tiles], dim=1)
 
     def image(self, pixels: Tensor) -> dict[str, Any]:
         """With the size of the image before it was tiled."""
@@ -172,17 +173,15 @@ class Qwen(Family):
 
     @property
     def image_tokens(self) -> int:
-        """One a merged patch."""
+        """One per merged patch."""
         return (self.side // _merged(self.config)) ** 2
 
     def arrange(self, pixels: Tensor) -> Tensor:
         """(b * patches, 3 * time * p * p), the four patches of a merged one together; the frame fills all of a step."""
         vision = self.config.vision_config
         p, m = vision.patch_size, vision.spatial_merge_size
-        n = self.side // (p * m)
-        grid = pixels.unflatten(2, (n, m, p)).unflatten(5, (n, m, p))  # (b, 3, n, m, p, n, m, p)
-        patches = grid.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (b, n, n, m, m, 3, p, p)
-        return patches.unsqueeze(6).expand(*[-1] * 6, vision.temporal_patch_size, -1, -1).flatten(5).flatten(0, 4)
+        layout = "b c (row r h) (column k w) -> (b row column r k) (c t h w)"
+        return repeat(pixels, layout, r=m, k=m, h=p, w=p, t=vision.temporal_patch_size)
 
     def image(self, pixels: Tensor) -> dict[str, Any]:
         """With the grid of patches of every image."""
@@ -235,12 +234,12 @@ class SmolVLM(Family):
 
     @property
     def image_tokens(self) -> int:
-        """One a square of `scale_factor` cells."""
+        """One per square of `scale_factor` x `scale_factor` cells."""
         vision = self.config.vision_config
         return int((vision.image_size // vision.patch_size) ** 2 // self.config.scale_factor**2)
 
     def arrange(self, pixels: Tensor) -> Tensor:
-        """(b, 1, 3, s, s): one image a row."""
+        """(b, 1, 3, s, s): one image per row."""
         return pixels[:, None]
 
 

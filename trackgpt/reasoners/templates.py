@@ -1,8 +1,8 @@
 """Prompts and answers of the track tokens: what the brain is asked, what it should say, and how that is read.
 
 A prompt and its parser live together so that training, inference and evaluation use the same object. How a family of
-models is spoken to is a `Conversation`; LLaVA's is "USER: <image>\\n{instruction} ASSISTANT: {answer}</s>". Pieces are
-tokenised one by one and joined, so that ids do not depend on what stands next to them.
+models is spoken to is a `ConversationFormat`; LLaVA's is "USER: <image>\\n{instruction} ASSISTANT: {answer}</s>".
+Pieces are tokenised one by one and joined, so that ids do not depend on what stands next to them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def visible_answer(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class ConversationFormat:
     """The words around an image, an instruction and an answer; the tokenizer's begin and end tokens are not among them.
 
     Attributes:
@@ -72,24 +72,24 @@ _SEES, _SEEN = "<|vision_start|>", "<|vision_end|>"
 _CHATML_TURN = f"<|im_end|>\n{ROLES}assistant\n"
 
 CONVERSATIONS = {
-    "vicuna": Conversation(),
-    "mistral": Conversation("[INST] ", "\n", " [/INST]", again="[INST] "),
-    "llava-chatml": Conversation(
+    "vicuna": ConversationFormat(),
+    "mistral": ConversationFormat("[INST] ", "\n", " [/INST]", again="[INST] "),
+    "llava-chatml": ConversationFormat(
         f"{ROLES}system\nAnswer the questions.<|im_end|>{ROLES}user\n", "\n", f"<|im_end|>{ROLES}assistant\n", ""
     ),
-    "lisa": Conversation(f"{_CURIOUS} USER: <im_start>", "<im_end>\n"),
-    "lisa-llama-2": Conversation(
+    "lisa": ConversationFormat(f"{_CURIOUS} USER: <im_start>", "<im_end>\n"),
+    "lisa-llama-2": ConversationFormat(
         f"[INST] <<SYS>>\n{_HELPFUL}\n<</SYS>>\n\n<im_start>", "<im_end>\n", " [/INST]", again="[INST] "
     ),
-    "chatml": Conversation(f"{ROLES}user\n{_SEES}", _SEEN, _CHATML_TURN, "", f"{ROLES}user\n"),
-    "qwen": Conversation(
+    "chatml": ConversationFormat(f"{ROLES}user\n{_SEES}", _SEEN, _CHATML_TURN, "", f"{ROLES}user\n"),
+    "qwen": ConversationFormat(
         f"{ROLES}system\nYou are a helpful assistant.<|im_end|>\n{ROLES}user\n{_SEES}",
         _SEEN,
         _CHATML_TURN,
         "",
         f"{ROLES}user\n",
     ),
-    "smolvlm": Conversation(
+    "smolvlm": ConversationFormat(
         "User:<fake_token_around_image><global-img>",
         "<fake_token_around_image>",
         "<end_of_utterance>\nAssistant:",
@@ -112,7 +112,7 @@ class TrackTemplate:
 
     tokenizer: Any
     image_tokens: int
-    conversation: Conversation = CONVERSATIONS["vicuna"]
+    conversation: ConversationFormat = CONVERSATIONS["vicuna"]
     image_token: str = IMAGE_TOKEN
 
     def __post_init__(self) -> None:

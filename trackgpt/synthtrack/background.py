@@ -1,7 +1,7 @@
 """Paints SynthTrack's places: ground, sky, houses, lamps, stains, paths, the finish line, and the camera's view.
 
 The background is drawn once per scene on a canvas that reaches 0.3 of a frame beyond every edge, then shifted by one
-affine warp a frame.
+affine warp per frame.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 
 from trackgpt.synthtrack.language import Seen, expressions
 from trackgpt.synthtrack.render import boxes_of, render_clip, visible_fractions
-from trackgpt.synthtrack.scene import Expression, Scene
+from trackgpt.synthtrack.scene import Scene, SceneInstruction
 from trackgpt.synthtrack.world import leader, make_scene
 from trackgpt.types import Clip
 
@@ -21,7 +21,7 @@ class Case:
 
     scene: Scene
     clip: Clip
-    expressions: tuple[Expression, ...]
+    expressions: tuple[SceneInstruction, ...]
 
 
 def frame_size(aspect: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -44,13 +44,13 @@ def seen_actors(scene: Scene, t: int, ids: np.ndarray) -> tuple[Seen, ...]:
     return tuple(seen)
 
 
-def scene_expressions(scene: Scene, t: int, seen: tuple[Seen, ...], rng: np.random.Generator) -> list[Expression]:
-    """All expressions about frame t of a scene."""
+def scene_expressions(scene: Scene, t: int, seen: tuple[Seen, ...], rng: np.random.Generator) -> list[SceneInstruction]:
+    """All instructions about frame t of a scene."""
     return expressions(seen, scene.kind, leader(scene, t), scene.split, rng)
 
 
-def one_of_each_kind(found: list[Expression], rng: np.random.Generator) -> tuple[Expression, ...]:
-    """One expression of every kind that the frame allows, its form drawn first so that rare forms are heard."""
+def one_of_each_kind(found: list[SceneInstruction], rng: np.random.Generator) -> tuple[SceneInstruction, ...]:
+    """One instruction of every kind that the frame allows, its form drawn first so that rare forms are heard."""
     chosen = []
     for kind in KINDS:
         forms = sorted({e.form for e in found if e.kind == kind})

@@ -30,7 +30,7 @@ from trackgpt.synthtrack.catalog import (
     HELD_OUT_PAIRS,
     THIN_FACTS,
 )
-from trackgpt.synthtrack.scene import Expression
+from trackgpt.synthtrack.scene import SceneInstruction
 from trackgpt.synthtrack.wordings import (
     FORMS,
     PLACES,
@@ -126,7 +126,7 @@ def expressions(
     split: str,
     rng: np.random.Generator,
     wording: int | None = None,
-) -> list[Expression]:
+) -> list[SceneInstruction]:
     """All sensible instructions about a frame, each in one wording.
 
     The forms are as frequent as the frame makes them (there are many more relations than races): a caller who wants
@@ -152,22 +152,22 @@ def expressions(
     if wording is not None and not 0 <= wording < (TRAIN_WORDINGS if train else WORDINGS):
         raise UsageError(f"expressions: wording {wording} is not one of split {split}; use 0 to 4, in test 0 to 5")
     frame = Frame(seen)
-    drafts = [draft for find in _FINDERS for draft in find(frame)]
+    meanings = [meaning for find in _FINDERS for meaning in find(frame)]
     if scene_kind == "race":
-        drafts += _race(frame, leader)
-    drafts += _two(frame, rng)
-    drafts += _absent_things(frame, rng, train)
-    draws = rng.random(len(drafts)).tolist()
+        meanings += _race(frame, leader)
+    meanings += _two(frame, rng)
+    meanings += _absent_things(frame, rng, train)
+    draws = rng.random(len(meanings)).tolist()
     spoken = []
-    for draft, draw in zip(drafts, draws, strict=True):
-        count = draft.train_wordings if train else WORDINGS
+    for meaning, draw in zip(meanings, draws, strict=True):
+        count = meaning.train_wordings if train else WORDINGS
         index = int(draw * count) if wording is None else wording
         if index < count:
-            spoken.append(_speak(frame, draft, index))
+            spoken.append(_speak(frame, meaning, index))
     return spoken
 
 
-class _Draft(NamedTuple):
+class _Meaning(NamedTuple):
     """An instruction before its wording is chosen; targets are indices into the frame's list."""
 
     form: str
@@ -246,14 +246,14 @@ def adjective(colour: str) -> str:
     return "" if colour == "natural" else f"{colour} "
 
 
-def _speak(frame: Frame, draft: _Draft, wording: int) -> Expression:
-    order = tuple(sorted(draft.targets, key=lambda index: (frame.x[index], frame.seen[index].id)))
-    return Expression(
-        text=draft.table[wording].format_map(draft.words),
-        kind=FORMS[draft.form],
-        form=draft.form,
+def _speak(frame: Frame, meaning: _Meaning, wording: int) -> SceneInstruction:
+    order = tuple(sorted(meaning.targets, key=lambda index: (frame.x[index], frame.seen[index].id)))
+    return SceneInstruction(
+        text=meaning.table[wording].format_map(meaning.words),
+        kind=FORMS[meaning.form],
+        form=meaning.form,
         targets=tuple(frame.seen[index].id for index in order),
-        answer=frame.answer(order) if order else answer((), draft.absent),
+        answer=frame.answer(order) if order else answer((), meaning.absent),
         wording=wording,
     )
 
@@ -262,47 +262,47 @@ def _fact_wordings(fact: str) -> int:
     return THIN_WORDINGS if fact in THIN_FACTS else TRAIN_WORDINGS
 
 
-def _categories(frame: Frame) -> Iterator[_Draft]:
+def _categories(frame: Frame) -> Iterator[_Meaning]:
     for name, matches in frame.categories.items():
         if frame.sole(matches):
-            yield _Draft("category", TEMPLATES["category"], {"category": name}, (matches[0],))
+            yield _Meaning("category", TEMPLATES["category"], {"category": name}, (matches[0],))
         if frame.several(matches):
             words = {"category": name, "plural": BY_NAME[name].plural}
-            yield _Draft("all-category", TEMPLATES["all-category"], words, tuple(matches))
+            yield _Meaning("all-category", TEMPLATES["all-category"], words, tuple(matches))
 
 
-def _colours(frame: Frame) -> Iterator[_Draft]:
+def _colours(frame: Frame) -> Iterator[_Meaning]:
     for colour, matches in frame.colours.items():
         if any(frame.seen[index].colour == "natural" for index in matches):
             continue
         words = {"colour": colour}
         if frame.sole(matches):
-            yield _Draft("colour-only", TEMPLATES["colour-only"], words, (matches[0],))
+            yield _Meaning("colour-only", TEMPLATES["colour-only"], words, (matches[0],))
         if frame.several(matches):
-            yield _Draft("all-colour", TEMPLATES["all-colour"], words, tuple(matches))
+            yield _Meaning("all-colour", TEMPLATES["all-colour"], words, tuple(matches))
 
 
-def _colour_categories(frame: Frame) -> Iterator[_Draft]:
+def _colour_categories(frame: Frame) -> Iterator[_Meaning]:
     for index, one in enumerate(frame.seen):
         if one.colour == "natural" or not frame.sole(frame.with_colour(one.category, one.colour)):
             continue
         words = {"colour": one.colour, "category": one.category}
-        yield _Draft("colour-category", TEMPLATES["colour-category"], words, (index,))
+        yield _Meaning("colour-category", TEMPLATES["colour-category"], words, (index,))
 
 
-def _sizes(frame: Frame) -> Iterator[_Draft]:
+def _sizes(frame: Frame) -> Iterator[_Meaning]:
     for index, one in enumerate(frame.seen):
         if not frame.clear[index]:
             continue
         kin = frame.categories[one.category]
         if _size_shows(frame, index, kin):
             words = {"size": one.size, "category": one.category}
-            yield _Draft("size-category", TEMPLATES["size-category"], words, (index,))
+            yield _Meaning("size-category", TEMPLATES["size-category"], words, (index,))
         if one.colour == "natural":
             continue
         if _size_shows(frame, index, frame.with_colour(one.category, one.colour)):
             words = {"size": one.size, "colour": one.colour, "category": one.category}
-            yield _Draft("size-colour-category", TEMPLATES["size-colour-category"], words, (index,))
+            yield _Meaning("size-colour-category", TEMPLATES["size-colour-category"], words, (index,))
 
 
 def _size_shows(frame: Frame, index: int, kin: Sequence[int]) -> bool:
@@ -323,7 +323,7 @@ def _size_shows(frame: Frame, index: int, kin: Sequence[int]) -> bool:
     return full[index] >= SIZE_RATIO * median if size == 2 else full[index] * SIZE_RATIO <= median
 
 
-def _places(frame: Frame) -> Iterator[_Draft]:
+def _places(frame: Frame) -> Iterator[_Meaning]:
     for name, matches in frame.categories.items():
         for index in matches:
             if not frame.clear[index]:
@@ -331,14 +331,14 @@ def _places(frame: Frame) -> Iterator[_Draft]:
             place = region(frame.seen[index].box)
             if not any(might_be_in(frame, other, place) for other in matches if other != index):
                 words = {"category": name, "place": PLACES[place]}
-                yield _Draft("where-category", TEMPLATES["where-category"], words, (index,))
+                yield _Meaning("where-category", TEMPLATES["where-category"], words, (index,))
         if len(matches) < 2:
             continue
         for side, side_words in SIDES.items():
             first = foremost(frame, matches, side)
             if first is not None:
                 words = {**side_words, "category": name, "plural": BY_NAME[name].plural}
-                yield _Draft("where-category", TEMPLATES["most-category"], words, (first,))
+                yield _Meaning("where-category", TEMPLATES["most-category"], words, (first,))
 
 
 def might_be_in(frame: Frame, index: int, place: str) -> bool:
@@ -372,32 +372,32 @@ def foremost(frame: Frame, among: Sequence[int], side: str) -> int | None:
     return first
 
 
-def _facts(frame: Frame) -> Iterator[_Draft]:
+def _facts(frame: Frame) -> Iterator[_Meaning]:
     for fact, matches in frame.facts.items():
         if frame.sole(matches):
-            yield _Draft("fact", FACT_QUESTIONS[fact], {}, (matches[0],), _fact_wordings(fact))
+            yield _Meaning("fact", FACT_QUESTIONS[fact], {}, (matches[0],), _fact_wordings(fact))
         if frame.several(matches):
             words, wordings = {"fact": fact}, _fact_wordings(fact)
-            yield _Draft("all-fact", TEMPLATES["all-fact"], words, tuple(matches), wordings)
+            yield _Meaning("all-fact", TEMPLATES["all-fact"], words, tuple(matches), wordings)
 
 
-def _parts(frame: Frame) -> Iterator[_Draft]:
+def _parts(frame: Frame) -> Iterator[_Meaning]:
     for part, matches in frame.parts.items():
         if frame.sole(matches):
-            yield _Draft("part", TEMPLATES["part"], {"part": part}, (matches[0],))
+            yield _Meaning("part", TEMPLATES["part"], {"part": part}, (matches[0],))
 
 
-def _superlatives(frame: Frame) -> Iterator[_Draft]:
+def _superlatives(frame: Frame) -> Iterator[_Meaning]:
     everyone = range(len(frame.seen))
     if len(everyone) < 2:
         return
     for side, words in SIDES.items():
         first = foremost(frame, everyone, side)
         if first is not None:
-            yield _Draft("superlative", TEMPLATES["most"], words, (first,))
+            yield _Meaning("superlative", TEMPLATES["most"], words, (first,))
     for form, extreme in (("biggest", _biggest(frame)), ("smallest", _smallest(frame))):
         if extreme is not None:
-            yield _Draft("superlative", TEMPLATES[form], {}, (extreme,))
+            yield _Meaning("superlative", TEMPLATES[form], {}, (extreme,))
 
 
 def _biggest(frame: Frame) -> int | None:
@@ -415,7 +415,7 @@ def _smallest(frame: Frame) -> int | None:
     return best if frame.clear[best] and frame.full[best] * (1 + MARGIN) <= min(rivals) else None
 
 
-def _relations(frame: Frame) -> Iterator[_Draft]:
+def _relations(frame: Frame) -> Iterator[_Meaning]:
     for anchor in range(len(frame.seen)):
         names = frame.names(anchor)
         if not names:
@@ -424,10 +424,10 @@ def _relations(frame: Frame) -> Iterator[_Draft]:
             target = _only_beside(frame, anchor, side)
             if target is not None:
                 words = {**side_words, "anchor": names[0]}
-                yield _Draft("relation", TEMPLATES["beside"], words, (target,))
+                yield _Meaning("relation", TEMPLATES["beside"], words, (target,))
         for form, target in zip(("closest", "furthest"), _by_distance(frame, anchor), strict=True):
             if target is not None:
-                yield _Draft("relation", TEMPLATES[form], {"anchor": names[0]}, (target,))
+                yield _Meaning("relation", TEMPLATES[form], {"anchor": names[0]}, (target,))
 
 
 def _only_beside(frame: Frame, anchor: int, side: str) -> int | None:
@@ -468,14 +468,14 @@ def _agreed(frame: Frame, votes: set[int]) -> int | None:
     return index if index >= 0 and frame.clear[index] else None
 
 
-def _odd_one_out(frame: Frame) -> Iterator[_Draft]:
+def _odd_one_out(frame: Frame) -> Iterator[_Meaning]:
     """The only actor of another group, unless the colours single out someone else."""
     if len(frame.seen) < 3 or not all(frame.clear):
         return
     odd = _exception([BY_NAME[one.category].group for one in frame.seen])
     by_colour = _exception([one.colour for one in frame.seen])
     if odd is not None and by_colour in (None, odd):
-        yield _Draft("odd-one-out", TEMPLATES["odd-one-out"], {}, (odd,))
+        yield _Meaning("odd-one-out", TEMPLATES["odd-one-out"], {}, (odd,))
 
 
 def _exception(values: Sequence[str]) -> int | None:
@@ -487,15 +487,15 @@ def _exception(values: Sequence[str]) -> int | None:
     return values.index(alone[0]) if len(alone) == 1 else None
 
 
-def _race(frame: Frame, leader: int | None) -> list[_Draft]:
+def _race(frame: Frame, leader: int | None) -> list[_Meaning]:
     return [
-        _Draft("race", TEMPLATES["race"], {}, (index,))
+        _Meaning("race", TEMPLATES["race"], {}, (index,))
         for index, one in enumerate(frame.seen)
         if one.id == leader and frame.clear[index]
     ]
 
 
-def _two(frame: Frame, rng: np.random.Generator) -> Iterator[_Draft]:
+def _two(frame: Frame, rng: np.random.Generator) -> Iterator[_Meaning]:
     """Up to three pairs of actors that can be named without place or size, in any order of speaking."""
     draws = rng.random(8).tolist()
     named = [(index, names) for index in range(len(frame.seen)) if (names := frame.names(index))]
@@ -511,7 +511,7 @@ def _two(frame: Frame, rng: np.random.Generator) -> Iterator[_Draft]:
         used.add(pair)
         chosen = [named[first], named[second]]
         (one, name), (other, other_name) = [(i, n[int(draws[6 + k] * len(n))]) for k, (i, n) in enumerate(chosen)]
-        yield _Draft("two", TEMPLATES["two"], {"first": name, "second": other_name}, (one, other))
+        yield _Meaning("two", TEMPLATES["two"], {"first": name, "second": other_name}, (one, other))
 
 
 NAMES = [category.name for category in CATEGORIES]
@@ -527,7 +527,7 @@ _GROUP_FACTS = {
 }
 
 
-def _absent_things(frame: Frame, rng: np.random.Generator, train: bool) -> Iterator[_Draft]:
+def _absent_things(frame: Frame, rng: np.random.Generator, train: bool) -> Iterator[_Meaning]:
     """Instructions about what is not there: two categories, up to three coloured ones, two facts.
 
     One of each is near to what is there (same group, same category, same colour), one is anything.
@@ -541,7 +541,7 @@ def _absent_things(frame: Frame, rng: np.random.Generator, train: bool) -> Itera
     group = BY_NAME[pick(here)].group
     for name in dict.fromkeys((pick(_GROUP_NAMES[group]), pick(NAMES))):
         if name not in frame.categories:
-            yield _Draft("absent-category", TEMPLATES["category"], {"category": name}, (), absent=f"no {name}")
+            yield _Meaning("absent-category", TEMPLATES["category"], {"category": name}, (), absent=f"no {name}")
     painted = list(frame.colours) or COLOUR_NAMES
     pairs = ((pick(here), pick(COLOUR_NAMES)), (pick(NAMES), pick(painted)), (pick(here), pick(painted)))
     for name, colour in dict.fromkeys(pairs):
@@ -549,14 +549,14 @@ def _absent_things(frame: Frame, rng: np.random.Generator, train: bool) -> Itera
         if not near or frame.with_colour(name, colour) or (train and (name, colour) in HELD_OUT_PAIRS):
             continue
         words, absent = {"colour": colour, "category": name}, f"no {colour} {name}"
-        yield _Draft("absent-colour-category", TEMPLATES["colour-category"], words, (), absent=absent)
+        yield _Meaning("absent-colour-category", TEMPLATES["colour-category"], words, (), absent=absent)
     for fact in dict.fromkeys((pick(_GROUP_FACTS[group]), pick(FACTS))):
         if fact not in frame.facts:
             absent, wordings = f"nothing that {fact}", _fact_wordings(fact)
-            yield _Draft("absent-fact", FACT_QUESTIONS[fact], {}, (), wordings, absent)
+            yield _Meaning("absent-fact", FACT_QUESTIONS[fact], {}, (), wordings, absent)
 
 
-_FINDERS: tuple[Callable[[Frame], Iterator[_Draft]], ...] = (
+_FINDERS: tuple[Callable[[Frame], Iterator[_Meaning]], ...] = (
     _categories,
     _colours,
     _colour_categories,

@@ -75,8 +75,8 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Expression:
-    """A referring expression or an instruction about one frame of a scene, with its truth.
+class SceneInstruction:
+    """An instruction about one frame of a scene, with its truth.
 
     Attributes:
         text: what the person says.

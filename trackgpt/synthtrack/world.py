@@ -26,7 +26,7 @@ TEXTURES = ("meadow", "sand", "road", "water", "wood", "brick", "sky", "wall", "
 RACE_MARGIN = 0.06  # frame units between two runners, kept in every frame
 
 _COUNTS = {"easy": (2, 3), "medium": (3, 5), "hard": (5, 8)}
-_SPEEDS = {"easy": 0.022, "medium": 0.038, "hard": 0.06}  # world units a frame
+_SPEEDS = {"easy": 0.022, "medium": 0.038, "hard": 0.06}  # world units per frame
 _EXTENTS = {"small": (0.17, 0.215), "medium": (0.27, 0.335), "large": (0.40, 0.48)}
 _SIZE_ODDS = {"easy": (0.2, 0.4, 0.4), "medium": (0.3, 0.4, 0.3), "hard": (0.4, 0.4, 0.2)}
 _MOTIONS = ("straight", "curved", "stop-and-go", "bounce", "still")
@@ -513,7 +513,7 @@ def make_scene(
     Args:
         seed: any non-negative integer; one seed and one split give one scene.
         split: "train" never shows a pair of `catalog.HELD_OUT_PAIRS`; "test" shows one for about a quarter of actors.
-        frames: number of frames, at 12 a second.
+        frames: number of frames, at 12 per second.
         difficulty: "easy", "medium", "hard"; drawn when None.
         kind: "free" or "race"; drawn when None, a race for 12 %.
         aspect: (width, height) ratio; drawn from `ASPECTS` when None.

@@ -23,7 +23,7 @@ from trackgpt.video.frames import (
     DEFAULT_FPS,
     FrameSource,
     RawFrame,
-    Request,
+    ReadOptions,
     SourceKind,
     check_pixels,
     listed,
@@ -44,22 +44,22 @@ class FileSource(FrameSource):
 
     kind: SourceKind = "file"
 
-    def __init__(self, path: Path, request: Request) -> None:
-        super().__init__(path.name, request)
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        super().__init__(path.name, options)
         self._path = path
         self._container, self._stream = _open_video(path)
         stream = self._stream
         self._summary = f"container {self._container.format.name}, codec {stream.codec_context.name}"
-        check_pixels(path.name, stream.codec_context.height, stream.codec_context.width, request.max_pixels)
+        check_pixels(path.name, stream.codec_context.height, stream.codec_context.width, options.max_pixels)
         times = _packet_times(path)
         believed, note = believed_fps(stream, times)
         self._clock_fps = believed
         self._regular = _is_regular(times, believed)
-        if request.fps is None:
+        if options.fps is None:
             self.fps, self.fps_note = believed, note
         self._duration = _duration(self._container, stream)
         total = stream.frames or (round(self._duration * believed) if self._duration else 0)
-        self.frames_hint = request.count(total) or None
+        self.frames_hint = options.count(total) or None
 
     def digest(self) -> str:
         """sha256 of the file's bytes."""
@@ -75,7 +75,7 @@ class FileSource(FrameSource):
 
     def _raw_frames(self) -> Iterator[RawFrame]:
         clock = Clock(self._clock_fps)
-        yield from Decoder(self._container, self._stream, clock, self.name, self._request, self._regular)
+        yield from Decoder(self._container, self._stream, clock, self.name, self._options, self._regular)
         if self._stream.frames > self._seen:
             self.end_note = f"the header promises {self._stream.frames} frames, the file holds {self._seen}"
         elif not self._stream.frames and self._duration and clock.last + 2 / clock.fps + 0.5 < self._duration:
@@ -222,12 +222,14 @@ class Decoder:
     Where damage has swallowed whole packets, the hole in the timestamps of a constant-rate stream tells how many.
     """
 
-    def __init__(self, container: Any, stream: Any, clock: Clock, name: str, request: Request, regular: bool) -> None:
+    def __init__(
+        self, container: Any, stream: Any, clock: Clock, name: str, options: ReadOptions, regular: bool
+    ) -> None:
         self._container = container
         self._stream = stream
         self._clock = clock
         self._name = name
-        self._max_pixels = request.max_pixels
+        self._max_pixels = options.max_pixels
         self._regular = regular
         self._stamped = _has_timestamps(container)
         self._packets = 0

@@ -17,7 +17,7 @@ from trackgpt.errors import InputError
 from trackgpt.video.frames import (
     FrameSource,
     RawFrame,
-    Request,
+    ReadOptions,
     SourceKind,
     check_pixels,
     listed,
@@ -34,16 +34,16 @@ class FolderSource(FrameSource):
 
     kind: SourceKind = "folder"
 
-    def __init__(self, name: str, paths: Sequence[Path], request: Request) -> None:
-        super().__init__(name, request)
+    def __init__(self, name: str, paths: Sequence[Path], options: ReadOptions) -> None:
+        super().__init__(name, options)
         self._paths = paths
-        sizes = {path: _image_size(path, request.max_pixels) for path in paths}
-        if not request.allow_gaps:
+        sizes = {path: _image_size(path, options.max_pixels) for path in paths}
+        if not options.allow_gaps:
             faults = _mixed_sizes(sizes) + _number_gaps(paths)
             if faults:
                 advice = "Make the frames even, or pass --allow-gaps"
                 raise InputError(f"{name}: {'; '.join(faults)}. {advice}", code="IN08")
-        self.frames_hint = request.count(len(paths)) or None
+        self.frames_hint = options.count(len(paths)) or None
 
     def digest(self) -> str:
         """sha256 of the names and bytes of all images, in order."""
@@ -54,7 +54,7 @@ class FolderSource(FrameSource):
 
     def _raw_frames(self) -> Iterator[RawFrame]:
         for index, path in enumerate(self._paths):
-            load = partial(_read_image, path, self._request.max_pixels)
+            load = partial(_read_image, path, self._options.max_pixels)
             yield RawFrame(index / self.fps, load, name=path.stem)
 
 

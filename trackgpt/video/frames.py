@@ -39,7 +39,7 @@ class SourceFrame:
         problem: what is wrong with the frame, "" when nothing is. An image with a problem is still a valid image
             (the frame size changed, or a stream came back after a gap).
         name: file stem, for folders.
-        encoded: what a perception has made of the image already (see `trackgpt.session.ahead`), or None.
+        encoded: the perception's encoding, where it was computed ahead (see `trackgpt.session.ahead`), or None.
     """
 
     index: int
@@ -51,8 +51,8 @@ class SourceFrame:
 
 
 @dataclass(frozen=True)
-class Request:
-    """The caller's options, checked."""
+class ReadOptions:
+    """Which frames of a source are read, and how: the options of `open_source`, checked."""
 
     fps: float | None = None
     start: int = 0
@@ -106,14 +106,14 @@ class FrameSource:
 
     kind: SourceKind = "file"
 
-    def __init__(self, name: str, request: Request) -> None:
+    def __init__(self, name: str, options: ReadOptions) -> None:
         self.name = name
         self.frames_hint: int | None = None
-        self.fps = request.fps or DEFAULT_FPS
+        self.fps = options.fps or DEFAULT_FPS
         self.fps_note = ""
         self.end_note = ""
         self.size = (0, 0)
-        self._request = request
+        self._options = options
         self._seen = 0
         self._first_problem = ""
         self._last_image_size: tuple[int, int] | None = None
@@ -173,8 +173,8 @@ class FrameSource:
         raise InputError(self._why_empty(), code="IN02")
 
     def _why_empty(self) -> str:
-        if self._seen and self._seen <= self._request.start:
-            return f"{self.name}: start is {self._request.start}, but the source has only {self._seen} frames"
+        if self._seen and self._seen <= self._options.start:
+            return f"{self.name}: start is {self._options.start}, but the source has only {self._seen} frames"
         cause = f"; first problem: {self._first_problem}" if self._first_problem else ""
         return (
             f"{self.name}: no frames could be decoded ({self._describe()}{cause}). "
@@ -182,7 +182,7 @@ class FrameSource:
         )
 
     def _selected(self) -> Iterator[SourceFrame]:
-        start, end, stride = self._request.start, self._request.end, self._request.stride
+        start, end, stride = self._options.start, self._options.end, self._options.stride
         for index, raw in enumerate(self._raw_frames()):
             self._seen = index + 1
             if index >= start and (index - start) % stride == 0:
@@ -204,7 +204,7 @@ class FrameSource:
             problem = "; ".join(part for part in (problem, self._size_change(image)) if part)
         elif not self._first_problem:
             self._first_problem = f"frame {index}: {problem}"
-        time = index / self._request.fps if self._request.fps else raw.time
+        time = index / self._options.fps if self._options.fps else raw.time
         return SourceFrame(index, time, image, problem, raw.name)
 
     def _size_change(self, image: np.ndarray) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from trackgpt.errors import InputError, UsageError
 from trackgpt.video.decoder import FileSource
 from trackgpt.video.folder import IMAGE_SUFFIXES, FolderSource, images_of, is_image, matches_of
-from trackgpt.video.frames import FrameSource, RawFrame, Request, SourceKind, check_pixels
+from trackgpt.video.frames import FrameSource, RawFrame, ReadOptions, SourceKind, check_pixels
 from trackgpt.video.stream import camera_source, stream_source
 
 _NEARBY = 3
@@ -52,40 +52,40 @@ def open_source(
             does not come back, IN07 a frame larger than `max_pixels`, IN08 an uneven image folder.
         UsageError: the options contradict each other or the source is of an unknown type.
     """
-    request = Request(fps, start, end, stride, max_pixels, allow_gaps)
+    options = ReadOptions(fps, start, end, stride, max_pixels, allow_gaps)
     if isinstance(source, bool) or not isinstance(source, str | Path | int | Iterable):
         raise UsageError(f"source is {type(source).__name__}, wanted a path, a camera index, a URL or RGB arrays")
     if isinstance(source, int):
-        return camera_source(source, request)._begin()
+        return camera_source(source, options)._begin()
     if not isinstance(source, str | Path):
-        return ArraySource(source, request)._begin()
-    return _open_text(source, request)._begin()
+        return ArraySource(source, options)._begin()
+    return _open_text(source, options)._begin()
 
 
-def _open_text(source: str | Path, request: Request) -> FrameSource:
+def _open_text(source: str | Path, options: ReadOptions) -> FrameSource:
     text = str(source)
     if isinstance(source, str) and "://" in text:
-        return stream_source(text, request)
+        return stream_source(text, options)
     path = Path(source).expanduser()
     if not path.exists():
         if isinstance(source, str) and text.isascii() and text.isdigit():
-            return camera_source(int(text), request)
+            return camera_source(int(text), options)
         if glob.has_magic(text):
-            return _open_glob(path, request)
+            return _open_glob(path, options)
         raise _not_found(path)
     _check_readable(path)
     if path.is_dir():
-        return FolderSource(path.resolve().name, images_of(path), request)
+        return FolderSource(path.resolve().name, images_of(path), options)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return FolderSource(path.name, [path], request)
-    return FileSource(path, request)
+        return FolderSource(path.name, [path], options)
+    return FileSource(path, options)
 
 
-def _open_glob(pattern: Path, request: Request) -> FrameSource:
+def _open_glob(pattern: Path, options: ReadOptions) -> FrameSource:
     found = matches_of(pattern)
     if is_image(found[0]):
-        return FolderSource(str(pattern), found, request)
-    return _open_text(found[0], request)
+        return FolderSource(str(pattern), found, options)
+    return _open_text(found[0], options)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -96,11 +96,11 @@ class ArraySource(FrameSource):
 
     kind: SourceKind = "array"
 
-    def __init__(self, arrays: Iterable[np.ndarray | None], request: Request) -> None:
-        super().__init__("array", request)
+    def __init__(self, arrays: Iterable[np.ndarray | None], options: ReadOptions) -> None:
+        super().__init__("array", options)
         self._arrays = arrays
-        total = len(arrays) if isinstance(arrays, Sized) else request.end
-        self.frames_hint = request.count(total) or None if total is not None else None
+        total = len(arrays) if isinstance(arrays, Sized) else options.end
+        self.frames_hint = options.count(total) or None if total is not None else None
 
     def _raw_frames(self) -> Iterator[RawFrame]:
         for index, array in enumerate(self._arrays):
@@ -114,7 +114,7 @@ class ArraySource(FrameSource):
         if not fits or not array.size:
             shape = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}".strip()
             raise InputError(f"frame {index} of the arrays: found {shape}, wanted uint8 (height, width, 3) RGB")
-        check_pixels(f"frame {index} of the arrays", array.shape[0], array.shape[1], self._request.max_pixels)
+        check_pixels(f"frame {index} of the arrays", array.shape[0], array.shape[1], self._options.max_pixels)
         return array
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from trackgpt.errors import InputError, UsageError
 from trackgpt.video.decoder import Clock, Decoder, believed_fps
-from trackgpt.video.frames import FrameSource, RawFrame, Request, SourceKind, listed, one_line
+from trackgpt.video.frames import FrameSource, RawFrame, ReadOptions, SourceKind, listed, one_line
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtp", "http", "https", "udp", "tcp", "srt")
 RETRY_DELAYS = (0.5, 1.0, 2.0)
@@ -35,19 +35,19 @@ class StreamSource(FrameSource):
         self,
         name: str,
         opener: Callable[[], Any],
-        request: Request,
+        options: ReadOptions,
         kind: SourceKind = "stream",
         sleep: Callable[[float], None] = wall.sleep,
     ) -> None:
-        super().__init__(name, request)
+        super().__init__(name, options)
         self.kind = kind
         self._opener = opener
         self._sleep = sleep
         self._container: Any = None
-        self.frames_hint = request.count(request.end) if request.end is not None else None
+        self.frames_hint = options.count(options.end) if options.end is not None else None
 
     def close(self) -> None:
-        """Hang up; iteration ends."""
+        """Disconnect; iteration ends."""
         super().close()
         self._hang_up()
 
@@ -101,13 +101,13 @@ class StreamSource(FrameSource):
         return self._container.streams.video[0]
 
     def _new_clock(self, stream: Any) -> Clock:
-        if self._request.fps is None:
+        if self._options.fps is None:
             self.fps, self.fps_note = believed_fps(stream, [])
         return Clock(self.fps)
 
     def _joined(self, stream: Any, clock: Clock) -> Iterator[RawFrame]:
         """Frames from the first picture on: joining between two key frames is no damage."""
-        frames = Decoder(self._container, stream, clock, self.name, self._request, regular=False)
+        frames = Decoder(self._container, stream, clock, self.name, self._options, regular=False)
         return itertools.dropwhile(lambda raw: raw.load is None, frames)
 
     def _gone(self, cause: str) -> InputError:
@@ -116,7 +116,7 @@ class StreamSource(FrameSource):
         return InputError(f"{self.name}: the {self.kind} {after}, {tries} failed ({cause})", code="IN06")
 
 
-def stream_source(url: str, request: Request) -> StreamSource:
+def stream_source(url: str, options: ReadOptions) -> StreamSource:
     """The stream at an address; its name is the address without user and password.
 
     Raises:
@@ -125,7 +125,7 @@ def stream_source(url: str, request: Request) -> StreamSource:
     scheme = url.partition("://")[0]
     if scheme.lower() not in STREAM_SCHEMES:
         raise UsageError(f"{url}: unknown kind of address {scheme}://, known: {', '.join(STREAM_SCHEMES)}")
-    return StreamSource(_without_credentials(url), partial(_open_stream, url), request)
+    return StreamSource(_without_credentials(url), partial(_open_stream, url), options)
 
 
 def _open_stream(url: str) -> Any:
@@ -139,7 +139,7 @@ def _without_credentials(url: str) -> str:
     return re.sub(r"(://)[^/@]*@", r"\1", url)
 
 
-def camera_source(index: int, request: Request) -> StreamSource:
+def camera_source(index: int, options: ReadOptions) -> StreamSource:
     """The camera with this index: /dev/videoN on Linux, device N of AVFoundation or DirectShow elsewhere.
 
     Raises:
@@ -150,7 +150,7 @@ def camera_source(index: int, request: Request) -> StreamSource:
     if sys.platform.startswith("linux") and not Path(f"/dev/video{index}").exists():
         devices = listed(sorted(glob.glob("/dev/video*"))) or "none"
         raise InputError(f"camera {index}: /dev/video{index} not found. Devices here: {devices}", code="IN01")
-    return StreamSource(f"camera {index}", partial(_open_camera, index), request, kind="camera")
+    return StreamSource(f"camera {index}", partial(_open_camera, index), options, kind="camera")
 
 
 def _open_camera(index: int) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trackgpt.data.referring_video.meta_expressions import ListedVideo, read_videos
-from trackgpt.data.referring_video.parts import Part, label_maps, labelled, video_of
+from trackgpt.data.referring_video.parts import BenchmarkPart, label_maps, labelled, video_of
 from trackgpt.data.referring_video.truth import DavisMasks
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError
@@ -35,7 +35,7 @@ def refer_davis17(root: str | Path, part: str) -> tuple[Video, ...]:
         UsageError: another part.
         InputError: a file or folder is missing or damaged; ids are out of order; masks are in a pickle.
     """
-    here = Part.of("refer-davis17", root, part)
+    here = BenchmarkPart.of("refer-davis17", root, part)
     listed = read_videos(here.listed_apart())
     whole = here.root / "DAVIS"
     pictures = here.pictures(here.root / part / "JPEGImages", whole / "JPEGImages" / "480p")

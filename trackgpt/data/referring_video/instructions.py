@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackgpt.data.referring_video.meta_expressions import Entry, read_videos
-from trackgpt.data.referring_video.parts import Part, label_maps, labelled, video_of
+from trackgpt.data.referring_video.parts import BenchmarkPart, label_maps, labelled, video_of
 from trackgpt.data.videos import LabelMasks, Video
 
 
@@ -27,7 +27,7 @@ def instrack(root: str | Path, part: str) -> tuple[Video, ...]:
         UsageError: another part.
         InputError: a file or folder is missing or damaged; an expression names no object.
     """
-    here = Part.of("instrack", root, part)
+    here = BenchmarkPart.of("instrack", root, part)
     listed = read_videos(here.listed_apart())
     pictures = here.pictures(here.root / part / "JPEGImages")
     labels = here.labels(here.root / part / "Annotations")

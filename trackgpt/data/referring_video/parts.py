@@ -75,7 +75,7 @@ def find_root(name: str, root: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Part:
+class BenchmarkPart:
     """A part of a tree that is being read.
 
     Attributes:
@@ -87,7 +87,7 @@ class Part:
     name: str
 
     @classmethod
-    def of(cls, benchmark: str, root: str | Path, part: str) -> Part:
+    def of(cls, benchmark: str, root: str | Path, part: str) -> BenchmarkPart:
         """A part of a benchmark below a root, as readers take them.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackgpt.data.referring_video.meta_expressions import Entry, ListedVideo, read_videos
-from trackgpt.data.referring_video.parts import Part, label_maps, video_of
+from trackgpt.data.referring_video.parts import BenchmarkPart, label_maps, video_of
 from trackgpt.data.referring_video.truth import FolderMasks
 from trackgpt.data.trees import needed_folder
 from trackgpt.data.videos import Expression, LabelMasks, MaskTruth, Video
@@ -30,7 +30,7 @@ def reason_vos(root: str | Path, part: str) -> tuple[Video, ...]:
         UsageError: another part.
         InputError: a file or folder is missing or damaged; an object has no folder of masks.
     """
-    here = Part.of("reason-vos", root, part)
+    here = BenchmarkPart.of("reason-vos", root, part)
     listed = read_videos(here.root / "meta_expressions.json")
     pictures = here.pictures(here.root / "JPEGImages")
     labels = here.labels(here.root / "Annotations")

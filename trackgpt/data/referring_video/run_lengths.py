@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trackgpt.data.referring_video.meta_expressions import Entry, ListedVideo, read_videos
-from trackgpt.data.referring_video.parts import Part, first_file, needed, without_truth
+from trackgpt.data.referring_video.parts import BenchmarkPart, first_file, needed, without_truth
 from trackgpt.data.referring_video.truth import MaskDict
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError
@@ -31,7 +31,7 @@ def mevis(root: str | Path, part: str) -> tuple[Video, ...]:
         UsageError: another part.
         InputError: a file or folder is missing or damaged.
     """
-    here = Part.of("mevis", root, part)
+    here = BenchmarkPart.of("mevis", root, part)
     folder = here.root / part
     listed = read_videos(first_file(folder / "meta_expressions.json", folder / "meta_expressions_release.json"))
     pictures = here.pictures(folder / "JPEGImages")
@@ -58,7 +58,7 @@ def lv_vis(root: str | Path, part: str) -> tuple[Video, ...]:
         UsageError: another part.
         InputError: a file or folder is missing or damaged.
     """
-    here = Part.of("lv-vis", root, part)
+    here = BenchmarkPart.of("lv-vis", root, part)
     folder = here.root / part
     listed = read_videos(first_file(folder / "meta_expressions.json", here.root / "meta_expressions.json"))
     pictures = here.pictures(folder / "JPEGImages")
@@ -87,7 +87,7 @@ def revos(root: str | Path, part: str) -> tuple[Video, ...]:
         UsageError: another part.
         InputError: a file or folder is missing or damaged; a `type_id` is not one of the three.
     """
-    here = Part.of("revos", root, part)
+    here = BenchmarkPart.of("revos", root, part)
     names = (f"meta_expressions_{part}_.json", f"meta_expressions_{part}.json")
     listed = read_videos(first_file(*(here.root / name for name in names)))
     bare = (here.root / next(iter(listed))).is_dir()

@@ -26,7 +26,7 @@ class DavisMasks:
     """Label maps of either DAVIS: those of 2017 hold object ids, those of 2016 are grey and 0 or 255 for all objects.
 
     Attributes:
-        files: one PNG a frame.
+        files: one PNG per frame.
     """
 
     files: tuple[Path, ...]
@@ -50,10 +50,10 @@ def _is_binary(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class FolderMasks:
-    """One folder of PNGs an object; any value but 0 is the object.
+    """One folder of PNGs per object; any value but 0 is the object.
 
     Attributes:
-        files: one PNG a frame, by object.
+        files: one PNG per frame, by object.
     """
 
     files: Mapping[str, tuple[Path, ...]]

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from trackgpt.data.referring_video.meta_expressions import ListedVideo, read_videos
-from trackgpt.data.referring_video.parts import Part, video_of, with_label_maps, without_truth
+from trackgpt.data.referring_video.parts import BenchmarkPart, video_of, with_label_maps, without_truth
 from trackgpt.data.referring_video.truth import FolderMasks
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError
@@ -39,7 +39,7 @@ def refer_youtube_vos(root: str | Path, part: str) -> tuple[Video, ...]:
         InputError: a file or folder is missing or damaged; the test file is missing beside a full valid file; masks
             are in a pickle.
     """
-    here = Part.of("refer-youtube-vos", root, part)
+    here = BenchmarkPart.of("refer-youtube-vos", root, part)
     listed = _valid(here) if part == "valid" else list(read_videos(here.listed_apart()).values())
     pictures = here.pictures(here.root / part / "JPEGImages")
     if part == "train":
@@ -49,7 +49,7 @@ def refer_youtube_vos(root: str | Path, part: str) -> tuple[Video, ...]:
     return tuple(_unseen(video, pictures, truth) for video in listed)
 
 
-def _valid(here: Part) -> list[ListedVideo]:
+def _valid(here: BenchmarkPart) -> list[ListedVideo]:
     """The videos of the valid file without those of the test file."""
     file, beside = here.listed_apart(), here.listed_apart("test")
     listed = read_videos(file)
