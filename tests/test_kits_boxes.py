@@ -452,7 +452,7 @@ def test_a_model_of_the_package_runs_and_is_scored(trees, tmp_path, evaluate):
         ([*lines(MOVING)[:3], "1,2,3", *lines(MOVING)[4:]], "line 4 is '1,2,3'"),
         ([*lines(MOVING)[:3], "1,2,NaN,4", *lines(MOVING)[4:]], "line 4 is 1,2,nan,4, wanted w, h >= 0 and no NaN"),
         ([*lines(MOVING)[:3], "1,2,-3,4", *lines(MOVING)[4:]], "line 4 is 1,2,-3,4, wanted w, h >= 0"),
-        ([], "empty, wanted one line per frame"),
+        ([], "empty, wanted a line"),
     ],
 )
 def test_a_malformed_result_is_named_by_file_and_line(tmp_path, evaluate, content, message):

@@ -247,7 +247,7 @@ def _lines_of_numbers(path: Path) -> list[str]:
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise InputError(f"{path}: empty, wanted one line per frame or flag; copy or unpack it again")
+        raise InputError(f"{path}: empty, wanted a line per frame or flag; copy or unpack it again")
     return lines
 
 
