@@ -1,6 +1,5 @@
 """Reading and encoding ahead, masks only where they are: the same results, bounded memory, errors where they belong."""
 
-import gc
 import threading
 from itertools import product
 from pathlib import Path
@@ -12,11 +11,11 @@ from pycocotools import mask as coco
 from scripted_model import ScriptedModel, film, picture, pictures
 from scripted_model import folder as save_folder
 from tiny_models import frame, tiny_trackgpt
-from trackgpt.session.speculation import SpeculatingTracker
+from tracks import Track
 
 from eval.speed import bench as speed
 from trackgpt.app.live import WAITING, Outputs
-from trackgpt.arbiter import PurportArbiter
+from trackgpt.arbiter import PurportArbiter, PurportRecord
 from trackgpt.config import RethinkConfig
 from trackgpt.errors import InputError, OutOfMemoryError, OutputError, UsageError
 from trackgpt.export.davis import DavisWriter
@@ -25,17 +24,16 @@ from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import encode_rle
 from trackgpt.hub import load_model
 from trackgpt.memory import QueryMemory
-from trackgpt.online import ReasoningTracker
+from trackgpt.online import Tracker
 from trackgpt.perception.encoders import normalise
 from trackgpt.session.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead, lookahead_of
-from trackgpt.session.late import BackgroundTracker
-from trackgpt.session.session import InstructionTracker
+from trackgpt.session.late import LateTracker
+from trackgpt.session.playback import InstructionTracker, Playback
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
 from trackgpt.video.frames import SourceFrame
 from trackgpt.video.source import open_source
 
 WAYS = [Lookahead(batch, frames) for batch, frames in product((1, 3, 4), (0, 1, 4))]
-GUESSING = [Lookahead(1, 1, speculate=True), Lookahead(1, 4, speculate=True), Lookahead(3, 4, speculate=True)]
 RESTLESS = RethinkConfig(ratio=2.0, cooldown=2)
 
 
@@ -54,13 +52,13 @@ def tracker():
 
 def logs(tracker, source, lookahead, say=(("the red square", None),), **reading):
     """tracks.jsonl and events.jsonl of a run."""
-    session = tracker.open(source, lookahead=lookahead, **reading)
-    with session:
+    playback = tracker.open(source, lookahead=lookahead, **reading)
+    with playback:
         for text, at in say:
-            session.say(text, at)
-        assert len(list(session)) > 0
-    read = [(session.run.path / name).read_bytes() for name in (TRACKS, EVENTS)]
-    session.close()
+            playback.say(text, at)
+        assert len(list(playback)) > 0
+    read = [(playback.run.path / name).read_bytes() for name in (TRACKS, EVENTS)]
+    playback.close()
     return read
 
 
@@ -77,7 +75,7 @@ def test_every_lookahead_gives_the_same_log_with_rethinks_and_a_new_instruction_
     plain = logs(restless, clip, Lookahead(), say)
     assert plain[1].count(b'"rethink"') >= 3
     assert plain[0].count(b'"rle":"') >= 8
-    for way in [*WAYS, *GUESSING]:
+    for way in WAYS:
         assert logs(restless, clip, way, say) == plain
 
 
@@ -85,39 +83,40 @@ def test_frames_of_several_sizes_and_unreadable_ones_may_share_a_batch(restless)
     small = np.ascontiguousarray(picture(3)[:60, :80])
     frames = [picture(0), None, picture(2), small, None, picture(5), picture(6)]
     plain = logs(restless, frames, Lookahead())
-    for way in (Lookahead(batch=4), Lookahead(4, 2), *GUESSING):
+    for way in (Lookahead(batch=4), Lookahead(4, 2)):
         assert logs(restless, frames, way) == plain
 
 
 def test_a_snapshot_goes_on_exactly_under_another_lookahead(restless):
     frames = list(pictures(12))
-    session = restless.open(frames, lookahead=Lookahead(batch=4, frames=4))
+    playback = restless.open(frames, lookahead=Lookahead(batch=4, frames=4))
     whole = []
-    with session:
-        session.say("the red square")
-        for result in session:
+    with playback:
+        playback.say("the red square")
+        for result in playback:
             whole.append(result.objects)
             if result.index == 5:
-                state = session.snapshot()
-    session.close()
-    for way in (Lookahead(), Lookahead(3, 1), *GUESSING):
-        session = restless.open(frames, start=6, lookahead=way)
-        with session:
-            session.restore(state)
-            assert [result.objects for result in session] == whole[6:]
-        session.close()
+                state = playback.snapshot()
+    playback.close()
+    for way in (Lookahead(), Lookahead(3, 1)):
+        playback = restless.open(frames, start=6, lookahead=way)
+        with playback:
+            playback.restore(state)
+            assert [result.objects for result in playback] == whole[6:]
+        playback.close()
 
 
 def test_an_encoded_frame_is_tracked_like_the_frame_itself_and_rewound_like_it(restless):
-    one, other = restless.model.tracker(), restless.model.tracker()
-    early = [other.perception.encode([frame(t)])[0] for t in range(6)]
+    tracker = restless.model.tracker()
+    early = [tracker.perception.encode([frame(t)])[0] for t in range(6)]
     assert all(isinstance(each, EncodedFrame) for each in early)
-    one.initialize(frame(0), Prompt("track it"))
-    other.initialize(early[0], Prompt("track it"))
+    one, other = Track(tracker), Track(tracker)
+    one.look(frame(0), Prompt("track it"))
+    other.look(early[0], Prompt("track it"))
     for t in range(1, 6):
         state = other.state
-        a, b = one.track(frame(t)), other.track(early[t])
-        again = other.step(state, early[t])[1]
+        a, b = one.look(frame(t)), other.look(early[t])
+        again = tracker.step(state, early[t])[1]
         for each in (b, again):
             assert np.array_equal(a.masks, each.masks)
             assert np.array_equal(a.scores, each.scores)
@@ -144,22 +143,67 @@ def test_a_thread_is_used_unasked_for_files_where_there_are_cores_for_it(monkeyp
         assert default_lookahead(source) == Lookahead(1, ahead)
 
 
-def test_two_lanes_share_pytorchs_threads_until_the_last_source_is_closed_or_forgotten():
+class Counting(ScriptedModel):
+    """Notes with how many threads PyTorch would compute where it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = {"reason": set(), "perceive": set(), "encode": set()}
+
+    def reason(self, *given):
+        self.threads["reason"].add(torch.get_num_threads())
+        return super().reason(*given)
+
+    def perceive(self, *given):
+        self.threads["perceive"].add(torch.get_num_threads())
+        return super().perceive(*given)
+
+    def encode(self, images):
+        self.threads["encode"].add(torch.get_num_threads())
+        return super().encode(images)
+
+
+@pytest.fixture
+def four_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(4)
-    try:
-        sources = [Lookahead(frames=2).over(numbers(3), list) for _ in range(3)]
-        used = [torch.get_num_threads()]
-        sources[0].close()
-        sources[0].close()
-        used.append(torch.get_num_threads())
-        sources[1].close()
-        assert next(sources[2]).index == 0
-        del sources[2]
-        gc.collect()
-        assert [*used, torch.get_num_threads()] == [2, 2, 4]
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("way", "inside"), [(Lookahead(), 4), (Lookahead(batch=3), 4), (Lookahead(frames=4), 2)], ids=str
+)
+def test_half_of_pytorchs_threads_compute_a_frame_and_the_callers_number_stays(way, inside):
+    model = Counting()
+    with InstructionTracker(model).open(list(pictures(8, unsure=(3,))), lookahead=way) as playback:
+        outside = [torch.get_num_threads()]
+        playback.say("the red square")
+        for _ in playback:
+            outside.append(torch.get_num_threads())
+        playback.seek(4)
+        outside.append(torch.get_num_threads())
+        playback.undo()
+    playback.close()
+    assert {*outside, torch.get_num_threads()} == {4}
+    assert model.threads["reason"] == model.threads["perceive"] == {inside}
+    assert model.threads["encode"] == ({inside} if way != Lookahead() else set())
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_what_goes_wrong_inside_leaves_the_callers_number_of_threads_alone(tracker):
+    def fail(number):
+        if number == 2:
+            raise LookupError("no such shelf")
+
+    tracker.model.before = fail
+    playback = tracker.open(list(pictures(5)), lookahead=Lookahead(frames=2))
+    playback.say("the red square")
+    with pytest.raises(LookupError):
+        list(playback)
+    assert torch.get_num_threads() == 4
+    playback.close()
 
 
 def test_a_frame_that_is_waited_for_has_those_after_it_encoded_by_whoever_waits():
@@ -249,13 +293,13 @@ def test_no_more_is_read_than_the_lookahead_says(tracker, way):
             read.append(index)
             yield picture(index)
 
-    session = tracker.open(endless(), lookahead=way)
-    with session:
-        session.say("the red square")
-        for result in session:
+    playback = tracker.open(endless(), lookahead=way)
+    with playback:
+        playback.say("the red square")
+        for result in playback:
             ahead = -(-way.frames // way.batch) * way.batch  # in whole batches
             assert len(read) - (result.index + 1) <= way.batch + ahead
-    session.close()
+    playback.close()
     assert len(read) == 40
 
 
@@ -263,34 +307,25 @@ def test_closing_in_the_middle_ends_the_thread_before_the_source_is_closed(track
     source = open_source(pictures(50))
     order = []
     source.close = lambda: order.append(len(threads("trackgpt-ahead")))
-    session = trackgpt_session(tracker, source, Lookahead(frames=3))
-    session.say("the red square")
-    next(iter(session))
+    playback = Playback(tracker, source, lookahead=Lookahead(frames=3))
+    playback.say("the red square")
+    next(iter(playback))
     assert len(threads("trackgpt-ahead")) == 1
-    session.close()
-    session.close()
+    playback.close()
+    playback.close()
     assert order == [0, 0]
-
-
-def trackgpt_session(tracker, source, lookahead):
-    from trackgpt.session.session import Session
-
-    return Session(tracker, source, lookahead=lookahead)
 
 
 def test_what_makes_no_lookahead_is_refused():
     for batch, frames in ((0, 0), (1, -1)):
         with pytest.raises(UsageError, match="wanted batch >= 1, frames >= 0"):
             Lookahead(batch, frames)
-    with pytest.raises(UsageError, match="speculation needs frames that are read ahead"):
-        Lookahead(speculate=True)
 
 
-def test_what_is_not_asked_for_is_left_to_the_source_and_speculation_reads_ahead():
-    assert lookahead_of(1, None, False) is None
-    assert lookahead_of(4, None, False) == Lookahead(4, 0)
-    assert lookahead_of(1, 0, False) == Lookahead()
-    assert lookahead_of(1, None, True) == Lookahead(1, AHEAD, True)
+def test_what_is_not_asked_for_is_left_to_the_source():
+    assert lookahead_of(1, None) is None
+    assert lookahead_of(4, None) == Lookahead(4, 0)
+    assert lookahead_of(1, 0) == Lookahead()
 
 
 # --- errors come where they belong ---
@@ -299,20 +334,20 @@ def test_what_is_not_asked_for_is_left_to_the_source_and_speculation_reads_ahead
 @pytest.mark.parametrize("way", [way for way in WAYS if way != Lookahead()], ids=str)
 def test_a_source_that_breaks_off_gives_all_frames_before_it_and_then_its_own_error(tracker, way):
     frames = [*pictures(6), np.zeros((4, 4), np.uint8), picture(7)]
-    session = tracker.open(frames, lookahead=way)
+    playback = tracker.open(frames, lookahead=way)
     seen = []
 
     def run():
-        with session:
-            session.say("the red square")
-            seen.extend(result.index for result in session)
+        with playback:
+            playback.say("the red square")
+            seen.extend(result.index for result in playback)
 
     with pytest.raises(InputError, match="frame 6 of the arrays"):
         run()
     assert seen == [0, 1, 2, 3, 4, 5]
-    assert list(read_events(session.run.path))[-1].type == "error"
+    assert list(read_events(playback.run.path))[-1].type == "error"
     assert threads("trackgpt-ahead") == []
-    session.close()
+    playback.close()
 
 
 def test_after_an_error_there_is_nothing_more():
@@ -394,11 +429,11 @@ def test_whatever_goes_wrong_with_the_last_picture_the_video_is_closed_and_the_t
 
     def run():
         with (
-            tracker.open(list(pictures(6)), out=tmp_path / "out") as session,
-            Outputs(session, ("davis", "mp4")) as outputs,
+            tracker.open(list(pictures(6)), out=tmp_path / "out") as playback,
+            Outputs(playback, ("davis", "mp4")) as outputs,
         ):
-            session.say("the red square")
-            for result in session:
+            playback.say("the red square")
+            for result in playback:
                 outputs.write(result)
 
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
@@ -425,165 +460,119 @@ class Slow:
     """A brain that answers when it is let, and eyes whose score is low on frame 2; frames carry their number."""
 
     def __init__(self):
-        self.may_answer, self.reads = threading.Event(), []
+        self.may_answer, self.reads, self.fails = threading.Event(), [], False
         self.may_answer.set()
 
-    def reason(self, image, prompt, before=None):
+    def reason(self, image, state, prompt):
         assert self.may_answer.wait(10)
         self.reads.append(int(image[0, 0, 0]))
-        if prompt.text == "fail":
+        if prompt is None and self.fails:
             raise UsageError("no words")
         queries = np.full((1, 4), self.reads[-1], np.float32)
         return Cue(f"read {self.reads[-1]}", queries, queries)
 
-    def perceive(self, image, cue, memory):
+    def perceive(self, image, state, cued):
         score = np.array([0.1 if image[0, 0, 0] == 2 else 0.9], np.float32)
-        box = np.array([[cue.referring[0, 0], 0, 100, 100]], np.float32)
-        return Prediction(box, np.zeros((1, 4, 4), bool), score, np.ones(1, bool), np.ones(1, np.int64)), memory
+        box = np.array([[state.cue.referring[0, 0], 0, 100, 100]], np.float32)
+        return Prediction(box, np.zeros((1, 4, 4), bool), score, np.ones(1, bool), np.ones(1, np.int64)), state.memory
 
 
-def background(text="track it"):
+def background():
+    """A slow brain, its late tracker, and a track of it that has begun."""
     parts = Slow()
-    tracker = BackgroundTracker(ReasoningTracker(parts, parts, PurportArbiter(RethinkConfig())))
-    tracker.initialize(numbered(0), Prompt(text))
-    return parts, tracker
+    arbiter = PurportArbiter(RethinkConfig())
+    late = LateTracker(Tracker(parts, parts, arbiter, QueryMemory(), (QueryMemory, PurportRecord)))
+    track = Track(late)
+    track.look(numbered(0), Prompt("track it"))
+    return parts, late, track
 
 
 def numbered(t):
     return np.full((4, 4, 3), t, np.uint8)
 
 
-def answered(tracker):
-    tracker._reading[2].exception(timeout=10)
+def answered(late):
+    """Wait until the brain has answered: its thread then has nothing left to do."""
+    late._thread.submit(int).result(timeout=10)
 
 
 def test_in_the_background_tracking_goes_on_with_the_old_queries_until_the_answer_is_there():
-    parts, tracker = background()
+    parts, late, track = background()
     parts.may_answer.clear()
-    used = [tracker.track(numbered(t)) for t in range(1, 6)]
+    used = [track.look(numbered(t)) for t in range(1, 6)]
     assert [(p.boxes[0, 0], p.reason) for p in used] == [(0, "")] * 5
+    assert (track.state.record.rethinks, track.state.record.consulted) == (0, 0)
     parts.may_answer.set()
-    answered(tracker)
-    heeded = tracker.track(numbered(6))
-    assert (heeded.boxes[0, 0], heeded.reason, heeded.cue.text) == (3, "purport", "read 3")
-    assert (tracker.track(numbered(7)).reason, parts.reads, tracker.state.record.rethinks) == ("", [0, 3], 1)
+    answered(late)
+    heeded = track.look(numbered(6))
+    assert (heeded.boxes[0, 0], heeded.reason, heeded.verdict, heeded.cue.text) == (3, "purport", "rethink", "read 3")
+    # It counts on the frame on which it is heeded.
+    assert (track.state.record.rethinks, track.state.record.consulted) == (1, 6)
+    assert (track.look(numbered(7)).reason, parts.reads) == ("", [0, 3])
     assert heeded.ids.tolist() == [1]
 
 
+def test_while_the_brain_reads_nothing_else_is_asked():
+    parts, late, track = background()
+    parts.may_answer.clear()
+    for t in (1, 2, 3, 2, 2, 2):  # the score of frame 2 is low every time
+        assert track.look(numbered(t)).reason == ""
+    parts.may_answer.set()
+    answered(late)
+    assert track.look(numbered(4)).reason == "purport"
+    assert parts.reads == [0, 3]
+
+
 def test_an_answer_about_a_track_that_was_replaced_is_dropped():
-    parts, tracker = background()
+    parts, late, track = background()
     parts.may_answer.clear()
     for t in (1, 2, 3):
-        tracker.track(numbered(t))
+        track.look(numbered(t))
     parts.may_answer.set()
-    answered(tracker)
-    tracker.track(numbered(4), Prompt("another one"))
-    assert (tracker.track(numbered(5)).boxes[0, 0], parts.reads) == (4, [0, 3, 4])
+    answered(late)
+    track.look(numbered(4), Prompt("another one", 4, "switch"))
+    assert (track.look(numbered(5)).boxes[0, 0], parts.reads) == (4, [0, 3, 4])
 
 
-def test_what_the_brain_raises_in_the_background_is_raised_at_the_next_frame():
-    parts = Slow()
-    tracker = BackgroundTracker(ReasoningTracker(parts, parts, PurportArbiter(RethinkConfig())))
-    tracker.initialize(numbered(0), Prompt("track it"))
-    prompt = Prompt("fail")
-    tracker.state = tracker.state.__class__(**{**vars(tracker.state), "prompt": prompt})
+def test_an_answer_to_a_question_that_was_rewound_is_dropped():
+    parts, late, track = background()
+    begun = track.state
     for t in (1, 2, 3):
-        tracker.track(numbered(t))
-    answered(tracker)
+        track.look(numbered(t))
+    answered(late)
+    track.state = begun
+    assert [(p.reason, p.boxes[0, 0]) for p in (track.look(numbered(1)), track.look(numbered(3)))] == [("", 0)] * 2
+
+
+def test_what_the_brain_raises_in_the_background_is_raised_where_its_answer_would_have_been_heeded():
+    parts, late, track = background()
+    parts.fails = True
+    for t in (1, 2, 3):
+        track.look(numbered(t))
+    answered(late)
     with pytest.raises(UsageError, match="no words"):
-        tracker.track(numbered(4))
+        track.look(numbered(4))
+    assert track.look(numbered(5)).reason == ""
 
 
-# --- speculation ---
+def test_a_session_that_does_not_wait_logs_the_rethink_where_the_answer_is_heeded(tracker):
+    with tracker.open(pictures(40, unsure=(2,)), rethink="async") as playback:
+        playback.say("the red square")
+        reasons = []
+        for result in playback:
+            reasons += [result.index] * (result.prediction.reason == "purport")
+            answered(playback.session.tracker)
+    assert reasons == [4]
+    assert [e.index for e in read_events(playback.run.path) if e.type == "rethink"] == [4]
+    assert playback.session.rethinks == 1
+    playback.close()
 
 
-class Orders:
-    """Eyes that note what they are told and when they are read; the score is low on frames 2 and 3 of four."""
-
-    def __init__(self):
-        self.done = []
-
-    def reason(self, image, prompt, before=None):
-        self.done.append(f"reason {image[0, 0, 0]}")
-        queries = np.full((1, 4), image[0, 0, 0], np.float32)
-        return Cue("seen", queries, queries)
-
-    def perceive(self, image, cue, memory):
-        return self.launch(image, cue, memory).land()
-
-    def launch(self, image, cue, memory):
-        self.done.append(f"launch {image[0, 0, 0]} by {cue.referring[0, 0]:.0f}")
-        return Order(self, image[0, 0, 0])
-
-
-class Order:
-    online = None
-
-    def __init__(self, eyes, number):
-        self.eyes, self.number = eyes, number
-
-    def land(self):
-        self.eyes.done.append(f"land {self.number}")
-        low = np.array([0.1 if self.number in (2, 3) else 0.9], np.float32)
-        masks = np.ones((1, 4, 4), bool)
-        return Prediction(
-            np.zeros((1, 4), np.float32), masks, low, np.ones(1, bool), np.ones(1, np.int64)
-        ), QueryMemory()
-
-
-def test_a_frame_is_launched_before_the_one_before_it_is_read_and_again_where_the_guess_was_wrong():
-    eyes, frames = Orders(), [numbered(t) for t in range(5)]
-    coming = iter([*frames[2:], None])
-    parts = ReasoningTracker(eyes, eyes, PurportArbiter(RethinkConfig()))
-    tracker = SpeculatingTracker(parts, lambda: next(coming))
-    tracker.initialize(frames[0], Prompt("track it"))
-    reasons = [tracker.track(each).reason for each in frames[1:4]]
-    assert eyes.done[:7] == ["reason 0", "launch 0 by 0", "land 0", "launch 1 by 0", "launch 2 by 0", "land 1"] + [
-        "launch 3 by 0"
-    ]
-    assert eyes.done[7:] == ["land 2", "reason 3", "launch 3 by 3", "land 3"]
-    assert (reasons, tracker.wrong) == (["", "", "purport"], 1)
-
-
-def test_a_guess_about_another_track_or_frame_is_dropped():
-    eyes, frames = Orders(), [numbered(t) for t in (0, 1, 4, 5, 6, 7)]
-    tracker = SpeculatingTracker(ReasoningTracker(eyes, eyes, PurportArbiter(RethinkConfig())), lambda: frames[2])
-    tracker.initialize(frames[0], Prompt("track it"))
-    tracker.track(frames[1])
-    tracker.track(frames[3])  # not the frame that was said to come
-    start = tracker.state
-    tracker.track(frames[2])
-    tracker.state = start
-    tracker.track(frames[4], Prompt("another one"))
-    assert tracker.wrong == 1
-    eyes.done.clear()
-    tracker.track(frames[2])  # at hand twice, but of the track before
-    assert eyes.done[:2] == ["launch 4 by 6", "launch 4 by 6"]
-    assert tracker.wrong == 2
-
-
-@pytest.mark.parametrize("memory", [QueryMemory(), QueryMemory(np.ones((2, 32), np.float32))], ids=["first", "later"])
-def test_a_launched_frame_gives_what_a_perceived_one_gives_and_the_next_may_follow_before_it_lands(restless, memory):
-    perception = restless.model.tracker().perception
-    queries = np.random.default_rng(0).normal(size=(2, 32)).astype(np.float32)
-    cue = Cue("two", queries, queries)
-    launched = perception.launch(frame(0), cue, memory)
-    after = perception.launch(frame(1), cue, launched)
-    first, kept = perception.perceive(frame(0), cue, memory)
-    second, last = perception.perceive(frame(1), cue, kept)
-    for (ours, memory), theirs, wanted in ((launched.land(), first, kept), (after.land(), second, last)):
-        assert np.array_equal(ours.masks, theirs.masks)
-        assert np.array_equal(ours.scores, theirs.scores)
-        assert np.array_equal(memory.online, wanted.online)
-    nothing = perception.launch(frame(0), Cue("none"), launched)
-    assert len(nothing.land()[0].ids) == 0
-    assert perception.launch(frame(1), cue, nothing).land()[0].scores.shape == (2,)
-
-
-def test_guessing_and_not_waiting_are_refused_together(command, model):
-    done = command("track", "0", "-i", "a square", "-o", "out", "--rethink", "async", "--speculate")
-    assert done.code == 2
-    assert "choose one of them" in done.err
+def test_a_way_of_rethinking_that_does_not_exist_is_named(tracker):
+    with pytest.raises(UsageError, match="rethink 'later': choose from auto, off, async"):
+        tracker.open(list(pictures(2)), rethink="later")
+    with pytest.raises(UsageError, match="rethink False"):
+        tracker.session(rethink=False)
 
 
 def test_rethinking_in_the_background_is_refused_for_files(command, model, tmp_path):

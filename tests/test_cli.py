@@ -18,16 +18,16 @@ from scripted_model import ScriptedModel, film, folder, hire, pictures
 import trackgpt
 from trackgpt.app import live
 from trackgpt.app.summary import sparkline, summarise
-from trackgpt.app.tracking import Spoken, next_folder, parse_instruction
+from trackgpt.app.tracking import TimedInstruction, next_folder, parse_instruction
 from trackgpt.export.exporting import export
-from trackgpt.export.records import read_events, read_run, read_tracks
+from trackgpt.export.records import EventRecord, RunFolder, TrackRecord, read_events, read_tracks
 from trackgpt.hub import ASSETS
 from trackgpt.video.source import open_source
 
 ROOT = Path(__file__).parents[1]
 NANO = ASSETS / "nano" / "model.safetensors"
 EVERYTHING = ["coco.json", "events.jsonl", "masks", "mot.txt", "run.json", "timeline.png", "tracks.jsonl", "video.mp4"]
-VERBS = ("track", "demo", "doctor", "plan", "convert", "merge", "models", "show")
+VERBS = ("track", "demo", "doctor", "convert", "merge", "models", "show")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_run_prints_the_answer_and_one_line_of_values_and_writes_every_format(
     done = command("track", clip, "-i", "the red square", "-o", "out")
     assert done.out.splitlines() == [
         "You said: the red square",
-        "frames=6 rethinks=1 purport=0.783 warnings=0 out=out",
+        "frames=6 rethinks=1 score=0.783 warnings=0 out=out",
     ]
     assert (done.code, done.err) == (0, "")
     assert sorted(os.listdir("out")) == EVERYTHING
@@ -107,11 +107,11 @@ def test_overwrite_replaces_a_run_of_other_formats_and_keeps_strangers(command, 
 
 
 def test_run_json_holds_what_is_needed_to_run_again(command, model, clip):
-    command("track", clip, "-i", "2: a square", "-o", "out", "--format", "jsonl", "--seed", "5", "--stride", "2")
-    facts = read_run("out")
+    command("track", clip, "-i", "2: a square", "-o", "out", "--format", "jsonl", "--stride", "2")
+    facts = json.loads(Path("out/run.json").read_text())
     assert facts["instructions"] == ["2: a square"]
     assert facts["reading"]["stride"] == 2
-    assert (facts["seed"], facts["device"], facts["rethink"]) == (5, "auto", "auto")
+    assert (facts["schema"], facts["device"], facts["rethink"]) == (2, "auto", "auto")
     assert facts["source"]["fps"] == 12
     assert facts["trackgpt"] == trackgpt.__version__
     assert set(facts["versions"]) == {"python", "torch", "transformers", "numpy", "opencv-python-headless", "av"}
@@ -163,9 +163,9 @@ def test_file_folder_and_python_give_equal_logs(command, tiny, clip, tmp_path):
     for source, out in ((clip, "file"), ("frames", "folder"), ("frames/*.png", "glob")):
         common = ["-m", tiny, "--fps", 12, "--format", "jsonl"]
         assert command("track", source, "-i", "1: the red square", "-o", out, *common).code == 0
-    with trackgpt.load(tiny).open(decoded, fps=12, out="python") as session:
-        session.say("the red square", frame=1)
-        list(session)
+    with trackgpt.load(tiny).open(decoded, fps=12, out="python") as playback:
+        playback.say("the red square", frame=1)
+        list(playback)
     logs = [Path(out, "tracks.jsonl").read_bytes() for out in ("file", "folder", "glob", "python")]
     assert len(logs[0].splitlines()) == 6
     assert logs == [logs[0]] * 4
@@ -179,17 +179,17 @@ def test_file_folder_and_python_give_equal_logs(command, tiny, clip, tmp_path):
 @pytest.mark.parametrize(
     ("text", "spoken"),
     [
-        ("the dog", Spoken("the dog")),
-        ("240: no, the red one", Spoken("no, the red one", frame=240)),
-        ("@8.5: the dog", Spoken("the dog", second=8.5)),
-        ("@8: the dog", Spoken("the dog", second=8.0)),
-        ("\\240: the dog", Spoken("240: the dog")),
-        ("\\\\ a backslash", Spoken("\\ a backslash")),
-        ("240:the dog", Spoken("240:the dog")),
-        ("at 3: the dog", Spoken("at 3: the dog")),
-        ("-3: the dog", Spoken("-3: the dog")),
-        ("@.5: the dog", Spoken("@.5: the dog")),
-        ("2: 3: the dog", Spoken("3: the dog", frame=2)),
+        ("the dog", TimedInstruction("the dog")),
+        ("240: no, the red one", TimedInstruction("no, the red one", frame=240)),
+        ("@8.5: the dog", TimedInstruction("the dog", second=8.5)),
+        ("@8: the dog", TimedInstruction("the dog", second=8.0)),
+        ("\\240: the dog", TimedInstruction("240: the dog")),
+        ("\\\\ a backslash", TimedInstruction("\\ a backslash")),
+        ("240:the dog", TimedInstruction("240:the dog")),
+        ("at 3: the dog", TimedInstruction("at 3: the dog")),
+        ("-3: the dog", TimedInstruction("-3: the dog")),
+        ("@.5: the dog", TimedInstruction("@.5: the dog")),
+        ("2: 3: the dog", TimedInstruction("3: the dog", frame=2)),
     ],
 )
 def test_a_prefix_says_when_and_a_backslash_turns_it_off(text, spoken):
@@ -247,14 +247,14 @@ def test_words_that_the_terminal_cannot_show_are_printed_as_escapes(command, mod
 
 
 def test_overlapping_targets_are_reported(command, model, clip, monkeypatch):
-    def everywhere(frame, cue, memory):
-        prediction, memory = ScriptedModel.perceive(model, frame, cue, memory)
+    def everywhere(frame, state, cued):
+        prediction, memory = ScriptedModel.perceive(model, frame, state, cued)
         prediction.masks[:] = True
         return prediction, memory
 
     monkeypatch.setattr(model, "perceive", everywhere)
     done = command("track", clip, "-i", "a square and a square", "-o", "out", "--format", "davis")
-    assert "objects overlap on 6 frames; in masks/ the higher purport score has the pixel" in done.err
+    assert "objects overlap on 6 frames; in masks/ the higher score has the pixel" in done.err
 
 
 def test_two_instructions_for_one_moment_are_refused_with_advice(command, model, clip):
@@ -310,16 +310,16 @@ def bar(quiet=False, terminal=True):
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=terminal, width=100, color_system=None)
     with live.progress(3, quiet, console) as advance:
-        for purport in (0.91, 0.52, 0.75):
-            advance(SimpleNamespace(objects=[SimpleNamespace(purport=purport), SimpleNamespace(purport=None)]))
+        for score in (0.91, 0.52, 0.75):
+            advance(SimpleNamespace(objects=[SimpleNamespace(score=score), SimpleNamespace(score=None)]))
             print("data")  # noqa: T201 - what goes to stdout is the question
     return drawn.getvalue()
 
 
-def test_the_progress_bar_shows_frames_speed_and_purport_on_a_terminal(capsys):
+def test_the_progress_bar_shows_frames_speed_and_score_on_a_terminal(capsys):
     drawn = bar()
     assert "3/3" in drawn
-    assert re.search(r"\d+ fps  purport 0\.75", drawn)
+    assert re.search(r"\d+ fps  score 0\.75", drawn)
     # What goes to stdout is data, and stays there also while the bar is drawn.
     assert capsys.readouterr().out == "data\n" * 3
     assert "data" not in drawn
@@ -358,12 +358,27 @@ def test_show_tells_the_run_from_its_log(command, model, tmp_path):
         "out: 8 frames, 1 rethinks, 0 warnings, complete",
         "     0  instruction   the red square",
         "     0  answer        You said: the red square",
-        "     3  rethink       purport  purport 0.20 -> 0.90",
+        "     3  rethink       purport  score 0.20 -> 0.90",
         "     3  answer        You said: the red square",
         "     5  lost #1",
         "     7  found #1",
-        "#1  purport 0.78 on 6 of 8 frames",
+        "#1  score 0.78 on 6 of 8 frames",
         "    ██▂██··█",
+    ]
+
+
+def test_show_tells_what_was_taken_back(command):
+    with RunFolder("out") as run:
+        run.track(TrackRecord(0, 0.0, (4, 4)))
+        run.event(EventRecord.of(0, "instruction", 0, 0.0, text="no, the other one"))
+        run.event(EventRecord.of(1, "undo", 0, 0.0, text="no, the other one"))
+        run.track(TrackRecord(0, 0.0, (4, 4), take=2, parent=1))
+        run.event(EventRecord.of(2, "take", 0, 0.0, take=2, parent=1))
+    assert command("show", "out").out.splitlines() == [
+        "out: 1 frames, 0 rethinks, 0 warnings, cut short",
+        "     0  instruction   no, the other one",
+        "     0  undo          no, the other one",
+        "     0  take          take 2 goes on from take 1",
     ]
 
 
@@ -440,14 +455,14 @@ def test_demo_scores_what_was_found_against_the_truth(command, monkeypatch):
     truth = iter(np.isin(case.clip.ids, said.targets))
 
     class Oracle(ScriptedModel):
-        def reason(self, frame, prompt, before=None):
-            return super().reason(frame, trackgpt.Prompt("square"))
+        def reason(self, frame, state, prompt):
+            return super().reason(frame, state, trackgpt.Prompt("square"))
 
-        def perceive(self, frame, cue, memory):
+        def perceive(self, frame, state, cued):
             image = np.zeros_like(frame)
             mask = next(truth)
             image[: mask.shape[0], : mask.shape[1], 0][mask] = 255
-            return super().perceive(image, cue, memory)
+            return super().perceive(image, state, cued)
 
     hire(monkeypatch, Oracle())
     done = command("demo", "-o", "demo", "--frames", 2, "--kind", "explicit")

@@ -231,7 +231,7 @@ def test_nl05_nothing_found_on_any_frame_is_an_exit_code_and_a_whole_run(command
     done = command("track", clip, "-i", "the zebra", "-o", "out")
     assert done.code == 5
     assert done.err == "trackgpt: NL05: nothing matched 'the zebra' on any of 6 frames\n"
-    assert done.last == "frames=6 rethinks=0 purport=nan warnings=0 out=out"
+    assert done.last == "frames=6 rethinks=0 score=nan warnings=0 out=out"
     assert len(os.listdir("out/masks")) == 6
     assert Path("out/video.mp4").exists()
     assert Path("out/mot.txt").read_text() == ""

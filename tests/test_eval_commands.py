@@ -13,6 +13,7 @@ import pytest
 import typer
 from PIL import Image
 from tiny_models import tiny_trackgpt
+from tracks import Showing
 
 from eval import pictures
 from eval.__main__ import app, main
@@ -81,27 +82,21 @@ def kit(davis) -> DavisText:
     return DavisText(davis, davis / "said.csv")
 
 
-class Marking:
+class Marking(Showing):
     """Marks the same pixels on every frame, bool (height, width), or with `forgets` on the first one alone."""
 
     def __init__(self, mask: np.ndarray, score: float = 0.5, forgets: bool = False) -> None:
         self.mask, self.score, self.forgets = mask, score, forgets
 
-    def initialize(self, frame, prompt, cue=None):
-        self.asked = prompt.text
-        return self.see(self.mask, "prompt")
-
-    def track(self, frame, prompt=None):
-        return self.see(self.mask & (not self.forgets), "")
-
-    def see(self, mask, reason):
+    def see(self, t, frame, text):
+        self.asked, mask = text, self.mask & (t == 0 or not self.forgets)
         one, boxes = np.ones(1), np.full((1, 4), np.nan, np.float32)
-        scores = np.full(1, self.score, np.float32)
-        return Prediction(boxes, mask[None], scores, one > 0, one.astype(np.int64), Cue("Sure."), reason)
+        scores, reason = np.full(1, self.score, np.float32), "" if t else "prompt"
+        return Prediction(boxes, mask[None], scores, one > 0, one.astype(np.int64), {}, Cue("Sure."), reason)
 
 
 def follow(kit: DavisText, task: str, tracker: Marking, results: Path) -> list[Row]:
-    kit.run(task, Following(lambda: tracker), results)
+    kit.run(task, Following(tracker), results)
     return kit.score(task, results)
 
 
@@ -354,11 +349,11 @@ def test_davis_text_runs_in_the_dtype_asked_for(davis, model, tmp_path):
 
 
 def rows_of_kinds(count: int = 12, scored: bool = True) -> list[Row]:
-    """A row of each of three kinds in every video; J&F of video i is i / count, its IoU half its purport score."""
+    """A row of each of three kinds in every video; J&F of video i is i / count, its IoU half its score."""
     rows = []
     for i in range(count):
         value = i / count
-        series = {"purport": [value] * 3, "iou": [value / 2] * 3} if scored else {}
+        series = {"score": [value] * 3, "iou": [value / 2] * 3} if scored else {}
         for kind in ("explicit", "implicit", "multi"):
             tags = {"kind": [kind], "form": [("category", "part")[i % 2]]}
             rows.append(Row(f"{i:05d}", f"{i:05d}/{kind}", {"J": value, "F": value}, tags, series))

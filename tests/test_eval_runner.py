@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tracks import Showing
 
 from eval import runner
 from eval.__main__ import main
@@ -129,48 +130,41 @@ def test_what_is_done_is_not_done_again(tmp_path):
     assert kit.written == [*TASKS, "nested/c"]
 
 
-class Tracker:
+class Agreeing(Showing):
     """Says yes to everything; reads again on every third frame."""
 
-    def initialize(self, frame, prompt, cue=None):
-        self.t = 0
-        return self.see("prompt" if prompt.text != "nothing" else "nothing")
-
-    def track(self, frame, prompt=None):
-        self.t += 1
-        return self.see("" if self.t % 3 else "purport")
-
-    def see(self, reason):
-        k = 0 if reason == "nothing" else 1
+    def see(self, t, frame, text):
+        k = int(text != "nothing")
         masks, boxes = np.ones((k, 2, 2), bool), np.zeros((k, 4), np.float32)
-        ids, scores = np.arange(1, k + 1), np.full(k, 0.25 + self.t / 8, np.float32)
-        return Prediction(boxes, masks, scores, np.ones(k, bool), ids, Cue("yes"), reason)
+        ids, scores = np.arange(1, k + 1), np.full(k, 0.25 + t / 8, np.float32)
+        reason = "prompt" if t == 0 else "" if t % 3 else "purport"
+        return Prediction(boxes, masks, scores, np.ones(k, bool), ids, {}, Cue("yes"), reason)
 
 
 def test_a_record_says_how_a_unit_was_tracked():
-    following = Following(Tracker)
+    following = Following(Agreeing())
     frames = np.zeros((5, 2, 2, 3), np.uint8)
     assert len(list(following({"a/0": [Prompt("the dog")], "b/0": [Prompt("the cat")]}, frames))) == 5
     list(following({"a/1": [Prompt("nothing")]}, frames[:1]))
     record = following.records["a/0"].as_json()
     assert (record["text"], record["answer"], record["refused"]) == ("the dog", "yes", False)
-    assert record["purport"] == [0.25, 0.375, 0.5, 0.625, 0.75]
+    assert record["score"] == [0.25, 0.375, 0.5, 0.625, 0.75]
     assert record["asked"] == [(3, "purport")]
     assert len(record["seconds"]) == 5
     assert following.records["a/1"].refused
-    assert math.isnan(following.records["a/1"].purport[0])
+    assert math.isnan(following.records["a/1"].score[0])
 
 
 @pytest.mark.parametrize("prompts", [[], [Prompt("a", 1)], [Prompt("a"), Prompt("b")]])
 def test_the_first_prompt_is_about_frame_0_and_every_frame_has_one_at_most(prompts):
-    with pytest.raises(InputError, match=r"a/0: prompts at frames .*; wanted 0 first, one a frame"):
-        list(Following(Tracker)({"a/0": prompts}, np.zeros((2, 2, 2, 3), np.uint8)))
+    with pytest.raises(InputError, match=r"a/0: prompts at frames .*; wanted 0 first, one per frame"):
+        list(Following(Agreeing())({"a/0": prompts}, np.zeros((2, 2, 2, 3), np.uint8)))
 
 
 def test_behaviour_is_what_a_reader_computes_of_the_records():
-    def record(purport, asked=(), refused=False, first=1.0):
-        seconds = [first, *[0.1] * (len(purport) - 1)]
-        return {"text": "", "answer": "", "refused": refused, "purport": purport, "asked": asked, "seconds": seconds}
+    def record(score, asked=(), refused=False, first=1.0):
+        seconds = [first, *[0.1] * (len(score) - 1)]
+        return {"text": "", "answer": "", "refused": refused, "score": score, "asked": asked, "seconds": seconds}
 
     rows = [
         Row("a", "a/0", {}, {}, {"iou": [0.2, 0.7]}),
@@ -193,8 +187,8 @@ def test_behaviour_is_what_a_reader_computes_of_the_records():
 
 
 def test_diagnostics_of_other_results_are_refused():
-    rows = [Row("a", "a/0", {}, {}, {"iou": [1.0, 1.0], "purport": [1.0]})]
-    with pytest.raises(InputError, match="a/0: 1 purport scores for 2 frames"):
+    rows = [Row("a", "a/0", {}, {}, {"iou": [1.0, 1.0], "score": [1.0]})]
+    with pytest.raises(InputError, match="a/0: 1 scores for 2 frames"):
         runner.scores_and_ious(rows)
 
 

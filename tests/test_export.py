@@ -14,13 +14,16 @@ from pycocotools.coco import COCO
 from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.davis import PALETTE, DavisWriter
 from trackgpt.export.exporting import check_space, estimate, export
+from trackgpt.export.overlay import annotated, draw
 from trackgpt.export.records import (
     EventRecord,
     ObjectRecord,
     RunFolder,
+    Take,
     TrackRecord,
+    events_of_take,
     read_events,
-    read_run,
+    read_takes,
     read_tracks,
     record_of,
 )
@@ -29,6 +32,7 @@ from trackgpt.geometry.masks import boxes_of, decode_rle, encode_rle
 from trackgpt.types import Prediction
 
 HEIGHT, WIDTH = 12, 16
+SIZE = (HEIGHT, WIDTH)
 
 
 def square(top: int, left: int, side: int) -> np.ndarray:
@@ -40,8 +44,13 @@ def square(top: int, left: int, side: int) -> np.ndarray:
 def prediction(*masks: np.ndarray, scores: tuple[float, ...] = (0.84, 0.5)) -> Prediction:
     stack = np.stack(masks) if masks else np.zeros((0, HEIGHT, WIDTH), bool)
     present = stack.any(axis=(1, 2))
-    ids = np.arange(1, len(stack) + 1)
-    return Prediction(boxes_of(stack), stack, np.array(scores[: len(stack)], np.float32), present, ids)
+    ids, trusted = np.arange(1, len(stack) + 1), np.array(scores[: len(stack)], np.float32)
+    return Prediction(boxes_of(stack), stack, trusted, present, ids, {"purport": trusted})
+
+
+def logged(index: int, *masks: np.ndarray, **more: object) -> TrackRecord:
+    """Of a frame at `index` seconds, with these masks."""
+    return replace(record_of(index, index, SIZE, prediction(*masks)), **more)
 
 
 EMPTY = np.zeros((HEIGHT, WIDTH), bool)
@@ -51,13 +60,14 @@ FRAMES = [(square(2, 3, 4), square(4, 5, 4)), (square(2, 4, 4), EMPTY), (EMPTY, 
 
 def write_run(path: Path, **options: bool) -> Path:
     with RunFolder(path, **options) as run:
-        run.event("start", 0, 0.0)
-        run.event("instruction", 0, 0.0, text="the left square")
+        run.event(EventRecord.of(0, "start", 0, 0.0))
+        run.event(EventRecord.of(1, "instruction", 0, 0.0, text="the left square"))
         for index, masks in enumerate(FRAMES):
-            run.track(record_of(index, index / 3, prediction(*masks)))
-        run.event("rethink", 2, 2 / 3, id=1, reason="purport", old=np.float32(0.3), new=float("nan"), ms=812)
-        run.track(TrackRecord(3, 1.0, (HEIGHT, WIDTH), problem="undecodable"))
-        run.event("done", 3, 1.0)
+            run.track(record_of(index, index / 3, SIZE, prediction(*masks)))
+        scores = {"old": np.float32(0.3), "new": float("nan")}
+        run.event(EventRecord.of(2, "rethink", 2, 2 / 3, id=1, reason="purport", **scores))
+        run.track(TrackRecord(3, 1.0, SIZE, problem="undecodable"))
+        run.event(EventRecord.of(3, "done", 3, 1.0))
         run.describe({"seed": 0, "model": "nano", "size": np.int64(3)})
     return path
 
@@ -71,12 +81,12 @@ def run(tmp_path):
 
 
 def test_a_frame_is_one_line_with_rounded_numbers():
-    line = record_of(240, 8 / 3, prediction(square(2, 3, 4), EMPTY)).to_json()
+    line = record_of(240, 8 / 3, SIZE, prediction(square(2, 3, 4), EMPTY)).to_json()
     rle = json.dumps(encode_rle(square(2, 3, 4)))
     assert line == (
-        '{"v":1,"i":240,"t":2.666667,"size":[12,16],"objs":['
-        f'{{"id":1,"box":[3.0,2.0,7.0,6.0],"rle":{rle},"purport":0.84,"state":"tracked"}},'
-        '{"id":2,"box":null,"rle":null,"purport":0.5,"state":"absent"}]}'
+        '{"v":2,"take":1,"i":240,"t":2.666667,"size":[12,16],"objs":['
+        f'{{"id":1,"box":[3.0,2.0,7.0,6.0],"rle":{rle},"score":0.84,"state":"tracked","purport":0.84}},'
+        '{"id":2,"box":null,"rle":null,"score":0.5,"state":"absent","purport":0.5}]}'
     )
 
 
@@ -84,7 +94,7 @@ def test_what_is_written_is_read_back_equal(run):
     records = list(read_tracks(run))
     assert [r.index for r in records] == [0, 1, 2, 3]
     assert [TrackRecord.from_json(r.to_json()) for r in records] == records
-    assert records[1].objects[1] == ObjectRecord(2, None, None, 0.5, "absent")
+    assert records[1].objects[1] == ObjectRecord(2, None, None, 0.5, "absent", {"purport": 0.5})
     assert records[3].problem == "undecodable"
     np.testing.assert_array_equal(records[0].masks(), np.stack(FRAMES[0]))
     assert records == list(read_tracks(run / "tracks.jsonl"))
@@ -92,27 +102,29 @@ def test_what_is_written_is_read_back_equal(run):
 
 def test_no_negative_zero_reaches_the_log():
     moved = replace(prediction(square(0, 0, 4)), boxes=np.array([[-0.001, 0, 4, 4]], np.float32))
-    assert '"box":[0.0,0.0,4.0,4.0]' in record_of(0, -0.0, moved).to_json()
+    assert '"box":[0.0,0.0,4.0,4.0]' in record_of(0, -0.0, SIZE, moved).to_json()
 
 
 def test_a_prediction_without_targets_is_a_record_without_objects():
-    assert record_of(5, 0.2, prediction()).to_json() == '{"v":1,"i":5,"t":0.2,"size":[12,16],"objs":[]}'
+    line = '{"v":2,"take":1,"i":5,"t":0.2,"size":[12,16],"objs":[]}'
+    assert record_of(5, 0.2, SIZE, prediction()).to_json() == line
 
 
 def test_a_box_without_a_mask_keeps_its_box():
     bare = Prediction(
         np.array([[1, 2, 3, 4]], np.float32), EMPTY[None], np.array([np.nan]), np.array([True]), np.array([7])
     )
-    assert record_of(0, 0, bare).objects == (ObjectRecord(7, (1, 2, 3, 4), None, None, "tracked"),)
+    assert record_of(0, 0, SIZE, bare).objects == (ObjectRecord(7, (1, 2, 3, 4), None, None, "tracked"),)
 
 
 def test_states_are_kept_and_must_fit_the_prediction():
     found = prediction(square(2, 3, 4), EMPTY)
-    assert [o.state for o in record_of(0, 0, found, ["suspect", "searching"]).objects] == ["suspect", "searching"]
+    assert [o.state for o in record_of(0, 0, SIZE, found, ["suspect", "absent"]).objects] == ["suspect", "absent"]
+    assert [o.state for o in record_of(0, 0, SIZE, found).objects] == ["tracked", "absent"]
     with pytest.raises(UsageError, match="1 states for 2 objects"):
-        record_of(0, 0, found, ["tracked"])
+        record_of(0, 0, SIZE, found, ["tracked"])
     with pytest.raises(UsageError, match="object 2 is called tracked but is not present"):
-        record_of(0, 0, found, ["tracked", "tracked"])
+        record_of(0, 0, SIZE, found, ["tracked", "tracked"])
 
 
 def test_two_equal_runs_give_equal_bytes_in_every_format(tmp_path):
@@ -132,31 +144,26 @@ def test_events_are_counted_cleaned_and_read_back(run):
     assert [(e.seq, e.type) for e in events] == [(0, "start"), (1, "instruction"), (2, "rethink"), (3, "done")]
     assert events[2] == EventRecord(2, 2, 0.666667, "rethink", 1, {"reason": "purport", "old": 0.3, "new": None})
     assert (run / "events.jsonl").read_text().splitlines()[2] == (
-        '{"v":1,"seq":2,"i":2,"t":0.666667,"type":"rethink","id":1,"reason":"purport","old":0.3,"new":null}'
+        '{"v":2,"seq":2,"take":1,"i":2,"t":0.666667,"type":"rethink","id":1,"reason":"purport","old":0.3,"new":null}'
     )
 
 
-def test_milliseconds_are_kept_only_when_asked_for(tmp_path):
-    run = write_run(tmp_path / "run", timings=True)
-    assert [e.data.get("ms") for e in read_events(run)] == [None, None, 812, None]
-
-
-def test_an_event_without_its_fields_or_with_reserved_ones_is_refused(tmp_path):
-    with RunFolder(tmp_path / "run") as run:
-        with pytest.raises(UsageError, match="missing fields .'new', 'old'."):
-            run.event("rethink", 0, 0.0, reason="purport")
-        with pytest.raises(UsageError, match="reserved fields .'seq'."):
-            run.event("warn", 0, 0.0, text="careful", seq=4)
-        with pytest.raises(UsageError, match="'verdict' does not exist"):
-            run.event("verdict", 0, 0.0)  # type: ignore[arg-type]
-    assert (tmp_path / "run" / "events.jsonl").read_text() == ""
+def test_an_event_without_its_fields_or_with_reserved_ones_is_refused():
+    with pytest.raises(UsageError, match="missing fields .'new', 'old'."):
+        EventRecord.of(0, "rethink", 0, 0.0, reason="purport")
+    with pytest.raises(UsageError, match="missing fields .'parent'."):
+        EventRecord.of(0, "take", 0, 0.0)
+    with pytest.raises(UsageError, match="reserved fields .'v'."):
+        EventRecord.of(0, "warn", 0, 0.0, text="careful", v=4)
+    with pytest.raises(UsageError, match="'verdict' does not exist"):
+        EventRecord.of(0, "verdict", 0, 0.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["谁会赢? “é” 🐕", "line\nbreak \u2028 \x00", "half a pair \udc80", '{"v":1}'])
 def test_any_words_survive_the_log(tmp_path, text):
     with RunFolder(tmp_path) as run:
-        run.event("instruction", 0, 0.0, text=text)
-        run.event("done", 0, 0.0)
+        run.event(EventRecord.of(0, "instruction", 0, 0.0, text=text))
+        run.event(EventRecord.of(1, "done", 0, 0.0))
     assert [e.data.get("text") for e in read_events(tmp_path)] == [text, None]
 
 
@@ -168,11 +175,170 @@ def test_every_line_is_in_the_file_when_the_call_returns(tmp_path):
 
 
 def test_run_json_is_replaced_whole_and_leaves_no_temporary_file(run):
-    assert read_run(run) == {"seed": 0, "model": "nano", "size": 3}
+    assert json.loads((run / "run.json").read_text()) == {"seed": 0, "model": "nano", "size": 3}
     with RunFolder(run, overwrite=True) as folder:
         folder.describe({"b": Path("x") / "y", "a": float("inf"), "rate": 1e-7})
     assert (run / "run.json").read_text() == '{\n  "a": null,\n  "b": "x/y",\n  "rate": 1e-07\n}\n'
     assert sorted(os.listdir(run)) == ["events.jsonl", "run.json", "tracks.jsonl"]
+
+
+def test_a_line_of_version_1_is_read_with_its_purport_as_the_score():
+    rle = json.dumps(encode_rle(square(2, 3, 4)))
+    line = (
+        '{"v":1,"i":240,"t":2.666667,"size":[12,16],"objs":['
+        f'{{"id":1,"box":[3.0,2.0,7.0,6.0],"rle":{rle},"purport":0.84,"state":"tracked"}},'
+        '{"id":2,"box":null,"rle":null,"purport":null,"state":"absent"}]}'
+    )
+    record = TrackRecord.from_json(line)
+    assert (record.index, record.take, record.parent) == (240, 1, 0)
+    assert [(o.score, dict(o.own_scores), o.state) for o in record.objects] == [
+        (0.84, {"purport": 0.84}, "tracked"),
+        (None, {"purport": None}, "absent"),
+    ]
+    np.testing.assert_array_equal(record.masks()[0], square(2, 3, 4))
+    assert TrackRecord.from_json(record.to_json()) == record
+    with pytest.raises(InputError, match='"purport" is missing; wanted a number or null'):
+        TrackRecord.from_json(line.replace('"purport":null,', ""))
+
+
+def test_an_event_of_version_1_is_read():
+    line = '{"v":1,"seq":2,"i":2,"t":0.5,"type":"rethink","id":1,"reason":"purport","old":[0.3],"new":[0.9]}'
+    event = EventRecord(2, 2, 0.5, "rethink", 1, {"reason": "purport", "old": [0.3], "new": [0.9]})
+    assert EventRecord.from_json(line) == event
+    assert EventRecord.from_json(event.to_json()) == event
+
+
+def test_a_run_of_version_1_is_exported_as_before(tmp_path):
+    objects = '[{"id":1,"box":[3,2,7,6],"rle":null,"purport":0.84,"state":"tracked"}]'
+    lines = [f'{{"v":1,"i":{i},"t":{i / 4},"size":[12,16],"objs":{objects}}}\n' for i in range(2)]
+    (tmp_path / "tracks.jsonl").write_text("".join(lines))
+    (tmp_path / "events.jsonl").write_text('{"v":1,"seq":0,"i":0,"t":0.0,"type":"instruction","text":"it"}\n')
+    made = export(tmp_path, ["mot", "coco", "timeline"])
+    assert made["mot"].read_text() == "".join(f"{i},1,3.00,2.00,4.00,4.00,0.8400,-1,-1,-1\n" for i in (1, 2))
+    assert json.loads(made["coco"].read_text())["annotations"][0]["score"] == 0.84
+    assert read_takes(tmp_path) == [Take(1)]
+
+
+# Takes
+
+
+def write_takes(path: Path) -> Path:
+    """Frames 0 to 4; then take 2 from frame 2 of take 1, and take 3 from frame 3 of take 2; what is seen differs."""
+    with RunFolder(path) as run:
+        for index in range(5):
+            run.track(logged(index, square(1, index, 3)))
+        run.track(logged(2, square(4, 2, 3), take=2, parent=1))
+        run.track(logged(3, square(4, 3, 3), take=2))
+        run.track(logged(4, square(4, 4, 3), take=2))
+        run.track(logged(3, square(8, 3, 3), take=3, parent=2))
+        run.track(logged(4, square(8, 4, 3), take=3))
+        for seq, (index, take, text) in enumerate([(0, 1, "a"), (4, 1, "b"), (2, 2, "c"), (3, 2, "d"), (3, 3, "e")]):
+            run.event(EventRecord.of(seq, "instruction", index, index, take, text=text))
+        run.describe({})
+    return path
+
+
+def tops(run: Path, take: int | None = None) -> list[float]:
+    return [record.objects[0].box[1] for record in read_tracks(run, take)]
+
+
+def test_a_take_shows_the_frames_of_those_it_goes_on_from_up_to_its_own(tmp_path):
+    run = write_takes(tmp_path / "run")
+    assert read_takes(run) == [Take(1), Take(2, 1, 2), Take(3, 2, 3)]
+    assert tops(run, 1) == [1, 1, 1, 1, 1]
+    assert tops(run, 2) == [1, 1, 4, 4, 4]
+    assert tops(run, 3) == tops(run) == [1, 1, 4, 8, 8]
+    for take in (1, 2, 3, None):
+        assert [record.index for record in read_tracks(run, take)] == [0, 1, 2, 3, 4]
+    heard = {take: "".join(e.data["text"] for e in events_of_take(run, take)) for take in (1, 2, 3, None)}
+    assert heard == {1: "ab", 2: "acd", 3: "ace", None: "ace"}
+    with pytest.raises(UsageError, match="there is no take 4; wanted one of 1, 2, 3"):
+        list(read_tracks(run, 4))
+
+
+def test_the_first_line_of_a_take_says_what_it_goes_on_from(tmp_path):
+    lines = (write_takes(tmp_path / "run") / "tracks.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("parent") for line in lines] == [None] * 5 + [1, None, None, 2, None]
+    assert [TrackRecord.from_json(line).to_json() for line in lines] == lines
+
+
+def test_takes_of_one_parent_do_not_know_of_each_other(tmp_path):
+    with RunFolder(tmp_path / "run") as run:
+        for index in range(4):
+            run.track(logged(index, square(1, index, 3)))
+        run.track(logged(3, square(4, 3, 3), take=2, parent=1))
+        run.track(logged(1, square(8, 1, 3), take=3, parent=1))
+        run.track(logged(1, square(6, 1, 3), take=4, parent=2))
+    path = tmp_path / "run"
+    assert (tops(path, 2), tops(path, 3), tops(path, 4)) == ([1, 1, 1, 4], [1, 8], [1, 6])
+
+
+@pytest.mark.parametrize("parent", [b"", b',"parent":3', b',"parent":7', b',"parent":-1', b',"parent":0'])
+def test_a_take_without_a_parent_among_the_lines_before_it_is_refused(tmp_path, parent):
+    run = write_takes(tmp_path / "run")
+    whole = (run / "tracks.jsonl").read_bytes()
+    assert whole.count(b',"parent":2') == 1
+    (run / "tracks.jsonl").write_bytes(whole.replace(b',"parent":2', parent))
+    wanted = (
+        "wanted a whole number from 0" if parent == b',"parent":-1' else "take 3 has no parent among the lines before"
+    )
+    for read in (read_takes, lambda run: list(read_tracks(run)), lambda run: export(run, ["mot"])):
+        with pytest.raises(InputError, match=f"line 9: .*{wanted}"):
+            read(run)
+
+
+def test_every_format_shows_the_last_take(tmp_path):
+    run, alone = write_takes(tmp_path / "a" / "run"), tmp_path / "b" / "run"
+    with RunFolder(alone) as folder:
+        for record in read_tracks(run):
+            folder.track(replace(record, take=1, parent=0))
+        for event in events_of_take(run):
+            folder.event(replace(event, take=1))
+    frames = [(index, np.full((HEIGHT, WIDTH, 3), 90, np.uint8)) for index in range(5)]
+    names = ["coco", "mot", "davis", "timeline", "mp4"]
+    made, wanted = (export(folder, names, frames) for folder in (run, alone))
+    assert sorted(os.listdir(made["davis"])) == [f"{index:05d}.png" for index in range(5)]
+    for index in range(5):
+        name = f"{index:05d}.png"
+        assert (made["davis"] / name).read_bytes() == (wanted["davis"] / name).read_bytes()
+    for name in ("coco", "mot", "timeline", "mp4"):
+        assert made[name].read_bytes() == wanted[name].read_bytes(), name
+    assert [line.split(",")[3] for line in made["mot"].read_text().splitlines()] == [
+        "1.00",
+        "1.00",
+        "4.00",
+        "8.00",
+        "8.00",
+    ]
+
+
+# Trackers of boxes
+
+
+def test_a_prediction_without_masks_is_logged_drawn_and_exported(tmp_path):
+    boxes = np.array([[3, 2, 7.5, 6], [np.nan] * 4], np.float32)
+    seen = np.array([True, False])
+    trusted = np.array([0.75, 0.1], np.float32)
+    found = Prediction(boxes, None, trusted, seen, np.array([4, 9]), {"presence": trusted, "margin": -trusted})
+    record = record_of(2, 0.5, SIZE, found)
+    assert record.objects == (
+        ObjectRecord(4, (3, 2, 7.5, 6), None, 0.75, "tracked", {"presence": 0.75, "margin": -0.75}),
+        ObjectRecord(9, None, None, 0.1, "absent", {"presence": 0.1, "margin": -0.1}),
+    )
+    assert (TrackRecord.from_json(record.to_json()), record.masks().any()) == (record, False)
+    picture = np.full((4 * HEIGHT, 4 * WIDTH, 3), 90, np.uint8)
+    drawn = draw(picture, record)
+    assert (drawn != picture).any()
+    large = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    np.testing.assert_array_equal(draw(large, found), draw(large, record))
+    with RunFolder(tmp_path / "run") as run:
+        run.track(record)
+    assert [r.index for r, _ in annotated(tmp_path / "run", [(2, large)])] == [2]
+    made = export(tmp_path / "run", ["coco", "mot", "davis", "timeline"])
+    assert made["mot"].read_text() == "3,4,3.00,2.00,4.50,4.00,0.7500,-1,-1,-1\n"
+    (annotation,) = json.loads(made["coco"].read_text())["annotations"]
+    assert (annotation["bbox"], annotation["area"], annotation["segmentation"]) == ([3, 2, 4.5, 4], 18, [])
+    assert not np.asarray(Image.open(made["davis"] / "00002.png")).any()
 
 
 # Damaged and cut logs
@@ -198,12 +364,17 @@ def test_a_run_that_was_killed_exports_what_it_has(run):
 @pytest.mark.parametrize(
     ("old", "new", "wanted"),
     [
-        (b'"v":1', b'"v":2', "\"v\" is '2'; wanted 1; a newer trackgpt may have written it"),
+        (b'"v":2', b'"v":3', "\"v\" is '3'; wanted 1 or 2; a newer trackgpt may have written it"),
+        (b'"v":2', b'"v":true', "\"v\" is 'True'; wanted 1 or 2"),
+        (b'"take":1', b'"take":0', "\"take\" is '0'; wanted a whole number from 1"),
+        (b'"take":1,', b"", '"take" is missing; wanted a whole number from 1'),
+        (b'"purport":0.84', b'"purport":"high"', "\"purport\" is 'high'; wanted a number or null"),
+        (b'"score":0.84,', b"", '"score" is missing; wanted a number or null'),
         (b'"i":1', b'"i":-1', "\"i\" is '-1'; wanted a whole number from 0"),
         (b'"i":1', b'"i":0', "frame 0 after frame 0; wanted a later frame"),
         (b'"size":[12,16]', b'"size":[12]', "wanted .height, width."),
         (b'"size":[12,16]', b'"size":[12,17]', "covers 192 pixels; wanted 12 x 17 = 204"),
-        (b'"state":"absent"', b'"state":"gone"', "wanted one of tracked, suspect, absent, searching"),
+        (b'"state":"absent"', b'"state":"gone"', "wanted one of tracked, suspect, absent$"),
         (b'"box":null', b'"box":[1,2,3]', "wanted four numbers x1, y1, x2, y2 or null"),
         (b'"box":null', b'"box":[1,2,3,NaN]', "wanted four numbers"),
         (b'"id":2', b'"id":true', "wanted a whole number from 1"),
@@ -282,7 +453,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
 
 
 def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path):
-    record = TrackRecord(0, 0.0, (HEIGHT, WIDTH), record_of(0, 0, prediction(*FRAMES[0])).objects)
+    record = logged(0, *FRAMES[0])
     length = len(record.to_json()) + 1
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with RunFolder(tmp_path / "run") as run:
@@ -377,12 +548,12 @@ def test_overlaps_are_counted_and_reported(tmp_path, run, caplog):
 def test_a_lower_score_gives_way_whatever_the_order_and_equal_ones_to_the_lower_id(tmp_path):
     writer = DavisWriter(tmp_path)
     for scores, winner in (((0.2, 0.9), 2), ((0.9, 0.2), 1), ((0.5, 0.5), 1), ((0.0, float("nan")), 1)):
-        values = writer.indices(record_of(0, 0, prediction(*FRAMES[0], scores=scores)), HEIGHT, WIDTH)
+        values = writer.indices(record_of(0, 0, SIZE, prediction(*FRAMES[0], scores=scores)), HEIGHT, WIDTH)
         assert set(values[FRAMES[0][0] & FRAMES[0][1]]) == {winner}
 
 
 def test_pictures_can_have_another_size_than_the_record(tmp_path):
-    record = record_of(12345, 0, prediction(square(2, 3, 4)))
+    record = logged(12345, square(2, 3, 4))
     path = DavisWriter(tmp_path).write(record, 2 * HEIGHT, 2 * WIDTH)
     assert path.name == "12345.png"
     assert np.asarray(Image.open(path)).sum() == 64

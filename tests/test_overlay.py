@@ -11,8 +11,8 @@ from PIL import Image
 from trackgpt.errors import InputError
 from trackgpt.export.exporting import export
 from trackgpt.export.overlay import FILL, OKABE_ITO, _font, _length, _wrapped, annotated, colour_of, draw
-from trackgpt.export.records import ObjectRecord, RunFolder, State, TrackRecord, record_of
-from trackgpt.export.timeline import purport_timeline
+from trackgpt.export.records import EventRecord, ObjectRecord, RunFolder, State, TrackRecord, record_of
+from trackgpt.export.timeline import score_timeline
 from trackgpt.geometry.masks import boxes_of, resize
 from trackgpt.types import Prediction
 
@@ -74,23 +74,21 @@ def test_nothing_to_show_gives_the_frame_back():
 
 def test_a_record_is_drawn_as_the_prediction_it_was_made_from():
     found = prediction(square(100, 60, 60), np.zeros((HEIGHT, WIDTH), bool))
-    np.testing.assert_array_equal(draw(GREY, record_of(0, 0.0, found)), draw(GREY, found))
+    np.testing.assert_array_equal(draw(GREY, record_of(0, 0.0, (HEIGHT, WIDTH), found)), draw(GREY, found))
 
 
 def test_a_record_of_a_small_frame_is_scaled_to_a_large_one():
-    found = record_of(0, 0.0, prediction(square(100, 60, 60)))
+    found = record_of(0, 0.0, (HEIGHT, WIDTH), prediction(square(100, 60, 60)))
     large = draw(np.full((2 * HEIGHT, 2 * WIDTH, 3), 120, np.uint8), found)
     assert np.abs(large[260, 180] - tinted(1)).max() <= 1
     assert (large[340:] == 120).all()
 
 
 def test_an_absent_object_is_named_not_hidden():
-    states: tuple[State, ...] = ("absent", "searching")
-    for state in states:
-        record = TrackRecord(0, 0.0, (HEIGHT, WIDTH), (ObjectRecord(1, state=state),))
-        changed = np.argwhere((draw(GREY, record) != GREY).any(axis=2))
-        assert len(changed) > 100
-        assert changed[:, 0].min() > HEIGHT * 0.8
+    record = TrackRecord(0, 0.0, (HEIGHT, WIDTH), (ObjectRecord(1, state="absent"),))
+    changed = np.argwhere((draw(GREY, record) != GREY).any(axis=2))
+    assert len(changed) > 100
+    assert changed[:, 0].min() > HEIGHT * 0.8
 
 
 def test_what_is_said_is_at_the_top_and_what_is_answered_at_the_bottom():
@@ -191,17 +189,17 @@ def test_drawing_a_real_480p_frame_takes_milliseconds(shared):
 
 def write_run(path: Path, sizes: tuple[tuple[int, int], ...] = ((HEIGHT, WIDTH),) * 7) -> Path:
     with RunFolder(path) as run:
-        run.event("instruction", 0, 0.0, text="the square")
-        run.event("answer", 0, 0.0, text="It is grey.")
-        run.event("rethink", 2, 0.5, id=1, reason="purport", old=0.3, new=0.9)
-        run.event("instruction", 4, 1.0, text="no, the other one ($x$)")
+        run.event(EventRecord.of(0, "instruction", 0, 0.0, text="the square"))
+        run.event(EventRecord.of(1, "answer", 0, 0.0, text="It is grey."))
+        run.event(EventRecord.of(2, "rethink", 2, 0.5, id=1, reason="purport", old=0.3, new=0.9))
+        run.event(EventRecord.of(3, "instruction", 4, 1.0, text="no, the other one ($x$)"))
         for index, size in enumerate(sizes):
             mask = resize(square(100, 60, 60), *size)
-            state: State = "searching" if index == 3 else "tracked"
+            state: State = "absent" if index == 3 else "tracked"
             shown = ObjectRecord(1, None, None, 0.1, state)
             if state == "tracked":
                 found = Prediction(boxes_of(mask[None]), mask[None], np.array([0.8]), np.array([True]), np.array([1]))
-                shown = record_of(index, 0.0, found).objects[0]
+                shown = record_of(index, 0.0, size, found).objects[0]
             run.track(TrackRecord(index, index / 4, size, (shown,)))
     return path
 
@@ -284,7 +282,7 @@ def count(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
 
 
 def test_the_timeline_is_a_picture_of_1200_by_420_with_each_objects_colour(tmp_path):
-    picture = pixels(purport_timeline(write_run(tmp_path)))
+    picture = pixels(score_timeline(write_run(tmp_path)))
     assert picture.shape == (420, 1200, 3)
     assert count(picture, colour_of(1)) > 500
     assert count(picture, colour_of(2)) == 0
@@ -292,8 +290,8 @@ def test_the_timeline_is_a_picture_of_1200_by_420_with_each_objects_colour(tmp_p
 
 def test_the_timeline_has_the_same_bytes_twice(tmp_path):
     run = write_run(tmp_path)
-    first = purport_timeline(run).read_bytes()
-    assert purport_timeline(run).read_bytes() == first
+    first = score_timeline(run).read_bytes()
+    assert score_timeline(run).read_bytes() == first
     assert b"matplotlib" not in first.lower()
 
 
@@ -303,7 +301,7 @@ def test_absence_is_grey_and_as_long_as_it_lasted(tmp_path):
             away = 40 <= index < 60
             shown = ObjectRecord(1, state="absent") if away else ObjectRecord(1, (0, 0, 1, 1), None, 0.9)
             run.track(TrackRecord(index, index / 10, (8, 8), (shown,)))
-    row = pixels(purport_timeline(tmp_path))[200]
+    row = pixels(score_timeline(tmp_path))[200]
     grey = np.flatnonzero(np.abs(row - (233, 236, 240)).max(axis=1) <= 1)
     left, right = 0.055 * 1200, 0.985 * 1200
     assert abs(grey.min() - (left + 0.4 * (right - left))) < 3
@@ -317,10 +315,11 @@ def test_a_rethink_and_an_instruction_change_the_timeline(tmp_path):
             for index in range(10):
                 run.track(TrackRecord(index, index / 10, (8, 8), (ObjectRecord(1, (0, 0, 1, 1), None, 0.9),)))
             if "rethink" in kinds:
-                run.event("rethink", 5, 0.5, reason="$\\frac{$", old=None, new=[0.7, 0.6])
+                asked = {"reason": "$\\frac{$", "old": None, "new": [0.7, 0.6]}
+                run.event(EventRecord.of(0, "rethink", 5, 0.5, **asked))
             if "instruction" in kinds:
-                run.event("instruction", 5, 0.5, text="红 $\\frac{$")
-        drawn.append(purport_timeline(tmp_path / name / "$_{$").read_bytes())
+                run.event(EventRecord.of(1, "instruction", 5, 0.5, text="红 $\\frac{$"))
+        drawn.append(score_timeline(tmp_path / name / "$_{$").read_bytes())
     assert len(set(drawn)) == 3
 
 
@@ -328,4 +327,17 @@ def test_a_run_of_one_frame_and_of_many_objects_has_a_timeline(tmp_path):
     with RunFolder(tmp_path) as run:
         objects = tuple(ObjectRecord(k, (0, 0, 1, 1), None, k / 20) for k in range(1, 13))
         run.track(TrackRecord(0, 0.0, (8, 8), objects))
-    assert pixels(purport_timeline(tmp_path)).shape == (420, 1200, 3)
+    assert pixels(score_timeline(tmp_path)).shape == (420, 1200, 3)
+
+
+def test_the_threshold_is_drawn_for_purport_scores_alone(tmp_path):
+    drawn = []
+    for name in ("purport", "iou"):
+        with RunFolder(tmp_path / name / "run") as run:
+            for index in range(10):
+                shown = ObjectRecord(1, (0, 0, 1, 1), None, 0.9, own_scores={name: 0.9})
+                run.track(TrackRecord(index, index / 10, (8, 8), (shown,)))
+        drawn.append(pixels(score_timeline(tmp_path / name / "run")))
+    dashes = (drawn[0] != drawn[1]).any(axis=2)[60:].sum(axis=1)  # below the legend
+    assert 400 < dashes.max() < 1200
+    assert (dashes > 0).sum() <= 3

@@ -53,7 +53,7 @@ def test_the_python_example_of_the_readme_runs(place, tiny, capsys, model):
         example = example.replace('"nano"', repr(str(tiny)))
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)
-    names["session"].close()
+    names["playback"].close()
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "Sure, I track the object." or model == "nano"
     rows = [line.split(" ", 1) for line in printed[1:]]
@@ -69,7 +69,7 @@ def test_the_example_of_the_package_itself_runs(place, tiny, capsys):
     example = example_of(trackgpt.__doc__).replace('"nano"', repr(str(tiny)))
     names: dict[str, object] = {}
     exec(compile(example, "trackgpt/__init__.py", "exec"), names)
-    names["session"].close()
+    names["playback"].close()
     assert len(capsys.readouterr().out.splitlines()) == 1 + FRAMES
     assert (place / "out/video.mp4").exists()
 

@@ -4,14 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import dtypes, tiny_trackgpt
+from tiny_models import tiny_trackgpt
+from tracks import Showing
 
 from eval.__main__ import main
 from eval.following import Following
@@ -20,12 +20,13 @@ from eval.kits import synthtrack as module
 from eval.kits.synthtrack import SynthTrack
 from eval.run_folder import digest, read_rows
 from eval.runner import with_diagnostics
-from eval.trackers import VARIANTS, Choice
+from eval.trackers import Choice
 from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.reasoners.templates import visible_answer
 from trackgpt.synthtrack.clips import KINDS, Case, make_case
 from trackgpt.synthtrack.scene import SceneInstruction
 from trackgpt.synthtrack.world import make_scene
+from trackgpt.systems.trackgpt import ABLATIONS
 from trackgpt.types import Clip, Cue, Prediction, Prompt
 
 ROOT = Path(__file__).parents[1]
@@ -57,40 +58,32 @@ def prediction(masks: np.ndarray, text: str = "", score: float = 1.0, reason: st
     )
 
 
-class Knowing:
+class Knowing(Showing):
     """Tracks the truth of the case it is about, target by target."""
 
     def __init__(self, case: Case, score: float = 1.0, rethought: tuple[int, ...] = ()) -> None:
         self.case, self.score, self.rethought = case, score, rethought
 
-    def initialize(self, frame, prompt, cue=None):
-        self.said = next(e for e in self.case.expressions if e.text == prompt.text)
-        self.t = 0
-        return self.now()
-
-    def track(self, frame, prompt=None):
-        self.t += 1
-        assert np.array_equal(frame, self.case.clip.frames[self.t])
-        return self.now()
-
-    def now(self):
-        ids = self.case.clip.ids[self.t]
-        masks = np.array([ids == target for target in self.said.targets], bool).reshape(-1, *ids.shape)
-        reason = "prompt" if self.t == 0 else "purport" if self.t in self.rethought else ""
-        return prediction(masks, visible_answer(self.said.answer), self.score, reason)
+    def see(self, t, frame, text):
+        assert np.array_equal(frame, self.case.clip.frames[t])
+        said = next(e for e in self.case.expressions if e.text == text)
+        ids = self.case.clip.ids[t]
+        masks = np.array([ids == target for target in said.targets], bool).reshape(-1, *ids.shape)
+        reason = "prompt" if t == 0 else "purport" if t in self.rethought else ""
+        return prediction(masks, visible_answer(said.answer), self.score, reason)
 
 
 class Blind(Knowing):
     """Says it tracks as many targets as are meant, and marks nothing."""
 
-    def now(self):
-        seen = super().now()
+    def see(self, t, frame, text):
+        seen = super().see(t, frame, text)
         return replace(seen, masks=np.zeros_like(seen.masks))
 
 
 def evaluate_case(case: Case, tracker: Knowing, results: Path) -> list[Row]:
     """The rows of a tracker that writes its result files, with what was recorded of it."""
-    kit, following = Given(case), Following(lambda: copy(tracker))
+    kit, following = Given(case), Following(tracker)
     kit.run(TASK, following, results)
     records = {unit: record.as_json() for unit, record in following.records.items()}
     return with_diagnostics(kit.score(TASK, results), records)
@@ -154,8 +147,8 @@ def test_the_union_of_the_targets_is_scored_not_each_of_them(tmp_path):
     made = hand_case(both)
 
     class First(Knowing):
-        def now(self):
-            seen = super().now()
+        def see(self, t, frame, text):
+            seen = super().see(t, frame, text)
             return replace(seen, masks=seen.masks & np.array([True, False]).reshape(2, 1, 1))
 
     (only_one,) = evaluate_case(made, First(made), tmp_path)
@@ -166,11 +159,11 @@ def test_the_union_of_the_targets_is_scored_not_each_of_them(tmp_path):
 def test_scores_ious_and_rethinks_are_those_of_the_frames(tmp_path):
     made = hand_case(ONE, NOTHING)
     tracked, nothing = evaluate_case(made, Knowing(made, score=0.25, rethought=(2, 3)), tmp_path)
-    assert tracked.series["purport"] == [0.25] * 4
+    assert tracked.series["score"] == [0.25] * 4
     assert tracked.series["iou"] == [1.0] * 4
     assert len(tracked.series["seconds"]) == tracked.figures["tracked_frames"] == 4
     assert tracked.figures["rethinks"] == 2  # the first frame's reading is no rethink
-    assert np.isnan(nothing.series["purport"]).all()
+    assert np.isnan(nothing.series["score"]).all()
 
 
 def test_the_random_object_is_one_visible_object_and_the_same_every_time(tmp_path):
@@ -335,10 +328,13 @@ def model(tmp_path_factory) -> Path:
 
 def test_variants_switch_off_what_they_name(model):
     found = {}
-    for variant in VARIANTS:
-        tracker = Choice(str(model), variant).load().tracker()
-        propagate = tracker.perception.segmenter.mask_decoder.propagate
-        found[variant] = (propagate, tracker.arbiter.config.enabled, tracker.arbiter.config.search_every < 100)
+    for variant in ABLATIONS:
+        tracker = Choice(str(model), variant).load()
+        found[variant] = (
+            tracker.perception.propagate,
+            tracker.arbiter.config.enabled,
+            tracker.arbiter.config.search_every < 100,
+        )
     assert found == {
         "full": (True, True, True),
         "no-rethinking": (True, False, False),
@@ -347,26 +343,31 @@ def test_variants_switch_off_what_they_name(model):
     }
 
 
-def test_instructions_tracked_in_one_pass_give_what_each_gives_alone_and_a_frame_is_encoded_once(model, case):
-    contestant = Choice(str(model), settings=("ratio=1.0", "cooldown=1")).load()
+def test_instructions_tracked_in_one_pass_give_what_each_gives_alone_and_a_frame_is_encoded_once(
+    model, case, monkeypatch
+):
+    tracker = Choice(str(model), settings=("ratio=1.0", "cooldown=1")).load()
+    encode, reason_many = tracker.perception.encode, tracker.reasoner.reason_many
     encoded, read = [], []
 
-    class Counting:
-        def encode(self, frames):
-            encoded.append(len(frames))
-            return contestant.encode(frames)
+    def counted(frames):
+        encoded.append(len(frames))
+        return encode(frames)
 
-        def reason_many(self, frame, prompts):
-            read.append([prompt.text for prompt in prompts])
-            return contestant.reason_many(frame, prompts)
+    def noted(frame, prompts):
+        read.append([prompt.text for prompt in prompts])
+        return reason_many(frame, prompts)
+
+    monkeypatch.setattr(tracker.perception, "encode", counted)
+    monkeypatch.setattr(tracker.reasoner, "reason_many", noted)
 
     frames = case.clip.frames
     said = {one.kind: [Prompt(one.text)] for one in case.expressions}
-    together = list(Following(contestant.tracker, Counting())(said, frames))
+    together = list(Following(tracker)(said, frames))
     assert encoded == [1] * len(frames)
     assert read == [[one.text for one in case.expressions]]
     for place, (kind, prompts) in enumerate(said.items()):
-        alone = [one for (one,) in Following(contestant.tracker)({kind: prompts}, frames)]
+        alone = [one for (one,) in Following(tracker)({kind: prompts}, frames)]
         assert any(one.reason == "purport" for one in alone)
         for one, other in zip(alone, together, strict=True):
             assert np.array_equal(one.masks, other[place].masks)
@@ -379,11 +380,11 @@ def test_a_model_that_never_propagates_is_not_given_propagation(tmp_path):
     made.segmenter.mask_decoder.propagate = False
     made.config.perception.decoder.propagate = False
     made.save_pretrained(tmp_path)
-    assert Choice(str(tmp_path)).load().tracker().perception.segmenter.mask_decoder.propagate is False
+    assert Choice(str(tmp_path)).load().perception.segmenter.mask_decoder.propagate is False
 
 
 @pytest.mark.usefixtures("smaller")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ABLATIONS)
 def test_a_model_runs_in_every_variant_with_the_settings_asked_for(variant, model, tmp_path):
     settings = ("--set", "search_every=2", "--set", "ratio=1.0", "--variant", variant)
     assert command("--model", model, "--device", "cpu", "--videos", 1, "--out", tmp_path, *settings) == 0
@@ -399,7 +400,8 @@ def test_a_model_runs_in_every_variant_with_the_settings_asked_for(variant, mode
 
 @pytest.mark.usefixtures("smaller")
 def test_a_model_runs_in_the_dtype_asked_for_and_the_report_says_so(model, tmp_path):
-    assert dtypes(Choice(str(model), dtype="bfloat16").load().model) == {torch.bfloat16}
+    loaded = Choice(str(model), dtype="bfloat16").load()
+    assert {p.dtype for p in loaded.reasoner.brain.parameters()} == {torch.bfloat16}
     assert command("--model", model, "--device", "cpu", "--videos", 1, "--out", tmp_path, "--dtype", "bfloat16") == 0
     assert json.loads((tmp_path / "run.json").read_text())["dtype"] == "bfloat16"
     assert ", dtype bfloat16" in (tmp_path / "report.md").read_text().splitlines()[0]
@@ -408,7 +410,7 @@ def test_a_model_runs_in_the_dtype_asked_for_and_the_report_says_so(model, tmp_p
 def test_an_unknown_variant_or_setting_of_the_loop_is_named(model):
     with pytest.raises(UsageError, match="did you mean `cooldown`"):
         Choice(str(model), settings=("cooldwn=1",)).load()
-    with pytest.raises(UsageError, match="--variant perfect: not one of full, no-rethinking"):
+    with pytest.raises(UsageError, match="perfect: not one of full, no-rethinking"):
         Choice(str(model), "perfect").load()
 
 
