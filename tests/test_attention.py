@@ -9,6 +9,7 @@ from torch.nn.attention import flex_attention as torchs
 
 from eval.speed import attention
 from eval.speed.attention import KINDS, TOLERANCE, measure, use_attention
+from eval.speed.bench import Workload
 from trackgpt.errors import UsageError
 from trackgpt.hub import load_model
 from trackgpt.perception.encoders import ConvEncoder, SamViT

@@ -16,7 +16,7 @@ from eval.kit import Kit, LeavesOut, Submits
 from eval.report import last_line, report
 from eval.run_folder import digest, open_run, world_size
 from eval.runner import RESULTS, Job, run
-from eval.trackers import VARIANTS, Choice
+from eval.trackers import Choice
 from trackgpt.errors import InputError, UsageError
 
 
@@ -36,7 +36,7 @@ class RunOptions:
         False
     )
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto"
-    variant: Annotated[str, typer.Option(help="Ablation: " + ", ".join(VARIANTS))] = "full"
+    variant: Annotated[str, typer.Option(help="Ablation, e.g. no-rethinking; a wrong name lists all")] = "full"
     settings: Annotated[list[str] | None, typer.Option("--set", help="Loop setting, e.g. --set cooldown=3")] = None
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto; on a GPU int8, int4")] = "float32"
 

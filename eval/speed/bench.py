@@ -28,8 +28,9 @@ from trackgpt.errors import UsageError
 from trackgpt.types import Cue, Prompt
 
 if TYPE_CHECKING:
-    from trackgpt.online import ReasoningTracker
+    from trackgpt.online import Tracker
     from trackgpt.systems.trackgpt import TrackGPT
+    from trackgpt.track import TrackState
     from trackgpt.types import Clip
 
 FloatArray = NDArray[np.float64]
@@ -319,7 +320,8 @@ def forced_answers(model: TrackGPT) -> Iterator[None]:
 def cue_of(model: TrackGPT, frame: np.ndarray, targets: int) -> Cue:
     """The queries of the template's answer about a frame, repeated for several targets."""
     with forced_answers(model):
-        cue = model.tracker().reasoner.reason(frame, Prompt(SENTENCE))
+        tracker = model.tracker()
+        cue = tracker.reasoner.reason(frame, tracker.begin(), Prompt(SENTENCE))
     assert cue.referring is not None
     assert cue.purport is not None
     rows = np.resize(np.arange(cue.targets), targets)
@@ -332,29 +334,24 @@ class FixedReasoner:
     def __init__(self, cue: Cue) -> None:
         self.cue = cue
 
-    def reason(self, frame: np.ndarray, prompt: Prompt, before: Cue | None = None) -> Cue:
+    def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
         """The known cue, whatever is asked."""
         return self.cue
 
 
-def without_rethinking(model: TrackGPT, cue: Cue) -> ReasoningTracker:
+def without_rethinking(model: TrackGPT, cue: Cue) -> Tracker:
     """A tracker that begins with a cue and never asks again: perception alone."""
+    return replace(model.tracker(settings=["enabled=false"]), reasoner=FixedReasoner(cue))
+
+
+def rethinking_every(model: TrackGPT, every: int) -> Tracker:
+    """A tracker that asks the brain every so many frames, whatever the scores."""
     from trackgpt.arbiter import PurportArbiter
 
-    tracker = model.tracker()
-    tracker.reasoner = FixedReasoner(cue)
-    tracker.arbiter = PurportArbiter(replace(model.config.rethink, enabled=False))
-    return tracker
-
-
-def rethinking_every(model: TrackGPT, every: int) -> ReasoningTracker:
-    """A tracker that asks the brain every so many frames, whatever the scores."""
-    from trackgpt.arbiter import PurportArbiter, Record
-
     class EveryFewFrames(PurportArbiter):
-        def due(self, record: Record) -> str:
-            return "purport" if record.frame % every == 0 else ""
+        def due(self, state: TrackState, prompt: Prompt | None) -> str:
+            if prompt is not None:
+                return super().due(state, prompt)
+            return "purport" if state.frame % every == 0 else ""
 
-    tracker = model.tracker()
-    tracker.arbiter = EveryFewFrames(model.config.rethink)
-    return tracker
+    return replace(model.tracker(), arbiter=EveryFewFrames(model.config.rethink))

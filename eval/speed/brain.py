@@ -29,7 +29,7 @@ from eval.speed.bench import (
 from trackgpt.errors import UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.reasoners.brain import Answer, Brain
-from trackgpt.types import Cue, Prompt
+from trackgpt.types import Prompt
 
 WRONG = "nothing of the kind is to be seen here"
 ASKED = (SENTENCE, "the one in front", "which one will win the race?")
@@ -121,25 +121,24 @@ def measure_naive(workload: Workload) -> PartResult:
     """
     model = model_of(workload)
     frames = clip_of(workload, workload.frames).frames
-    first = model.tracker()
+    first, said = model.tracker(), Prompt(SENTENCE)
     with forced_answers(model):
-        first.initialize(frames[0], Prompt(SENTENCE))
+        begun, _ = first.step(first.begin(), frames[0], said)
     few = max(1, FRAMES // 10)
 
     def tracker() -> None:
-        online = rethinking_every(model, EVERY)
-        online.state = first.state
+        online, state = rethinking_every(model, EVERY), begun
         for t in range(FRAMES):
-            online.track(frames[t % len(frames)])
-        rethinks = online.state.record.rethinks
+            state, _ = online.step(state, frames[t % len(frames)])
+        rethinks = state.record.rethinks
         if rethinks != FRAMES // EVERY:
             raise UsageError(f"speed: {rethinks} rethinks in {FRAMES} frames; wanted {FRAMES // EVERY}")
 
     def naive() -> None:
         for t in range(few):
             frame = frames[t % len(frames)]
-            first.reasoner.reason(frame, Prompt(SENTENCE), Cue())  # a cue without an answer is no draft
-            first.perception.perceive(frame, first.state.cue, first.state.memory)
+            first.reasoner.reason(frame, begun, said)  # what is said anew has no draft
+            first.perception.perceive(frame, begun, ())
 
     seconds = {name: each.wall for name, each in interleaved({"ours": tracker, "naive": naive}, workload.pairs).items()}
     ours, theirs = seconds["ours"] / FRAMES, seconds["naive"] / few

@@ -206,16 +206,19 @@ def track(at: Setting, brain: str, vit: str) -> Figures:
     frames: list[np.ndarray] = list(clip.frames)
     tracker = rethinking_every(model, at.size.every)
     ways = {"online": Lookahead()} | {f"batch_{n}": Lookahead(batch=n) for n in at.size.batches}
-    ways |= {"ahead": Lookahead(frames=AHEAD), "speculating": Lookahead(frames=AHEAD, speculate=True)}
+    ways["ahead"] = Lookahead(frames=AHEAD)
+    runs = {name: partial(track_video, tracker, frames, way) for name, way in ways.items()}
+    runs["speculating"] = partial(track_video, tracker, frames, Lookahead(frames=AHEAD), speculate=True)
     with forced_answers(model):
         began = time.perf_counter()
-        tracker.initialize(frames[0], Prompt(SENTENCE))
+        tracker.step(tracker.begin(), frames[0], Prompt(SENTENCE))
         first = time.perf_counter() - began
         if at.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(at.device)
-        seconds = _median_seconds({name: partial(track_video, tracker, frames, way) for name, way in ways.items()}, at)
-        tracker.initialize(frames[0], Prompt(SENTENCE))
-        warm = _median_seconds({"first": lambda: tracker.initialize(frames[0], Prompt(SENTENCE))}, at)["first"]
+        seconds = _median_seconds(runs, at)
+        begin = partial(tracker.step, tracker.begin(), frames[0], Prompt(SENTENCE))
+        begin()
+        warm = _median_seconds({"first": begin}, at)["first"]
     rates = {f"fps_{name}": at.size.frames / value for name, value in seconds.items()}
     peak = torch.cuda.max_memory_allocated(at.device) if at.device.startswith("cuda") else None
     memory = {"planned_weights_bytes": planned, "peak_bytes": peak}

@@ -45,8 +45,10 @@ def measure_tracker(workload: Workload) -> PartResult:
     pads the frame, scales masks back to the frame's size, finds boxes and keeps the track's state. "file" decodes H.264
     as well; "log" is the whole session that `trackgpt track` runs, with masks as RLE on disk.
     """
-    from trackgpt.session.ahead import default_lookahead, seen
-    from trackgpt.session.session import InstructionTracker
+    from trackgpt.online import follow
+    from trackgpt.session.ahead import default_lookahead
+    from trackgpt.session.playback import InstructionTracker
+    from trackgpt.session.session import looked_at
     from trackgpt.video.source import open_source
 
     model, clip = model_of(workload), clip_of(workload, workload.frames)
@@ -59,23 +61,24 @@ def measure_tracker(workload: Workload) -> PartResult:
         write_video(path, clip)
 
         def memory() -> None:
-            for t, frame in enumerate(clip.frames):
-                tracker.track(frame) if t else tracker.initialize(frame, Prompt(SENTENCE))
+            for _ in follow(tracker, clip.frames, [Prompt(SENTENCE)]):
+                pass
 
         def file() -> None:
             with open_source(path) as source:
                 ahead = default_lookahead(source).over(source, tracker.perception.encode)
-                for frame in ahead:
-                    tracker.track(seen(frame)) if frame.index else tracker.initialize(seen(frame), Prompt(SENTENCE))
+                with ahead.sharing():
+                    for _ in follow(tracker, map(looked_at, ahead), [Prompt(SENTENCE)]):
+                        pass
                 ahead.close()
 
         def log() -> None:
-            session = InstructionTracker(model).open(path)
-            session.online = without_rethinking(model, cue)
-            session.say(SENTENCE)
-            for _ in session:
+            playback = InstructionTracker(model).open(path)
+            playback.session.tracker = tracker
+            playback.say(SENTENCE)
+            for _ in playback:
                 pass
-            session.close()
+            playback.close()
 
         seconds = interleaved({"bare": bare, "memory": memory, "file": file, "log": log}, workload.pairs)
     fps = {name: workload.frames / each.wall for name, each in seconds.items()}
@@ -133,18 +136,19 @@ def measure_state(workload: Workload) -> PartResult:
     resident: dict[int, int] = {}
     with forced_answers(model):
         tracker = rethinking_every(model, RETHINK_EVERY)
+        state = tracker.begin()
         for t in range(workload.stream):
             frame = clip.frames[t % len(clip.frames)]
-            tracker.track(frame) if t else tracker.initialize(frame, Prompt(SENTENCE))
+            state, _ = tracker.step(state, frame, None if t else Prompt(SENTENCE))
             if t + 1 in marks:
-                sizes[t + 1] = tracker.state.nbytes
+                sizes[t + 1] = state.nbytes
             if (t + 1) % max(1, workload.stream // 100) == 0:
                 resident[t + 1] = resident_bytes()
     slope = memory_slope(resident)
     lines = [Measurement(f"state at frame {n}", np.array([sizes[n]]), "bytes") for n in marks]
     growth = sizes[marks[-1]] - sizes[marks[0]]
     lines.append(Measurement("process, resident", np.array(list(resident.values())) / 2**20, "MiB", "over the stream"))
-    how = f"fit over {workload.stream} frames without the first quarter, {tracker.state.record.rethinks} rethinks"
+    how = f"fit over {workload.stream} frames without the first quarter, {state.record.rethinks} rethinks"
     lines.append(Measurement("process, growth", np.array([round(slope, 1)]), "bytes/frame", how))
     return PartResult(
         lines, {"state_bytes": sizes[marks[-1]], "growth_bytes": growth, "rss_slope_bytes_per_frame": round(slope, 1)}

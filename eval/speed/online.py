@@ -5,12 +5,12 @@ How equal the masks are is measured too: all pixels, where only threads differ.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from trackgpt.session.speculation import SpeculatingTracker
 
 from eval.speed.bench import (
     SENTENCE,
@@ -27,8 +27,10 @@ from eval.speed.bench import (
     without_rethinking,
     write_video,
 )
-from trackgpt.online import ReasoningTracker
-from trackgpt.session.ahead import Lookahead, seen
+from eval.speed.speculation import speculating
+from trackgpt.online import Frame, Tracker, follow
+from trackgpt.session.ahead import Lookahead
+from trackgpt.session.session import looked_at
 from trackgpt.types import Prediction, Prompt
 from trackgpt.video.source import open_source
 
@@ -39,8 +41,8 @@ WAYS = {
     "ahead by 2": Lookahead(frames=2),
     "ahead by 4": Lookahead(frames=4),
     "batches of 4, ahead by 4": Lookahead(batch=4, frames=4),
-    "ahead by 4, speculating": Lookahead(frames=4, speculate=True),
 }
+SPECULATING = "ahead by 4, speculating"
 OFTEN = 5
 
 
@@ -56,11 +58,12 @@ def measure(workload: Workload) -> PartResult:
         write_video(path, clip)
         for name, tracker in {"": fixed, f", brain every {OFTEN} frames": rethinking}.items():
             runs = {way: partial(track_video, tracker, path, ahead) for way, ahead in WAYS.items()}
+            runs[SPECULATING] = partial(track_video, tracker, path, Lookahead(frames=4), speculate=True)
             tracks = {way: run() for way, run in runs.items()}
             seconds = {way: each.wall for way, each in interleaved(runs, workload.pairs).items()}
             plain = seconds["frame by frame"]
             lines.append(Measurement(f"frame by frame{name}", workload.frames / plain, "frames/s", "mp4 file to masks"))
-            for way in list(WAYS)[1:]:
+            for way in list(runs)[1:]:
                 equal = _equal(tracks[way], tracks["frame by frame"])
                 lines.append(Measurement(f"frame by frame / {way}{name}", plain / seconds[way], "", equal))
                 if tracker is fixed:
@@ -68,18 +71,38 @@ def measure(workload: Workload) -> PartResult:
     return PartResult(lines, last)
 
 
-def track_video(tracker: ReasoningTracker, frames: Path | list[np.ndarray], lookahead: Lookahead) -> list[Prediction]:
+def track_video(
+    tracker: Tracker, frames: Path | list[np.ndarray], lookahead: Lookahead, speculate: bool = False
+) -> list[Prediction]:
     """All predictions of one track, with frames read and encoded as `lookahead` says."""
-    predictions = []
     with open_source(frames) as source:
         ahead = lookahead.over(source, tracker.perception.encode)
-        if lookahead.speculate:
-            tracker = SpeculatingTracker(tracker, ahead.at_hand)
-        for frame in ahead:
-            step = tracker.track if frame.index else partial(tracker.initialize, prompt=Prompt(SENTENCE))
-            predictions.append(step(seen(frame)))
+        with ahead.sharing():
+            coming: Iterator[Frame] = map(looked_at, ahead)
+            if speculate:
+                window = OneAhead(coming)
+                tracker, coming = speculating(tracker, lambda: window.upcoming), window
+            predictions = list(follow(tracker, coming, [Prompt(SENTENCE)]))
         ahead.close()
     return predictions
+
+
+class OneAhead(Iterator[Frame]):
+    """Frames, of which the one that comes next is known.
+
+    Attributes:
+        upcoming: the frame after the one that was given last, or None at the end.
+    """
+
+    def __init__(self, frames: Iterator[Frame]) -> None:
+        self._frames = frames
+        self.upcoming: Frame | None = next(frames, None)
+
+    def __next__(self) -> Frame:
+        if self.upcoming is None:
+            raise StopIteration
+        frame, self.upcoming = self.upcoming, next(self._frames, None)
+        return frame
 
 
 def _equal(ours: list[Prediction], theirs: list[Prediction]) -> str:

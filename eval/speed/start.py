@@ -62,7 +62,8 @@ def measure_import(workload: Workload) -> PartResult:
         "import numpy as np, trackgpt;"
         f"model = trackgpt.load({workload.model!r}, {workload.device!r}).model;"
         f"frame = np.random.default_rng(0).integers(0, 256, ({workload.height}, {workload.width}, 3), dtype=np.uint8);"
-        f"model.tracker().initialize(frame, trackgpt.Prompt({SENTENCE!r})).masks"
+        "tracker = model.tracker();"
+        f"tracker.step(tracker.begin(), frame, trackgpt.Prompt({SENTENCE!r}))[1].masks"
     )
     programs = {"python": "pass", "package": "import trackgpt", "torch": "import torch", "mask": first}
     timed = interleaved({name: fresh_process(text) for name, text in programs.items()}, workload.pairs)

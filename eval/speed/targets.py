@@ -17,7 +17,7 @@ from eval.speed.bench import (
     model_of,
     without_rethinking,
 )
-from trackgpt.online import ReasoningTracker
+from trackgpt.online import Tracker, follow
 from trackgpt.types import Clip, Prompt
 
 COUNTS = (1, 2, 4, 8)
@@ -40,6 +40,6 @@ def measure(workload: Workload) -> PartResult:
     return PartResult(lines, last | {"further_target": median(further)})
 
 
-def _track(tracker: ReasoningTracker, clip: Clip) -> None:
-    for t, frame in enumerate(clip.frames):
-        tracker.track(frame) if t else tracker.initialize(frame, Prompt(SENTENCE))
+def _track(tracker: Tracker, clip: Clip) -> None:
+    for _ in follow(tracker, clip.frames, [Prompt(SENTENCE)]):
+        pass

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from trackgpt.config import PerceptionConfig
-from trackgpt.errors import OutputError
+from trackgpt.errors import OutputError, UsageError
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.mask_decoder import Decoded
 from trackgpt.perception.segmenter import Segmenter
