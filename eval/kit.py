@@ -29,7 +29,7 @@ class Row:
         unit: its own name, unique in the run; a tracker's diagnostics carry the same name.
         figures: what is averaged or counted, in the metric's own unit (shares in [0, 1], pixels, counts).
         tags: what tables are broken down by; a unit may belong to several groups of one tag.
-        series: numbers per frame ("iou", "purport") or per threshold ("success"); NaN where there is none.
+        series: numbers per frame ("iou", "score") or per threshold ("success"); NaN where there is none.
         said: texts for people: the instruction, the tracker's answer.
     """
 

@@ -1,7 +1,7 @@
 """The pictures of a run, as PNG and SVG: what the tables say, for people who would rather look.
 
 histogram      how many units got which score
-reliability    what IoU a purport score is worth, and how often each score was given
+reliability    what IoU a score is worth, and how often each score was given
 success, precision, normalised_precision    share of frames within each threshold, mean over sequences
 by_TAG         the main figure by every value of a tag (attribute, difficulty, kind, ...)
 
@@ -125,7 +125,7 @@ def threshold_curve(rows: Sequence[Row], name: str) -> Figure | None:
 
 
 def reliability_curve(rows: Sequence[Row], bins: int = 10) -> Figure | None:
-    """Mean IoU against mean purport score in bins of equal width, with the counts below; None without scores."""
+    """Mean IoU against mean score in bins of equal width, with the counts below; None without scores."""
     scores, ious = scores_and_ious(rows)
     if not len(scores):
         return None
@@ -142,11 +142,11 @@ def reliability_curve(rows: Sequence[Row], bins: int = 10) -> Figure | None:
     curve.set_ylabel("true IoU", color=INK, size=9)
     curve.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="upper left")
     rho, error = spearman(scores, ious), expected_calibration_error(scores, ious, bins)
-    _title(curve, "purport score", f"Spearman {rho:.2f}, ECE {error:.3f}, {len(scores):,} frames")
+    _title(curve, "score", f"Spearman {rho:.2f}, ECE {error:.3f}, {len(scores):,} frames")
     centres = (table.edges[1:] + table.edges[:-1]) / 2
     counts.bar(centres, 100 * table.counts / table.counts.sum(), width=0.88 / bins, color=AWAY)
     counts.set_ylabel("% of frames", color=INK, size=9)
-    counts.set_xlabel("purport score", color=INK, size=9)
+    counts.set_xlabel("score", color=INK, size=9)
     counts.set_xlim(0, 1)
     for axis in (curve, counts):
         _plain(axis, "y")

@@ -2,7 +2,7 @@
 
 run.json                settings: kit, protocol, model and its digest, split, seed
 results/                the benchmark's own result files (with --model)
-diagnostics/TASK.json   answers, purport scores, readings and times of a task; written last, so it marks it as done
+diagnostics/TASK.json   answers, scores, readings and times of a task; written last, so it marks it as done
 rows.jsonl              one line per scored unit
 summary.json, report.md, *.png, *.svg
 """

@@ -14,7 +14,7 @@ import typer
 from data_tools.checks import CHECKS
 from eval.commands.kits import KITS
 from eval.speed.bench import PARTS
-from eval.trackers import VARIANTS
+from trackgpt.systems.trackgpt import ABLATIONS
 from trackgpt.errors import TrackGPTError
 from trackgpt.settings import read
 
@@ -152,7 +152,7 @@ def values_problem(module: str, context: Any) -> str:
         overrides = context.params["overrides"] or []
         known = [re.sub(r"^(plan\..*)=[A-Z]\w*$", r"\1=1", each) for each in overrides]  # S in plan.seed=S is a number
         read(TrainConfig, ROOT / context.params["config"], known)
-    for option, choices in (("only", PARTS), ("variant", VARIANTS)):
+    for option, choices in (("only", PARTS), ("variant", ABLATIONS)):
         given = context.params.get(option) if module == "eval" and context.info_name != "gpu-rows" else None
         for value in [given] if isinstance(given, str) else given or []:
             if value not in choices and not PLACEHOLDER.fullmatch(value) and context.info_name != "parity":

@@ -231,7 +231,7 @@ def wrong_length(path: Path, lines: int, frames: int) -> InputError:
 
 
 def plain_overlaps(predicted: FloatArray, truth: BoxTruth) -> list[float]:
-    """IoU of every frame without "+1", NaN where the target is absent: what purport scores are compared with."""
+    """IoU of every frame without "+1", NaN where the target is absent: what scores are compared with."""
     seen = ~truth.absent & np.isfinite(truth.boxes).all(axis=1)
     return np.where(seen, overlaps(np.where(seen[:, None], truth.boxes, 0), predicted), np.nan).tolist()
 

@@ -1,6 +1,6 @@
 """The Refer-DAVIS17 kit: both families of protocols that papers use, and a strict one.
 
-A tracker of this package answers every expression with a binary mask and a purport score. For family A the masks of an
+A tracker of this package answers every expression with a binary mask and a score. For family A the masks of an
 annotator's expressions are merged: a pixel that several cover goes to the one with the highest score of that frame, of
 equal ones to the lowest object. ReferFormer's models give a probability per pixel instead, below 0.5 background and the
 highest of them else.
