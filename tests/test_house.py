@@ -113,7 +113,7 @@ def test_imports_that_point_down_are_allowed(tmp_path):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("trackgpt__geometry__boxes", "import trackgpt.video"),
+        ("trackgpt__geometry__boxes", "import trackgpt.data"),
         ("trackgpt__video__reader", "import trackgpt.online"),
         ("trackgpt__types", "import trackgpt.geometry"),
         ("trackgpt__hub", "from trackgpt import app"),
@@ -130,7 +130,7 @@ def test_imports_that_point_down_are_allowed(tmp_path):
 def test_an_import_that_points_up_or_sideways_is_refused(tmp_path, module, source):
     done = lint_imports(small_house(tmp_path, **{module: source}))
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "1 broken" in done.stdout
+    assert re.search(r"[12] broken", done.stdout)  # what the fast model must not see has a contract of its own too
 
 
 def test_a_new_folder_must_be_given_a_place(tmp_path):

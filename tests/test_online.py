@@ -369,6 +369,15 @@ def test_a_low_score_of_a_dropped_target_asks_nobody_any_more():
     assert tracker.reasoner.reads == [0]
 
 
+def test_the_words_of_a_drop_are_not_read_again():
+    tracker = scripted([0.8, 0.8, 0.8, 0.1, 0.8], targets=[2, 1])
+    track = after(tracker, 2)
+    track.look(numbered(2), Prompt("forget the left one", 2, "drop", ids=(1,)))
+    assert track.look(numbered(3)).reason == ""
+    assert track.look(numbered(4)).reason == "purport"
+    assert tracker.reasoner.texts == [SAY.text, SAY.text]
+
+
 @pytest.mark.parametrize("ids", [(), (1, 2)])
 def test_dropping_all_stops_tracking_and_asking(ids):
     tracker = scripted([0.8] * 2 + [0.1] * 20, targets=[2])

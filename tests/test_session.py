@@ -901,6 +901,18 @@ def test_going_back_to_an_unreadable_frame_records_it_in_the_new_take(tracker):
     playback.close()
 
 
+def test_going_back_tells_again_what_left_on_the_frame(tracker):
+    with tracker.open(list(pictures(6, hidden=(3,)))) as playback:
+        playback.say("the red square")
+        list(playback)
+        playback.seek(3)
+        again = [(result.index, event.type) for result in playback for event in result.events if event.id == 1]
+    assert again == [(3, "lost"), (4, "found")]
+    seen = [(e.index, e.type) for e in events_of_take(playback.run.path) if e.type in ("lost", "found")]
+    assert seen == [(3, "lost"), (4, "found")]
+    playback.close()
+
+
 def test_restoring_takes_back_what_has_been_said_since(tracker):
     session, _ = pushed(tracker, 2)
     kept = session.snapshot()

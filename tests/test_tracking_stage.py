@@ -1,5 +1,6 @@
 """The stage of the three-part recipe: it learns every kind of data set, unrolls as inference runs, and never waits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,12 +116,11 @@ def test_unrolling_equals_the_online_loop_frame_by_frame():
     queries = targets.with_queries(torch.from_numpy(referring), torch.from_numpy(purport))
     with torch.no_grad():
         found = unroll(model, model.segmenter.encode(targets.frames), queries)
-    perception, memory = model.tracker().perception, None
-    from trackgpt.memory import QueryMemory
-
-    memory = QueryMemory()
+    tracker = model.tracker()
+    state = replace(tracker.begin(), cue=Cue("", referring, purport))
     for t, frame in enumerate(frames):
-        prediction, memory = perception.perceive(frame, Cue("", referring, purport), memory)
+        prediction, memory = tracker.perception.perceive(frame, state, ())
+        state = replace(state, memory=memory)
         assert found.scores[0, t].clamp(0, 1).item() == pytest.approx(float(prediction.scores[0]), abs=1e-6)
     assert found.logits.shape == (1, 4, 16, 16)
 
