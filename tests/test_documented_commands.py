@@ -14,9 +14,9 @@ import typer
 from data_tools.checks import CHECKS
 from eval.commands.kits import KITS
 from eval.speed.bench import PARTS
-from trackgpt.systems.trackgpt import ABLATIONS
 from trackgpt.errors import TrackGPTError
 from trackgpt.settings import read
+from trackgpt.systems.trackgpt import ABLATIONS
 
 ROOT = Path(__file__).parents[1]
 errors = import_module(typer.BadParameter.__module__)  # click's, or those of the copy of it that typer carries

@@ -82,9 +82,9 @@ class PurportArbiter:
         if prompt is not None and prompt.kind == "drop":
             return _without(state, prompt.ids)
         assert cue is not None
-        if prompt is not None and prompt.kind in ("start", "switch"):
+        if prompt is not None and (prompt.kind in ("start", "switch") or not state.active):
             targets = tuple(Target(state.next_id + k, prompt) for k in range(cue.targets))
-            return Verdict(prompt.kind, cue, targets, tuple(target.id for target in targets))
+            return Verdict("start", cue, targets, tuple(target.id for target in targets))
         if cue.targets == 0:
             return Verdict()
         goes_on = prompt is None and not self.config.reset_online and cue.targets == len(state.active)
@@ -93,7 +93,7 @@ class PurportArbiter:
 
     def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> PurportRecord:
         """The record for the next frame: a target keeps its reference score over a rethink, a new one has its own."""
-        anew = verdict.kind in ("start", "switch", "correct")
+        anew = verdict.kind in ("start", "correct")
         before = PurportRecord() if anew else state.record
         found = state.cue.targets > 0
         taken = verdict.cue is not None and bool(seen.reason)
@@ -102,6 +102,8 @@ class PurportArbiter:
             known = {} if taken and self.config.rebase else dict(_references(before))
             first = np.array([known.get(int(i), s) for i, s in zip(seen.ids, seen.scores)], np.float32)
             ids = seen.ids
+        if not found:
+            ids = first = None
         asked = bool(seen.reason)
         return replace(
             before,
@@ -118,9 +120,11 @@ class PurportArbiter:
             raise UsageError("TrackGPT is told what to track in words; leave boxes, points and masks out")
         if prompt.kind in ("resume", "add"):
             raise UsageError(f"TrackGPT cannot {prompt.kind} targets; name all of them in one instruction")
+        known = {target.id for target in state.active}
+        if prompt.kind == "correct" and prompt.ids and set(prompt.ids) != known:
+            raise UsageError(f"TrackGPT corrects all targets at once, which are {sorted(known)}; leave ids out")
         if prompt.kind != "drop":
             return "prompt"
-        known = {target.id for target in state.active}
         if not set(prompt.ids) <= known:
             raise UsageError(f"drop {sorted(set(prompt.ids) - known)}: tracked are {sorted(known)}")
         return ""

@@ -196,17 +196,19 @@ def answered(
 ) -> tuple[TrackState, Prediction]:
     """The rest of a step, once it is settled what was due and what was answered."""
     arbiter, perception = parts.arbiter, parts.perception
-    verdict, now, told = Verdict(), state, cue
+    verdict, now = Verdict(), state
     if prompt is not None or why:
         told = pointed(prompt) if cue is None else cue
         verdict = arbiter.judge(state, None, told, prompt)
         now = _heeded(state, verdict, told, prompt)
+    if prompt is not None:
+        now = replace(now, prompts=(*state.prompts, prompt))
     seen, memory = perception.perceive(frame, now, _cued(now, verdict))
     if not why and (why := arbiter.doubts(now, seen, memory, prompt)):
         looked = replace(now, memory=memory)
         cue = parts.reasoner.reason(image_of(frame), looked, prompt)
         verdict = arbiter.judge(looked, seen, cue, prompt)
-        now = _heeded(looked, verdict, cue, None)
+        now = _heeded(looked, verdict, cue, prompt)
         memory = now.memory
         if verdict.cue is not None:
             seen, memory = perception.perceive(frame, now, _cued(now, verdict))
@@ -296,9 +298,8 @@ def pointed(prompt: Prompt | None) -> Cue | None:
 
 
 def _heeded(state: TrackState, verdict: Verdict, cue: Cue | None, prompt: Prompt | None) -> TrackState:
-    """The state with which perception looks: as the verdict has it, and with what was said on record."""
-    prompts = state.prompts if prompt is None else (*state.prompts, prompt)
-    state = replace(state, memory=state.memory.heed(verdict, cue), prompts=prompts)
+    """The state with which perception looks, as the verdict has it."""
+    state = replace(state, memory=state.memory.heed(verdict, cue))
     if verdict.cue is not None:
         state = replace(state, cue=verdict.cue)
     if verdict.targets is not None:
@@ -306,7 +307,9 @@ def _heeded(state: TrackState, verdict: Verdict, cue: Cue | None, prompt: Prompt
         return replace(state, targets=verdict.targets, next_id=following)
     if verdict.cue is not None:
         # Who is who shows when they have been seen; until then every target of the cue is somebody new.
-        return replace(state, targets=new_targets(state, verdict.cue.targets))
+        named = state.prompt if prompt is None else prompt
+        targets = tuple(Target(state.next_id + k, named) for k in range(verdict.cue.targets))
+        return replace(state, targets=targets)
     return state
 
 
@@ -315,12 +318,6 @@ def _cued(now: TrackState, verdict: Verdict) -> tuple[int, ...]:
     if verdict.cue is None or verdict.targets is not None:
         return verdict.cued
     return tuple(target.id for target in now.active)
-
-
-def new_targets(state: TrackState, count: int) -> tuple[Target, ...]:
-    """So many targets with fresh identities, named by the last prompt."""
-    prompt = state.prompts[-1] if state.prompts else Prompt()
-    return tuple(Target(state.next_id + k, prompt) for k in range(count))
 
 
 def _identified(before: TrackState, now: TrackState, seen: Prediction) -> TrackState:

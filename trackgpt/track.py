@@ -51,9 +51,15 @@ class TrackState:
         return tuple(target for target in self.targets if target.active)
 
     @property
+    def prompt(self) -> Prompt:
+        """What is in force: the prompt that named what is tracked, or the last one that named anything."""
+        named = (prompt for prompt in reversed(self.prompts) if prompt.kind != "drop")
+        return self.active[0].prompt if self.active else next(named, Prompt())
+
+    @property
     def text(self) -> str:
-        """The words in force: the last that were said."""
-        return next((prompt.text for prompt in reversed(self.prompts) if prompt.text), "")
+        """The words in force."""
+        return self.prompt.text
 
     @property
     def nbytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from trackgpt.arbiter import Unasked
@@ -19,12 +19,13 @@ class LateTracker:
 
     Args:
         parts: the system.
+        reading: where the slow model reads; a thread of its own by default.
     """
 
-    def __init__(self, parts: Tracker) -> None:
+    def __init__(self, parts: Tracker, reading: Executor | None = None) -> None:
         self.parts = parts
         self._unasked = replace(parts, arbiter=Unasked(parts.arbiter))
-        self._thread = ThreadPoolExecutor(1, "trackgpt-rethink")
+        self._executor = reading or ThreadPoolExecutor(1, "trackgpt-rethink")
         self._reading: tuple[TrackState, str, Future[Cue]] | None = None
 
     @property
@@ -48,7 +49,7 @@ class LateTracker:
             why = self.parts.arbiter.due(state, None)
             if not why:
                 return self.parts.step(state, frame)
-            answer = self._thread.submit(self.parts.reasoner.reason, image_of(frame), state, None)
+            answer = self._executor.submit(self.parts.reasoner.reason, image_of(frame), state, None)
             self._reading = (state, why, answer)
             return self._unasked.step(state, frame)
         asked, why, answer = self._reading

@@ -204,14 +204,14 @@ class Playback:
             UsageError: NL01, NL02 the instruction is empty or too long; the frame has passed, none is left, or both
                 `frame` and `second` are given.
         """
-        if text or not how:
-            self._tracker.check(text)
+        self.session.read(text, **how)
         plan = PlannedPrompt(text, frame, second, how)
         timed = frame is not None or second is not None
         if frame is not None and second is not None:
             raise UsageError(f"frame {frame} and second {second:g} are two moments; give one of them")
         if timed and plan.due(*self._given):
-            raise UsageError(f"{plan} has passed; say it about a frame to come, or seek({frame or 0}) first")
+            back = f", or seek({frame}) first" if frame is not None else ""
+            raise UsageError(f"{plan} has passed; say it about a frame to come{back}")
         upcoming = self._readable()
         if upcoming is None:
             raise UsageError("the source has no frame left; say what to track before it ends")
@@ -260,6 +260,9 @@ class Playback:
                 for prompt in prompts or [None]:
                     state, _ = self.session.tracker.step(state, looked_at(frame), prompt)
         self.session.restore(state)
+        if self._upcoming is not None and self._upcoming.image is None:
+            frame, self._upcoming = self._upcoming, None
+            self._ready.append(self.session.step(frame))
         self._kept.forget_after(index)
         self._given = (index - 1, -1.0 if self._upcoming is None else self._upcoming.time - 2 * CLOSE)
 
@@ -396,9 +399,7 @@ class Playback:
         """The next frame with an image before a frame; the first one that is not before it waits its turn."""
         while (frame := self._taken()) is not None:
             if frame.index >= index:
-                self._upcoming = frame if frame.image is not None else None
-                if frame.image is None:
-                    self._ready.append(self.session.step(frame))
+                self._upcoming = frame
                 return None
             if frame.image is not None:
                 return frame

@@ -178,23 +178,41 @@ class Session:
 
     # --- what a person does ---
 
-    def say(
-        self,
-        text: str = "",
-        *,
-        about: SourceFrame | None = None,
-        kind: PromptKind | None = None,
-        ids: Sequence[int] = (),
-        boxes: Sequence[Box] = (),
-        points: Sequence[tuple[float, float, int]] = (),
-        mask: np.ndarray | None = None,
-    ) -> Reply:
+    def say(self, text: str = "", *, about: SourceFrame | None = None, **how: Any) -> Reply:
         """Tell the tracker what to follow, in words or by pointing at it.
 
         Args:
             text: the instruction.
             about: the next frame, if it is at hand: it is looked at now, and the reply is about it. Without it the
                 instruction is about the frame of the next `step`, whose events have the answer.
+            how: `kind`, `ids`, `boxes`, `points` or `mask`, see `read`.
+
+        Raises:
+            UsageError: see `read`.
+        """
+        prompt = self.read(text, **how)
+        if prompt.text != " ".join(text.split()):
+            markup = f"markup was taken out of the instruction, which is read as {prompt.text!r}"
+            self.warn("NL03", about or self.last, markup)
+        if about is None:
+            self._said.append(prompt)
+            return Reply()
+        return self._instruct(about, prompt)
+
+    def read(
+        self,
+        text: str = "",
+        *,
+        kind: PromptKind | None = None,
+        ids: Sequence[int] = (),
+        boxes: Sequence[Box] = (),
+        points: Sequence[tuple[float, float, int]] = (),
+        mask: np.ndarray | None = None,
+    ) -> Prompt:
+        """The prompt of what is said, without saying it.
+
+        Args:
+            text: the instruction.
             kind: see `Prompt`; by default "start", or "switch" where something has been said before.
             ids, boxes, points, mask: see `Prompt`.
 
@@ -204,19 +222,13 @@ class Session:
         """
         if kind is not None and kind not in PROMPT_KINDS:
             raise UsageError(f"kind {kind!r} does not exist; wanted one of {', '.join(PROMPT_KINDS)}")
-        pointing = bool(len(boxes) or len(points)) or mask is not None or kind == "drop"
-        cleaned = "" if pointing and not text else self._check(text)
-        said_before = bool(self.state.prompts or self._said)
-        chosen: PromptKind = kind or ("switch" if said_before else "start")
+        wordless = bool(len(boxes) or len(points)) or mask is not None or kind == "drop"
+        cleaned = "" if wordless and not text else self._check(text)
+        chosen: PromptKind = kind or ("switch" if self.state.prompts or self._said else "start")
         numbers = tuple(int(number) for number in ids)
         prompt = Prompt(cleaned, 0, chosen, numbers, _checked_boxes(boxes), _checked_points(points), mask)
-        if cleaned != " ".join(text.split()):
-            markup = f"markup was taken out of the instruction, which is read as {cleaned!r}"
-            self.warn("NL03", about or self.last, markup)
-        if about is None:
-            self._said.append(prompt)
-            return Reply()
-        return self._instruct(about, prompt)
+        self.tracker.arbiter.due(self.state, prompt)  # which refuses what the system cannot do
+        return prompt
 
     def step(
         self, frame: np.ndarray | SourceFrame | None, index: int | None = None, time: float | None = None
@@ -233,9 +245,8 @@ class Session:
             return self._unreadable(at)
         if at.problem:
             self.warn("IN06" if "lost" in at.problem else "IN05", at, f"frame {at.index}: {at.problem}")
-        said, self._said = self._said, []
-        for prompt in said:
-            self._instruct(at, prompt)
+        while self._said:
+            self._instruct(at, self._said.pop(0))
         if not self.state.prompts:
             height, width = at.image.shape[:2]
             return self._recorded(TrackRecord(at.index, round(at.time, 6), (height, width)), at, None)
@@ -293,7 +304,7 @@ class Session:
         self._said = []
         self._takes.said = [said for said in self._takes.said if said.before.frame < state.frame]
         self._takes.branch(self._takes.current)
-        self._go_to(state, None)
+        self._go_to(state, {target.id: target.last_seen == state.frame - 1 for target in state.active} or None)
 
     def events(self) -> list[EventRecord]:
         """What has happened since this was last asked, the last 1,000 events at most."""
@@ -329,8 +340,9 @@ class Session:
     def _instruct(self, frame: SourceFrame, said: Prompt) -> Reply:
         prompt = replace(said, frame=frame.index)
         before, present = self.state, self._present
-        pointing = {"boxes": prompt.boxes, "points": prompt.points} if prompt.points_at else {}
-        self._event("instruction", frame, text=prompt.text, kind=prompt.kind, **pointing)
+        more: dict[str, Any] = {"boxes": prompt.boxes, "points": prompt.points, "ids": prompt.ids}
+        more = {name: value for name, value in more.items() if value}
+        self._event("instruction", frame, text=prompt.text, kind=prompt.kind, **more)
         self.state, seen = self.tracker.step(before, looked_at(frame), prompt)
         self._takes.hear(Said(prompt, before, present, self._takes.current))
         self._pending, self._present = seen, None
