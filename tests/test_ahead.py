@@ -493,7 +493,7 @@ def numbered(t):
 
 def answered(late):
     """Wait until the brain has answered: its thread then has nothing left to do."""
-    late._thread.submit(int).result(timeout=10)
+    late.reading.submit(int).result(timeout=10)
 
 
 def test_in_the_background_tracking_goes_on_with_the_old_queries_until_the_answer_is_there():

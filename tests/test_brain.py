@@ -11,11 +11,13 @@ from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 
 from trackgpt.config import LoraConfig
 from trackgpt.errors import ModelError, UsageError
+from trackgpt.memory import QueryMemory
 from trackgpt.reasoners.brain import query_positions
 from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.reasoners.families import image_tokens
 from trackgpt.reasoners.lora import add_lora, merge_lora
 from trackgpt.systems.trackgpt import BrainReasoner
+from trackgpt.track import TrackState
 from trackgpt.types import Prompt
 
 TOWERS = ("clip", "conv")
@@ -182,7 +184,7 @@ def test_an_answer_without_a_track_token_names_no_target():
     say(brain, "no such thing")
     answer = brain.reason(square(brain), "track the moon")
     assert answer.referring.shape == answer.purport.shape == (0, 32)
-    cue = BrainReasoner(brain).reason(frame(), Prompt("track the moon"))
+    cue = BrainReasoner(brain).reason(frame(), TrackState(QueryMemory(), None), Prompt("track the moon"))
     assert cue.targets == 0
     assert cue.text == "no such thing"
 
@@ -225,7 +227,7 @@ def test_the_brain_sees_both_ends_of_a_wide_frame(monkeypatch):
     left[40:50, :4] = 255
     right[40:50, -4:] = 255
     for frame_of_three in (wide, left, right):
-        BrainReasoner(brain).reason(frame_of_three, Prompt("the one at the edge"))
+        BrainReasoner(brain).reason(frame_of_three, TrackState(QueryMemory(), None), Prompt("the one at the edge"))
     plain, marked_left, marked_right = (pixels[0].float().mean(0) for pixels in seen)
     assert plain.shape == (56, 56)
     assert (marked_left - plain).abs().argmax() % 56 == 0

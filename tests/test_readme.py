@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import command_of
-from scripted_model import film, folder
+from scripted_model import film, folder, picture
 
 import trackgpt
 from trackgpt.hub import ASSETS
@@ -47,8 +47,9 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_python_example_of_the_readme_runs(place, tiny, capsys, model):
-    (example,) = blocks("python")
+    example, pushed = blocks("python")
     assert '"nano"' in example
+    assert '"nano"' in pushed
     if model == "tiny":
         example = example.replace('"nano"', repr(str(tiny)))
     names: dict[str, object] = {}
@@ -57,12 +58,17 @@ def test_the_python_example_of_the_readme_runs(place, tiny, capsys, model):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "Sure, I track the object." or model == "nano"
     rows = [line.split(" ", 1) for line in printed[1:]]
-    assert [int(index) for index, _ in rows] == list(range(FRAMES))
+    # What is taken back begins a second take at its frame.
+    assert [int(index) for index, _ in rows] == [*range(FRAMES), *range(25, FRAMES)]
     assert {"video.mp4", "masks", "coco.json", "mot.txt", "tracks.jsonl", "run.json"} <= set(os.listdir("out"))
     if model == "tiny":
         # The new instruction of frame 24 begins a new track at frame 25.
-        ids = [[item[0] for item in ast.literal_eval(row)] for _, row in rows]
+        ids = [[item[0] for item in ast.literal_eval(row)] for _, row in rows[:FRAMES]]
         assert ids == [[1]] * 25 + [[2]] * 2
+        names = {"trackgpt": trackgpt, "camera": [picture(t) for t in range(3)]}
+        exec(compile(pushed.replace('"nano"', repr(str(tiny))), "README.md", "exec"), names)
+        assert names["result"].index == 2
+        assert names["state"].frame == 3
 
 
 def test_the_example_of_the_package_itself_runs(place, tiny, capsys):

@@ -641,9 +641,8 @@ def test_what_is_no_rgb_image_is_refused_and_the_session_goes_on(tracker, image)
 def test_what_the_system_cannot_do_is_refused_and_the_session_goes_on(tracker):
     for how in ({"kind": "add"}, {"kind": "resume"}, {"boxes": [(0, 0, 5, 5)]}, {"points": [(1, 1, 1)]}):
         session, _ = pushed(tracker, 2)
-        session.say("a square", **how)
         with pytest.raises(UsageError, match="TrackGPT"):
-            session.step(picture(2))
+            session.say("a square", **how)
         assert [o.id for o in session.step(picture(2)).objects] == [1]
         assert [prompt.text for prompt in session.prompts] == ["the red square"]
     session = tracker.session()

@@ -84,7 +84,8 @@ class PurportArbiter:
         assert cue is not None
         if prompt is not None and (prompt.kind in ("start", "switch") or not state.active):
             targets = tuple(Target(state.next_id + k, prompt) for k in range(cue.targets))
-            return Verdict("start", cue, targets, tuple(target.id for target in targets))
+            kind = "switch" if prompt.kind == "switch" else "start"
+            return Verdict(kind, cue, targets, tuple(target.id for target in targets))
         if cue.targets == 0:
             return Verdict()
         goes_on = prompt is None and not self.config.reset_online and cue.targets == len(state.active)
@@ -93,7 +94,7 @@ class PurportArbiter:
 
     def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> PurportRecord:
         """The record for the next frame: a target keeps its reference score over a rethink, a new one has its own."""
-        anew = verdict.kind in ("start", "correct")
+        anew = verdict.kind in ("start", "switch", "correct")
         before = PurportRecord() if anew else state.record
         found = state.cue.targets > 0
         taken = verdict.cue is not None and bool(seen.reason)

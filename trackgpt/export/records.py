@@ -565,7 +565,7 @@ def refuse_to_hold(out: Path, reads: Iterable[Path]) -> None:
         OutputError: OUT01; a file or folder that is read is the output folder itself or lies in it, links resolved.
     """
     folder = out.expanduser().resolve()
-    for read in reads:
+    for read in reads if folder.is_dir() else ():
         place = read.expanduser().resolve()
         if folder in (place, *place.parents):
             raise OutputError(f"{out}: holds {read}, which is read; choose another folder for the output", "OUT01")

@@ -20,13 +20,16 @@ class LateTracker:
     Args:
         parts: the system.
         reading: where the slow model reads; a thread of its own by default.
+
+    Attributes:
+        reading: the same, done when what was submitted before is done.
     """
 
     def __init__(self, parts: Tracker, reading: Executor | None = None) -> None:
         self.parts = parts
         self._unasked = replace(parts, arbiter=Unasked(parts.arbiter))
-        self._executor = reading or ThreadPoolExecutor(1, "trackgpt-rethink")
-        self._reading: tuple[TrackState, str, Future[Cue]] | None = None
+        self.reading = reading or ThreadPoolExecutor(1, "trackgpt-rethink")
+        self._asked: tuple[TrackState, str, Future[Cue]] | None = None
 
     @property
     def arbiter(self) -> Arbiter:
@@ -43,19 +46,19 @@ class LateTracker:
         What the slow model raises is raised where its answer would have been heeded.
         """
         if prompt is not None:
-            self._reading = None
+            self._asked = None
             return self.parts.step(state, frame, prompt)
-        if self._reading is None:
+        if self._asked is None:
             why = self.parts.arbiter.due(state, None)
             if not why:
                 return self.parts.step(state, frame)
-            answer = self._executor.submit(self.parts.reasoner.reason, image_of(frame), state, None)
-            self._reading = (state, why, answer)
+            answer = self.reading.submit(self.parts.reasoner.reason, image_of(frame), state, None)
+            self._asked = (state, why, answer)
             return self._unasked.step(state, frame)
-        asked, why, answer = self._reading
+        asked, why, answer = self._asked
         if asked.prompts != state.prompts or asked.frame > state.frame:
-            self._reading = None  # about a track that has been replaced, or rewound to before the question
+            self._asked = None  # about a track that has been replaced, or rewound to before the question
         elif answer.done():
-            self._reading = None
+            self._asked = None
             return answered(self.parts, state, frame, None, why, answer.result())
         return self._unasked.step(state, frame)
