@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow bench clean
+.PHONY: help demo test lint slow fuzz bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target what; do \
@@ -28,6 +28,9 @@ lint: $(READY)  ## style, spelling, import directions, types
 
 slow: $(READY)  ## the tests that take minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
+
+fuzz: $(READY)  ## 100,000 mutated inputs for every parser (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py
 
 bench: $(READY)  ## measure speed on this machine
 	@$(BIN)/python -m eval speed

@@ -56,6 +56,8 @@ COMMON = ("v", "seq", "take", "i", "t", "type", "id")
 OF_OBJECT = ("id", "box", "rle", "score", "state")
 """Fields of an object; every other one is a score of the system's own."""
 VERSION = 2
+LARGEST = 2**53
+"""No number of a log is larger: what JSON readers keep exactly."""
 READABLE = (1, 2)
 TRACKS, EVENTS, RUN, MASKS = "tracks.jsonl", "events.jsonl", "run.json", "masks"
 VIDEOS = ("video.mp4", "video.part.mp4", "video.finished.mp4")
@@ -493,15 +495,15 @@ def _is_score(value: Any) -> bool:
 
 
 def _is_index(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _is_id(value: Any) -> bool:
-    return type(value) is int and value >= 1
+    return _is_index(value) and value >= 1
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
 def _is_size(value: Any) -> bool:
