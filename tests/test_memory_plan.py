@@ -31,6 +31,7 @@ from trackgpt.planning.memory_plan import DTYPES, GIB, Load, load_of, matrix_byt
 from trackgpt.planning.outline import FROM_DIMENSIONS, FROM_FILES, outline_of
 from trackgpt.planning.published import BRAINS, ENCODERS
 from trackgpt.planning.tracing import LiveBytes, without_memory
+from trackgpt.settings import read_values
 from train.__main__ import TrainConfig
 from train.assemble import assemble, freeze
 from train.data_config import DataConfig, Kind
@@ -468,15 +469,33 @@ def test_settings_that_are_planned_begin_as_the_trainer_begins_them():
     assert {name: found(asdict(TrainConfig()), name) for name in SETTINGS} == SETTINGS
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "configs/trackgpt").rglob("*.yaml")), ids=lambda path: path.name)
+CONFIGS = ROOT / "configs/trackgpt"
+RECIPES = {str(path.relative_to(CONFIGS).with_suffix("")): path for path in sorted(CONFIGS.rglob("*.yaml"))}
+
+
+@pytest.mark.parametrize("config", RECIPES.values(), ids=RECIPES)
 def test_every_configuration_is_planned_though_earlier_stages_have_not_run(config, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     settings = read_settings(config, [])
     outline = _outline(settings, (config,))
-    size = config.name.partition("_")[0]
-    assert outline.name == {"nano": "nano", "7b": SEVEN, "13b": SEVEN.replace("7b", "13b")}[size]
+    sizes = {"foundation": "nano", "nano": "nano", "7b": SEVEN, "13b": SEVEN.replace("7b", "13b")}
+    assert outline.name == sizes[config.parent.name]
     for model in filter(None, (settings["brain"], settings["segmenter"])):
         assert (f"{model} is not there yet" in outline.source) == model.startswith("runs/")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_header_of_a_configuration_names_its_command_and_the_stages_it_starts_from(name):
+    lines = RECIPES[name].read_text().splitlines()
+    said = dict(line[2:].split(":", 1) for line in lines if line.startswith(("# command:", "# needs:", "# result:")))
+    assert f" -m train configs/trackgpt/{name}.yaml" in said["command"]
+    assert said["result"].strip()
+    made_by = {f"{read_values(path, [])['out']}/model": one for one, path in RECIPES.items()}
+    values = read_values(RECIPES[name], [])
+    wanted = {made_by[model] for key in ("brain", "segmenter") if (model := values.get(key, "")).startswith("runs/")}
+    named = {word for word in said["needs"].replace(",", " ").split() if word in RECIPES}
+    assert named == wanted
+    assert said["needs"].strip()
 
 
 def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(command, tmp_path):

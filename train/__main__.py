@@ -80,7 +80,7 @@ class TrainConfig:
 
 
 def main(
-    config: Annotated[Path, typer.Argument(help="A YAML file, e.g. configs/trackgpt/nano_0_words.yaml")],
+    config: Annotated[Path, typer.Argument(help="A YAML file, e.g. configs/trackgpt/foundation/1_words.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. plan.minutes=10")] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what it would learn, hold and take; train nothing")] = False,
     cache_features: Annotated[

@@ -222,11 +222,13 @@ def _known(name: str, passed: tuple[Path, ...]) -> Outline:
 
 
 def _maker(name: str, passed: tuple[Path, ...]) -> Path | None:
-    """The configuration whose run makes a model: in the folder of the first of `passed`, or in the one above."""
+    """The configuration whose run makes a model: beside the first of `passed`, or in the folder `configs` it is in."""
     from trackgpt.settings import read_values
 
-    folder = passed[0].parent
-    for path in sorted((*folder.glob("*.yaml"), *folder.parent.glob("*.yaml"))):
+    place = passed[0].resolve()
+    beside = place.parent.glob("*.yaml")
+    others = (path for folder in place.parents if folder.name == "configs" for path in folder.rglob("*.yaml"))
+    for path in sorted({*beside, *others}):
         if path not in passed and f"{read_values(path, []).get('out')}/model" == name:
             return path
     return None

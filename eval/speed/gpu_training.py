@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eval.speed.gpu_rows import Figures, Setting
 
 ROOT = Path(__file__).parents[2]
-CONFIG = "configs/trackgpt/7b_2_rvos.yaml"
+CONFIG = "configs/trackgpt/recipe/7b/2_rvos.yaml"
 VIDEOS = 8
 WARM = 2
 """Steps that are not counted."""
