@@ -11,7 +11,7 @@ from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.reasoners.templates import TRACK_TOKEN
-from train.data_config import DataConfig, Kind
+from train.config import DataConfig, Kind
 from train.lessons import View, open_source, outside, separate, small
 from train.plan import SEED_STRIDE
 from train.tracking import Lessons

@@ -13,7 +13,7 @@ from torch import nn
 
 from trackgpt.errors import InputError, OutputError
 from trackgpt.types import Cue
-from train.data_config import DataConfig, Kind
+from train.config import DataConfig, Kind
 from train.lessons import Lesson
 from train.losses import mask_iou, mask_loss
 from train.tracking import Tracking, Unrolled, mask_losses, targets_of, unroll

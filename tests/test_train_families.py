@@ -12,10 +12,9 @@ from torch import nn
 
 from trackgpt.errors import UsageError
 from trackgpt.hub import load_reported
-from train.__main__ import TrainConfig
 from train.__main__ import run as train_config
 from train.assemble import assemble, recompute
-from train.data_config import DataConfig, Kind
+from train.config import DataConfig, Kind, TrainConfig
 from train.tracking import Tracking
 
 CPU = torch.device("cpu")

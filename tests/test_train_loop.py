@@ -18,10 +18,10 @@ from tiny_runs import CPU, SMALL, TIMES, Line, plan, run, tiny_join
 from torch import nn
 
 from trackgpt.errors import OutputError, TrackGPTError, UsageError
-from train.__main__ import TrainConfig
 from train.__main__ import run as train_config
 from train.assemble import assemble
 from train.checkpoints import whole_checkpoints
+from train.config import TrainConfig
 from train.engine import start_engine
 from train.feed import Batch
 from train.loop import StoppedError

@@ -14,10 +14,10 @@ from trackgpt.hub import load_model, load_reported, load_tuned, merge
 from trackgpt.precision import round_frozen
 from trackgpt.reasoners.lora import add_lora, merge_lora
 from trackgpt.systems.trackgpt_tuned import save_tuned, tuned_names
-from train.__main__ import TrainConfig
 from train.__main__ import run as train_config
 from train.assemble import Origin, assemble, carries_lora, freeze, origin
 from train.checkpoints import replace_folder
+from train.config import TrainConfig
 from train.engine import start_engine
 from train.model_folder import card, export_model, exported_step
 from train.stages import STAGES

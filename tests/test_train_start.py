@@ -4,7 +4,8 @@ import pytest
 import torch
 from tiny_models import tiny_trackgpt
 
-from train.__main__ import TrainConfig, build
+from train.__main__ import build
+from train.config import TrainConfig
 from train.plan import Plan
 from train.world import join_world
 

@@ -19,10 +19,10 @@ from torch import nn
 from trackgpt.config import LoraConfig
 from trackgpt.reasoners.lora import add_lora
 from train.assemble import Origin, recompute
+from train.config import Shape
 from train.loop import fit
 from train.model_folder import export_model
 from train.plan import Plan
-from train.shape import Shape
 from train.stages import Join
 from train.world import World, join_world
 

@@ -15,7 +15,7 @@ Exit codes: 0 done (or out of `plan.minutes`), 2 the configuration, 3 the data, 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,74 +23,43 @@ import typer
 
 from trackgpt.errors import TrackGPTError, UsageError
 from trackgpt.settings import read, write_json
-from train.data_config import DataConfig, ValidationConfig
-from train.plan import Plan
-from train.shape import Shape
+from train.config import TrainConfig
 
 if TYPE_CHECKING:
     from trackgpt.systems.trackgpt import TrackGPT
     from train.engine import Engine
     from train.loop import Validate
-    from train.stages import Stage
     from train.world import World
-
-
-@dataclass
-class TrainConfig:
-    """One stage of a recipe.
-
-    Attributes:
-        stage: "tracking", the three-part recipe on data sets (see `train.tracking`), or a part of nano's foundation, a
-            name in `train.stages.STAGES`.
-        out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
-        brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano.
-        segmenter: a model whose perception takes the place of that one's.
-        encoder_from_tower: start the perception's encoder from the brain's vision tower.
-        matching_heads: begin with heads that look for the word they stand on (see `train.mimetic`).
-        random_encoder: begin with an image encoder of random weights (Table 4's ablation).
-        new_referring: begin with random weights for all that TrackGPT adds to LLaVA and SAM.
-        propagate: hand Q_t on from frame to frame; false is Table 3's baseline, in training and in the exported model.
-        frozen: halves that do not learn: "brain", "segmenter".
-        data: of the stage "tracking".
-        validate: on what, every `plan.validate_every` steps.
-        shape: of the foundation's stages: side in pixels of the padded square, frames unrolled, targets a clip.
-        device: "auto", "cpu" or "cuda".
-        threads: CPU threads for the arithmetic; 0 leaves torch's choice.
-        previews: draw what the model would say and follow in SynthTrack after every checkpoint.
-        plan: see `train.plan.Plan`.
-    """
-
-    stage: str = "words"
-    out: str = "runs/words"
-    brain: str = ""
-    segmenter: str = ""
-    encoder_from_tower: bool = False
-    matching_heads: bool = False
-    random_encoder: bool = False
-    new_referring: bool = False
-    propagate: bool = True
-    frozen: list[str] = field(default_factory=list)
-    data: DataConfig = field(default_factory=DataConfig)
-    validate: ValidationConfig = field(default_factory=ValidationConfig)
-    shape: Shape = field(default_factory=Shape)
-    device: str = "auto"
-    threads: int = 0
-    previews: bool = True
-    plan: Plan = field(default_factory=Plan)
 
 
 def main(
     config: Annotated[Path, typer.Argument(help="A YAML file, e.g. configs/trackgpt/foundation/1_words.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. plan.minutes=10")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Say what it would learn, hold and take; train nothing")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the memory it takes; nothing is loaded")] = False,
+    memory: Annotated[float, typer.Option(help="With --plan: GiB of a GPU; * marks what fits")] = 24.0,
+    words: Annotated[
+        int, typer.Option(help="With --plan: tokens of an instruction and its answer; 0 takes the stage's usual number")
+    ] = 0,
+    frame_size: Annotated[
+        str, typer.Option(help="With --plan and data.mask_loss=original: WIDTHxHEIGHT of the videos, in pixels")
+    ] = "1280x720",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take two steps that are thrown away; print memory, time and parameters")
+    ] = False,
     cache_features: Annotated[
-        bool, typer.Option(help="Encode every picture once into data.cache, saying the size first; train nothing")
+        bool, typer.Option("--cache-features", help="Encode every picture into data.cache, after printing the size")
     ] = False,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # DeepSpeed's launcher passes it on
 ) -> None:
     """Train one stage; run it again to go on from its last checkpoint."""
     try:
-        run(read(TrainConfig, config, overrides), dry_run, cache_features)
+        settings = read(TrainConfig, config, overrides)
+        if plan:
+            from train.planning import memory_report
+
+            typer.echo(memory_report(config, settings, memory, words, frame_size))
+            return
+        run(settings, dry_run, cache_features)
     except TrackGPTError as error:
         typer.echo(f"train: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
@@ -98,11 +67,10 @@ def main(
 
 def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
     """Build the model the configuration names, train it, and write it to `out/model`."""
-    from train.stages import STAGES
+    from train.stages import stage_class
     from train.world import join_world
 
-    if config.stage not in ("tracking", *STAGES):
-        raise UsageError(f"stage `{config.stage}` is not one of tracking, {', '.join(STAGES)}")
+    stage_class(config.stage)
     world = join_world(config.device, config.plan.zero)
     try:
         if cache:
@@ -123,16 +91,17 @@ def _run(config: TrainConfig, world: World, dry: bool) -> None:
     from train.model_folder import export_model, exported_step, training_record
     from train.previews import draw_previews
     from train.report import draw_curves
+    from train.stages import make_stage
 
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.plan.seed)
     model = build(config, world)
-    stage = make_stage(config, model, world)
+    stage = make_stage(config, model, world.device)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     if dry:
-        text = dry_run(stage, config.plan, out, world)
+        text = dry_run(stage, config, out, world)
         if world.rank == 0:
             typer.echo(text)
         return
@@ -156,17 +125,6 @@ def _run(config: TrainConfig, world: World, dry: bool) -> None:
         typer.echo(f"stage={config.stage} step={step} out={out}")
 
 
-def make_stage(config: TrainConfig, model: TrackGPT, world: World) -> Stage:
-    """The stage a configuration names."""
-    from train.stages import STAGES
-
-    if config.stage != "tracking":
-        return STAGES[config.stage](model, config.shape, world.device)
-    from train.tracking import Tracking
-
-    return Tracking(model, config.data, world.device)
-
-
 def validation(config: TrainConfig, model: TrackGPT, world: World) -> Validate | None:
     """The hook that measures the model while it learns, if the configuration wants one."""
     if not config.validate.kit:
@@ -180,8 +138,9 @@ def validation(config: TrainConfig, model: TrackGPT, world: World) -> Validate |
 def _fill_cache(config: TrainConfig, world: World) -> None:
     """Encode this process's share of the pictures; says what it will take before it begins."""
     from eval.run_folder import progress
+    from train.stages import make_stage
 
-    stage = make_stage(config, build(config, world), world)
+    stage = make_stage(config, build(config, world), world.device)
     cache = getattr(stage, "cache", None)
     if cache is None:
         raise UsageError("--cache-features: the stage has no data.cache; name a folder in data.cache=FOLDER")

@@ -102,14 +102,14 @@ def carries_lora(model: TrackGPT) -> bool:
     return any("lora_" in name for name, _ in model.named_parameters())
 
 
-def recompute(model: TrackGPT) -> None:
-    """Forget the language model's activations in the forward pass and compute them again in the backward pass."""
+def recompute(model: TrackGPT, keep_random_state: bool = True) -> None:
+    """Recompute the language model's activations in the backward pass; its dropout needs the random state kept."""
     language = model.brain.language
     with warnings.catch_warnings():
         # transformers renames this within version 5; the old name is there in all of it.
         warnings.simplefilter("ignore", FutureWarning)
         # The re-entrant way gives ZeRO-3 a gradient twice where a stage reads its batch twice.
-        language.gradient_checkpointing_enable({"use_reentrant": False})
+        language.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": keep_random_state})
     language.config.use_cache = False
 
 

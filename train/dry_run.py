@@ -13,27 +13,25 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from trackgpt.planning.inference import FRAME, Lessons, plan_training
-from trackgpt.planning.memory_plan import GIB, Activations, load_of, share, table
-from trackgpt.planning.outline import FROM_FILES, Outline
-from trackgpt.systems.trackgpt import TrackGPT
+from trackgpt.planning.memory_plan import GIB, load_of
+from trackgpt.planning.outline import FROM_FILES, ModelOutline
+from train.config import TrainConfig
 from train.engine import Engine, parameter_groups, start_engine
 from train.feed import batches
 from train.loop import train_step
-from train.memory_foundation import Practice, bytes_beside, plan_foundation
+from train.memory import Activations, batch_size, plan_training, share, table, unused_bytes
 from train.monitor import Monitor, peak_memory
 from train.plan import Plan
 from train.precision import use_bf16
 from train.stages import STAGES, Stage
 from train.supply import Supply, samples_per_second
-from train.tracking import Tracking
 from train.world import World
 
 STEPS = 2
 
 
-def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
-    """Build everything, take two steps that are thrown away, and say what was seen, as text for people.
+def dry_run(stage: Stage, config: TrainConfig, out: Path, world: World) -> str:
+    """Build everything, take two steps that are thrown away, and report parameters, memory and time as text.
 
     The first batch is drawn to `out/dry_run/batch.png` where the stage has a `picture(samples)` that gives uint8 RGB
     (height, width, 3). Weights in memory change; nothing else is written.
@@ -41,13 +39,14 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     Raises:
         TrackGPTError: whatever the run itself would raise in its first steps.
     """
+    plan = config.plan
     bf16 = use_bf16(plan.bf16, world.device)
-    activations = planned_activations(stage, plan, bf16)
+    activations = _activations(stage, config, bf16)
     before = peak_memory(world)
     engine = start_engine(stage, plan, world, bf16)
     load = load_of(engine.module.parameters())
     model = getattr(stage, "model", engine.module)
-    load = replace(load, beside=bytes_beside(engine.module, model))
+    load = replace(load, unused=unused_bytes(engine.module, model))
     parts = [
         f"arithmetic: {'bfloat16 autocast' if bf16 else 'float32'} on {world.device}, {world.size} process(es)",
         groups_table(engine.module, plan.weight_decay),
@@ -66,7 +65,7 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     if activations is not None:
         held_too = activations.checkpointed if plan.checkpointing else activations.plain
         grown = grown + held_too
-        where = f", masks compared {activations.compared}" if activations.compared else ""
+        where = f", masks compared {activations.resolution}" if activations.resolution else ""
         kept = f"{held_too / GIB:.3f} of it activations of the largest batch{where}"
     what = "GPU" if world.device.type == "cuda" else "this process, Python and libraries included"
     total = plan.batch * plan.accumulate * world.size
@@ -81,30 +80,13 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     return "\n\n".join(parts)
 
 
-def planned_activations(stage: Stage, plan: Plan, bf16: bool) -> Activations | None:
-    """What `trackgpt plan` says of a stage of a recipe; None for another."""
-    if isinstance(stage, Tracking):
-        data = stage.data
-        lessons = Lessons(
-            plan.batch, data.frames, data.turns, data.targets, own=data.own_answers > 0, cached=bool(data.cache),
-            frame=FRAME if data.mask_loss == "original" else None,
-        )  # fmt: skip
-        return plan_training(_outline(stage.model), lessons, bf16, _still(stage.model))[1]
-    for name, kind in STAGES.items():
-        if isinstance(stage, kind):
-            practice = Practice(name, plan.batch, stage.shape.side, stage.shape.frames, stage.shape.targets)
-            return plan_foundation(_outline(stage.model), practice, bf16, _still(stage.model))[1]
-    return None
-
-
-def _outline(model: TrackGPT) -> Outline:
-    return Outline(model.config.name, model.config, FROM_FILES)
-
-
-def _still(model: TrackGPT) -> list[str]:
-    """Halves that do not learn."""
-    halves = ("brain", "segmenter")
-    return [half for half in halves if not any(p.requires_grad for p in getattr(model, half).parameters())]
+def _activations(stage: Stage, config: TrainConfig, bf16: bool) -> Activations | None:
+    """What `--plan` prints for the stage that a configuration names; None for any other."""
+    if not isinstance(stage, STAGES.get(config.stage, ())):
+        return None
+    model = stage.model
+    outline = ModelOutline(model.config.name, model.config, FROM_FILES)
+    return plan_training(outline, config, batch_size(config, outline), bf16)[1]
 
 
 def groups_table(module: nn.Module, weight_decay: float) -> str:

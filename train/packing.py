@@ -6,7 +6,7 @@ One image prefix and k short turns cost far fewer tokens than k whole conversati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -147,6 +147,10 @@ def packed_logits(brain: Brain, hidden: Tensor, batch: Packed) -> tuple[Tensor, 
     labels = batch.labels[:, 1:]
     at = labels >= 0
     return brain.llava.lm_head(hidden[:, :-1][at]), labels[at]
+
+
+OwnAnswers = Callable[[Brain, Tensor, Packed, float], Tensor]
+"""`own_answers`, or what stands in for it where tokens have no values (`train.memory`)."""
 
 
 @torch.no_grad()

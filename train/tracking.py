@@ -19,12 +19,22 @@ from torch import Tensor, nn
 from trackgpt.geometry.letterbox import fit
 from trackgpt.perception.encoders import Features
 from trackgpt.systems.trackgpt import TrackGPT
-from train.data_config import DataConfig
+from train.config import DataConfig
 from train.feature_cache import FeatureCache, as_features
 from train.lessons import Lesson, Source, View, open_source
 from train.losses import mask_costs, mask_iou, mean_cost, purport_loss, text_loss
 from train.mixture import Mixture, shares
-from train.packing import mistaken, own_answers, pack, packed_hidden, packed_logits, packed_queries, project
+from train.packing import (
+    OwnAnswers,
+    Packed,
+    mistaken,
+    own_answers,
+    pack,
+    packed_hidden,
+    packed_logits,
+    packed_queries,
+    project,
+)
 from train.plan import SEED_STRIDE
 from train.truth import Truth
 
@@ -105,23 +115,42 @@ class Tracking:
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         """Text, mask and purport loss of a batch of lessons."""
         brain = self.model.brain
-        self.model.segmenter.image_encoder.eval()
-        brain.vision.eval()
-        batch = pack(brain.template, [list(lesson.turns) for lesson in samples]).to(self.device)
+        batch = pack(brain.template, [list(lesson.turns) for lesson in samples])
         read = torch.from_numpy(np.stack([lesson.read for lesson in samples])).permute(0, 3, 1, 2)
-        tokens = project(brain, brain.preprocess(read.to(self.device)))
+        targets = targets_of(samples, self.data.frames, self.device, self.view.original)
+        pixels = brain.preprocess(read.to(self.device))
+        return self.batch_losses(batch.to(self.device), pixels, targets, self._cached(samples))
+
+    def batch_losses(
+        self,
+        batch: Packed,
+        pixels: Tensor,
+        targets: Targets,
+        cached: Features | None = None,
+        reread: OwnAnswers = own_answers,
+    ) -> tuple[Losses, dict[str, float]]:
+        """Losses of packed turns about the first frames of clips.
+
+        Args:
+            batch: the turns, one row per clip.
+            pixels: the first frames, from `Brain.preprocess`.
+            targets: of all turns, with their frames.
+            cached: features of these frames; None encodes them.
+            reread: see `train.packing.own_answers`.
+        """
+        brain, segmenter = self.model.brain, self.model.segmenter
+        segmenter.image_encoder.eval()
+        brain.vision.eval()
+        tokens = project(brain, pixels)
         hidden = packed_hidden(brain, batch, tokens)
         logits, labels = packed_logits(brain, hidden, batch)
         learn = None
         if self.data.own_answers:
-            ids = own_answers(brain, hidden, batch, self.data.own_answers)
+            ids = reread(brain, hidden, batch, self.data.own_answers)
             hidden, learn = packed_hidden(brain, batch, tokens, ids), ~mistaken(batch, ids)
-        referring, purport = packed_queries(brain, hidden, batch)
-        targets = targets_of(samples, self.data.frames, self.device, self.view.original)
-        unrolled = unroll(
-            self.model, self._features(samples, targets), targets.with_queries(referring, purport), self.data.detach
-        )
-        losses, figures = mask_losses(unrolled, targets, learn)
+        queries = targets.with_queries(*packed_queries(brain, hidden, batch))
+        features = cached or segmenter.encode(targets.frames)
+        losses, figures = mask_losses(unroll(self.model, features, queries, self.data.detach), targets, learn)
         with torch.no_grad():
             figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
         return {"text": text_loss(logits, labels), **losses}, figures
@@ -133,14 +162,13 @@ class Tracking:
         some = next(picture for source in self.lessons.sources for picture in source.pictures())
         return {name: torch.zeros_like(value) for name, value in self.cache.read([some]).items()}
 
-    def _features(self, samples: list[Lesson], targets: Targets) -> Features:
-        """Of all frames of a batch, from the cache or by the encoder."""
-        segmenter = self.model.segmenter
+    def _cached(self, samples: list[Lesson]) -> Features | None:
+        """Features of all frames of a batch from the cache, if there is one."""
         if self.cache is None:
-            return segmenter.encode(targets.frames)
+            return None
         cached = [lesson.features for lesson in samples if lesson.features] or [self._blank]
         parts = {name: torch.cat([each[name] for each in cached]) for name in cached[0]}
-        return as_features(parts, next(segmenter.mask_decoder.parameters()))
+        return as_features(parts, next(self.model.segmenter.mask_decoder.parameters()))
 
 
 @dataclass(frozen=True)

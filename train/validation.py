@@ -15,7 +15,7 @@ from eval.runner import behaviour, with_diagnostics
 from eval.trackers import Contestant
 from trackgpt.errors import UsageError
 from trackgpt.systems.trackgpt import TrackGPT
-from train.data_config import ValidationConfig
+from train.config import ValidationConfig
 
 SYNTHTRACK_SEED = 777_777
 """Scenes 7,777,770,000 and on; training of seed s draws below (s + 1) * 100,000,000, so seeds to 76 never meet them."""
