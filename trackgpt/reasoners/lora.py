@@ -17,18 +17,6 @@ from trackgpt.reasoners.brain import Brain
 # A plain list of names would also hit q_proj and v_proj of a CLIP tower.
 TARGETS = r".*(language_model|text_model).*\.(q_proj|v_proj)"
 
-_PARTS = (
-    ("lora_", "LoRA"),
-    ("trainable_tokens_delta", "rows of new tokens"),
-    *((name, "vision tower") for name in ("vision_tower", "model.visual.", "vision_model")),
-    *((name, "projector") for name in ("multi_modal_projector", "model.connector.")),
-    *((name, "language model") for name in ("language_model", "text_model")),
-    ("lm_head", "output layer"),
-    ("image_encoder", "image encoder"),
-    ("mask_decoder", "mask decoder"),
-    ("projection", "projection phi"),
-)
-
 
 def add_lora(brain: Brain, config: LoraConfig) -> list[str]:
     """Freeze the LLaVA and put adapters beside it, in place; phi keeps training.
@@ -84,26 +72,6 @@ def merge_lora(brain: Brain) -> None:
         setattr(brain.llava.get_submodule(parent), last, plain)
     if hasattr(brain.llava, "peft_config"):
         del brain.llava.peft_config
-
-
-def trainable_report(model: nn.Module) -> str:
-    """What trains, as a table for people: one line a part with trainable and all parameters, and their sum.
-
-    Parameters that are shared (a tied output layer) count once.
-    """
-    counts: dict[str, list[int]] = {}
-    for name, parameter in model.named_parameters():
-        row = counts.setdefault(_part(name), [0, 0])
-        row[0] += parameter.numel() * parameter.requires_grad
-        row[1] += parameter.numel()
-    counts["all"] = [sum(row[i] for row in counts.values()) for i in (0, 1)]
-    lines = [f"{'part':<20}{'trainable':>16}{'parameters':>16}"]
-    lines += [f"{part:<20}{trainable:>16,}{total:>16,}" for part, (trainable, total) in counts.items()]
-    return "\n".join(lines)
-
-
-def _part(name: str) -> str:
-    return next((part for key, part in _PARTS if key in name), name.split(".")[0])
 
 
 def _tied(brain: Brain) -> bool:
