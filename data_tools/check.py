@@ -118,7 +118,7 @@ def command(
 def _check_stage(name: str, root: Path, every: bool, opened: int) -> None:
     """All sets of a stage below one root: their problems, one after another, then one table."""
     stage, reports = STAGES[name], {}
-    for one in (*stage.needed, *stage.optional):
+    for one in stage.names:
         if one in stage.optional and not _is_there(one, root):
             continue
         with _counting(one) as tick:
@@ -127,7 +127,7 @@ def _check_stage(name: str, root: Path, every: bool, opened: int) -> None:
         for line in lines(told, replace(CHECKS[one].tree, published={}), every):
             print(f"{one}: {line}")
     table = [("set", "state", "part", "", "found", "missing", "wrong", "published")]
-    table += [row for one in (*stage.needed, *stage.optional) for row in _rows(one, reports.get(one))]
+    table += [row for one in stage.names for row in _rows(one, reports.get(one))]
     for line in columns(table, left=4):
         print(line)
     bad = [one for one, report in reports.items() if report.problems]

@@ -28,7 +28,7 @@ SIZES = ("480p", "240p")  # of DAVIS, the first that has a sequence is taken
 
 
 @dataclass(frozen=True)
-class Sequence:
+class DavisSequence:
     """A sequence of DAVIS.
 
     Attributes:
@@ -51,20 +51,20 @@ class Sequence:
         return boxes_of_object(np.stack([masks.mask((), t) for t in range(len(self.masks))]).astype(np.uint8), 1)
 
 
-def davis_sequences(root: Path, sizes: Iterable[str] = SIZES) -> list[Sequence]:
+def davis_sequences(root: Path, sizes: Iterable[str] = SIZES) -> list[DavisSequence]:
     """The sequences of `root`/{JPEGImages,Annotations}/{480p,240p}, each in the first of the sizes that has it.
 
     Raises:
         InputError: there are none, or frames and masks differ in number.
     """
-    found: dict[str, Sequence] = {}
+    found: dict[str, DavisSequence] = {}
     for size in sizes:
         for folder in sorted((root / "JPEGImages" / size).glob("*")):
             images = tuple(sorted(folder.glob("*.jpg")))
             masks = tuple(sorted((root / "Annotations" / size / folder.name).glob("*.png")))
             if len(images) != len(masks):
                 raise InputError(f"{folder}: {len(images)} frames and {len(masks)} masks; unpack the sequence again")
-            found.setdefault(folder.name, Sequence(folder.name, images, masks))
+            found.setdefault(folder.name, DavisSequence(folder.name, images, masks))
     if not found:
         wanted = f"JPEGImages/{' or '.join(sizes)}/SEQUENCE"
         raise InputError(f"{root}: no {wanted} here; wanted the folder of DAVIS; it holds {listing(root)}")

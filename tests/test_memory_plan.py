@@ -34,14 +34,14 @@ from train.memory import BatchSize, batch_size, plan_training, share, table, tra
 from train.packing import pack
 from train.plan import Plan
 from train.planning import outline_for, parse_size
+from train.processes import Processes
 from train.stages import make_stage
-from train.tracking import Targets, Tracking, Unrolled, mask_losses
-from train.truth import Truth
-from train.world import World
+from train.tracking import Targets, TrackingStage, Unrolled, mask_losses
+from train.truth import TrueMasks
 
 ROOT = Path(__file__).parents[1]
 SEVEN = "llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge"
-CPU = World(torch.device("cpu"))
+CPU = Processes(torch.device("cpu"))
 BRAINS_HERE = {
     "llava": foreign.llava,
     "llava_next": foreign.llava_next,
@@ -232,7 +232,7 @@ def held_by_mask_losses(samples, targets, frames, side, frame, dtype):
         scores = torch.zeros(n, frames).requires_grad_()
         begun = live.now
         masks, ignored = (torch.zeros(n, frames, *size, dtype=torch.bool).chunk(blocks) for _ in range(2))
-        truths = tuple(Truth(*both, box) for both in zip(masks, ignored, strict=True))
+        truths = tuple(TrueMasks(*both, box) for both in zip(masks, ignored, strict=True))
         length = torch.full((n,), frames)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             losses, _ = mask_losses(Unrolled(logits, scores), Targets(torch.zeros(0), length, length, truths, frames))
@@ -301,7 +301,7 @@ def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, r
     (module,) = stage.modules()
     module.train()
     batch = [stage.sample(i) for i in range(4)]
-    length = pack(model.brain.template, [list(lesson.turns) for lesson in batch]).ids.shape[1]
+    length = pack(model.brain.template, [list(sample.turns) for sample in batch]).ids.shape[1]
     words = length - PREFIX - model.brain.family.image_tokens
     outline = outline_of(tmp_path)
     size = batch_size(config, outline, words, batch[0].masks.shape[-2:])
@@ -332,8 +332,8 @@ def foundation(name, frozen):
 
 def packed(stage, batch):
     """Length of the longest conversation, and number of targets, of a batch that is read."""
-    lessons = [sample[0] if isinstance(sample, tuple) else sample for sample in batch]
-    turns = [[((turn.question, turn.answer),) for turn in lesson.turns] for lesson in lessons]
+    samples = [sample[0] if isinstance(sample, tuple) else sample for sample in batch]
+    turns = [[((turn.question, turn.answer),) for turn in sample.turns] for sample in samples]
     found = pack(stage.model.brain.template, turns)
     return found.ids.shape[1], len(found.row)
 
@@ -428,7 +428,7 @@ def test_gradients_and_the_optimiser_hold_what_was_planned(tmp_path):
 
 def config_for(folder, model, **data):
     plan = "plan: {batch: 2, bf16: false, steps: 10, workers: 0, tensorboard: false}\n"
-    text = f"stage: tracking\nout: {folder / 'out'}\nbrain: {model}\nfrozen: [segmenter]\n"
+    text = f"stage: tracking\nout: {folder / 'out'}\nbrain: {model}\nfrozen: [perception]\n"
     text += "data: {frames: 3, turns: 1, mixture: {all: {sets: [refer-youtube-vos]}}}\n" + plan
     path = folder / "config.yaml"
     path.write_text(text)
@@ -444,7 +444,7 @@ def test_the_plan_prints_the_table_that_a_dry_run_prints(train_command, sets, tm
     settings = read(TrainConfig, config, [f"data.root={sets}"])
     model = assemble(settings.brain, "", False, 0)
     freeze(model, settings.frozen)
-    text = dry_run(Tracking(model, settings.data, CPU.device), settings, tmp_path / "dry", CPU)
+    text = dry_run(TrackingStage(model, settings.data, CPU.device), settings, tmp_path / "dry", CPU)
     rows = [line for line in text.splitlines() if line[:4].strip() in ("0", "1", "2", "3", "ZeRO")]
     assert len(rows) == 1 + 4 * 3
     assert "\n".join(rows) in done.out
@@ -473,7 +473,7 @@ def test_every_configuration_is_planned_though_earlier_stages_have_not_run(confi
     outline = outline_for(settings, config)
     sizes = {"foundation": "nano", "nano": "nano", "7b": SEVEN, "13b": SEVEN.replace("7b", "13b")}
     assert outline.name == sizes[config.parent.name]
-    for model in filter(None, (settings.brain, settings.segmenter)):
+    for model in filter(None, (settings.brain, settings.perception)):
         assert (f"{model} is not there yet" in outline.source) == model.startswith("runs/")
 
 
@@ -485,7 +485,7 @@ def test_the_header_of_a_configuration_names_its_command_and_the_stages_it_start
     assert said["result"].strip()
     made_by = {f"{read_values(path)['out']}/model": one for one, path in RECIPES.items()}
     values = read_values(RECIPES[name])
-    wanted = {made_by[model] for key in ("brain", "segmenter") if (model := values.get(key, "")).startswith("runs/")}
+    wanted = {made_by[model] for key in ("brain", "perception") if (model := values.get(key, "")).startswith("runs/")}
     named = {word for word in said["needs"].replace(",", " ").split() if word in RECIPES}
     assert named == wanted
     assert said["needs"].strip()
@@ -506,7 +506,7 @@ def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(train
         ("plan.batchs=4", "plan: no setting `batchs`; did you mean `batch`?"),
         ("plan.batch=many", "plan.batch: wanted int, found str ('many')"),
         ("plan.batch=0", "plan.batch: wanted 1 or more, found 0"),
-        ("frozen=[tail]", "frozen: `tail` is not a half of the model"),
+        ("frozen=[tail]", "frozen: `tail` is none of brain, perception"),
         ("data.mask_loss=full", "data.mask_loss: `full` is none of grid, original"),
         ("plan.offload=disk", "plan.offload: `disk` is none of none, optimizer, parameters"),
         ("brain=runs/no/model", "MD01: runs/no/model: not a model on this machine"),

@@ -23,12 +23,12 @@ from train.engine import deepspeed_settings, parameter_groups
 from train.memory import Share, share, table
 from train.monitor import Window
 from train.precision import use_bf16
+from train.processes import Processes
 from train.report import draw_curves, read_log
 from train.supply import Supply, samples_per_second
-from train.world import World
 
 
-class Room(World):
+class Room(Processes):
     """Two processes of which the other has said `other`."""
 
     other = None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trackgpt.systems.trackgpt import TrackGPT
     from train.engine import Engine
     from train.loop import Validate
-    from train.world import World
+    from train.processes import Processes
 
 
 def main(
@@ -67,22 +67,22 @@ def main(
 
 def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
     """Build the model the configuration names, train it, and write it to `out/model`."""
+    from train.processes import join_processes
     from train.stages import stage_class
-    from train.world import join_world
 
     stage_class(config.stage)
-    world = join_world(config.device, config.plan.zero)
+    processes = join_processes(config.device, config.plan.zero)
     try:
         if cache:
-            _fill_cache(config, world)
+            _fill_cache(config, processes)
         else:
-            _run(config, world, dry)
-        world.sum(0)  # nobody leaves while another still talks
+            _run(config, processes, dry)
+        processes.sum(0)  # nobody leaves while another still talks
     finally:
-        world.leave()
+        processes.leave()
 
 
-def _run(config: TrainConfig, world: World, dry: bool) -> None:
+def _run(config: TrainConfig, processes: Processes, dry: bool) -> None:
     import torch
 
     from train.assemble import origin
@@ -96,76 +96,76 @@ def _run(config: TrainConfig, world: World, dry: bool) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.plan.seed)
-    model = build(config, world)
-    stage = make_stage(config, model, world.device)
+    model = build(config, processes)
+    stage = make_stage(config, model, processes.device)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     if dry:
-        text = dry_run(stage, config, out, world)
-        if world.rank == 0:
+        text = dry_run(stage, config, out, processes)
+        if processes.rank == 0:
             typer.echo(text)
         return
-    if world.rank == 0:
+    if processes.rank == 0:
         write_json(config, out / "stage.json")
-    came_from = origin(model, config.brain, config.segmenter, config.encoder_from_tower)
+    came_from = origin(model, config.brain, config.perception, config.encoder_from_tower)
 
     def export(step: int, engine: Engine) -> None:
         if exported_step(out / "model") == step:
             return
-        export_model(model, came_from, engine, out / "model", training_record(config, out, step, world), world)
+        export_model(model, came_from, engine, out / "model", training_record(config, out, step, processes), processes)
         if config.previews:
             with engine.inference():
-                if world.rank == 0:
+                if processes.rank == 0:
                     draw_previews(model, out / "previews" / f"{step:06d}.png")
-        if world.rank == 0:
+        if processes.rank == 0:
             draw_curves(out)
 
-    step = fit(stage, config.plan, out, world, export, validation(config, model, world))
-    if world.rank == 0:
+    step = fit(stage, config.plan, out, processes, export, validation(config, model, processes))
+    if processes.rank == 0:
         typer.echo(f"stage={config.stage} step={step} out={out}")
 
 
-def validation(config: TrainConfig, model: TrackGPT, world: World) -> Validate | None:
+def validation(config: TrainConfig, model: TrackGPT, processes: Processes) -> Validate | None:
     """The hook that measures the model while it learns, if the configuration wants one."""
     if not config.validate.kit:
         return None
     from train.validation import Validation
 
     chosen = replace(config.validate, data=config.validate.data or config.data.root)
-    return Validation(chosen, model, world.rank, world.size)
+    return Validation(chosen, model, processes.rank, processes.size)
 
 
-def _fill_cache(config: TrainConfig, world: World) -> None:
+def _fill_cache(config: TrainConfig, processes: Processes) -> None:
     """Encode this process's share of the pictures; says what it will take before it begins."""
     from eval.run_folder import progress
     from train.stages import make_stage
 
-    stage = make_stage(config, build(config, world), world.device)
+    stage = make_stage(config, build(config, processes), processes.device)
     cache = getattr(stage, "cache", None)
     if cache is None:
         raise UsageError("--cache-features: the stage has no data.cache; name a folder in data.cache=FOLDER")
-    pictures = stage.lessons.pictures()
+    pictures = stage.samples.pictures()
     segmenter = stage.model.segmenter
     left = [picture for picture in pictures if not cache.path(picture).exists()]
     size = cache.size(len(left), segmenter)
-    if world.rank == 0:
+    if processes.rank == 0:
         typer.echo(f"{len(pictures)} pictures, {len(left)} to encode: {size / 2**30:.2f} GiB in {cache.folder}")
         cache.must_fit(size)
-    mine = left[world.rank :: world.size]
+    mine = left[processes.rank :: processes.size]
     made = cache.fill(progress(mine, "pictures", len(mine)), segmenter)
-    encoded = int(world.sum(made)[0])
-    if world.rank == 0:
+    encoded = int(processes.sum(made)[0])
+    if processes.rank == 0:
         typer.echo(f"pictures={len(pictures)} encoded={encoded} out={cache.folder}")
 
 
-def build(config: TrainConfig, world: World) -> TrackGPT:
+def build(config: TrainConfig, processes: Processes) -> TrackGPT:
     """The model on its device, frozen and adapted as configured."""
     from trackgpt.precision import round_frozen
     from train.assemble import assemble, carries_lora, freeze, randomise_encoder, recompute, renew_referring
     from train.mimetic import seed_matching_heads
     from train.precision import use_bf16
 
-    model = assemble(config.brain, config.segmenter, config.encoder_from_tower, config.plan.seed)
+    model = assemble(config.brain, config.perception, config.encoder_from_tower, config.plan.seed)
     if config.matching_heads:
         seed_matching_heads(model)
     if config.new_referring:
@@ -175,11 +175,11 @@ def build(config: TrainConfig, world: World) -> TrackGPT:
     if not config.propagate:
         model.config.perception.decoder.propagate = model.segmenter.mask_decoder.propagate = False
     freeze(model, config.frozen)
-    if carries_lora(model) and use_bf16(config.plan.bf16, world.device):
+    if carries_lora(model) and use_bf16(config.plan.bf16, processes.device):
         round_frozen(model)
     if config.plan.checkpointing:
         recompute(model)
-    return model.to(world.device)
+    return model.to(processes.device)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from trackgpt.errors import InputError, OutputError, UsageError
 from train.engine import Engine, trained
-from train.world import World
+from train.processes import Processes
 
 FOLDER = "checkpoints"
 LATEST = "latest"
@@ -51,7 +51,9 @@ class Progress:
     window: dict[str, list[float]] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, engine: Engine, progress: Progress, layout: dict[str, int], keep: int, world: World):
+def save_checkpoint(
+    folder: Path, engine: Engine, progress: Progress, layout: dict[str, int], keep: int, processes: Processes
+):
     """Write a checkpoint of a run and let the oldest go.
 
     Args:
@@ -60,7 +62,7 @@ def save_checkpoint(folder: Path, engine: Engine, progress: Progress, layout: di
         progress: stored beside them.
         layout: how the state is spread (processes, ZeRO stage); `load_checkpoint` wants the same again.
         keep: how many checkpoints stay.
-        world: all its processes must call this.
+        processes: all its processes must call this.
 
     Raises:
         OutputError: a process could not write; the checkpoints before are as they were.
@@ -70,17 +72,17 @@ def save_checkpoint(folder: Path, engine: Engine, progress: Progress, layout: di
     beside = place.with_suffix(".tmp")
     weights = {}
     with engine.whole(trained(engine.module).values()):
-        if world.rank == 0:
+        if processes.rank == 0:
             for name, value in _stored(engine.module).items():
                 weights[name] = value.detach().to("cpu", copy=True).contiguous()
     optimizer = engine.optimizer_state()
 
     def write() -> None:
         beside.mkdir(parents=True, exist_ok=True)
-        if world.rank == 0:
+        if processes.rank == 0:
             save_file(weights, beside / TRAINED)
-        if world.rank == 0 or engine.sharded:
-            torch.save(optimizer, beside / _optimizer_file(world.rank))
+        if processes.rank == 0 or engine.sharded:
+            torch.save(optimizer, beside / _optimizer_file(processes.rank))
 
     def publish() -> None:
         files = {path.name: path.stat().st_size for path in beside.iterdir()}
@@ -90,17 +92,17 @@ def save_checkpoint(folder: Path, engine: Engine, progress: Progress, layout: di
         _point(root / LATEST, place.name)
 
     where = f"{folder}: the checkpoint of step {progress.step}"
-    if world.rank == 0:
+    if processes.rank == 0:
         shutil.rmtree(beside, ignore_errors=True)
-    world.sum(0)  # nobody writes before the folder of a run that was killed is gone
-    together(world, where, write)
-    together(world, where, publish if world.rank == 0 else _nothing)
-    if world.rank == 0:
+    processes.sum(0)  # nobody writes before the folder of a run that was killed is gone
+    together(processes, where, write)
+    together(processes, where, publish if processes.rank == 0 else _nothing)
+    if processes.rank == 0:
         for old in [*whole_checkpoints(folder)[: -max(1, keep)], *root.glob("*.tmp")]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], world: World) -> Progress:
+def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], processes: Processes) -> Progress:
     """Bring an engine to where a run's newest whole checkpoint is; a run without one is at its beginning.
 
     Raises:
@@ -118,7 +120,7 @@ def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], world:
     weights = load_file(place / TRAINED)
     with engine.whole(trained(engine.module).values()):
         _fill(engine.module, weights, place, sharded=layout["zero"] == 3)
-    mine = place / _optimizer_file(world.rank if engine.sharded else 0)
+    mine = place / _optimizer_file(processes.rank if engine.sharded else 0)
     # Trusted as the run's own: DeepSpeed's states hold objects that the safe reader refuses.
     engine.restore(torch.load(mine, map_location="cpu", weights_only=layout["zero"] == 0))
     return Progress(**state["progress"])
@@ -144,7 +146,7 @@ def replace_folder(beside: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def together(world: World, what: str, write: Callable[[], object]) -> None:
+def together(processes: Processes, what: str, write: Callable[[], object]) -> None:
     """Write on every process; where one fails all raise, so that none waits for it.
 
     Raises:
@@ -155,7 +157,7 @@ def together(world: World, what: str, write: Callable[[], object]) -> None:
         write()
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save says RuntimeError when the disk is full
         reason = " ".join(str(error).split())
-    reasons = sorted({r for r in world.gather(reason) if r})
+    reasons = sorted({r for r in processes.gather(reason) if r})
     if reasons:
         raise OutputError(
             f"{what} cannot be written: {'; '.join(reasons)[:300]}; the last one is intact: "

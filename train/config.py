@@ -98,13 +98,13 @@ class TrainConfig:
             name in `train.stages.STAGES`.
         out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
         brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano.
-        segmenter: a model whose perception takes the place of that one's.
+        perception: load the perception from this model instead.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
         matching_heads: begin with heads that look for the word they stand on (see `train.mimetic`).
         random_encoder: begin with an image encoder of random weights (Table 4's ablation).
         new_referring: begin with random weights for all that TrackGPT adds to LLaVA and SAM.
         propagate: hand Q_t on from frame to frame; false is Table 3's baseline, in training and in the exported model.
-        frozen: halves that do not learn: "brain", "segmenter".
+        frozen: parts that do not learn: "brain", "perception".
         data: of the stage "tracking".
         validate: on what, every `plan.validate_every` steps.
         shape: of the foundation's samples.
@@ -117,7 +117,7 @@ class TrainConfig:
     stage: str = "words"
     out: str = "runs/words"
     brain: str = ""
-    segmenter: str = ""
+    perception: str = ""
     encoder_from_tower: bool = False
     matching_heads: bool = False
     random_encoder: bool = False

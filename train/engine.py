@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from trackgpt.errors import UsageError
 from train.feed import Batch
 from train.plan import Plan
+from train.processes import Processes, import_deepspeed
 from train.stages import Losses, Stage
-from train.world import World, import_deepspeed
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """
     parameters = trained(module).values()
     if not parameters:
-        raise UsageError("nothing learns: every module of this stage is frozen; take a half out of `frozen`")
+        raise UsageError("nothing learns: every module of this stage is frozen; take a part out of `frozen`")
     groups = [
         {"name": "matrices", "params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
         {"name": "biases and scales", "params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
@@ -131,8 +131,8 @@ class Engine(Protocol):
         ...
 
 
-def start_engine(stage: Stage, plan: Plan, world: World, bf16: bool) -> Engine:
-    """The engine for a world: plain for one process without ZeRO, else DeepSpeed.
+def start_engine(stage: Stage, plan: Plan, processes: Processes, bf16: bool) -> Engine:
+    """The engine of a run: plain PyTorch for one process without ZeRO, else DeepSpeed.
 
     Raises:
         UsageError: the plan contradicts itself, or nothing learns.
@@ -144,10 +144,10 @@ def start_engine(stage: Stage, plan: Plan, world: World, bf16: bool) -> Engine:
     if plan.offload == "parameters" and plan.zero != 3:
         raise UsageError(f"plan.offload: parameters needs plan.zero=3, found {plan.zero}")
     # Under ZeRO-3 touching a parameter would gather it, and the hooks need equal calls on every process anyway.
-    module = StageModule(stage, plan.loss_weights, bf16, world.device, touch=world.size > 1 and plan.zero < 3)
-    if world.size == 1 and plan.zero == 0:
+    module = StageModule(stage, plan.loss_weights, bf16, processes.device, touch=processes.size > 1 and plan.zero < 3)
+    if processes.size == 1 and plan.zero == 0:
         return PlainEngine(module, plan)
-    return DeepSpeedEngine(module, plan, world)
+    return DeepSpeedEngine(module, plan, processes)
 
 
 def adamw(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
@@ -198,16 +198,16 @@ class PlainEngine:
 class DeepSpeedEngine:
     """`deepspeed.initialize` around the same module and optimiser; any number of processes, any ZeRO stage."""
 
-    def __init__(self, module: StageModule, plan: Plan, world: World) -> None:
-        deepspeed = import_deepspeed(world.device)
-        self.module, self.plan, self.world = module, plan, world
+    def __init__(self, module: StageModule, plan: Plan, processes: Processes) -> None:
+        deepspeed = import_deepspeed(processes.device)
+        self.module, self.plan, self.processes = module, plan, processes
         self.sharded = plan.zero > 0
         for parameter in module.parameters():
             if parameter.dim() == 0:  # DeepSpeed 0.19 cannot broadcast a scalar; one element multiplies alike
                 parameter.data = parameter.data.reshape(1)
         self.gathered = deepspeed.zero.GatheredParameters
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=adamw(module, plan), config=deepspeed_settings(plan, world)
+            model=module, optimizer=adamw(module, plan), config=deepspeed_settings(plan, processes)
         )
         # ZeRO-3 gathers a weight when the module that owns it is called. Tables that others read (the decoder's tokens,
         # its first online query) are small: they stay whole from the first call of the stage to its last gradient.
@@ -268,14 +268,14 @@ class DeepSpeedEngine:
             self.optimizer.load_state_dict(state)
             return
         # DeepSpeed wants the states of all ranks and reads its own.
-        self.optimizer.load_state_dict({self.world.rank: state}, load_from_fp32_weights=True)
+        self.optimizer.load_state_dict({self.processes.rank: state}, load_from_fp32_weights=True)
         if self.plan.zero == 3:
             self.optimizer.checkpoint_event_epilogue()
 
 
-def deepspeed_settings(plan: Plan, world: World) -> dict[str, Any]:
+def deepspeed_settings(plan: Plan, processes: Processes) -> dict[str, Any]:
     """DeepSpeed's configuration for a plan; `plan.deepspeed` wins, section by section."""
-    cuda = world.device.type == "cuda"
+    cuda = processes.device.type == "cuda"
     zero: dict[str, Any] = {"stage": plan.zero, "contiguous_gradients": True, "overlap_comm": cuda}
     if plan.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": cuda}

@@ -22,8 +22,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trackgpt.errors import InputError, TrackGPTError
 from train.plan import SEED_STRIDE, Plan
+from train.processes import Processes
 from train.stages import Stage
-from train.world import World
 
 TRIES = 100
 FEWEST = 1000
@@ -58,14 +58,14 @@ class Batch:
 
 
 def batches(
-    stage: Stage, plan: Plan, world: World, done: int = 0, count: int | None = None
+    stage: Stage, plan: Plan, processes: Processes, done: int = 0, count: int | None = None
 ) -> Generator[Batch, None, None]:
     """This process's batches after `done` samples of the run, made by worker processes, in order; close it after use.
 
     Args:
         stage: makes the samples.
         plan: batch, seed, workers; steps and accumulate say how many batches there are.
-        world: the processes that take turns.
+        processes: the processes that take turns.
         done: samples the run has seen, over all processes.
         count: batches this process needs; by default all the rest of the run.
 
@@ -75,9 +75,9 @@ def batches(
     """
     # Here and not in the workers: OpenCV's threads do not live on in a fork, where setting their number waits for them.
     cv2.setNumThreads(1)
-    left = plan.steps * plan.accumulate - done // (plan.batch * world.size) if count is None else count
+    left = plan.steps * plan.accumulate - done // (plan.batch * processes.size) if count is None else count
     loader: DataLoader[Any] = DataLoader(
-        _Share(stage, plan, world, done, max(0, left)),
+        _Share(stage, plan, processes, done, max(0, left)),
         batch_size=plan.batch,
         shuffle=False,
         num_workers=plan.workers,
@@ -85,7 +85,7 @@ def batches(
         worker_init_fn=_begin_worker,
         prefetch_factor=4 if plan.workers else None,
     )
-    return _checked(iter(loader), plan, world, done)
+    return _checked(iter(loader), plan, processes, done)
 
 
 def too_many(skipped: int, seen: int, plan: Plan) -> bool:
@@ -93,8 +93,8 @@ def too_many(skipped: int, seen: int, plan: Plan) -> bool:
     return skipped > plan.max_skipped * max(seen, FEWEST)
 
 
-def _checked(made: Any, plan: Plan, world: World, done: int) -> Generator[Batch, None, None]:
-    first = done + world.rank * plan.batch
+def _checked(made: Any, plan: Plan, processes: Processes, done: int) -> Generator[Batch, None, None]:
+    first = done + processes.rank * plan.batch
     try:
         for items in made:
             for item in items:
@@ -102,7 +102,7 @@ def _checked(made: Any, plan: Plan, world: World, done: int) -> Generator[Batch,
                     raise item.error
             skipped = [item.skipped for item in items if item.skipped]
             yield Batch(plan.seed * SEED_STRIDE + first, [item.sample for item in items], skipped)
-            first += plan.batch * world.size
+            first += plan.batch * processes.size
     except RuntimeError as error:  # the workers themselves raise nothing
         raise TrackGPTError(
             f"a worker process died while it made samples from {first} on ({_one_line(error)}); "
@@ -130,15 +130,21 @@ class _Made:
 class _Share(Dataset[Any]):
     """The samples of one process, counted from 0."""
 
-    def __init__(self, stage: Stage, plan: Plan, world: World, done: int, batches: int) -> None:
-        self.stage, self.plan, self.world, self.done, self.count = stage, plan, world, done, batches * plan.batch
+    def __init__(self, stage: Stage, plan: Plan, processes: Processes, done: int, batches: int) -> None:
+        self.stage, self.plan, self.processes, self.done, self.count = (
+            stage,
+            plan,
+            processes,
+            done,
+            batches * plan.batch,
+        )
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, i: int) -> _Made:
         batch, place = divmod(i, self.plan.batch)
-        index = self.done + (batch * self.world.size + self.world.rank) * self.plan.batch + place
+        index = self.done + (batch * self.processes.size + self.processes.rank) * self.plan.batch + place
         return make(self.stage, self.plan.seed, index)
 
 

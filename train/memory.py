@@ -34,7 +34,7 @@ from train.engine import StageModule
 from train.packing import Packed
 from train.stages import make_stage
 from train.tracking import Targets, Unrolled, mask_losses
-from train.truth import Truth
+from train.truth import TrueMasks
 
 ZERO_STAGES = (0, 1, 2, 3)
 GPUS = (1, 4, 8)
@@ -335,7 +335,7 @@ def _targets(size: BatchSize, frames: bool = True) -> Targets:
         _masks(n, t, *(size.frame or (size.side // 4, size.side // 4))).chunk(size.samples if box else 1)
         for _ in range(2)
     )
-    truths = tuple(Truth(*both, box) for both in zip(masks, ignored, strict=True))
+    truths = tuple(TrueMasks(*both, box) for both in zip(masks, ignored, strict=True))
     at, length = torch.zeros(n, dtype=torch.long), torch.full((n,), t)
     return Targets(_frames(size.samples * t if frames else 0, size.side), at, length, truths, t)
 

@@ -23,7 +23,7 @@ import torch
 
 from trackgpt.errors import OutputError, UsageError
 from train.plan import Plan
-from train.world import World
+from train.processes import Processes
 
 LOG = "train.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -42,10 +42,10 @@ class Window:
             pair[0] += value
             pair[1] += 1
 
-    def merged(self, world: World) -> dict[str, list[float]]:
+    def merged(self, processes: Processes) -> dict[str, list[float]]:
         """Sums and counts over all processes, which must all call this."""
         total = Window({})
-        for sums in world.gather(self.sums):
+        for sums in processes.gather(self.sums):
             for name, (value, count) in sums.items():
                 pair = total.sums.setdefault(name, [0.0, 0])
                 pair[0] += value
@@ -56,13 +56,15 @@ class Window:
 class Monitor:
     """Collects figures step by step and tells their means every `plan.log_every` steps."""
 
-    def __init__(self, folder: Path, plan: Plan, world: World, step: int, window: dict[str, list[float]]) -> None:
-        self.folder, self.plan, self.world = folder, plan, world
+    def __init__(
+        self, folder: Path, plan: Plan, processes: Processes, step: int, window: dict[str, list[float]]
+    ) -> None:
+        self.folder, self.plan, self.processes = folder, plan, processes
         # What was not yet logged when the checkpoint was written counts once, not once a process.
-        self.window = Window(window if world.rank == 0 else {})
+        self.window = Window(window if processes.rank == 0 else {})
         self.began = self.since = time.monotonic()
         self.seen, self.waited = 0, 0.0
-        self.tellers = _tellers(folder, plan, step) if world.rank == 0 else []
+        self.tellers = _tellers(folder, plan, step) if processes.rank == 0 else []
 
     def __enter__(self) -> Monitor:
         return self
@@ -98,19 +100,23 @@ class Monitor:
             _append(self.folder / SKIPPED, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _means(self) -> dict[str, float]:
-        sums, now = self.window.merged(self.world), time.monotonic()
+        sums, now = self.window.merged(self.processes), time.monotonic()
         passed = max(now - self.since, 1e-9)
-        waited, seen = self.world.sum(self.waited, self.seen)
+        waited, seen = self.processes.sum(self.waited, self.seen)
         means = {name: total / count for name, (total, count) in sums.items()}
-        means |= {"rate": seen / passed, "wait": waited / passed / self.world.size, "memory": peak_memory(self.world)}
+        means |= {
+            "rate": seen / passed,
+            "wait": waited / passed / self.processes.size,
+            "memory": peak_memory(self.processes),
+        }
         self.window, self.since, self.seen, self.waited = Window({}), now, 0, 0.0
         return means
 
 
-def peak_memory(world: World) -> float:
+def peak_memory(processes: Processes) -> float:
     """The most GiB this process has held: on its GPU, or resident."""
-    if world.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(world.device) / 2**30
+    if processes.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(processes.device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 

@@ -82,9 +82,9 @@ def outline_for(config: TrainConfig, *paths: Path) -> ModelOutline:
         paths: the configuration that was asked for, and those that lead from it to this one.
     """
     outline = _outline(config.brain or "nano", paths)
-    if not config.segmenter:
+    if not config.perception:
         return outline
-    perception = _outline(config.segmenter, paths)
+    perception = _outline(config.perception, paths)
     sources = (*outline.source.split("; "), *perception.source.split("; "))
     merged = replace(outline.config, perception=perception.config.perception)
     return replace(outline, config=merged, source="; ".join(dict.fromkeys(sources)))

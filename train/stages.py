@@ -35,8 +35,16 @@ from train.packing import (
     packed_queries,
     project,
 )
-from train.samples import Lesson, Reading, Turn, join_sample, masks_sample, reading_sample, words_sample
-from train.tracking import Tracking, unrolled_losses
+from train.synthtrack_samples import (
+    JoinSample,
+    LanguageSample,
+    Turn,
+    join_sample,
+    language_sample,
+    masks_sample,
+    words_sample,
+)
+from train.tracking import TrackingStage, unrolled_losses
 
 Losses = dict[str, Tensor]
 
@@ -94,7 +102,7 @@ def _frames(array: Tensor) -> Tensor:
     return array.flatten(0, -4).permute(0, 3, 1, 2)
 
 
-class Words:
+class WordsStage:
     """Patches to words: the vision tower, the projector and the word embeddings."""
 
     weights = {"word_category": 1.0, "word_colour": 0.5, "word_region": 0.3, "background": 0.2}
@@ -128,7 +136,7 @@ class Words:
         return out, figures
 
 
-class Masks:
+class MasksStage:
     """Code to masks over time: encoder and decoder, propagation unrolled as inference runs it."""
 
     weights = {"mask": 1.0, "purport": 1.0, "dense_category": 0.2, "dense_colour": 0.1}
@@ -187,7 +195,7 @@ class Masks:
         return (referring * shrink + 0.2 * torch.randn_like(referring)).to(self.device), purport.to(self.device)
 
 
-class Language:
+class LanguageStage:
     """Instruction to answer and codes: the whole brain; word-patch losses go on beside, on more frames than are read.
 
     Words cost the language model far more than frames cost the vision tower, and frames are what the tower still lacks.
@@ -207,8 +215,8 @@ class Language:
         self.naming = Naming(model).to(device)
         self.codes = Codes()
 
-    def sample(self, seed: int) -> tuple[Reading, dict[str, np.ndarray]]:
-        return reading_sample(seed, self.shape.side), words_sample(seed + 50_000_000, self.shape.side)
+    def sample(self, seed: int) -> tuple[LanguageSample, dict[str, np.ndarray]]:
+        return language_sample(seed, self.shape.side), words_sample(seed + 50_000_000, self.shape.side)
 
     def modules(self) -> Iterable[nn.Module]:
         return [self.model.brain, self.naming]
@@ -252,7 +260,7 @@ class Language:
         return out, figures
 
 
-class Join:
+class JoinStage:
     """Instruction to masks, end to end, with the paper's losses; codes and word-patch losses stay as light anchors.
 
     As in the paper the image encoder is fixed and the mask decoder, phi and the brain learn. Normalisation statistics
@@ -274,7 +282,7 @@ class Join:
         self.naming = Naming(model).to(device)
         self.codes = Codes()
 
-    def sample(self, seed: int) -> Lesson:
+    def sample(self, seed: int) -> JoinSample:
         shape, read = self.shape, self.model.brain.config.image_side
         return join_sample(seed, shape.side, read, shape.frames, shape.targets)
 
@@ -313,7 +321,7 @@ class Join:
             cells: labels of the cells of `read`, int64 (b, rows, columns).
             frames: uint8 (b * t, 3, side, side), clip after clip, as the perception sees them.
             truth: bool (n, t, h, w), masks of every target on the decoder's grid.
-            misled: bool (n,), see `train.samples.Lesson`.
+            misled: bool (n,), see `train.synthtrack_samples.JoinSample`.
             code: of every target, (n, 128).
             reread: see `train.packing.own_answers`.
         """
@@ -350,11 +358,11 @@ def code_loss(written: Tensor, wanted: Tensor) -> Tensor:
 
 
 STAGES: dict[str, Callable[..., Stage]] = {
-    "tracking": Tracking,
-    "words": Words,
-    "masks": Masks,
-    "language": Language,
-    "join": Join,
+    "tracking": TrackingStage,
+    "words": WordsStage,
+    "masks": MasksStage,
+    "language": LanguageStage,
+    "join": JoinStage,
 }
 
 

@@ -25,9 +25,9 @@ KEPT = ("spearman", "ece", "rethink_rate", "refusal_rate")
 class Validation:
     """The hook of `train.loop.fit`: every process takes its share of the tasks."""
 
-    def __init__(self, config: ValidationConfig, model: TrackGPT, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, config: ValidationConfig, model: TrackGPT, rank: int = 0, processes: int = 1) -> None:
         self.kit, self.model = open_validation(config), model
-        self.tasks = list(self.kit.tasks())[: config.tasks][rank::world]
+        self.tasks = list(self.kit.tasks())[: config.tasks][rank::processes]
 
     def __call__(self, step: int) -> dict[str, float]:
         """Figures of the model, in percent but for calibration; J&F first."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data_tools.checks.report import Check, Report
+from data_tools.checks.report import Report, TreeCheck
 from data_tools.image_sets import READERS, REFERRING
 from trackgpt.data.conversations import llava_instruct
 from trackgpt.data.image_trees import COCO_2014, COCO_2017, TREES, captions
@@ -331,9 +331,9 @@ def _llava_traps(report: Report) -> None:
         report.problem(report.root, f"holds {', '.join(others[:3])}", "llava_instruct_150k.json", "download it")
 
 
-def _check(pieces: Pieces) -> Check:
+def _check(pieces: Pieces) -> TreeCheck:
     other = captions(pieces.name) if pieces.name in REFERRING else None
-    return Check(TREES[pieces.name], partial(check_images, pieces), pieces.traps, other)
+    return TreeCheck(TREES[pieces.name], partial(check_images, pieces), pieces.traps, other)
 
 
 _SETS = (
@@ -355,4 +355,4 @@ _SETS = (
     ),
     Pieces("reason-seg", lambda report, part: (part,), traps=_reason_traps),
 )
-CHECKS = (*(_check(pieces) for pieces in _SETS), Check(TREES["llava-instruct"], check_conversations, _llava_traps))
+CHECKS = (*(_check(pieces) for pieces in _SETS), TreeCheck(TREES["llava-instruct"], check_conversations, _llava_traps))

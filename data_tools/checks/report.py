@@ -125,7 +125,7 @@ def _add(counts: dict[str, dict[str, int]], part: str, more: dict[str, int]) -> 
 
 
 @dataclass(frozen=True)
-class Check:
+class TreeCheck:
     """How a data set is checked.
 
     Attributes:

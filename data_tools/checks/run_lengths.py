@@ -7,7 +7,7 @@ from typing import Any
 
 from data_tools.checks import expressions, pictures
 from data_tools.checks.expressions import Entry, Videos, keys_of
-from data_tools.checks.report import Check, Report
+from data_tools.checks.report import Report, TreeCheck
 from trackgpt.data.referring_video import TREES
 from trackgpt.errors import InputError
 from trackgpt.geometry.masks import area_of_rle
@@ -156,7 +156,7 @@ def _check_foreground(report: Report, part: str, videos: Videos, sizes: dict[str
 
 
 CHECKS = (
-    Check(TREES["mevis"], check_mevis),
-    Check(TREES["revos"], check_revos),
-    Check(TREES["lv-vis"], check_lv_vis),
+    TreeCheck(TREES["mevis"], check_mevis),
+    TreeCheck(TREES["revos"], check_revos),
+    TreeCheck(TREES["lv-vis"], check_lv_vis),
 )

@@ -1,8 +1,8 @@
-"""From data sets on disk to what the three stages learn from: frames, turns about the first of them, true masks.
+"""Training samples from data sets on disk: frames, turns about the first of them, true masks.
 
-A `Source` is one data set with its way of asking; its item number i and a generator give one `Lesson`. Images are
-lessons of one frame, videos unroll I_0, I_t, I_{t+1}, ... as paper section 4.1 samples them, conversations have words
-alone. Everything is numpy, so that worker processes can make it.
+A `Source` is one data set with its way of asking; its item number i and a generator give one `TrackingSample`. Images
+are samples of one frame, videos unroll I_0, I_t, I_{t+1}, ... as paper section 4.1 samples them, conversations have
+words alone. Everything is numpy, so that worker processes can make it.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ TRIES = 8
 
 
 @dataclass(frozen=True)
-class View:
-    """How a lesson looks.
+class SampleSpec:
+    """How a sample looks.
 
     Attributes:
         side: of the square that the perception sees, pixels.
         read: of the square that the brain sees, pixels.
         fit: how the brain sees a frame: "pad" or "centre-crop".
         frames: unrolled of a video, I_0 included.
-        turns: most instructions of a lesson.
+        turns: most instructions of a sample.
         targets: most targets of an instruction that get a <TK> each; more become one, their union.
         gap: most frames between I_0 and I_t; 0 for any.
         original: masks have the frame's size and not that of the decoder's grid.
@@ -78,7 +78,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrackingSample:
     """One sample of a stage.
 
     Attributes:
@@ -86,7 +86,7 @@ class Lesson:
         read: uint8 RGB (read, read, 3), the first frame as the brain sees it.
         turns: dialogues about it; each a list of (question, answer).
         masks: bool (n, t, h, w), of every <TK> in the order of the turns: h and w are side / 4, the decoder's grid, or
-            with `View.original` those of the frame.
+            with `SampleSpec.original` those of the frame.
         ignored: bool (t, h, w), what is not learned: padding, and pixels without a truth.
         source: data set and item, for people.
         pictures: the files of the frames.
@@ -104,12 +104,12 @@ class Lesson:
 
 
 class Source(Protocol):
-    """A data set as lessons."""
+    """A data set as samples."""
 
     def __len__(self) -> int: ...
 
-    def lesson(self, item: int, view: View, rng: np.random.Generator) -> Lesson:
-        """Item `item` as a lesson; the same for the same generator.
+    def sample(self, item: int, spec: SampleSpec, rng: np.random.Generator) -> TrackingSample:
+        """Item `item` as a sample; the same for the same generator.
 
         Raises:
             InputError: its files are missing or damaged, or there is nothing to ask.
@@ -117,12 +117,12 @@ class Source(Protocol):
         ...
 
     def pictures(self) -> Iterator[str]:
-        """Every file that a lesson may show to the perception, each once."""
+        """Every file that a sample may show to the perception, each once."""
         ...
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageSource:
     """An image set: a few classes or phrases of one image, each a turn.
 
     Attributes:
@@ -142,22 +142,22 @@ class Images:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def lesson(self, item: int, view: View, rng: np.random.Generator) -> Lesson:
-        """See `Source.lesson`."""
+    def sample(self, item: int, spec: SampleSpec, rng: np.random.Generator) -> TrackingSample:
+        """See `Source.sample`."""
         sample = self.samples[item]
         expressions = sample.expressions
         if not expressions:
             raise InputError(f"{sample.image}: {self.name} names nothing in it")
-        chosen = [expressions[int(k)] for k in rng.permutation(len(expressions))[: view.turns]]
-        frame, box = sample.frame(), fit(sample.size, view.side)
+        chosen = [expressions[int(k)] for k in rng.permutation(len(expressions))[: spec.turns]]
+        frame, box = sample.frame(), fit(sample.size, spec.side)
         turns, masks = [], []
         for expression in chosen:
-            objects = separate(expression, view)
-            turns.append((self._turn(sample, expression, len(objects), view, rng),))
-            masks += [[compared(sample.truth.mask(keys), box, view)] for keys in objects]
-        ignored = unlearned(sample.ignored(), box, view)
-        return Lesson(
-            box.apply(frame)[None], brain_view(frame, view), tuple(turns), _stack(masks, ignored[None]), ignored[None],
+            objects = separate(expression, spec)
+            turns.append((self._turn(sample, expression, len(objects), spec, rng),))
+            masks += [[compared(sample.truth.mask(keys), box, spec)] for keys in objects]
+        ignored = unlearned(sample.ignored(), box, spec)
+        return TrackingSample(
+            box.apply(frame)[None], brain_view(frame, spec), tuple(turns), _stack(masks, ignored[None]), ignored[None],
             f"{self.name}/{sample.name}", (str(sample.image),),
         )  # fmt: skip
 
@@ -166,7 +166,7 @@ class Images:
         return (str(self.samples[i].image) for i in range(len(self.samples)))
 
     def _turn(
-        self, sample: ImageSample, expression: Expression, targets: int, view: View, rng: np.random.Generator
+        self, sample: ImageSample, expression: Expression, targets: int, spec: SampleSpec, rng: np.random.Generator
     ) -> tuple[str, str]:
         said = wordings(expression) if self.parts else (expression.text,)
         text = said[int(rng.integers(len(said)))]
@@ -175,11 +175,11 @@ class Images:
             return ask(WHY_QUESTIONS, reason.rounds[0].question, rng), with_reason(reason.rounds[0].answer)
         sentence = expression.tags.get("kind") == "long" or is_instruction(text)
         questions = SENTENCE_QUESTIONS if sentence else self.questions
-        return ask(questions, text, rng), _said(expression, targets, text if view.echo and not sentence else "", rng)
+        return ask(questions, text, rng), _said(expression, targets, text if spec.echo and not sentence else "", rng)
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipSource:
     """A referring-video set: a few expressions of one video about I_0, followed over I_t, I_{t+1}, ...
 
     Attributes:
@@ -195,54 +195,58 @@ class Clips:
     def __len__(self) -> int:
         return len(self.videos)
 
-    def lesson(self, item: int, view: View, rng: np.random.Generator) -> Lesson:
-        """See `Source.lesson`."""
+    def sample(self, item: int, spec: SampleSpec, rng: np.random.Generator) -> TrackingSample:
+        """See `Source.sample`."""
         video = self.videos[item]
-        chosen = [video.expressions[int(k)] for k in rng.permutation(len(video.expressions))[: view.turns]]
-        times = self._times(video, chosen, view, rng)
+        chosen = [video.expressions[int(k)] for k in rng.permutation(len(video.expressions))[: spec.turns]]
+        times = self._times(video, chosen, spec, rng)
         frames = [video.frame(t) for t in times]
-        box = fit(frames[0].shape[:2], view.side)
+        box = fit(frames[0].shape[:2], spec.side)
         turns, masks = [], []
         assert video.masks is not None
         for expression in chosen:
-            objects = separate(expression, view)
-            turns.append((self._turn(expression, len(objects), view, rng),))
-            masks += [[compared(video.masks.mask(keys, t), box, view) for t in times] for keys in objects]
-        never = unlearned(np.zeros(box.source, bool), box, view)
+            objects = separate(expression, spec)
+            turns.append((self._turn(expression, len(objects), spec, rng),))
+            masks += [[compared(video.masks.mask(keys, t), box, spec) for t in times] for keys in objects]
+        never = unlearned(np.zeros(box.source, bool), box, spec)
         ignored = np.broadcast_to(never, (len(times), *never.shape))
         squares = np.stack([box.apply(frame) for frame in frames])
         where = f"{self.name}/{video.name}@{','.join(map(str, times))}"
         pictures = tuple(str(video.images[t]) for t in times)
-        read, truth = brain_view(frames[0], view), _stack(masks, ignored)
-        return Lesson(squares, read, tuple(turns), truth, ignored, where, pictures)
+        read, truth = brain_view(frames[0], spec), _stack(masks, ignored)
+        return TrackingSample(squares, read, tuple(turns), truth, ignored, where, pictures)
 
     def pictures(self) -> Iterator[str]:
         """See `Source.pictures`."""
         return (str(image) for video in self.videos for image in video.images)
 
-    def _times(self, video: Video, chosen: Sequence[Expression], view: View, rng: np.random.Generator) -> list[int]:
+    def _times(
+        self, video: Video, chosen: Sequence[Expression], spec: SampleSpec, rng: np.random.Generator
+    ) -> list[int]:
         """I_0, on which the first expression's object is seen, then I_t, I_{t+1}, ... after a gap."""
-        count = min(view.frames, len(video))
+        count = min(spec.frames, len(video))
         assert video.masks is not None
         for _ in range(TRIES):
             longest = len(video) - count
-            gap = int(rng.integers(0, min(longest, view.gap or longest) + 1))
+            gap = int(rng.integers(0, min(longest, spec.gap or longest) + 1))
             first = int(rng.integers(0, len(video) - count - gap + 1))
             objects = chosen[0].objects
             if not objects or video.masks.mask(objects, first).any():
                 return [first, *range(first + gap + 1, first + gap + count)]
         raise InputError(f"{self.name}/{video.name}: {chosen[0].text!r} has no mask on {TRIES} frames that were tried")
 
-    def _turn(self, expression: Expression, targets: int, view: View, rng: np.random.Generator) -> tuple[str, str]:
+    def _turn(
+        self, expression: Expression, targets: int, spec: SampleSpec, rng: np.random.Generator
+    ) -> tuple[str, str]:
         whole = self.instructions or is_instruction(expression.text)
-        said = _said(expression, targets, expression.text if view.echo and not whole else "", rng)
+        said = _said(expression, targets, expression.text if spec.echo and not whole else "", rng)
         if whole:
             return expression.text, said
         return ask(PHRASE_QUESTIONS, expression.text, rng), said
 
 
 @dataclass(frozen=True)
-class Talk:
+class ConversationSource:
     """Conversations about pictures, in words alone; a dialogue of several rounds is one turn."""
 
     name: str
@@ -251,16 +255,16 @@ class Talk:
     def __len__(self) -> int:
         return len(self.conversations)
 
-    def lesson(self, item: int, view: View, rng: np.random.Generator) -> Lesson:
-        """See `Source.lesson`."""
+    def sample(self, item: int, spec: SampleSpec, rng: np.random.Generator) -> TrackingSample:
+        """See `Source.sample`."""
         talk = self.conversations[item]
-        grey = np.full((view.read, view.read, 3), 124, np.uint8)
+        grey = np.full((spec.read, spec.read, 3), 124, np.uint8)
         frame = grey if talk.image is None else read_image(talk.image)
         rounds = tuple((one.question, one.answer) for one in talk.rounds)
-        grid = view.side // STRIDE
-        return Lesson(
-            np.zeros((0, view.side, view.side, 3), np.uint8),
-            brain_view(frame, view),
+        grid = spec.side // STRIDE
+        return TrackingSample(
+            np.zeros((0, spec.side, spec.side, 3), np.uint8),
+            brain_view(frame, spec),
             (rounds,),
             np.zeros((0, 0, grid, grid), bool),
             np.zeros((0, grid, grid), bool),
@@ -278,28 +282,28 @@ def _said(expression: Expression, targets: int, named: str, rng: np.random.Gener
     return given if given and given.count(TRACK_TOKEN) == targets else answer(targets, rng, named)
 
 
-def separate(expression: Expression, view: View) -> list[tuple[str, ...]]:
-    """The objects of each <TK> of an expression: one each, or all in one where there are more than `view.targets`."""
-    if len(expression.objects) <= 1 or len(expression.objects) > view.targets:
+def separate(expression: Expression, spec: SampleSpec) -> list[tuple[str, ...]]:
+    """The objects of each <TK> of an expression: one each, or all in one where there are more than `spec.targets`."""
+    if len(expression.objects) <= 1 or len(expression.objects) > spec.targets:
         return [expression.objects] if expression.objects else []
     return [(key,) for key in expression.objects]
 
 
-def brain_view(frame: np.ndarray, view: View) -> np.ndarray:
+def brain_view(frame: np.ndarray, spec: SampleSpec) -> np.ndarray:
     """A frame as the brain sees it at inference: uint8 (read, read, 3)."""
-    if view.fit == "centre-crop":
+    if spec.fit == "centre-crop":
         frame = central_square(frame)
-    return fit(frame.shape[:2], view.read).apply(frame)
+    return fit(frame.shape[:2], spec.read).apply(frame)
 
 
-def compared(mask: np.ndarray, box: Letterbox, view: View) -> np.ndarray:
+def compared(mask: np.ndarray, box: Letterbox, spec: SampleSpec) -> np.ndarray:
     """A mask, bool (height, width) of the frame, where the loss compares it: as it is, or on the decoder's grid."""
-    return mask if view.original else small(mask, box)
+    return mask if spec.original else small(mask, box)
 
 
-def unlearned(ignored: np.ndarray, box: Letterbox, view: View) -> np.ndarray:
+def unlearned(ignored: np.ndarray, box: Letterbox, spec: SampleSpec) -> np.ndarray:
     """What is not learned, of a frame's ignored pixels, bool (height, width); the grid has padding as well."""
-    return ignored if view.original else outside(box) | small(ignored, box, share=0.0)
+    return ignored if spec.original else outside(box) | small(ignored, box, share=0.0)
 
 
 def small(mask: np.ndarray, box: Letterbox, share: float = 0.5) -> np.ndarray:
@@ -335,31 +339,31 @@ def _stack(masks: Sequence[Sequence[np.ndarray]], ignored: np.ndarray) -> np.nda
 # The sets by name
 
 
-def _labels(reader: Callable[..., Any], name: str, root: Path, split: str) -> Images:
-    return Images(name, reader(root, split) if split else reader(root), CLASS_QUESTIONS)
+def _labels(reader: Callable[..., Any], name: str, root: Path, split: str) -> ImageSource:
+    return ImageSource(name, reader(root, split) if split else reader(root), CLASS_QUESTIONS)
 
 
-def _parts(reader: Callable[..., Any], name: str, root: Path, split: str) -> Images:
-    return Images(name, reader(root, split) if split else reader(root), CLASS_QUESTIONS, parts=True)
+def _parts(reader: Callable[..., Any], name: str, root: Path, split: str) -> ImageSource:
+    return ImageSource(name, reader(root, split) if split else reader(root), CLASS_QUESTIONS, parts=True)
 
 
-def _phrases(name: str, root: Path, split: str) -> Images:
+def _phrases(name: str, root: Path, split: str) -> ImageSource:
     reader = grefcoco if name == "grefcoco" else partial(refcoco, name=name)
-    return Images(name, reader(root, split=split or "train"), PHRASE_QUESTIONS)
+    return ImageSource(name, reader(root, split=split or "train"), PHRASE_QUESTIONS)
 
 
-def _reasons(root: Path, split: str) -> Images:
+def _reasons(root: Path, split: str) -> ImageSource:
     samples = reason_seg(root, split or "train")
     explained = reason_seg_explanations(root) if (split or "train") == "train" else {}
-    return Images("reason-seg", samples, CLASS_QUESTIONS, reasons=explained)
+    return ImageSource("reason-seg", samples, CLASS_QUESTIONS, reasons=explained)
 
 
-def _videos(name: str, root: Path, split: str, wordings: Sequence[int] = ()) -> Clips:
+def _videos(name: str, root: Path, split: str, wordings: Sequence[int] = ()) -> ClipSource:
     found = READERS[name](root, split or "train")
     videos = tuple(v for v in _heard(found, wordings) if v.masks is not None and v.expressions)
     if not videos:
         raise InputError(f"{root}: {name}, {split or 'train'} has no video with expressions and masks to learn from")
-    return Clips(name, videos, instructions=name == "instrack")
+    return ClipSource(name, videos, instructions=name == "instrack")
 
 
 def _heard(videos: Sequence[Video], wordings: Sequence[int]) -> Iterator[Video]:
@@ -381,14 +385,14 @@ SOURCES: dict[str, Callable[..., Source]] = {
     },
     **{name: partial(_phrases, name) for name in ("refclef", "refcoco", "refcoco+", "refcocog", "grefcoco")},
     "reason-seg": _reasons,
-    "llava-instruct": lambda root, split: Talk("llava-instruct", llava_instruct(root)),
+    "llava-instruct": lambda root, split: ConversationSource("llava-instruct", llava_instruct(root)),
     **{name: partial(_videos, name) for name in READERS},
 }
 """What a mixture may name: each opens a data set below a root, for a split ("" is the one to train on)."""
 
 
 def open_source(name: str, root: Path, split: str = "", wordings: Sequence[int] = ()) -> Source:
-    """The data set `name` as lessons; `wordings` as in `DataConfig`.
+    """The data set `name` as samples; `wordings` as in `DataConfig`.
 
     Raises:
         UsageError: there is no such set.

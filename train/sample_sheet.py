@@ -1,4 +1,4 @@
-"""A batch of lessons as one picture: frames in rows, true masks outlined in the colours of their <TK>s, words below."""
+"""A batch of samples as one picture: frames in rows, true masks outlined in the colours of their <TK>s, words below."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from trackgpt.geometry.letterbox import fit
-from train.lessons import Lesson, small
+from train.sources import TrackingSample, small
 
 CELL = 192
 TEXT = 60
@@ -19,23 +19,23 @@ LINES = 4
 PIXELS = 6  # a letter's width
 
 
-def sheet(lessons: Sequence[Lesson], most: int = 6) -> np.ndarray:
-    """Up to `most` lessons, one a row: uint8 RGB (height, width, 3)."""
-    rows = [_row(lesson) for lesson in lessons[:most]]
+def sheet(samples: Sequence[TrackingSample], most: int = 6) -> np.ndarray:
+    """Up to `most` samples, one a row: uint8 RGB (height, width, 3)."""
+    rows = [_row(sample) for sample in samples[:most]]
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     return np.concatenate(padded)
 
 
-def _row(lesson: Lesson) -> np.ndarray:
-    if len(lesson.frames):
-        cells = [_cell(frame, on_grid(lesson.masks[:, t], len(frame))) for t, frame in enumerate(lesson.frames)]
+def _row(sample: TrackingSample) -> np.ndarray:
+    if len(sample.frames):
+        cells = [_cell(frame, on_grid(sample.masks[:, t], len(frame))) for t, frame in enumerate(sample.frames)]
     else:
-        cells = [_cell(lesson.read, ())]
+        cells = [_cell(sample.read, ())]
     row = np.concatenate(cells, axis=1)
     strip = Image.new("RGB", (max(row.shape[1], 3 * CELL), TEXT), "white")
     draw = ImageDraw.Draw(strip)
-    words = [lesson.source, *(f"{asked} | {said}" for dialogue in lesson.turns for asked, said in dialogue)]
+    words = [sample.source, *(f"{asked} | {said}" for dialogue in sample.turns for asked, said in dialogue)]
     for line, text in enumerate(words[:LINES]):
         draw.text((4, 2 + 14 * line), shorten(text, strip.width // PIXELS, placeholder=" ..."), "black")
     row = np.pad(row, ((0, 0), (0, strip.width - row.shape[1]), (0, 0)), constant_values=255)

@@ -1,6 +1,6 @@
 """The processes of a run, as `torchrun`, `deepspeed` or nothing at all started them.
 
-One process is a world of its own: every method then gives back what it was given and no process group exists.
+With one process no process group exists and every method returns its argument.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trackgpt.errors import UsageError
 
 
 @dataclass(frozen=True)
-class World:
+class Processes:
     """Which process this is, of how many, and the device it computes on.
 
     Every method but `leave` is a meeting: all processes must call it, in the same order.
@@ -53,7 +53,7 @@ class World:
             torch.distributed.destroy_process_group()
 
 
-def join_world(device: str, zero: int) -> World:
+def join_processes(device: str, zero: int) -> Processes:
     """Meet the other processes, if there are any.
 
     The launcher's environment says who they are: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
@@ -69,7 +69,7 @@ def join_world(device: str, zero: int) -> World:
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     place = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     if size == 1 and zero == 0:
-        return World(place)
+        return Processes(place)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     deepspeed = import_deepspeed(place)
@@ -78,7 +78,7 @@ def join_world(device: str, zero: int) -> World:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(local))
     backend = "nccl" if place.type == "cuda" else "gloo"
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
-    return World(place, rank, size)
+    return Processes(place, rank, size)
 
 
 _LAUNCHED = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))

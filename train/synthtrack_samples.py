@@ -24,7 +24,7 @@ COLOUR_INDEX = {name: i for i, name in enumerate(COLOUR_NAMES)}
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedFrame:
     """One rendered frame in its padded square.
 
     Attributes:
@@ -42,7 +42,7 @@ class View:
     boxes: np.ndarray
 
 
-def look(scene: Scene, t: int, side: int, oversample: float = 1.0) -> View:
+def render_square(scene: Scene, t: int, side: int, oversample: float = 1.0) -> RenderedFrame:
     """Render frame t of a scene into a padded square, `oversample` times larger before it is scaled down."""
     size = frame_size(scene.aspect, round(side * oversample))
     rgb, ids = render(scene, t, *size)
@@ -52,10 +52,10 @@ def look(scene: Scene, t: int, side: int, oversample: float = 1.0) -> View:
     seen = seen_actors(scene, t, ids)
     scale = np.array([box.width, box.height, box.width, box.height], np.float32) / side
     boxes = np.array([s.box for s in seen], np.float32).reshape(-1, 4) * scale
-    return View(rgb, box.apply(rgb), square_ids, seen, boxes)
+    return RenderedFrame(rgb, box.apply(rgb), square_ids, seen, boxes)
 
 
-def cell_labels(view: View, cells: int) -> dict[str, np.ndarray]:
+def cell_labels(view: RenderedFrame, cells: int) -> dict[str, np.ndarray]:
     """What each cell of a grid over the square shows: int64 (cells, cells) indices, -1 where there is nothing to name.
 
     "category" and "colour" of the actor that fills at least 30 % of the cell; "region" of the frame's 3 x 3 parts.
@@ -84,7 +84,7 @@ def words_sample(seed: int, side: int, views: int = 2) -> dict[str, np.ndarray]:
     scene = make_scene(seed, frames=24)
     out: dict[str, list[np.ndarray]] = {"frames": [], "category": [], "colour": [], "region": []}
     for t in rng.choice(scene.frames, views, replace=False):
-        view = look(scene, int(t), side, rng.choice([1.0, 1.5, 2.0]))
+        view = render_square(scene, int(t), side, rng.choice([1.0, 1.5, 2.0]))
         out["frames"].append(view.frame)
         for name, labels in cell_labels(view, side // 16).items():
             out[name].append(labels)
@@ -99,7 +99,7 @@ def masks_sample(seed: int, side: int, frames: int = 3, targets: int = 2) -> dic
     rng = np.random.default_rng([seed, 2])
     scene = make_scene(seed, frames=32)
     times = clip_times(scene.frames, frames, rng)
-    views = [look(scene, t, side, rng.choice([1.0, 1.5])) for t in times]
+    views = [render_square(scene, t, side, rng.choice([1.0, 1.5])) for t in times]
     dense = [cell_labels(view, side // 16) for view in views]
     boxes, category, colour, masks = [], [], [], []
     seen = [s for s in views[0].seen if s.visible_fraction > 0.4 and s.area > 0.002]
@@ -159,7 +159,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LanguageSample:
     """A frame with several turns about it, and its dense labels (see `cell_labels`)."""
 
     frame: np.ndarray
@@ -167,7 +167,7 @@ class Reading:
     turns: tuple[Turn, ...]
 
 
-def reading_sample(seed: int, side: int, tracks: int = 6, plain: int = 1, known: int = 4) -> Reading:
+def language_sample(seed: int, side: int, tracks: int = 6, plain: int = 1, known: int = 4) -> LanguageSample:
     """A frame with `tracks` instructions of mixed kinds, `plain` questions, a description, and `known` facts of none.
 
     The facts stand for what a pretrained language model knows; instructions alone teach each far too rarely.
@@ -175,13 +175,13 @@ def reading_sample(seed: int, side: int, tracks: int = 6, plain: int = 1, known:
     rng = np.random.default_rng([seed, 3])
     scene = make_scene(seed, frames=24)
     t = int(rng.integers(scene.frames))
-    view = look(scene, t, side, rng.choice([1.0, 1.5, 2.0]))
+    view = render_square(scene, t, side, rng.choice([1.0, 1.5, 2.0]))
     turns = [track_turn(e, view) for e in mixed(scene_expressions(scene, t, view.seen, rng), tracks, rng)]
     turns += [_plain(q, a) for q, a in questions(view.seen, rng)[:plain]]
     turns += [_plain(q, a) for q, a in knowledge(rng, known)]
     if view.seen:
         turns.append(_plain("describe the scene.", describe_scene(view.seen)))
-    return Reading(view.frame, cell_labels(view, side // 16), tuple(turns))
+    return LanguageSample(view.frame, cell_labels(view, side // 16), tuple(turns))
 
 
 def mixed(found: list[Expression], count: int, rng: np.random.Generator) -> list[Expression]:
@@ -200,7 +200,7 @@ def mixed(found: list[Expression], count: int, rng: np.random.Generator) -> list
     return chosen
 
 
-def track_turn(expression: Expression, view: View) -> Turn:
+def track_turn(expression: Expression, view: RenderedFrame) -> Turn:
     """An expression with the boxes and kinds of its targets."""
     rows = [next(i for i, s in enumerate(view.seen) if s.id == target) for target in expression.targets]
     return Turn(
@@ -219,7 +219,7 @@ def _plain(question: str, answer: str) -> Turn:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class JoinSample:
     """A clip with instructions about its first frame: what the join stage learns from.
 
     Attributes:
@@ -240,12 +240,12 @@ class Lesson:
     misled: tuple[bool, ...]
 
 
-def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: int = 3) -> Lesson:
+def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: int = 3) -> JoinSample:
     """A clip, `tracks` instructions about its first frame, and the masks of all their targets."""
     rng = np.random.default_rng([seed, 4])
     scene = make_scene(seed, frames=32)
     times = clip_times(scene.frames, frames, rng)
-    views = [look(scene, t, side, rng.choice([1.0, 1.25])) for t in times]
+    views = [render_square(scene, t, side, rng.choice([1.0, 1.25])) for t in times]
     reading = views[0]
     chosen = mixed(scene_expressions(scene, times[0], reading.seen, rng), tracks, rng)
     turns, misled = [], []
@@ -257,7 +257,7 @@ def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: 
     masks = [[small_mask(view.ids == target) for view in views] for target in meant]
     grid = (len(views), side // 4, side // 4)
     square = fit(reading.rgb.shape[:2], brain_side).apply(reading.rgb)
-    return Lesson(
+    return JoinSample(
         np.stack([view.frame for view in views]),
         square,
         cell_labels(reading, brain_side // 16),
