@@ -2,9 +2,9 @@
 
 What is said of which video is in an annotation file (`data_tools/INSTRUCTIONS.md`); what is made is the tree of
 `eval/kits/INSTRACK.md`. Frames are copied, masks are drawn anew: of a video's objects those that instructions mean are
-numbered 1, 2, ... in the order of first mention, and everything else is background. A video is written beside its place
-and moved there when it is whole; what was done stands in ``instrack_build.json``, so that a build that was cut short
-goes on. Only files that a build of this folder recorded are ever replaced.
+numbered 1, 2, ... in the order of first mention, and everything else is background. A video is written to a temporary
+folder and moved when it is complete; ``instrack_build.json`` records what was done, so that an interrupted build is
+resumed. Only files that a build of this folder recorded are ever replaced.
 
 InsTrack: TrackGPT, section 3.6: 143 videos for training and 40 for tests, 32 of Refer-DAVIS17 and 151 of VIPSeg, one
 instruction each, written by a person and rephrased five times.
@@ -440,7 +440,7 @@ def command(
 
 
 def _described(planned: BuildPlan, tree: Build) -> Iterator[str]:
-    """What is made, beside the numbers of the paper."""
+    """What is made, next to the numbers of the paper."""
     for split in SPLITS:
         videos = planned.of(split)
         done = sum(tree.is_done(one) for one in videos)

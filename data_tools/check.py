@@ -1,8 +1,8 @@
 """Checks trees of real data sets: ``python -m data_tools check refer-davis17 ROOT``.
 
-A problem is one line: the path, what is there, what was wanted, and what to do where that is not plain. What is looked
-at in each form stands in `data_tools/checks`. The name of a stage ("stage1") checks all its sets under one root and
-ends in one table.
+A problem is one line: the path, what is there, what was wanted, and advice where it is not obvious. The checks of each
+data set are in `data_tools/checks`. The name of a stage ("stage1") checks all its sets under one root and prints one
+table.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def _report_nothing(report: Report, tree: Tree) -> None:
         return
     wanted = f"{' or '.join(tree.marks)} below the root"
     above = report.root.resolve().parent
-    beside = next((folder for folder in named_folders(tree, above) if tree.holds(folder)), None)
-    if beside is not None and beside != report.root.resolve():
-        report.problem(report.root, f"no {tree.name}, but {beside} is there", wanted, f"give {above}")
+    sibling = next((folder for folder in named_folders(tree, above) if tree.holds(folder)), None)
+    if sibling is not None and sibling != report.root.resolve():
+        report.problem(report.root, f"no {tree.name}, but {sibling} is there", wanted, f"give {above}")
         return
     for mark in tree.marks:
         there = report.elsewhere(mark)

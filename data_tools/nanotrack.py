@@ -1,4 +1,4 @@
-"""NanoTrack over a folder of DAVIS: a stranger's tracker, whose result files the kits score like anybody's.
+"""NanoTrack over a folder of DAVIS: a tracker of another project, whose result files the kits score like any others.
 
     python -m data_tools nanotrack DAVIS -o OUT --weights checkpoints/nanotrack/nanotrackv2
     python -m eval lasot --data OUT/annotations --results OUT/results
@@ -34,7 +34,7 @@ class DavisSequence:
     Attributes:
         name: of its folders.
         images: its frames.
-        masks: its label maps, one a frame.
+        masks: its label maps, one per frame.
     """
 
     name: str
@@ -42,7 +42,7 @@ class DavisSequence:
     masks: tuple[Path, ...]
 
     def boxes(self) -> np.ndarray:
-        """Boxes of whatever is no background: float64 (T, 4) xywh, zeros where nothing is.
+        """Boxes of all that is not background: float64 (T, 4) xywh, zeros where there is nothing.
 
         Raises:
             InputError: a mask cannot be read.

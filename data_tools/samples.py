@@ -38,7 +38,7 @@ def picture_sets(root: Path) -> list[str]:
 def video_sets(root: Path) -> list[str]:
     """The video sets that are below a root.
 
-    Sets whose trees look alike are told apart by the names of folders, or by what `make` wrote beside.
+    Sets whose trees look alike are told apart by the names of folders, or by what `make` wrote next to them.
 
     Raises:
         UsageError: a folder could be several sets.
@@ -156,7 +156,7 @@ def chosen_lines(lines: Sequence[SheetLine]) -> tuple[tuple[SheetLine, ...], int
 
 
 def _panoptic_rows(root: Path, count: int) -> Iterator[SheetRow]:
-    """Rows of VIPSeg: its things, each category a line."""
+    """Rows of VIPSeg: its things, one line per category."""
     top = look_for_tree(vipseg.TREE, root) or root
     categories = vipseg.read_categories(top)
     for folder in sorted(path for path in (top / "panomasks").iterdir() if path.is_dir())[:count]:

@@ -497,7 +497,7 @@ def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(train
     done = train_command(tmp_path / "a.yaml", "--plan")
     assert done.code == 4
     assert "MD01: runs/a/model: not a model on this machine" in done.err
-    assert "no configuration beside this one makes it" in done.err
+    assert "no configuration in its folder or under configs/ makes it" in done.err
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,13 @@ def test_an_exported_model_has_a_card_that_says_where_it_comes_from(tmp_path):
     folder = tmp_path / "run/model"
     assert exported_step(folder) == 2
     text = (folder / "README.md").read_text()
-    for words in ("stage join, step 2 of 2", "Seed 0; 2 samples a step on 1 process", "[9, 3, 3, 1]", "2.13.0", "abc"):
+    for words in (
+        "stage join, step 2 of 2",
+        "Seed 0; 2 samples per step on 1 process",
+        "[9, 3, 3, 1]",
+        "2.13.0",
+        "abc",
+    ):
         assert words in text, words
     assert "teacher-forced" in text
     assert json.loads((folder / "training.json").read_text())["step"] == 2

@@ -182,7 +182,7 @@ def test_a_dry_run_says_what_it_would_learn_hold_and_take_and_writes_nothing_but
     assert "learned: 25 of 65 parameters" in text
     assert "frozen" in text
     assert "ZeRO GPUs" in text
-    assert "s a step of 6 samples" in text
+    assert "s per step of 6 samples" in text
     assert "expected: 1000 steps" in text
     assert re.search(r"one worker makes [\d.]+ samples/s, a process consumes [\d.]+: ratio [\d.]+, so 1 worker", text)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["dry_run", "dry_run/batch.png"]

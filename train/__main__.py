@@ -77,7 +77,7 @@ def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
             _fill_cache(config, processes)
         else:
             _run(config, processes, dry)
-        processes.sum(0)  # nobody leaves while another still talks
+        processes.sum(0)  # wait for all before the process group is destroyed
     finally:
         processes.leave()
 

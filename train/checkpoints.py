@@ -1,7 +1,7 @@
-"""What a run can go on from: folders that are either whole or not there.
+"""Checkpoints: folders that are either complete or absent.
 
     out/checkpoints/000120/trained.safetensors    parameters that learn, and buffers (statistics of normalisations)
-                           optimizer_0.pt         AdamW's state; one file a process where ZeRO shards it
+                           optimizer_0.pt         AdamW's state; one file per process where ZeRO shards it
                            state.json             step, samples seen, figures not yet logged, sizes of the files
     out/checkpoints/latest                        the name of the newest
 
@@ -54,22 +54,22 @@ class Progress:
 def save_checkpoint(
     folder: Path, engine: Engine, progress: Progress, layout: dict[str, int], keep: int, processes: Processes
 ):
-    """Write a checkpoint of a run and let the oldest go.
+    """Write a checkpoint of a run and delete the oldest ones.
 
     Args:
         folder: of the run.
         engine: whose weights and optimiser are kept.
-        progress: stored beside them.
+        progress: stored with them.
         layout: how the state is spread (processes, ZeRO stage); `load_checkpoint` wants the same again.
-        keep: how many checkpoints stay.
-        processes: all its processes must call this.
+        keep: number of checkpoints kept.
+        processes: all of them must call this.
 
     Raises:
         OutputError: a process could not write; the checkpoints before are as they were.
     """
     root = folder / FOLDER
     place = root / f"{progress.step:06d}"
-    beside = place.with_suffix(".tmp")
+    unfinished = place.with_suffix(".tmp")
     weights = {}
     with engine.whole(trained(engine.module).values()):
         if processes.rank == 0:
@@ -78,23 +78,23 @@ def save_checkpoint(
     optimizer = engine.optimizer_state()
 
     def write() -> None:
-        beside.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir(parents=True, exist_ok=True)
         if processes.rank == 0:
-            save_file(weights, beside / TRAINED)
+            save_file(weights, unfinished / TRAINED)
         if processes.rank == 0 or engine.sharded:
-            torch.save(optimizer, beside / _optimizer_file(processes.rank))
+            torch.save(optimizer, unfinished / _optimizer_file(processes.rank))
 
     def publish() -> None:
-        files = {path.name: path.stat().st_size for path in beside.iterdir()}
+        files = {path.name: path.stat().st_size for path in unfinished.iterdir()}
         state = {"progress": asdict(progress), "layout": layout, "files": files}
-        (beside / STATE).write_text(json.dumps(state))
-        replace_folder(beside, place)
+        (unfinished / STATE).write_text(json.dumps(state))
+        replace_folder(unfinished, place)
         _point(root / LATEST, place.name)
 
     where = f"{folder}: the checkpoint of step {progress.step}"
     if processes.rank == 0:
-        shutil.rmtree(beside, ignore_errors=True)
-    processes.sum(0)  # nobody writes before the folder of a run that was killed is gone
+        shutil.rmtree(unfinished, ignore_errors=True)
+    processes.sum(0)  # wait until rank 0 has removed what a killed run left
     together(processes, where, write)
     together(processes, where, publish if processes.rank == 0 else _nothing)
     if processes.rank == 0:
@@ -103,7 +103,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], processes: Processes) -> Progress:
-    """Bring an engine to where a run's newest whole checkpoint is; a run without one is at its beginning.
+    """Restore the newest complete checkpoint of a run into its engine; without one the run starts at step 0.
 
     Raises:
         UsageError: the checkpoint is spread over another number of processes or by another ZeRO stage.
@@ -127,27 +127,27 @@ def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], proces
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints that are all there, the oldest first."""
+    """A run's complete checkpoints, the oldest first."""
     places = (folder / FOLDER).iterdir() if (folder / FOLDER).is_dir() else ()
     whole = (place for place in places if place.name.isdigit() and _is_whole(place))
     return sorted(whole, key=lambda place: int(place.name))
 
 
-def replace_folder(beside: Path, place: Path) -> None:
-    """Put a finished folder in another's place, on the disk before the name is."""
-    for path in [*beside.rglob("*"), beside]:
+def replace_folder(unfinished: Path, place: Path) -> None:
+    """Flush a finished folder to the disk, then rename it to `place`, replacing what is there."""
+    for path in [*unfinished.rglob("*"), unfinished]:
         _to_disk(path)
     old = place.with_name(place.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)
-    beside.rename(place)
+    unfinished.rename(place)
     _to_disk(place.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def together(processes: Processes, what: str, write: Callable[[], object]) -> None:
-    """Write on every process; where one fails all raise, so that none waits for it.
+    """Call `write` on every process; if it fails on one, all raise, so that none waits for it.
 
     Raises:
         OutputError: with the reasons.
@@ -204,10 +204,10 @@ def _optimizer_file(rank: int) -> str:
 
 
 def _point(path: Path, name: str) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(name + "\n")
-    _to_disk(beside)
-    os.replace(beside, path)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(name + "\n")
+    _to_disk(unfinished)
+    os.replace(unfinished, path)
 
 
 def _to_disk(path: Path) -> None:

@@ -10,7 +10,7 @@ from train.plan import Plan
 
 @dataclass
 class Kind:
-    """Sets that share one weight equally."""
+    """Data sets that share one sampling weight equally."""
 
     weight: float = 1.0
     sets: list[str] = field(default_factory=list)
@@ -18,7 +18,7 @@ class Kind:
 
 @dataclass
 class DataConfig:
-    """What a stage learns from.
+    """Training data of a stage.
 
     Attributes:
         root: folder below which all sets lie, under any of the names that projects give them.
@@ -29,15 +29,15 @@ class DataConfig:
         turns: most instructions of a sample.
         targets: most targets of an instruction that get a <TK> each.
         gap: most frames between I_0 and I_t; 0 for any.
-        wordings: of an instruction that are heard, 0 the seed, 1 to 5 its paraphrases; empty for all (Table 4's
+        wordings: of an instruction that are used, 0 the seed, 1 to 5 its paraphrases; empty for all (Table 4's
             ablation without rephrasing is [0]).
         echo: answers to classes and phrases repeat them ("Sure, I track the red cat."), where a set brings no answers
             of its own; False answers with the paper's template.
-        own_answers: share of answers that are read in the brain's own words, so that the purport score learns what its
-            mistakes look like; 0 reproduces the paper.
+        own_answers: share of answers replaced by the brain's own, so that the purport score learns what its mistakes
+            look like; 0 reproduces the paper.
         mask_loss: where masks are compared: on the decoder's "grid", a quarter of the square's side, or at the frames'
-            "original" resolution, as LISA does; what that takes is told in `train.truth`.
-        detach: do not let gradients flow from frame to frame through Q_t.
+            "original" resolution, as LISA does; `train.truth` gives the memory of both.
+        detach: stop gradients through Q_t from frame to frame.
         cache: folder of the frozen encoder's features (see `train.feature_cache`); empty encodes in every step.
     """
 
@@ -91,7 +91,7 @@ class Shape:
 
 @dataclass
 class TrainConfig:
-    """One stage of a recipe.
+    """Configuration of one stage.
 
     Attributes:
         stage: "tracking", the three-part recipe on data sets (see `train.tracking`), or a part of nano's foundation, a
@@ -100,17 +100,17 @@ class TrainConfig:
         brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano.
         perception: load the perception from this model instead.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
-        matching_heads: begin with heads that look for the word they stand on (see `train.mimetic`).
-        random_encoder: begin with an image encoder of random weights (Table 4's ablation).
-        new_referring: begin with random weights for all that TrackGPT adds to LLaVA and SAM.
-        propagate: hand Q_t on from frame to frame; false is Table 3's baseline, in training and in the exported model.
+        matching_heads: initialise attention heads that match words to image patches (see `train.mimetic`).
+        random_encoder: start from an image encoder with random weights (Table 4's ablation).
+        new_referring: start from random weights for all that TrackGPT adds to LLaVA and SAM.
+        propagate: pass Q_t from frame to frame; false is Table 3's baseline, in training and in the exported model.
         frozen: parts that do not learn: "brain", "perception".
         data: of the stage "tracking".
         validate: on what, every `plan.validate_every` steps.
         shape: of the foundation's samples.
         device: "auto", "cpu" or "cuda".
         threads: CPU threads for the arithmetic; 0 leaves torch's choice.
-        previews: draw what the model would say and follow in SynthTrack after every checkpoint.
+        previews: draw answers and tracks in SynthTrack after every checkpoint.
         plan: see `train.plan.Plan`.
     """
 

@@ -1,4 +1,4 @@
-"""`python -m train CONFIG --dry-run`: what a run would learn, hold and take, before it takes it."""
+"""`python -m train CONFIG --dry-run`: parameters, memory and time of a run, from two steps that are thrown away."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def dry_run(stage: Stage, config: TrainConfig, out: Path, processes: Processes) 
     parts += [
         f"measured: peak {held:.2f} GiB ({what}), {max(0.0, held - before):.2f} GiB more than before the engine; "
         f"the plan says {planned.total / GIB:.3f} GiB, and {grown / GIB:.3f} more than the weights ({kept})",
-        f"measured: {seconds:.2f} s a step of {total} samples, {total / seconds:.1f} samples/s, "
+        f"measured: {seconds:.2f} s per step of {total} samples, {total / seconds:.1f} samples/s, "
         f"{100 * waited / seconds:.0f} % of it waiting for samples",
         f"measured: {supply.text(plan)}",
         f"expected: {plan.steps} steps, {plan.steps * seconds / 3600:.2f} h (from the second of {STEPS} steps)",

@@ -1,10 +1,10 @@
-"""What turns a batch into an update: plain PyTorch in one process, DeepSpeed in many, behind one interface.
+"""One optimiser step from batches: plain PyTorch in one process, DeepSpeed in several, behind one interface.
 
-The stage is one module whose forward takes samples and gives losses, so that whatever hooks into forward and backward
-(ZeRO-3 gathers and releases weights there) sees every use. Trained weights, gradients and the optimiser are float32;
-bfloat16 is autocast, inside that module and hence the same in both engines.
+The stage is one module whose forward takes samples and returns losses, so that ZeRO-3's hooks, which gather and release
+weights in forward and backward, see every use. Trainable weights, gradients and the optimiser are float32; bfloat16 is
+autocast inside that module, and hence the same in both engines.
 
-Under ZeRO every process must call the same submodules in the same order: a batch that leaves one out waits for ever.
+Under ZeRO every process must call the same submodules in the same order: otherwise the processes wait for ever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from train.stages import Losses, Stage
 
 @dataclass(frozen=True)
 class Learned:
-    """What a batch says: the weighted sum of the losses (a scalar with a graph), its parts, and figures to log."""
+    """Result of a forward pass: the weighted sum of the losses (a scalar with a graph), its parts, figures to log."""
 
     total: Tensor
     losses: Losses
@@ -42,7 +42,7 @@ class StageModule(nn.Module):
         weights: of loss parts, winning over the stage's.
         bf16: autocast to bfloat16.
         device: where it computes.
-        touch: let every trained parameter have a gradient, if of zero, even where a batch did not need it. ZeRO-1 and 2
+        touch: give every trainable parameter a gradient, if of zero, even where a batch did not use it. ZeRO-1 and 2
             wait for each of them on every process.
     """
 
@@ -63,12 +63,12 @@ class StageModule(nn.Module):
         return total, losses, figures
 
     def autocast(self) -> Any:
-        """The arithmetic of this run, for whatever else calls its modules."""
+        """Mixed precision of this run, for other callers of its modules."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that learn, by name; a shared one once."""
+    """Trainable parameters by name; a shared one once."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
@@ -108,14 +108,14 @@ class Engine(Protocol):
         ...
 
     def step(self, rate: float) -> float:
-        """Clip, update with this learning rate, forget the gradients; the norm before clipping.
+        """Clip, update with this learning rate, clear the gradients; returns the norm before clipping.
 
-        The plain engine changes nothing when the norm is no number.
+        The plain engine changes nothing when the norm is not finite.
         """
         ...
 
     def whole(self, parameters: Iterable[nn.Parameter]) -> Any:
-        """A context in which these parameters are whole on every process, to be read."""
+        """A context in which these parameters are gathered on every process, to be read."""
         ...
 
     def inference(self) -> Any:
@@ -127,7 +127,7 @@ class Engine(Protocol):
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what `optimizer_state` gave, once the trained parameters are loaded."""
+        """Load what `optimizer_state` returned, after the trainable parameters are loaded."""
         ...
 
 
@@ -151,13 +151,13 @@ def start_engine(stage: Stage, plan: Plan, processes: Processes, bf16: bool) -> 
 
 
 def adamw(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """The optimiser of every run."""
+    """AdamW over `parameter_groups`."""
     groups = parameter_groups(module, plan.weight_decay)
     return torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, plan.beta2))
 
 
 class PlainEngine:
-    """One process and PyTorch alone."""
+    """One process, PyTorch alone."""
 
     sharded = False
 
@@ -274,7 +274,7 @@ class DeepSpeedEngine:
 
 
 def deepspeed_settings(plan: Plan, processes: Processes) -> dict[str, Any]:
-    """DeepSpeed's configuration for a plan; `plan.deepspeed` wins, section by section."""
+    """DeepSpeed's configuration for a plan; `plan.deepspeed` overrides it, section by section."""
     cuda = processes.device.type == "cuda"
     zero: dict[str, Any] = {"stage": plan.zero, "contiguous_gradients": True, "overlap_comm": cuda}
     if plan.offload != "none":
@@ -298,7 +298,7 @@ def deepspeed_settings(plan: Plan, processes: Processes) -> dict[str, Any]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets its own mode back."""
+    """Evaluation mode inside; every module's own mode is restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,8 +1,8 @@
-"""Samples on their way to the model: sample i of a run is a function of (seed, i) alone, whoever makes it.
+"""Batches for the loop: sample i of a run is a function of (seed, i) alone, whichever process makes it.
 
 Batch k of a run holds the samples k * batch, ...; the processes take the batches in turn. Hence one process that
-accumulates two batches and two processes that share them see the same batches, and a run that was killed goes on with
-the samples it would have seen.
+accumulates two batches and two processes with one each see the same batches, and a resumed run continues with the
+samples it would have seen.
 
 A sample that cannot be made (`InputError`: a truncated picture, an expression without its object) is replaced by the
 next one that can, and both are named in `skipped.jsonl`. Anything else a stage raises stops the run.
@@ -44,10 +44,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process sees at once.
+    """A batch of one process.
 
     Attributes:
-        seed: of everything drawn while this batch is learned from (dropout, noise): a function of its first sample.
+        seed: of everything drawn in the forward pass (dropout, noise): a function of its first sample.
         samples: as `Stage.sample` made them.
         skipped: those that had to be replaced.
     """
@@ -70,7 +70,7 @@ def batches(
         count: batches this process needs; by default all the rest of the run.
 
     Raises:
-        InputError: many samples on end are broken.
+        InputError: too many consecutive samples are broken.
         TrackGPTError: a stage raised something else, or a worker died; the message names the sample.
     """
     # Here and not in the workers: OpenCV's threads do not live on in a fork, where setting their number waits for them.
@@ -89,7 +89,7 @@ def batches(
 
 
 def too_many(skipped: int, seen: int, plan: Plan) -> bool:
-    """Whether more than the share `max_skipped` of the samples is broken; few samples count as a thousand."""
+    """Whether more than the share `max_skipped` of the samples, taken as at least 1,000, is broken."""
     return skipped > plan.max_skipped * max(seen, FEWEST)
 
 
@@ -113,7 +113,7 @@ def _checked(made: Any, plan: Plan, processes: Processes, done: int) -> Generato
 
 
 def _end_workers(made: Any) -> None:
-    """Now, and not when Python ends: it would wait for ever for processes that ignore being told to stop."""
+    """Kill the workers now: at exit Python would wait for ever, because they ignore SIGTERM."""
     if isinstance(made, _MultiProcessingDataLoaderIter):
         made._shutdown_workers()
         for worker in made._workers:

@@ -1,7 +1,7 @@
-"""The one visible training loop: load, forward, backward, step, log, save; every stage goes through it, on every size.
+"""The training loop of all stages: load, forward, backward, step, log, save.
 
-The same command starts it in one process, and under `torchrun` or `deepspeed` in many. A run that was stopped, killed
-or crashed goes on from its newest whole checkpoint when it is started again.
+The same command starts it in one process, and under `torchrun` or `deepspeed` in several. A run that was stopped,
+killed or crashed resumes from its newest complete checkpoint when it is started again.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ class StoppedError(TrackGPTError):
 def fit(
     stage: Stage, plan: Plan, folder: Path, processes: Processes, export: Export, validate: Validate | None = None
 ) -> int:
-    """Train a stage, going on from the newest checkpoint in `folder`; returns the step reached.
+    """Train a stage, resuming from the newest checkpoint in `folder`; returns the step reached.
 
     Args:
-        stage: what is learned.
-        plan: the numbers of the run.
+        stage: samples, modules and losses.
+        plan: the hyperparameters.
         folder: of the run; shared by all processes.
-        processes: the processes; every one of them calls this.
-        export: called on every process after a checkpoint, with the step and the engine; rank 0 writes what people
-            look at. It is called once more when a finished run is started again.
+        processes: all of them must call this.
+        export: called on every process after a checkpoint, with the step and the engine; rank 0 writes. It is called
+            once more when a finished run is started again.
         validate: called on every process every `plan.validate_every` steps, with the step, in evaluation mode and with
             whole weights; its figures are averaged over the processes and logged as `val_...`.
 
     Raises:
-        TrackGPTError: the loss or its gradient is not a number, or a sample cannot be made at all.
+        TrackGPTError: the loss or its gradient is not finite, or a sample cannot be made at all.
         InputError: too many samples are broken.
         OutputError: a checkpoint cannot be written.
         OutOfMemoryError: the GPU is too small for this plan.
@@ -117,7 +117,7 @@ def train_step(
     """One update from `plan.accumulate` batches; returns the samples that were replaced, as lines.
 
     Raises:
-        TrackGPTError: the loss or its gradient is not a number, on every process alike.
+        TrackGPTError: the loss or its gradient is not finite, on every process alike.
         OutOfMemoryError: the GPU is too small.
     """
     broken = []
@@ -143,7 +143,7 @@ def train_step(
 
 
 def validated(engine: Engine, validate: Validate | None, step: int, processes: Processes) -> dict[str, float]:
-    """Figures of the validation hook, each the mean of the processes that have it."""
+    """Figures of the validation hook, each averaged over the processes that return it."""
     if validate is None:
         return {}
     with engine.inference():
@@ -160,7 +160,7 @@ def _must_be_finite(name: str, value: float, where: str) -> None:
 
 
 class _Clock:
-    """When to save and when to stop, by rank 0's clock: clocks differ, decisions may not."""
+    """When to save and when to stop, by rank 0's clock, because clocks differ and decisions must not."""
 
     def __init__(self, plan: Plan, processes: Processes) -> None:
         self.plan, self.decides = plan, processes.rank == 0
@@ -179,10 +179,10 @@ class _Clock:
 
 
 class _Signals:
-    """Notes that the run is to end (Slurm's SIGTERM, a person's Ctrl-C) until the step is done.
+    """Records SIGTERM and SIGINT, so that the run ends after the step.
 
-    Both may come twice at once, from the scheduler and from a launcher that passes them on; a person who presses Ctrl-C
-    again after a second means now.
+    Both may arrive twice at once, from the scheduler and from a launcher that forwards them; a second Ctrl-C more than
+    a second later interrupts at once.
     """
 
     def __init__(self) -> None:

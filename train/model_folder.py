@@ -1,4 +1,4 @@
-"""What a run leaves for others: the model folder, with a card that says where it comes from."""
+"""The exported model folder, with a card that records how it was trained."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROTOCOL = (
 def export_model(
     model: TrackGPT, origin: Origin, engine: Engine, folder: Path, record: dict[str, Any], processes: Processes
 ) -> None:
-    """Write the model folder in another's place: whole, or adapters alone where the brain has LoRA.
+    """Write the model folder, replacing an earlier one: all weights, or adapters alone where the brain has LoRA.
 
     Every process calls this (under ZeRO-3 weights are gathered); rank 0 writes. Until the new folder is on the disk the
     old one stays.
@@ -49,17 +49,17 @@ def export_model(
         OutputError: the disk is full, or may not be written.
     """
     adapters = carries_lora(model)
-    beside = folder.with_name(folder.name + ".tmp")
+    unfinished = folder.with_name(folder.name + ".tmp")
 
     def write() -> None:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         if adapters:
-            origin.save(model, beside)
+            origin.save(model, unfinished)
         else:
-            model.save_pretrained(beside)
-        (beside / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
-        (beside / CARD).write_text(card(record, adapters))
-        replace_folder(beside, folder)
+            model.save_pretrained(unfinished)
+        (unfinished / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        (unfinished / CARD).write_text(card(record, adapters))
+        replace_folder(unfinished, folder)
 
     with engine.whole(origin.parameters(model) if adapters else model.parameters()):
         together(processes, f"{folder}: the model of step {record['step']}", write if processes.rank == 0 else _nothing)
@@ -74,7 +74,7 @@ def exported_step(folder: Path) -> int:
 
 
 def training_record(config: Any, out: Path, step: int, processes: Processes) -> dict[str, Any]:
-    """Everything the card says, as data: configuration, step, versions, commit, processes, the last figures."""
+    """Data of the model card: configuration, step, versions, commit, processes, the last figures."""
     log = read_log(out) if (out / "train.jsonl").exists() else []
     return {
         "step": step,
@@ -108,7 +108,7 @@ def card(record: dict[str, Any], adapters: bool) -> str:
             "",
             "## Training",
             "",
-            f"Seed {plan['seed']}; {total} samples a step on {record['processes']} process(es) ({record['device']}), "
+            f"Seed {plan['seed']}; {total} samples per step on {record['processes']} process(es) ({record['device']}), "
             f"{record['step'] * total} samples in all, {record['skipped']} broken ones replaced. "
             f"Written {record['written']} at commit {record['commit']}.",
             "",

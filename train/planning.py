@@ -21,7 +21,7 @@ def memory_report(path: Path, config: TrainConfig, memory: float, words: int, fr
     """Memory per ZeRO stage and number of GPUs, and of inference per dtype; the last line is key=value.
 
     Args:
-        path: the file that `config` was read from; an earlier stage's configuration is looked for beside it.
+        path: the file that `config` was read from; an earlier stage's configuration is looked for in its folder.
         config: of the run.
         memory: GiB of a GPU.
         words: tokens of an instruction and its answer; 0 for the stage's usual number.
@@ -99,14 +99,14 @@ def _outline(name: str, paths: tuple[Path, ...]) -> ModelOutline:
             raise
         earlier = _maker(name, paths)
         if earlier is None:
-            advice = "no configuration beside this one makes it; name what it began with: brain=nano"
+            advice = "no configuration in its folder or under configs/ makes it; name what it began with: brain=nano"
             raise ModelError(f"{error.message}; {advice}", error.code) from error
     begun = outline_for(read(TrainConfig, earlier), *paths, earlier)
     return replace(begun, source=f"{begun.source}; {name} is not there yet, {earlier.name} makes it")
 
 
 def _maker(name: str, paths: tuple[Path, ...]) -> Path | None:
-    """The configuration whose run makes a model: beside the first of `paths`, or in the folder `configs` it is in."""
+    """The configuration whose run makes a model: in the folder of the first of `paths`, or under its `configs`."""
     first, *_ = known = [path.resolve() for path in paths]
     others = (path for folder in first.parents if folder.name == "configs" for path in folder.rglob("*.yaml"))
     for path in sorted({*first.parent.glob("*.yaml"), *others}):

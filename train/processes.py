@@ -18,9 +18,9 @@ from trackgpt.errors import UsageError
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is, of how many, and the device it computes on.
+    """The processes of a run: this one's rank, their number, and the device it computes on.
 
-    Every method but `leave` is a meeting: all processes must call it, in the same order.
+    Every method but `leave` is collective: all processes must call it, in the same order.
     """
 
     device: torch.device
@@ -40,7 +40,7 @@ class Processes:
         return self.sum(value)[0] / self.size
 
     def gather(self, thing: Any) -> list[Any]:
-        """What every process has, by rank."""
+        """Every process's value, by rank."""
         if self.size == 1:
             return [thing]
         things = [None] * self.size
@@ -48,15 +48,15 @@ class Processes:
         return things
 
     def leave(self) -> None:
-        """Take the process group down; also after an error, when others may be gone already."""
+        """Destroy the process group; also after an error, when other processes may have ended already."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
 def join_processes(device: str, zero: int) -> Processes:
-    """Meet the other processes, if there are any.
+    """Join the process group, if there is one.
 
-    The launcher's environment says who they are: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+    The launcher's environment describes it: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 
     Args:
         device: "auto", "cpu" or "cuda"; on CUDA every process takes the GPU of its local rank.
@@ -74,7 +74,7 @@ def join_processes(device: str, zero: int) -> Processes:
         torch.cuda.set_device(place)
     deepspeed = import_deepspeed(place)
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(_free_port()))  # of a single process: nobody else must know it
+    os.environ.setdefault("MASTER_PORT", str(_free_port()))  # for a single process any port will do
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(local))
     backend = "nccl" if place.type == "cuda" else "gloo"
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)

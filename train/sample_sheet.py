@@ -20,7 +20,7 @@ PIXELS = 6  # a letter's width
 
 
 def sheet(samples: Sequence[TrackingSample], most: int = 6) -> np.ndarray:
-    """Up to `most` samples, one a row: uint8 RGB (height, width, 3)."""
+    """Up to `most` samples, one per row: uint8 RGB (height, width, 3)."""
     rows = [_row(sample) for sample in samples[:most]]
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]

@@ -52,7 +52,7 @@ TRIES = 8
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """How a sample looks.
+    """Sizes and limits of a sample.
 
     Attributes:
         side: of the square that the perception sees, pixels.
@@ -88,7 +88,7 @@ class TrackingSample:
         masks: bool (n, t, h, w), of every <TK> in the order of the turns: h and w are side / 4, the decoder's grid, or
             with `SampleSpec.original` those of the frame.
         ignored: bool (t, h, w), what is not learned: padding, and pixels without a truth.
-        source: data set and item, for people.
+        source: data set and item, as text.
         pictures: the files of the frames.
         features: of the frames by a frozen encoder, where they are cached (see `train.feature_cache`).
     """
@@ -104,7 +104,7 @@ class TrackingSample:
 
 
 class Source(Protocol):
-    """A data set as samples."""
+    """A data set that gives samples."""
 
     def __len__(self) -> int: ...
 
@@ -123,7 +123,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image set: a few classes or phrases of one image, each a turn.
+    """An image set: a few classes or phrases of one image, one turn each.
 
     Attributes:
         name: of the set.

@@ -1,11 +1,12 @@
-"""What differs between stages: which samples, which parameters, which losses. The loop is `train.loop.fit`.
+"""Stages: which samples, which parameters, which losses. The loop is `train.loop.fit`.
 
-Foundation (it plays the part of SAM's and LLaVA's pre-training, of which nano has none):
-    words     the vision tower learns to lay patches on the words that name them
-    masks     the perception part learns to follow a fixed code of a target (`train.codes`), propagation unrolled
-    language  the brain learns to describe, count, locate and to answer instructions, and to write those codes
+Foundation (nano's pre-training, in the place of SAM's and LLaVA's):
+    words     the vision tower learns to map patches to the words that name them
+    masks     the perception learns to follow a fixed code of a target (`train.codes`), propagation unrolled
+    language  the brain learns to describe, count, locate, answer instructions, and predict those codes
 Then, with the losses of paper section 3.5:
     join      instruction to masks, end to end, unrolled over I_0, I_t, I_t+1
+    tracking  the same on data sets (`train.tracking`)
 """
 
 from __future__ import annotations
@@ -44,9 +45,7 @@ from train.synthtrack_samples import (
     masks_sample,
     words_sample,
 )
-from train.tracking import TrackingStage, unrolled_losses
-
-Losses = dict[str, Tensor]
+from train.tracking import Losses, TrackingStage, unrolled_losses
 
 
 class Stage(Protocol):
@@ -196,7 +195,7 @@ class MasksStage:
 
 
 class LanguageStage:
-    """Instruction to answer and codes: the whole brain; word-patch losses go on beside, on more frames than are read.
+    """Instruction to answer and codes: the whole brain; word-patch losses continue, on more frames than are read.
 
     Words cost the language model far more than frames cost the vision tower, and frames are what the tower still lacks.
     """

@@ -77,10 +77,10 @@ class MixtureSamples:
 
 
 class TrackingStage:
-    """Instruction to masks over time, with the paper's losses. The image encoder is fixed, as SAM's is.
+    """Instruction to masks over time, with the paper's losses. The image encoder is frozen, as SAM's is.
 
     Every call runs the same submodules in the same number, whatever the batch holds, because processes of ZeRO-3 wait
-    for each other at each of them: a batch without targets decodes one that costs nothing.
+    for each other at each of them: a batch without targets decodes one whose loss is 0.
     """
 
     weights = {"text": 1.0, "mask": 1.0, "purport": 1.0}
@@ -107,7 +107,7 @@ class TrackingStage:
         return [self.model]
 
     def picture(self, samples: list[Any]) -> np.ndarray:
-        """The samples for people; see `train.sample_sheet`."""
+        """The samples as a picture; see `train.sample_sheet`."""
         from train.sample_sheet import sheet
 
         return sheet(samples)
@@ -190,7 +190,7 @@ class Targets:
     steps: int
 
     def with_queries(self, referring: Tensor, purport: Tensor) -> Queries:
-        """The targets with what the brain says of them; where there is none, one that costs nothing."""
+        """The targets with the brain's queries; without any target, one whose loss is 0."""
         if len(self.first):
             return Queries(referring, purport, self.first, self.length, self.steps)
         zero = referring.new_zeros(1, referring.shape[1]) + 0 * (referring.sum() + purport.sum())
@@ -256,7 +256,7 @@ def own_size(sample: TrackingSample) -> TrueMasks:
 
 
 def unroll(model: TrackGPT, features: Features, queries: Queries, detach: bool = False) -> Unrolled:
-    """Decode targets frame after frame with Q_t handed on, as the online loop does.
+    """Decode targets frame by frame, passing Q_t on, as the online loop does.
 
     Targets that have ended are decoded on their last frame, unread, so that every step has the same rows.
     """
@@ -322,7 +322,7 @@ def unrolled_losses(
     learn: Tensor | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[Losses, dict[str, float]]:
-    """Losses of targets in clips of one length, with nothing ignored.
+    """Losses of targets in clips of one length, without ignored pixels.
 
     Args:
         model: decodes.

@@ -1,4 +1,4 @@
-"""J&F, calibration and rethink rate of the model as it stands, on a small validation set, while a run goes on.
+"""J&F, calibration and rethink rate of the current model on a small validation set, during a run.
 
 The same kits, files and scorer as `python -m eval`: a figure of the log means what it means there. Validation sets are
 never test sets: SynthTrack's is of its train split, with seeds that no training sample has.

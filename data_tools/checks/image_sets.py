@@ -77,7 +77,7 @@ def report_missing(report: Report, path: Path, part: str) -> None:
 
 
 def _has_pictures(report: Report, tree: Tree) -> bool:
-    """Whether the pictures of COCO are where readers look: below the root that was given, or beside the set."""
+    """Whether the pictures of COCO are where readers look: below the root that was given, or next to the set."""
     where = (report.root, report.given) if tree is COCO_2014 else (report.given,)
     if any(look_for_tree(tree, root) is not None for root in where):
         return True
@@ -273,7 +273,7 @@ def _names(split: str, part: str) -> bool:
 
 
 def _refer_pieces(name: str, report: Report, part: str) -> tuple[str, ...]:
-    """What a set of lichengunc/refer is made of, whatever the part; of ReferFormer's form one file a part."""
+    """What a set of lichengunc/refer is made of, whatever the part; of ReferFormer's form one file per part."""
     captioned = f"{name}/instances_{name}_{part}.json"
     if (report.root / captioned).is_file():
         return (captioned,)

@@ -128,7 +128,7 @@ def outline_of(name: str | Path) -> ModelOutline:
         name: see `trackgpt.hub.load_model`.
 
     Raises:
-        UsageError: a brain without a perception, or a perception beside a whole TrackGPT.
+        UsageError: a brain without a perception, or a perception given with a whole TrackGPT.
         ModelError: MD01 it is not on this machine and its dimensions are not known; MD02 a file is damaged; MD06 it is
             of a kind that is not known.
     """
