@@ -2,9 +2,9 @@
 
 What is said of which video is in an annotation file (`data_tools/INSTRUCTIONS.md`); what is made is the tree of
 `eval/kits/INSTRACK.md`. Frames are copied, masks are drawn anew: of a video's objects those that instructions mean are
-numbered 1, 2, ... in the order of first mention, and everything else is background. A video is written beside its place
-and moved there when it is whole; what was done stands in ``instrack_build.json``, so that a build that was cut short
-goes on. Only files that a build of this folder recorded are ever replaced.
+numbered 1, 2, ... in the order of first mention, and everything else is background. A video is written to a temporary
+folder and moved when it is complete; ``instrack_build.json`` records what was done, so that an interrupted build is
+resumed. Only files that a build of this folder recorded are ever replaced.
 
 InsTrack: TrackGPT, section 3.6: 143 videos for training and 40 for tests, 32 of Refer-DAVIS17 and 151 of VIPSeg, one
 instruction each, written by a person and rephrased five times.
@@ -143,7 +143,7 @@ def open_vipseg(root: Path) -> OpenVideo:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedVideo:
     """A video of InsTrack that can be made.
 
     Attributes:
@@ -192,13 +192,13 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """What an annotation file asks for: the videos that can be made, and one line for each that cannot."""
 
-    videos: tuple[Planned, ...]
+    videos: tuple[PlannedVideo, ...]
     missing: tuple[str, ...]
 
-    def of(self, split: str) -> list[Planned]:
+    def of(self, split: str) -> list[PlannedVideo]:
         """The videos of a part."""
         return [one for one in self.videos if one.split == split]
 
@@ -208,7 +208,7 @@ class Plan:
         return sum(not said.paraphrases for one in self.videos for said in one.instructions)
 
 
-def plan(instructions: Sequence[Instruction], sources: Mapping[str, OpenVideo]) -> Plan:
+def plan(instructions: Sequence[Instruction], sources: Mapping[str, OpenVideo]) -> BuildPlan:
     """Look for the videos that instructions are about.
 
     Args:
@@ -218,7 +218,7 @@ def plan(instructions: Sequence[Instruction], sources: Mapping[str, OpenVideo]) 
     Raises:
         InputError: a video is in both parts, or two data sets have one of the same name.
     """
-    videos: list[Planned] = []
+    videos: list[PlannedVideo] = []
     missing: list[str] = []
     for name, said in _by_video(instructions).items():
         first = said[0]
@@ -226,10 +226,10 @@ def plan(instructions: Sequence[Instruction], sources: Mapping[str, OpenVideo]) 
             missing.append(f"{first.where}: video {name}: no root of {first.source} was given; add --{first.source}")
             continue
         try:
-            videos.append(Planned(first.split, name, said, sources[first.source](name)))
+            videos.append(PlannedVideo(first.split, name, said, sources[first.source](name)))
         except InputError as error:
             missing.append(f"{first.where}: video {name} of {first.source}: {error}")
-    return Plan(tuple(videos), tuple(missing))
+    return BuildPlan(tuple(videos), tuple(missing))
 
 
 def _by_video(instructions: Sequence[Instruction]) -> dict[str, tuple[Instruction, ...]]:
@@ -245,7 +245,7 @@ def _by_video(instructions: Sequence[Instruction]) -> dict[str, tuple[Instructio
     return found
 
 
-def unseen_objects(planned: Planned) -> list[str]:
+def unseen_objects(planned: PlannedVideo) -> list[str]:
     """One line for each object that no mask of a video shows; reads masks only until all were seen.
 
     Raises:
@@ -259,7 +259,7 @@ def unseen_objects(planned: Planned) -> list[str]:
     return [_unseen(planned, place) for place in sorted(wanted)]
 
 
-def _unseen(planned: Planned, place: int) -> str:
+def _unseen(planned: PlannedVideo, place: int) -> str:
     key = planned.objects[place - 1]
     one = next(said for said in planned.instructions if key in said.objects)
     shown = planned.video.shown()
@@ -286,12 +286,12 @@ class Build:
         elif out.is_dir() and any(out.iterdir()):
             raise OutputError(f"{out}: holds {listing(out)} but no {RECORD}; choose another folder", "OUT01")
 
-    def is_done(self, planned: Planned) -> bool:
+    def is_done(self, planned: PlannedVideo) -> bool:
         """Whether a video was made from the same frames and objects."""
         same = self.record["videos"].get(self._key(planned)) == planned.digest
         return same and all(folder.is_dir() for folder in self._folders(planned))
 
-    def write(self, planned: Planned) -> None:
+    def write(self, planned: PlannedVideo) -> None:
         """Make a video, in place of one that an earlier build made of other objects.
 
         Raises:
@@ -313,7 +313,7 @@ class Build:
                 os.replace(begun / folder.parent.name, folder)
             shutil.rmtree(begun, ignore_errors=True)
 
-    def write_expressions(self, split: str, videos: Sequence[Planned]) -> None:
+    def write_expressions(self, split: str, videos: Sequence[PlannedVideo]) -> None:
         """Write the `meta_expressions.json` of a part.
 
         Raises:
@@ -331,12 +331,12 @@ class Build:
         self.record["files"][name] = _digest(text)
         self._keep_record()
 
-    def _folders(self, planned: Planned) -> tuple[Path, Path]:
+    def _folders(self, planned: PlannedVideo) -> tuple[Path, Path]:
         top = self.out / planned.split
         return top / "Annotations" / planned.name, top / "JPEGImages" / planned.name
 
     @staticmethod
-    def _key(planned: Planned) -> str:
+    def _key(planned: PlannedVideo) -> str:
         return f"{planned.split}/{planned.name}"
 
     def _keep_record(self) -> None:
@@ -348,7 +348,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _copy_video(planned: Planned, frames: Path, masks: Path) -> None:
+def _copy_video(planned: PlannedVideo, frames: Path, masks: Path) -> None:
     """Copy frames and draw masks; frames are numbered from 0."""
     seen: set[int] = set()
     for folder in (frames, masks):
@@ -377,7 +377,10 @@ def _check_size(image: Path, labels: np.ndarray) -> None:
         raise InputError(f"{image}: {width} x {height}, but its mask is {found}; are both of one copy of the data set?")
 
 
-def build(planned: Plan, out: Path, each: Callable[[Sequence[Planned]], Iterator[Planned]] = iter) -> int:
+Progress = Callable[[Sequence[PlannedVideo]], Iterator[PlannedVideo]]
+
+
+def build(planned: BuildPlan, out: Path, each: Progress = iter) -> int:
     """Make the tree, or go on with one that was cut short.
 
     Args:
@@ -436,8 +439,8 @@ def command(
         raise typer.Exit(InputError.exit_code)
 
 
-def _described(planned: Plan, tree: Build) -> Iterator[str]:
-    """What is made, beside the numbers of the paper."""
+def _described(planned: BuildPlan, tree: Build) -> Iterator[str]:
+    """What is made, next to the numbers of the paper."""
     for split in SPLITS:
         videos = planned.of(split)
         done = sum(tree.is_done(one) for one in videos)
@@ -450,7 +453,7 @@ def _described(planned: Plan, tree: Build) -> Iterator[str]:
         yield f"{planned.unrephrased} instructions have no paraphrases; `data_tools rephrase` writes five of each"
 
 
-def _progress(what: str) -> Callable[[Sequence[Planned]], Iterator[Planned]]:
+def _progress(what: str) -> Progress:
     """Goes through videos with a bar on a terminal."""
     from rich.console import Console
     from rich.progress import track

@@ -1,8 +1,8 @@
 """Checks trees of real data sets: ``python -m data_tools check refer-davis17 ROOT``.
 
-A problem is one line: the path, what is there, what was wanted, and what to do where that is not plain. What is looked
-at in each form stands in `data_tools/checks`. The name of a stage ("stage1") checks all its sets under one root and
-ends in one table.
+A problem is one line: the path, what is there, what was wanted, and advice where it is not obvious. The checks of each
+data set are in `data_tools/checks`. The name of a stage ("stage1") checks all its sets under one root and prints one
+table.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def _report_nothing(report: Report, tree: Tree) -> None:
         return
     wanted = f"{' or '.join(tree.marks)} below the root"
     above = report.root.resolve().parent
-    beside = next((folder for folder in named_folders(tree, above) if tree.holds(folder)), None)
-    if beside is not None and beside != report.root.resolve():
-        report.problem(report.root, f"no {tree.name}, but {beside} is there", wanted, f"give {above}")
+    sibling = next((folder for folder in named_folders(tree, above) if tree.holds(folder)), None)
+    if sibling is not None and sibling != report.root.resolve():
+        report.problem(report.root, f"no {tree.name}, but {sibling} is there", wanted, f"give {above}")
         return
     for mark in tree.marks:
         there = report.elsewhere(mark)
@@ -118,7 +118,7 @@ def command(
 def _check_stage(name: str, root: Path, every: bool, opened: int) -> None:
     """All sets of a stage below one root: their problems, one after another, then one table."""
     stage, reports = STAGES[name], {}
-    for one in (*stage.needed, *stage.optional):
+    for one in stage.names:
         if one in stage.optional and not _is_there(one, root):
             continue
         with _counting(one) as tick:
@@ -127,7 +127,7 @@ def _check_stage(name: str, root: Path, every: bool, opened: int) -> None:
         for line in lines(told, replace(CHECKS[one].tree, published={}), every):
             print(f"{one}: {line}")
     table = [("set", "state", "part", "", "found", "missing", "wrong", "published")]
-    table += [row for one in (*stage.needed, *stage.optional) for row in _rows(one, reports.get(one))]
+    table += [row for one in stage.names for row in _rows(one, reports.get(one))]
     for line in columns(table, left=4):
         print(line)
     bad = [one for one, report in reports.items() if report.problems]

@@ -57,7 +57,7 @@ _QUERIES = re.compile(r"\s*<TK>, <PO>")
 
 
 @dataclass(frozen=True)
-class Line:
+class SheetLine:
     """One instruction: its kind, its text, the answer (or ""), the ids of its targets; kinds in `TAGS` have colours."""
 
     kind: str
@@ -67,7 +67,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One video of a sheet.
 
     Attributes:
@@ -89,7 +89,7 @@ class Row:
     shown: Sequence[int]
     total: int
     ids: np.ndarray | None
-    lines: tuple[Line, ...]
+    lines: tuple[SheetLine, ...]
     events: tuple[tuple[int, str, int], ...] = ()
 
     @property
@@ -201,7 +201,7 @@ def wrapped(text: str, size: int, width: float) -> list[str]:
 class _Said:
     """One instruction, broken into lines for a column."""
 
-    line: Line
+    line: SheetLine
     asked: list[list[_Word]]
     answered: list[list[_Word]]
     after_tag: float
@@ -214,7 +214,7 @@ class _Said:
 ASKED, ANSWERED = 18, 15
 
 
-def _say(row: Row, line: Line, width: float) -> _Said:
+def _say(row: SheetRow, line: SheetLine, width: float) -> _Said:
     indent = max(length(one.kind, 13) for one in row.lines) + 32
     numbers = [row.numbers[target] for target in line.targets]
     asked = _words(f"\u201c{line.text}\u201d", ASKED)
@@ -234,7 +234,7 @@ class _Card:
         bars: height of the bars that show when targets are in sight.
     """
 
-    row: Row
+    row: SheetRow
     columns: tuple[list[_Said], list[_Said]]
     frame: tuple[float, float]
     bars: float
@@ -245,7 +245,7 @@ class _Card:
         return 2 * PADDING + self.frame[1] + 26 + self.bars + 14 + max(said - 16, 0)
 
 
-def _measure(row: Row) -> _Card:
+def _measure(row: SheetRow) -> _Card:
     width = (WIDTH - 32) / 2
     said = [_say(row, line, width) for line in row.lines]
     left: list[_Said] = []
@@ -258,11 +258,11 @@ def _measure(row: Row) -> _Card:
     return _Card(row, (left, right), (wide, wide * height / across), bars)
 
 
-def _bar_height(row: Row, target: int) -> float:
+def _bar_height(row: SheetRow, target: int) -> float:
     return 36 if any(actor == target for _, _, actor in row.events) else 20
 
 
-def draw_sheet(title: str, subtitle: str, rows: Sequence[Row]) -> Image.Image:
+def draw_sheet(title: str, subtitle: str, rows: Sequence[SheetRow]) -> Image.Image:
     """Draw a sheet.
 
     Args:
@@ -318,7 +318,7 @@ def _draw_card(pen: Pen, card: _Card, x: float, y: float) -> None:
             top += said.height
 
 
-def _draw_side(pen: Pen, row: Row, x: float, y: float) -> None:
+def _draw_side(pen: Pen, row: SheetRow, x: float, y: float) -> None:
     for line in wrapped(row.title.replace("_", " "), 19, SIDE - 16):
         pen.text(x, y + 9, line, 19, INK, heavy=True)
         y += 26
@@ -381,7 +381,7 @@ def _above(mask: np.ndarray) -> tuple[float, float] | None:
     return float(across[0] + across[-1] + 1) / 2 / mask.shape[1], float(rows[0]) / mask.shape[0]
 
 
-def _draw_bar(pen: Pen, row: Row, target: int, number: int, x: float, y: float) -> None:
+def _draw_bar(pen: Pen, row: SheetRow, target: int, number: int, x: float, y: float) -> None:
     """A target over time: a full bar where it is in sight, a thin line where not, a tick and a word at its events."""
     assert row.ids is not None
     left, right = x + 26, x + WIDTH

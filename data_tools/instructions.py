@@ -1,4 +1,4 @@
-"""The annotation file that InsTrack is built from: one JSON object a line, `data_tools/INSTRUCTIONS.md` says which."""
+"""The annotation file that InsTrack is built from: one JSON object per line (see `data_tools/INSTRUCTIONS.md`)."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def read_instructions(path: Path) -> tuple[Instruction, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); wanted one JSON object a line, in UTF-8") from error
+        raise InputError(f"{path}: cannot be read ({error}); wanted one JSON object per line, in UTF-8") from error
     lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
-        raise InputError(f"{path}: empty; wanted one JSON object a line (data_tools/INSTRUCTIONS.md)")
+        raise InputError(f"{path}: empty; wanted one JSON object per line (data_tools/INSTRUCTIONS.md)")
     return tuple(_instruction(where, line) for where, line in lines)
 
 

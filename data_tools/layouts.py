@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from data_tools import box_writers, image_writers
-from data_tools.checks import stages
+from data_tools.checks.stages import STAGES
 from data_tools.label_map_writers import (
     InsTrackWriter,
     ReasonVosWriter,
@@ -167,13 +167,12 @@ FORMS: Mapping[Layout, Form] = {
     Layout.mot: _sequences(box_writers.write_mot, TRAIN, VALID, TEST),
 }
 
-STAGES: Mapping[Layout, tuple[Layout, ...]] = {
-    Layout(name): tuple(layout for layout in FORMS if layout in (*stage.needed, *stage.optional))
-    for name, stage in stages.STAGES.items()
-}
-"""What lies below the root of a stage: image sets as in LISA's ``dataset/``, video sets in folders of their own."""
-
 
 def members(layout: Layout, root: Path) -> list[tuple[Layout, Path]]:
-    """The layouts that an order for one means, with their folders: the members of a stage, or the layout itself."""
-    return [(one, root / FORMS[one].folder) for one in STAGES[layout]] if layout in STAGES else [(layout, root)]
+    """The layouts that an order for one means, with their folders: the members of a stage, or the layout itself.
+
+    Below the root of a stage image sets lie as in LISA's ``dataset/``, video sets in folders of their own.
+    """
+    if layout not in STAGES:
+        return [(layout, root)]
+    return [(Layout(name), root / FORMS[Layout(name)].folder) for name in STAGES[layout].names]

@@ -1,4 +1,4 @@
-"""NanoTrack over a folder of DAVIS: a stranger's tracker, whose result files the kits score like anybody's.
+"""NanoTrack over a folder of DAVIS: a tracker of another project, whose result files the kits score like any others.
 
     python -m data_tools nanotrack DAVIS -o OUT --weights checkpoints/nanotrack/nanotrackv2
     python -m eval lasot --data OUT/annotations --results OUT/results
@@ -28,13 +28,13 @@ SIZES = ("480p", "240p")  # of DAVIS, the first that has a sequence is taken
 
 
 @dataclass(frozen=True)
-class Sequence:
+class DavisSequence:
     """A sequence of DAVIS.
 
     Attributes:
         name: of its folders.
         images: its frames.
-        masks: its label maps, one a frame.
+        masks: its label maps, one per frame.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Sequence:
     masks: tuple[Path, ...]
 
     def boxes(self) -> np.ndarray:
-        """Boxes of whatever is no background: float64 (T, 4) xywh, zeros where nothing is.
+        """Boxes of all that is not background: float64 (T, 4) xywh, zeros where there is nothing.
 
         Raises:
             InputError: a mask cannot be read.
@@ -51,20 +51,20 @@ class Sequence:
         return boxes_of_object(np.stack([masks.mask((), t) for t in range(len(self.masks))]).astype(np.uint8), 1)
 
 
-def davis_sequences(root: Path, sizes: Iterable[str] = SIZES) -> list[Sequence]:
+def davis_sequences(root: Path, sizes: Iterable[str] = SIZES) -> list[DavisSequence]:
     """The sequences of `root`/{JPEGImages,Annotations}/{480p,240p}, each in the first of the sizes that has it.
 
     Raises:
         InputError: there are none, or frames and masks differ in number.
     """
-    found: dict[str, Sequence] = {}
+    found: dict[str, DavisSequence] = {}
     for size in sizes:
         for folder in sorted((root / "JPEGImages" / size).glob("*")):
             images = tuple(sorted(folder.glob("*.jpg")))
             masks = tuple(sorted((root / "Annotations" / size / folder.name).glob("*.png")))
             if len(images) != len(masks):
                 raise InputError(f"{folder}: {len(images)} frames and {len(masks)} masks; unpack the sequence again")
-            found.setdefault(folder.name, Sequence(folder.name, images, masks))
+            found.setdefault(folder.name, DavisSequence(folder.name, images, masks))
     if not found:
         wanted = f"JPEGImages/{' or '.join(sizes)}/SEQUENCE"
         raise InputError(f"{root}: no {wanted} here; wanted the folder of DAVIS; it holds {listing(root)}")

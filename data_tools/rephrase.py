@@ -1,7 +1,7 @@
 """Rephrases instructions: ``python -m data_tools rephrase seeds.jsonl -o annotations.jsonl --model FOLDER``.
 
 A chat model is asked for five wordings of each seed. An answer is checked, asked for again with another seed when it
-does not do, and kept in a cache beside the output, so that a run that was cut short goes on without asking twice.
+does not do, and kept in a cache next to the output, so that a run that was cut short goes on without asking twice.
 
 TrackGPT, section 3.6: five of the six instructions about a video were written by GPT-3.5; the wording of its prompt is
 not published, so this one is our own.
@@ -69,7 +69,7 @@ def fault_of(paraphrases: Sequence[str], seed: str) -> str:
 
 
 class Cache:
-    """Answers by model, question and seed: one JSON object a line, added as they come."""
+    """Answers by model, question and seed: one JSON object per line, added as they come."""
 
     def __init__(self, path: Path) -> None:
         """Read what is there; a last line that was cut off is left out.
@@ -160,7 +160,7 @@ def rephrase(
 
 
 def command(
-    annotations: Annotated[Path, typer.Argument(help="Seeds, a JSON object a line (data_tools/INSTRUCTIONS.md)")],
+    annotations: Annotated[Path, typer.Argument(help="Seeds, one JSON object per line (data_tools/INSTRUCTIONS.md)")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write, annotations.jsonl")],
     model: Annotated[str, typer.Option(help="A local chat model: a folder, or a name in the Hugging Face cache")] = "",
     endpoint: Annotated[str, typer.Option(help="An OpenAI-compatible server, http://localhost:8000/v1")] = "",
@@ -168,7 +168,7 @@ def command(
     api_key_env: Annotated[str, typer.Option(help="Environment variable with the server's key")] = "TRACKGPT_API_KEY",
     seed: Annotated[int, typer.Option(help="Another one gives other answers")] = 0,
     attempts: Annotated[int, typer.Option(help="How often a model is asked about one instruction")] = ATTEMPTS,
-    cache: Annotated[Path | None, typer.Option(help="Answers kept; beside the output without it")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Cache of answers; by default next to the output")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file to write")] = False,
 ) -> None:
     """Write five paraphrases of each seed instruction by a chat model; exit code 4 when some have none."""

@@ -21,7 +21,7 @@ TYPES = {"referring": 0, "reasoning": 1, "absent": 2}  # type_id of ReVOS
 
 @dataclass
 class MaskDictFile:
-    """A mask_dict.json in the making: `{annotation id: [run lengths or null, one a frame]}`, ids counting up."""
+    """A mask_dict.json in the making: `{annotation id: [run lengths or null, one per frame]}`, ids counting up."""
 
     runs: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
 

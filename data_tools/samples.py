@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import vipseg
-from data_tools.contact_sheet import Line, Row, spread
+from data_tools.contact_sheet import SheetLine, SheetRow, spread
 from data_tools.image_sets import READERS as IMAGE_READERS
 from data_tools.image_sets import part_of
 from data_tools.layouts import Split
@@ -38,7 +38,7 @@ def picture_sets(root: Path) -> list[str]:
 def video_sets(root: Path) -> list[str]:
     """The video sets that are below a root.
 
-    Sets whose trees look alike are told apart by the names of folders, or by what `make` wrote beside.
+    Sets whose trees look alike are told apart by the names of folders, or by what `make` wrote next to them.
 
     Raises:
         UsageError: a folder could be several sets.
@@ -67,7 +67,7 @@ def _the_one(top: Path, names: list[str]) -> str:
 # Videos
 
 
-def video_rows(name: str, root: Path, count: int, split: Split | None) -> Iterator[Row]:
+def video_rows(name: str, root: Path, count: int, split: Split | None) -> Iterator[SheetRow]:
     """Rows of the first videos of a set.
 
     Args:
@@ -105,21 +105,21 @@ def _part(name: str, root: Path, split: Split | None) -> list[Video]:
     raise refused[-1] if refused else InputError(f"{root}: no part of {name} has frames here; run check")
 
 
-def _row(name: str, video: Video) -> Row:
+def _row(name: str, video: Video) -> SheetRow:
     """A video of a set as a row; objects are numbered in the order in which the lines that are shown mean them."""
     height, width = read_image(video.images[0]).shape[:2]
     numbers: dict[str, int] = {}
     said = []
     for one in video.expressions:
         targets = tuple(numbers.setdefault(key, len(numbers) + 1) for key in one.objects)
-        said.append(Line(one.tags.get("kind", "expression"), one.text, one.tags.get("answer", ""), targets))
+        said.append(SheetLine(one.tags.get("kind", "expression"), one.text, one.tags.get("answer", ""), targets))
     lines, more = chosen_lines(said)
     wanted = {key: number for key, number in numbers.items() if any(number in line.targets for line in lines)}
     shown = spread(len(video), width / height)
     facts = [name, f"{len(video)} frames", f"{width} x {height}"]
     facts += ["no masks"] if video.masks is None else []
     facts += [f"{more} more expressions"] if more else []
-    return Row(
+    return SheetRow(
         title=video.name,
         difficulty="",
         facts=tuple(facts),
@@ -144,7 +144,7 @@ def _ids(video: Video, numbers: dict[str, int]) -> np.ndarray | None:
     return np.stack(maps)
 
 
-def chosen_lines(lines: Sequence[Line]) -> tuple[tuple[Line, ...], int]:
+def chosen_lines(lines: Sequence[SheetLine]) -> tuple[tuple[SheetLine, ...], int]:
     """Instructions to show, one of each kind first, then of other targets; and how many are left out."""
     ranks: list[tuple[int, int]] = []
     said: Counter[object] = Counter()
@@ -155,8 +155,8 @@ def chosen_lines(lines: Sequence[Line]) -> tuple[tuple[Line, ...], int]:
     return tuple(lines[k] for k in first), max(len(lines) - LINES, 0)
 
 
-def _panoptic_rows(root: Path, count: int) -> Iterator[Row]:
-    """Rows of VIPSeg: its things, each category a line."""
+def _panoptic_rows(root: Path, count: int) -> Iterator[SheetRow]:
+    """Rows of VIPSeg: its things, one line per category."""
     top = look_for_tree(vipseg.TREE, root) or root
     categories = vipseg.read_categories(top)
     for folder in sorted(path for path in (top / "panomasks").iterdir() if path.is_dir())[:count]:
@@ -171,12 +171,12 @@ def _panoptic_rows(root: Path, count: int) -> Iterator[Row]:
         for value, number in numbers.items():
             name = categories.get(vipseg.number_of(value), str(vipseg.number_of(value)))
             named.setdefault(f"{name}: {value}", []).append(number)
-        lines, more = chosen_lines([Line("expression", text, "", tuple(found)) for text, found in named.items()])
+        lines, more = chosen_lines([SheetLine("expression", text, "", tuple(found)) for text, found in named.items()])
         height, width = values.shape[1:]
         shown = spread(len(values), width / height)
         facts = ("vipseg", f"{len(values)} frames", f"{width} x {height}", *((f"{more} more things",) if more else ()))
         frames = [read_image(video.images[t]) for t in shown]
-        yield Row(video.name, "", facts, frames, shown, len(values), ids, lines)
+        yield SheetRow(video.name, "", facts, frames, shown, len(values), ids, lines)
 
 
 # Pictures

@@ -15,8 +15,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from data_tools.checks.stages import STAGES
 from data_tools.label_map_writers import ANNOTATIONS, WORDINGS
-from data_tools.layouts import FORMS, STAGES, Layout, Split, members
+from data_tools.layouts import FORMS, Layout, Split, members
 from data_tools.writers import MANIFEST, Counts, take_folder, write_json
 from trackgpt.errors import UsageError
 from trackgpt.files import writing

@@ -15,7 +15,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from data_tools.contact_sheet import Line, Row, draw_sheet, spread, stacked
+from data_tools.contact_sheet import SheetLine, SheetRow, draw_sheet, spread, stacked
 from data_tools.layouts import Split
 from data_tools.picture_sheet import draw_pictures
 from data_tools.samples import (
@@ -40,18 +40,18 @@ PICTURES = "Outlines: what is asked for. Hatched: what is not scored."
 SUBTITLE = "Outlines and numbers: what is asked for. Bars: when it is in sight. Ticks: what happens to it."
 
 
-def synthetic_rows(seed: int, videos: int, split: Split, frames: int) -> Iterator[Row]:
+def synthetic_rows(seed: int, videos: int, split: Split, frames: int) -> Iterator[SheetRow]:
     """Rows of scenes that are drawn now, with one instruction of each kind."""
     for index in range(videos):
         yield row_of(make_case(scene_seed(seed, index), split.value, frames, LONGEST))
 
 
-def row_of(case: Case) -> Row:
+def row_of(case: Case) -> SheetRow:
     """A case as a row of a sheet."""
     scene, clip = case.scene, case.clip
     total, height, width = clip.ids.shape
     shown = spread(total, width / height)
-    return Row(
+    return SheetRow(
         title=f"seed {scene.seed}",
         difficulty=scene.difficulty,
         facts=(
@@ -63,12 +63,12 @@ def row_of(case: Case) -> Row:
         shown=shown,
         total=total,
         ids=clip.ids,
-        lines=tuple(Line(said.kind, said.text, said.answer, said.targets) for said in case.expressions),
+        lines=tuple(SheetLine(said.kind, said.text, said.answer, said.targets) for said in case.expressions),
         events=scene.events,
     )
 
 
-def rows_on_disk(root: Path, videos: int, split: Split | None, layout: str = "") -> Iterator[Row]:
+def rows_on_disk(root: Path, videos: int, split: Split | None, layout: str = "") -> Iterator[SheetRow]:
     """Rows of the first videos of a tree: one of `make`'s own layouts, or a video set that `check` knows.
 
     Args:
@@ -99,7 +99,7 @@ def _videos(path: Path) -> dict[str, Any]:
     return videos
 
 
-def _row_on_disk(name: str, video: dict[str, Any], pictures: Path, masks: Path) -> Row:
+def _row_on_disk(name: str, video: dict[str, Any], pictures: Path, masks: Path) -> SheetRow:
     names = video["frames"]
     (height, width), read = _reader(pictures, names)
     shown = spread(len(names), width / height)
@@ -112,7 +112,7 @@ def _row_on_disk(name: str, video: dict[str, Any], pictures: Path, masks: Path) 
         facts.append("no masks")
     if more:
         facts.append(f"{more} more expressions")
-    return Row(
+    return SheetRow(
         title=name,
         difficulty=str(video.get("difficulty", "")),
         facts=tuple(facts),
@@ -125,11 +125,13 @@ def _row_on_disk(name: str, video: dict[str, Any], pictures: Path, masks: Path) 
     )
 
 
-def _lines(entries: dict[str, dict[str, Any]]) -> tuple[tuple[Line, ...], int]:
+def _lines(entries: dict[str, dict[str, Any]]) -> tuple[tuple[SheetLine, ...], int]:
     """Instructions to show, and how many are left out."""
     return chosen_lines(
         [
-            Line(entry.get("kind", "expression"), entry["exp"], entry.get("answer", ""), tuple(entry.get("obj_id", ())))
+            SheetLine(
+                entry.get("kind", "expression"), entry["exp"], entry.get("answer", ""), tuple(entry.get("obj_id", ()))
+            )
             for entry in entries.values()
         ]
     )

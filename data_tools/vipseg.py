@@ -1,10 +1,10 @@
 """Reads VIPSeg, the panoptic videos that most of InsTrack is taken from.
 
     imgs/<video>/<frame>.jpg            images/ after the authors' change2_720p.py
-    panomasks/<video>/<frame>.png       16 bit, one value a pixel; frames are called by their number in the film
+    panomasks/<video>/<frame>.png       16 bit, one value per pixel; frames are called by their number in the film
     panomasksRGB/<video>/<frame>.png    the same for COCO's tools, in colours; not used
     panoVIPSeg_categories.json          [{"id": 60, "name": "person", "isthing": 1, "color": [...]}, ...]
-    train.txt, val.txt, test.txt        a video a line; masks of test are not public
+    train.txt, val.txt, test.txt        one video per line; masks of test are not public
 
 A value is 0 for void, the category's number (1 to 124) for stuff, and number x 100 + instance for things: persons,
 number 61, are 6100, 6101, ...; an instance keeps its value through the video. Ids in the file of categories are the
@@ -56,7 +56,7 @@ class PanopticVideo:
         """The value of every pixel of frame t, int32 (height, width); void is 0.
 
         Raises:
-            InputError: the mask is missing, damaged, or no picture of one value a pixel.
+            InputError: the mask is missing, damaged, or no picture of one value per pixel.
         """
         return read_panoptic(self.labels[t])
 
@@ -65,7 +65,7 @@ def read_panoptic(file: Path) -> np.ndarray:
     """A mask of `panomasks`, int32 (height, width); void is 0, the release's mistakes included.
 
     Raises:
-        InputError: it is missing, damaged, or no picture of one value a pixel.
+        InputError: it is missing, damaged, or no picture of one value per pixel.
     """
     try:
         with Image.open(file) as picture:
@@ -76,7 +76,7 @@ def read_panoptic(file: Path) -> np.ndarray:
         raise InputError(f"{file}: not a readable mask ({error}); unpack panomasks again") from error
     if values.ndim != 2 or values.dtype.kind not in "iu":
         advice = "panomasksRGB holds colours, panomasks values"
-        raise InputError(f"{file}: {values.dtype} of shape {values.shape}; wanted one whole number a pixel; {advice}")
+        raise InputError(f"{file}: {values.dtype} of shape {values.shape}; wanted one whole number per pixel; {advice}")
     values = values.astype(np.int32)
     return np.where(np.isin(values, list(_MISTAKES)), 0, values)
 

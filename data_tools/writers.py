@@ -106,7 +106,7 @@ def write_binary_masks(folder: Path, masks: np.ndarray, indices: range) -> None:
 def take_folder(out: Path, overwrite: bool) -> None:
     """Make a folder to write into, or empty one that `make` wrote before.
 
-    Only names that writers make are removed, and only beside a manifest: a stranger's files stay.
+    Only names that writers make are removed, and only where there is a manifest: other files stay.
 
     Raises:
         OutputError: OUT01, there is a file, or a folder that is not empty and may not or must not be replaced.
@@ -197,7 +197,7 @@ class FolderWriter:
 
 
 class Mp4Writer(FolderWriter):
-    """One video file a scene, masks beside: no public set has this form, but it is what people bring.
+    """One video file per scene, with masks next to it: no public set has this form, but it is what people bring.
 
     ``videos/<video>.mp4`` (H.264, yuv420p: sides must be even), ``truth/<video>/%05d.png`` as the Annotations of
     datasets.md, section 3.2, and ``expressions.json`` (see `described`).

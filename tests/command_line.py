@@ -23,16 +23,16 @@ class Done:
         return dict(pair.split("=", 1) for pair in self.last.split(" "))
 
 
-def command_of(capsys, monkeypatch):
-    """A function that runs `trackgpt ARGS...`; any exception but the exit itself fails the test."""
+def command_of(capsys, monkeypatch, main=None):
+    """A function that runs `trackgpt ARGS...`, or another `main`; any exception but the exit itself fails the test."""
 
     def command(*arguments: object) -> Done:
-        from trackgpt.app.cli import main
+        from trackgpt.app import cli
 
         capsys.readouterr()
         monkeypatch.setattr("sys.argv", ["trackgpt", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            main()
+            (main or cli.main)()
         said = capsys.readouterr()
         return Done(int(exit_.value.code or 0), said.out, said.err)
 

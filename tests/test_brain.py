@@ -408,3 +408,11 @@ def test_a_language_model_without_the_two_projections_is_refused():
         layer.self_attn = nn.Identity()
     with pytest.raises(ModelError, match="no layer matches"):
         add_lora(brain, LoraConfig())
+
+
+def test_adapters_rows_of_new_tokens_and_phi_are_all_that_trains():
+    model, _ = adapted()
+    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    parts = ("lora_", "trainable_tokens_delta", "projection.")
+    assert [sum(n for name, n in trained.items() if part in name) for part in parts] == [1344, 192, 3920]
+    assert sum(trained.values()) == 5456

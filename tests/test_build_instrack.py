@@ -270,7 +270,7 @@ def test_damaged_sources_are_named(broken, tmp_path):
 def test_masks_in_colours_are_refused(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(
-        InputError, match="uint8 of shape .*wanted one whole number a pixel; panomasksRGB holds colours"
+        InputError, match="uint8 of shape .*wanted one whole number per pixel; panomasksRGB holds colours"
     ):
         panoptic.read_panoptic(tmp_path / "a.png")
 

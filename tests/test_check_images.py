@@ -354,8 +354,8 @@ def test_the_test_part_of_vipseg_has_no_public_masks(broken):
 
 
 def test_every_set_of_a_stage_has_a_check():
-    assert {name for stage in STAGES.values() for name in (*stage.needed, *stage.optional)} <= CHECKS.keys()
-    assert set(TREES) == {*STAGES["stage1"].needed, *STAGES["stage1"].optional}
+    assert {name for stage in STAGES.values() for name in stage.names} <= CHECKS.keys()
+    assert set(TREES) == {*STAGES["stage1"].names}
 
 
 def test_a_stage_is_one_table(stage1, capsys):

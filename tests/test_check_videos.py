@@ -366,7 +366,7 @@ def test_the_truth_of_valid_is_checked_where_it_is(broken):
     ("edit", "words"),
     [
         (lambda runs: runs.pop("0"), "no annotation 0, of video train-30000; wanted every annotation that is named"),
-        (lambda runs: runs["0"].pop(), "annotation 0, of video train-30000, has 5 masks; wanted 6, one a frame"),
+        (lambda runs: runs["0"].pop(), "annotation 0, of video train-30000, has 5 masks; wanted 6, one per frame"),
         (lambda runs: runs["0"][0].update(counts="0"), "frame 0: run-length text '0'"),
         (lambda runs: runs["0"][0].pop("size"), "frame 0: 'size'; wanted"),
         (lambda runs: runs["0"][0].update(size=runs["0"][0]["size"][::-1]), "the size of the frames"),
@@ -407,7 +407,7 @@ def test_what_revos_alone_has_is_checked(broken):
     foreground = json.loads(path.read_text())
     del foreground["SynthTrack/train-30001"]
     path.write_text(json.dumps(foreground))
-    assert "mask_dict_foreground.json: video SynthTrack/train-30001 has no masks; wanted 6, one a frame" in problems(
+    assert "mask_dict_foreground.json: video SynthTrack/train-30001 has no masks; wanted 6, one per frame" in problems(
         "revos", root
     )
     path.unlink()

@@ -9,7 +9,7 @@ import pytest
 from trackgpt.config import BrainConfig, RethinkConfig, TrackGPTConfig
 from trackgpt.errors import UsageError
 from trackgpt.settings import from_dict, read, to_dict, write_json
-from train.__main__ import TrainConfig
+from train.config import TrainConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

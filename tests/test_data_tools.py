@@ -8,10 +8,11 @@ from made_trees import FRAMES, VIDEOS, made, order, run, some_cases, tree_fixtur
 from PIL import Image
 
 from data_tools.check import Benchmark, check_tree
+from data_tools.checks.stages import STAGES
 from data_tools.image_sets import READERS
 from data_tools.instructions import read_instructions
 from data_tools.label_map_writers import InsTrackWriter, ReferDavis17Writer, object_major
-from data_tools.layouts import FORMS, STAGES
+from data_tools.layouts import FORMS
 from data_tools.synthtrack import Layout, Split, cases, make, parts, scene_seed
 from data_tools.vipseg import number_of, open_video
 from data_tools.writers import MANIFEST

@@ -54,7 +54,9 @@ def test_one_gpu_is_one_process_and_four_are_given_four_minutes_to_save(stubs, t
 def test_the_recipe_runs_its_three_stages_in_order_until_one_fails(stubs, tmp_path):
     fails = 'case "$*" in *2_rvos*) exit 3;; esac'
     assert stubs("recipe.sh", "nano", "DATA", "x=1", commands={"python": ""}, GPUS="1").wait() == 0
-    assert [Path(line.split()[3]).stem for line in said(tmp_path)] == ["nano_1_image", "nano_2_rvos", "nano_3_instrack"]
+    run = [Path(line.split()[3]) for line in said(tmp_path)]
+    assert [path.stem for path in run] == ["1_image", "2_rvos", "3_instrack"]
+    assert all(path.is_file() and path.parent.name == "nano" for path in run)
     assert all(line.endswith("data.root=DATA x=1 plan.zero=0") for line in said(tmp_path))
     assert stubs("recipe.sh", "nano", "DATA", commands={"python": fails}, GPUS="1").wait() == 3
     assert len(said(tmp_path)) == 3 + 2

@@ -1,11 +1,14 @@
-"""Memory is known before anything is loaded: sizes from headers or published dimensions, the rest rehearsed."""
+"""Memory is known before anything is loaded: weights from headers or published dimensions, activations traced."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import foreign_checkpoints as foreign
 import pytest
 import torch
+import typer
+from command_line import command_of
 from small_sets import write_sets
 from test_sam_parity import build_sam
 from tiny_models import tiny_trackgpt
@@ -16,39 +19,29 @@ from trackgpt.config import LoraConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.hub import load_model, load_reported, pair
-from trackgpt.planning.inference import (
-    FRAME,
-    PREFIX,
-    Answering,
-    Compared,
-    Lessons,
-    plan_inference,
-    plan_training,
-    rehearse_answer,
-    rehearse_mask_losses,
-)
-from trackgpt.planning.memory_plan import DTYPES, GIB, Load, load_of, matrix_bytes, share, table
-from trackgpt.planning.outline import FROM_DIMENSIONS, FROM_FILES, outline_of
+from trackgpt.planning.inference import FRAME, PREFIX, Answering, plan_inference, trace_inference
+from trackgpt.planning.memory_plan import DTYPES, GIB, Load, load_of, matrix_bytes
+from trackgpt.planning.outline import FROM_DIMENSIONS, FROM_FILES, outline_of, weight_bytes
 from trackgpt.planning.published import BRAINS, ENCODERS
 from trackgpt.planning.tracing import LiveBytes, without_memory
-from train.__main__ import TrainConfig
+from trackgpt.settings import read, read_values
+from train.__main__ import main
 from train.assemble import assemble, freeze
-from train.data_config import DataConfig, Kind
+from train.config import DataConfig, Kind, Shape, TrainConfig
 from train.dry_run import dry_run
 from train.engine import StageModule
-from train.memory_foundation import Practice, plan_foundation
+from train.memory import BatchSize, batch_size, plan_training, share, table, trace_mask_losses
 from train.packing import pack
 from train.plan import Plan
-from train.planning import SETTINGS, _outline, frame_of, read_settings
-from train.shape import Shape
-from train.stages import STAGES
-from train.tracking import Targets, Tracking, Unrolled, mask_losses
-from train.truth import Truth
-from train.world import World
+from train.planning import outline_for, parse_size
+from train.processes import Processes
+from train.stages import make_stage
+from train.tracking import Targets, TrackingStage, Unrolled, mask_losses
+from train.truth import TrueMasks
 
 ROOT = Path(__file__).parents[1]
 SEVEN = "llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge"
-CPU = World(torch.device("cpu"))
+CPU = Processes(torch.device("cpu"))
 BRAINS_HERE = {
     "llava": foreign.llava,
     "llava_next": foreign.llava_next,
@@ -56,6 +49,13 @@ BRAINS_HERE = {
     "qwen3_vl": foreign.qwen3,
     "smolvlm": foreign.smolvlm,
 }
+
+
+@pytest.fixture
+def train_command(capsys, monkeypatch, tmp_path):
+    """Runs `python -m train ARGS...` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return command_of(capsys, monkeypatch, partial(typer.run, main))
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +106,18 @@ def test_every_weight_of_a_pair_is_known_before_it_is_loaded(pairs, kind):
     decoder = sum(p.numel() for name, p in model.segmenter.named_parameters() if not name.startswith("image_encoder"))
     rest = sum(p.numel() for p in model.parameters()) - decoder
     for dtype, size in (("float32", 4), ("bfloat16", 2)):
-        assert sum(outline.skeleton().weights(dtype).values()) == size * rest + 4 * decoder
+        assert sum(weight_bytes(outline.skeleton(), dtype).values()) == size * rest + 4 * decoder
     assert outline.source == FROM_FILES
-    assert rehearse_answer(outline, torch.float32, Answering()).answer > 0
+    assert trace_inference(outline, torch.float32, Answering()).answer > 0
 
 
 def test_a_whole_model_and_the_shipped_one_are_known_from_their_config(tmp_path):
     tiny_trackgpt("clip", "sam_vit", tied=True).save_pretrained(tmp_path)
     for name in (tmp_path, "nano"):
         model, _ = load_reported(name)
-        assert sum(outline_of(name).skeleton().weights("float32").values()) == sum(p.nbytes for p in model.parameters())
+        assert sum(weight_bytes(outline_of(name).skeleton(), "float32").values()) == sum(
+            p.nbytes for p in model.parameters()
+        )
     (tmp_path / "model.safetensors").unlink()
     assert outline_of(tmp_path).skeleton() is not None
 
@@ -220,17 +222,17 @@ def sets(tmp_path_factory):
     return write_sets(tmp_path_factory.mktemp("sets"))
 
 
-def held_by_mask_losses(samples, targets, frames, compared, dtype):
-    """Bytes at most, beside the logits, of the trainer's own losses: `targets` masks of every sample, all different."""
-    grid, n = compared.side // 4, samples * targets
-    box = None if compared.frame is None else fit(compared.frame, compared.side)
+def held_by_mask_losses(samples, targets, frames, side, frame, dtype):
+    """Peak bytes, without the logits, of real mask losses: `targets` masks of every sample, all different."""
+    grid, n = side // 4, samples * targets
+    box = None if frame is None else fit(frame, side)
     blocks, size = (1, (grid, grid)) if box is None else (samples, box.source)
     with LiveBytes() as live:
         logits = torch.zeros(n, frames, grid, grid, dtype=dtype).requires_grad_()
         scores = torch.zeros(n, frames).requires_grad_()
         begun = live.now
         masks, ignored = (torch.zeros(n, frames, *size, dtype=torch.bool).chunk(blocks) for _ in range(2))
-        truths = tuple(Truth(*both, box) for both in zip(masks, ignored, strict=True))
+        truths = tuple(TrueMasks(*both, box) for both in zip(masks, ignored, strict=True))
         length = torch.full((n,), frames)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             losses, _ = mask_losses(Unrolled(logits, scores), Targets(torch.zeros(0), length, length, truths, frames))
@@ -249,38 +251,39 @@ def held_by_mask_losses(samples, targets, frames, compared, dtype):
     ],
 )
 def test_mask_losses_hold_what_was_planned_within_a_hundredth(side, frame, dtype):
-    compared = Compared(side, frame, samples=2)
-    held = held_by_mask_losses(2, 2, 1, compared, dtype)
-    assert rehearse_mask_losses(4, 1, compared, dtype == torch.bfloat16) == pytest.approx(held, rel=0.01)
+    held = held_by_mask_losses(2, 2, 1, side, frame, dtype)
+    size = BatchSize("tracking", samples=2, frames=1, side=side, targets=4, frame=frame)
+    assert trace_mask_losses(size, dtype == torch.bfloat16) == pytest.approx(held, rel=0.01)
 
 
 def test_masks_in_frames_of_720p_take_fourteen_times_those_on_a_grid_of_256():
-    # 921,600 pixels instead of 65,536, and in both cases 29 bytes a pixel at most at a time.
-    frames, grid = (rehearse_mask_losses(1, 1, Compared(1024, frame), bf16=False) for frame in (FRAME, None))
+    # 921,600 pixels instead of 65,536, and in both cases 29 bytes per pixel at the peak.
+    sizes = (BatchSize("tracking", 1, 1, 1024, targets=1, frame=frame) for frame in (FRAME, None))
+    frames, grid = (trace_mask_losses(size, bf16=False) for size in sizes)
     assert frames == pytest.approx(29 * 720 * 1280, rel=0.001)
     assert grid == pytest.approx(29 * 256 * 256, rel=0.001)
 
 
 def test_a_size_of_frames_is_width_by_height():
-    assert frame_of("1280x720") == FRAME == (720, 1280)
+    assert parse_size("1280x720") == FRAME == (720, 1280)
     for wrong in ("720p", "1280x", "0x720", "1280 x 720", "-1x2"):
         with pytest.raises(UsageError, match=f"--frame-size: wanted WIDTHxHEIGHT .* found `{wrong}`"):
-            frame_of(wrong)
+            parse_size(wrong)
 
 
-def test_the_command_counts_masks_at_the_size_of_frames_that_it_says(tmp_path, command):
+def test_the_command_counts_masks_at_the_size_of_frames_that_it_is_given(tmp_path, train_command):
     tiny_trackgpt("clip", "sam_vit", lora=LoraConfig(rank=2)).save_pretrained(tmp_path / "model")
     config = config_for(tmp_path, tmp_path / "model")
     said = {}
     for size in ("1280x720", "1920x1080"):
-        out = command("plan", config, "data.mask_loss=original", "--frame-size", size).out
+        out = train_command(config, "data.mask_loss=original", "--plan", "--frame-size", size).out
         line = next(line for line in out.splitlines() if "mask losses" in line)
         width, _, height = size.partition("x")
         assert f"masks compared in frames of {width} x {height}, assumed" in line
         said[size] = float(line.split()[3])
     assert said["1920x1080"] / said["1280x720"] == pytest.approx(1920 * 1080 / (1280 * 720), rel=0.05)
-    assert "masks compared on the decoder's grid of 16 x 16" in command("plan", config).out
-    wrong = command("plan", config, "--frame-size", "720p")
+    assert "masks compared on the decoder's grid of 16 x 16" in train_command(config, "--plan").out
+    wrong = train_command(config, "--plan", "--frame-size", "720p")
     assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
 
 
@@ -293,15 +296,16 @@ def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, r
     model = assemble(str(tmp_path), "", False, 0)
     mixture = {"all": Kind(1, ["refer-youtube-vos"])}
     data = DataConfig(str(sets), mixture=mixture, frames=3, turns=1, mask_loss=mask_loss, own_answers=own)
-    stage = Tracking(model, data, CPU.device)
+    config = TrainConfig("tracking", data=data, plan=Plan(batch=4))
+    stage = make_stage(config, model, CPU.device)
     (module,) = stage.modules()
     module.train()
     batch = [stage.sample(i) for i in range(4)]
-    length = pack(model.brain.template, [list(lesson.turns) for lesson in batch]).ids.shape[1]
+    length = pack(model.brain.template, [list(sample.turns) for sample in batch]).ids.shape[1]
     words = length - PREFIX - model.brain.family.image_tokens
-    frame = batch[0].masks.shape[-2:] if mask_loss == "original" else None
-    lessons = Lessons(4, frames=3, turns=1, targets=1, words=words, frame=frame, own=own > 0)
-    load, planned = plan_training(outline_of(tmp_path), lessons, bf16=False)
+    outline = outline_of(tmp_path)
+    size = batch_size(config, outline, words, batch[0].masks.shape[-2:])
+    load, planned = plan_training(outline, config, size, bf16=False)
     assert load == load_of(module.parameters())
     for parameter in module.parameters():
         if parameter.requires_grad:
@@ -315,36 +319,36 @@ def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, r
 
 # The foundation
 
-SQUARE = Shape(side=128, frames=2, targets=3)
 
-
-def foundation(name, **fields):
-    """A stage on nano, prepared as the trainer prepares it, and its module."""
+def foundation(name, frozen):
+    """Configuration, stage on nano prepared as the trainer prepares it, and its module."""
     torch.manual_seed(0)
-    stage = STAGES[name](load_reported("nano")[0], fields.get("shape", SQUARE), CPU.device)
-    freeze(stage.model, fields.get("frozen", []))
-    return stage, StageModule(stage, {}, False, CPU.device, False)
+    config = TrainConfig(name, shape=Shape(side=128, frames=2, targets=3), frozen=frozen, plan=Plan(batch=3))
+    model = load_reported("nano")[0]
+    freeze(model, frozen)
+    stage = make_stage(config, model, CPU.device)
+    return config, stage, StageModule(stage, {}, False, CPU.device, False)
 
 
 def packed(stage, batch):
     """Length of the longest conversation, and number of targets, of a batch that is read."""
-    lessons = [sample[0] if isinstance(sample, tuple) else sample for sample in batch]
-    turns = [[((turn.question, turn.answer),) for turn in lesson.turns] for lesson in lessons]
+    samples = [sample[0] if isinstance(sample, tuple) else sample for sample in batch]
+    turns = [[((turn.question, turn.answer),) for turn in sample.turns] for sample in samples]
     found = pack(stage.model.brain.template, turns)
     return found.ids.shape[1], len(found.row)
 
 
-def planned_batch(stage, practice):
-    """The first batch with the targets that are planned (a join draws them), and the plan with its words."""
+def planned_batch(stage, size):
+    """The first batch with the targets that are planned (a join draws them), and the planned size with its words."""
     for k in range(100):
-        batch = [stage.sample(10 * k + i) for i in range(practice.batch)]
-        if not practice.turn:
-            return batch, practice
+        batch = [stage.sample(10 * k + i) for i in range(size.samples)]
+        if not size.words:
+            return batch, size
         length, targets = packed(stage, batch)
-        if practice.stage == "language" or targets == practice.rows:
+        if size.stage == "language" or targets == size.targets:
             cells = stage.model.brain.family.image_tokens
-            return batch, replace(practice, words=round((length - PREFIX - cells) / practice.turns))
-    raise AssertionError(f"no batch with {practice.rows} targets")
+            return batch, replace(size, words=round((length - PREFIX - cells) / size.turns))
+    raise AssertionError(f"no batch with {size.targets} targets")
 
 
 @pytest.mark.parametrize(
@@ -352,15 +356,16 @@ def planned_batch(stage, practice):
     [("words", []), ("masks", []), ("language", []), ("join", []), ("join", ["brain"])],
 )
 def test_a_step_of_the_foundation_holds_what_was_planned_within_a_tenth(name, frozen):
-    stage, module = foundation(name, frozen=frozen)
-    batch, practice = planned_batch(stage, Practice(name, 3, SQUARE.side, SQUARE.frames, SQUARE.targets))
-    load, planned = plan_foundation(outline_of("nano"), practice, bf16=False, frozen=frozen)
-    assert replace(load, beside=0) == load_of(module.parameters())
+    config, stage, module = foundation(name, frozen)
+    outline = outline_of("nano")
+    batch, size = planned_batch(stage, batch_size(config, outline))
+    load, planned = plan_training(outline, config, size, bf16=False)
+    assert replace(load, unused=0) == load_of(module.parameters())
     every = sum(p.nbytes for p in stage.model.parameters())
     heads = sum(p.nbytes for p in module.parameters()) - sum(
         p.nbytes for p in stage.model.parameters() if any(p is q for q in module.parameters())
     )
-    assert 4 * load.trained + load.frozen_bytes + load.beside == every + heads
+    assert 4 * load.trained + load.frozen_bytes + load.unused == every + heads
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
@@ -370,42 +375,42 @@ def test_a_step_of_the_foundation_holds_what_was_planned_within_a_tenth(name, fr
     assert planned.plain == pytest.approx(live.peak, rel=0.1)
 
 
-def test_what_a_stage_does_not_touch_lies_whole_on_every_gpu():
-    load = Load(trained=10, frozen_bytes=40, beside=1000)
-    assert share(load, zero=0, size=4).weights == 40 + 40 + 1000
-    assert share(load, zero=3, size=4).weights == (40 + 40) / 4 + 1000
-    assert share(load, zero=3, size=4, offload="parameters").weights == 1000
+def test_what_a_stage_does_not_use_is_whole_on_every_gpu():
+    load = Load(trained=10, frozen_bytes=40, unused=1000)
+    assert share(load, zero=0, gpus=4).weights == 40 + 40 + 1000
+    assert share(load, zero=3, gpus=4).weights == (40 + 40) / 4 + 1000
+    assert share(load, zero=3, gpus=4, offload="parameters").weights == 1000
 
 
 @pytest.mark.parametrize("name", ["words", "join"])
-def test_a_dry_run_of_the_foundation_prints_the_table_of_the_command(command, tmp_path, name):
+def test_a_dry_run_of_the_foundation_prints_the_table_of_the_plan(train_command, tmp_path, name):
     tiny_trackgpt("conv", tied=True, width=128).save_pretrained(tmp_path / "model")
     path = tmp_path / "config.yaml"
     plan = "plan: {batch: 2, bf16: false, steps: 10, workers: 0, tensorboard: false}"
     path.write_text(f"stage: {name}\nbrain: {tmp_path / 'model'}\nshape: {{side: 64, frames: 2, targets: 2}}\n{plan}\n")
-    done = command("plan", path, "--memory", "0")
+    done = train_command(path, "--plan", "--memory", "0")
     assert done.code == 0, done.err
-    model = assemble(str(tmp_path / "model"), "", False, 0)
-    stage = STAGES[name](model, Shape(side=64, frames=2, targets=2), CPU.device)
-    quiet = Plan(batch=2, bf16=False, steps=10, workers=0, tensorboard=False)
-    text = dry_run(stage, quiet, tmp_path / "dry", CPU)
+    config = read(TrainConfig, path)
+    stage = make_stage(config, assemble(config.brain, "", False, 0), CPU.device)
+    text = dry_run(stage, config, tmp_path / "dry", CPU)
     rows = [line for line in text.splitlines() if line[:4].strip() in ("0", "1", "2", "3", "ZeRO")]
     assert len(rows) == 1 + 4 * 3
     assert "\n".join(rows) in done.out
 
 
 @pytest.mark.parametrize(
-    ("practice", "name", "said"),
+    ("stage", "side", "name", "said"),
     [
-        (Practice("words", 1, 128), SEVEN, "441 an image; the brain of .* has 576 tokens an image"),
-        (Practice("masks", 1, 128), SEVEN, "its codes have 128 channels, the queries of .* 256"),
-        (Practice("masks", 1, 100), "nano", "shape.side: wanted a multiple of 16, found 100"),
-        (Practice("language", 1, 256), "nano", "shape.side: nano reads squares of 128, not 256"),
+        ("words", 128, SEVEN, "441 per image; the brain of .* has 576 tokens per image"),
+        ("masks", 128, SEVEN, "its codes have 128 channels, the queries of .* 256"),
+        ("masks", 100, "nano", "shape.side: wanted a multiple of 16, found 100"),
+        ("language", 256, "nano", "shape.side: nano reads squares of 128, not 256"),
     ],
 )
-def test_a_stage_that_cannot_learn_with_a_model_is_one_line(practice, name, said):
+def test_a_stage_that_cannot_learn_with_a_model_is_one_line(stage, side, name, said):
+    config, outline = TrainConfig(stage, shape=Shape(side=side)), outline_of(name)
     with pytest.raises(UsageError, match=said) as caught:
-        plan_foundation(outline_of(name), practice, bf16=False)
+        plan_training(outline, config, batch_size(config, outline), bf16=False)
     assert "\n" not in str(caught.value)
 
 
@@ -423,24 +428,23 @@ def test_gradients_and_the_optimiser_hold_what_was_planned(tmp_path):
 
 def config_for(folder, model, **data):
     plan = "plan: {batch: 2, bf16: false, steps: 10, workers: 0, tensorboard: false}\n"
-    text = f"stage: tracking\nout: {folder / 'out'}\nbrain: {model}\nfrozen: [segmenter]\n"
+    text = f"stage: tracking\nout: {folder / 'out'}\nbrain: {model}\nfrozen: [perception]\n"
     text += "data: {frames: 3, turns: 1, mixture: {all: {sets: [refer-youtube-vos]}}}\n" + plan
     path = folder / "config.yaml"
     path.write_text(text)
     return path
 
 
-def test_the_command_prints_the_table_that_a_dry_run_prints(command, sets, tmp_path):
+def test_the_plan_prints_the_table_that_a_dry_run_prints(train_command, sets, tmp_path):
     fields = {"width": 64, "max_instruction_tokens": 99, "lora": LoraConfig(rank=2)}
     tiny_trackgpt("clip", "sam_vit", **fields).save_pretrained(tmp_path / "model")
     config = config_for(tmp_path, tmp_path / "model")
-    done = command("plan", config, "--memory", "0")
+    done = train_command(config, "--plan", "--memory", "0")
     assert done.code == 0, done.err
-    model = assemble(str(tmp_path / "model"), "", False, 0)
-    freeze(model, ["segmenter"])
-    data = DataConfig(str(sets), mixture={"all": Kind(1, ["refer-youtube-vos"])}, frames=3, turns=1)
-    quiet = Plan(batch=2, bf16=False, steps=10, workers=0, tensorboard=False)
-    text = dry_run(Tracking(model, data, CPU.device), quiet, tmp_path / "dry", CPU)
+    settings = read(TrainConfig, config, [f"data.root={sets}"])
+    model = assemble(settings.brain, "", False, 0)
+    freeze(model, settings.frozen)
+    text = dry_run(TrackingStage(model, settings.data, CPU.device), settings, tmp_path / "dry", CPU)
     rows = [line for line in text.splitlines() if line[:4].strip() in ("0", "1", "2", "3", "ZeRO")]
     assert len(rows) == 1 + 4 * 3
     assert "\n".join(rows) in done.out
@@ -449,52 +453,60 @@ def test_the_command_prints_the_table_that_a_dry_run_prints(command, sets, tmp_p
     assert done.values()["inference_fits"] == "none"
 
 
-def test_what_fits_is_marked(tmp_path, command):
+def test_what_fits_is_marked(tmp_path, train_command):
     tiny_trackgpt("clip", "sam_vit", lora=LoraConfig(rank=2)).save_pretrained(tmp_path / "model")
     config = config_for(tmp_path, tmp_path / "model")
-    done = command("plan", config, "plan.zero=2", "--memory", "0.02", "--words", "20")
+    done = train_command(config, "plan.zero=2", "--plan", "--memory", "0.02", "--words", "20")
     assert done.values()["inference_fits"] == "float32,bfloat16,int8,int4"
     assert done.values()["training_fits"].startswith("0x1,0x4")
-    assert done.err.startswith("trackgpt: ")
-    assert "weights not read" in done.err
+    assert "weights not read" in done.out.splitlines()[0]
 
 
-def test_settings_that_are_planned_begin_as_the_trainer_begins_them():
-    def found(values, name):
-        for key in name.split("."):
-            values = values[key]
-        return values
-
-    assert {name: found(asdict(TrainConfig()), name) for name in SETTINGS} == SETTINGS
+CONFIGS = ROOT / "configs/trackgpt"
+RECIPES = {str(path.relative_to(CONFIGS).with_suffix("")): path for path in sorted(CONFIGS.rglob("*.yaml"))}
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "configs/trackgpt").rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("config", RECIPES.values(), ids=RECIPES)
 def test_every_configuration_is_planned_though_earlier_stages_have_not_run(config, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    settings = read_settings(config, [])
-    outline = _outline(settings, (config,))
-    size = config.name.partition("_")[0]
-    assert outline.name == {"nano": "nano", "7b": SEVEN, "13b": SEVEN.replace("7b", "13b")}[size]
-    for model in filter(None, (settings["brain"], settings["segmenter"])):
+    settings = read(TrainConfig, config)
+    outline = outline_for(settings, config)
+    sizes = {"foundation": "nano", "nano": "nano", "7b": SEVEN, "13b": SEVEN.replace("7b", "13b")}
+    assert outline.name == sizes[config.parent.name]
+    for model in filter(None, (settings.brain, settings.perception)):
         assert (f"{model} is not there yet" in outline.source) == model.startswith("runs/")
 
 
-def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(command, tmp_path):
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_header_of_a_configuration_names_its_command_and_the_stages_it_starts_from(name):
+    lines = RECIPES[name].read_text().splitlines()
+    said = dict(line[2:].split(":", 1) for line in lines if line.startswith(("# command:", "# needs:", "# result:")))
+    assert f" -m train configs/trackgpt/{name}.yaml" in said["command"]
+    assert said["result"].strip()
+    made_by = {f"{read_values(path)['out']}/model": one for one, path in RECIPES.items()}
+    values = read_values(RECIPES[name])
+    wanted = {made_by[model] for key in ("brain", "perception") if (model := values.get(key, "")).startswith("runs/")}
+    named = {word for word in said["needs"].replace(",", " ").split() if word in RECIPES}
+    assert named == wanted
+    assert said["needs"].strip()
+
+
+def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(train_command, tmp_path):
     for one, other in ("ab", "ba"):
         (tmp_path / f"{one}.yaml").write_text(f"stage: tracking\nout: runs/{one}\nbrain: runs/{other}/model\n")
-    done = command("plan", tmp_path / "a.yaml")
+    done = train_command(tmp_path / "a.yaml", "--plan")
     assert done.code == 4
     assert "MD01: runs/a/model: not a model on this machine" in done.err
-    assert "no configuration beside this one makes it" in done.err
+    assert "no configuration in its folder or under configs/ makes it" in done.err
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("plan.batchs=4", "no setting `plan.batchs`; did you mean `plan.batch`?"),
+        ("plan.batchs=4", "plan: no setting `batchs`; did you mean `batch`?"),
         ("plan.batch=many", "plan.batch: wanted int, found str ('many')"),
         ("plan.batch=0", "plan.batch: wanted 1 or more, found 0"),
-        ("frozen=[tail]", "frozen: `tail` is not a half of the model"),
+        ("frozen=[tail]", "frozen: `tail` is none of brain, perception"),
         ("data.mask_loss=full", "data.mask_loss: `full` is none of grid, original"),
         ("plan.offload=disk", "plan.offload: `disk` is none of none, optimizer, parameters"),
         ("brain=runs/no/model", "MD01: runs/no/model: not a model on this machine"),
@@ -502,17 +514,18 @@ def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(comma
         ("shape.frames=0", "shape.frames: wanted 1 or more, found 0"),
     ],
 )
-def test_a_plan_that_cannot_be_is_one_line(command, tmp_path, override, said):
-    done = command("plan", config_for(tmp_path, SEVEN), override)
+def test_a_plan_that_cannot_be_is_one_line(train_command, tmp_path, override, said):
+    done = train_command(config_for(tmp_path, SEVEN), override, "--plan")
     assert done.code in (2, 4)
     assert said in done.err
     assert len(done.err.splitlines()) == 1
-    assert command("plan", tmp_path / "none.yaml").code == 2
+    assert train_command(tmp_path / "none.yaml", "--plan").code == 2
 
 
 def test_stages_that_shard_take_less_of_each_gpu(tmp_path):
     outline = outline_of(SEVEN)
-    load, activations = plan_training(outline, Lessons(1, frames=1, turns=1, words=20), bf16=True)
+    config = TrainConfig("tracking", data=DataConfig(frames=1, turns=1), plan=Plan(batch=1))
+    load, activations = plan_training(outline, config, batch_size(config, outline, words=20), bf16=True)
     assert load.trained == 26_296_804
     assert activations.checkpointed < 0.4 * activations.plain
     lines = table(load, activations=activations, memory=24).splitlines()

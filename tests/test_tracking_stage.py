@@ -14,10 +14,10 @@ from torch import nn
 
 from trackgpt.errors import InputError, OutputError
 from trackgpt.types import Cue
-from train.data_config import DataConfig, Kind
-from train.lessons import Lesson
+from train.config import DataConfig, Kind
 from train.losses import mask_iou, mask_loss
-from train.tracking import Tracking, Unrolled, mask_losses, targets_of, unroll
+from train.sources import TrackingSample
+from train.tracking import TrackingStage, Unrolled, mask_losses, targets_of, unroll
 
 CPU = torch.device("cpu")
 
@@ -27,17 +27,17 @@ def root(tmp_path_factory) -> Path:
     return write_sets(tmp_path_factory.mktemp("sets"))
 
 
-def stage(root: Path, *sets: str, frames: int = 1, **fields: object) -> Tracking:
+def stage(root: Path, *sets: str, frames: int = 1, **fields: object) -> TrackingStage:
     model = tiny_trackgpt("conv", "conv", tied=True, width=64, max_instruction_tokens=99).train()
     data = DataConfig(str(root), mixture={"all": Kind(1, list(sets))}, frames=frames, gap=2, **fields)
-    return Tracking(model, data, CPU)
+    return TrackingStage(model, data, CPU)
 
 
-def parameters(tracking: Tracking) -> list[nn.Parameter]:
+def parameters(tracking: TrackingStage) -> list[nn.Parameter]:
     return [p for module in tracking.modules() for p in module.parameters() if p.requires_grad]
 
 
-def overfit(tracking: Tracking, iou: float) -> None:
+def overfit(tracking: TrackingStage, iou: float) -> None:
     """Learn two samples until their IoU is above `iou` and every token is right, in 300 steps at most."""
     batch = [tracking.sample(i) for i in range(2)]
     optimiser = torch.optim.AdamW(parameters(tracking), lr=3e-3)
@@ -77,7 +77,7 @@ def test_overfitting_at_the_original_resolution_brings_what_a_grid_a_quarter_as_
 def test_images_clips_and_conversations_learn_in_one_batch(root):
     tracking = stage(root, "ade20k", "refer-davis17", "llava-instruct", frames=3)
     batch = [tracking.sample(i) for i in range(12)]
-    lengths = {len(lesson.frames) for lesson in batch}
+    lengths = {len(sample.frames) for sample in batch}
     assert lengths == {0, 1, 3}
     losses, _ = tracking.losses(batch)
     sum(losses.values()).backward()
@@ -111,8 +111,8 @@ def test_unrolling_equals_the_online_loop_frame_by_frame():
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (4, 64, 64, 3), np.uint8)
     referring, purport = rng.normal(size=(2, 1, 32)).astype(np.float32)
-    lesson = Lesson(frames, frames[0], (), np.ones((1, 4, 16, 16), bool), np.zeros((4, 16, 16), bool), "")
-    targets = targets_of([lesson], 4, CPU)
+    sample = TrackingSample(frames, frames[0], (), np.ones((1, 4, 16, 16), bool), np.zeros((4, 16, 16), bool), "")
+    targets = targets_of([sample], 4, CPU)
     queries = targets.with_queries(torch.from_numpy(referring), torch.from_numpy(purport))
     with torch.no_grad():
         found = unroll(model, model.segmenter.encode(targets.frames), queries)
@@ -130,7 +130,7 @@ def test_a_target_whose_clip_is_shorter_is_not_scored_beyond_its_end():
     frames = np.zeros((3, 64, 64, 3), np.uint8)
     mask = np.ones((1, 3, 16, 16), bool)
     quiet = np.zeros((3, 16, 16), bool)
-    long, short = (Lesson(frames[:t], frames[0], (), mask[:, :t], quiet[:t], "") for t in (3, 1))
+    long, short = (TrackingSample(frames[:t], frames[0], (), mask[:, :t], quiet[:t], "") for t in (3, 1))
     both = targets_of([long, short], 3, CPU)
     assert both.length.tolist() == [3, 1]
     assert both.first.tolist() == [0, 3]
@@ -171,14 +171,14 @@ def lisa(logits: torch.Tensor, truth: torch.Tensor, side: int) -> torch.Tensor:
 def test_at_the_original_resolution_the_loss_is_lisas_on_odd_sizes_too(dtype):
     """Three masks of 61 x 97, two of 97 x 41 (portrait), one of 64 x 64; batch: the mean over all six."""
     rng, side = np.random.default_rng(0), 64
-    lessons, parts = [], []
+    samples, parts = [], []
     logits = torch.from_numpy(rng.normal(0, 4, (6, 1, 16, 16))).to(dtype)
     for own, size in ((slice(0, 3), (61, 97)), (slice(3, 5), (97, 41)), (slice(5, 6), (64, 64))):
         masks = rng.random((own.stop - own.start, 1, *size)) < 0.3
         frames = np.zeros((1, side, side, 3), np.uint8)
-        lessons.append(Lesson(frames, frames[0], (), masks, np.zeros((1, *size), bool), ""))
+        samples.append(TrackingSample(frames, frames[0], (), masks, np.zeros((1, *size), bool), ""))
         parts.append(lisa(logits[own, 0], torch.from_numpy(masks[:, 0]), side) * len(masks))
-    losses, _ = mask_losses(Unrolled(logits, torch.zeros(6, 1)), targets_of(lessons, 1, CPU, original=True))
+    losses, _ = mask_losses(Unrolled(logits, torch.zeros(6, 1)), targets_of(samples, 1, CPU, original=True))
     assert losses["mask"].dtype == torch.float32
     assert losses["mask"].item() == pytest.approx((sum(parts) / 6).item(), rel=1e-6)
 
@@ -192,7 +192,7 @@ def test_pixels_ignored_in_the_frame_are_not_learned_at_its_resolution():
     for first, last in ((4, 20), (4, 45), (4, 12)):
         masks = np.zeros((1, 1, 33, 50), bool)
         masks[..., 5:20, first:last] = True
-        targets = targets_of([Lesson(frames, frames[0], (), masks, ignored, "")], 1, CPU, original=True)
+        targets = targets_of([TrackingSample(frames, frames[0], (), masks, ignored, "")], 1, CPU, original=True)
         losses, figures = mask_losses(Unrolled(logits, torch.zeros(1, 1)), targets)
         costs.append((losses["mask"].item(), losses["purport"].item(), figures["iou"]))
     assert costs[0] == costs[1]
@@ -203,11 +203,11 @@ def test_lessons_at_the_original_resolution_carry_masks_of_their_frames_size(roo
     sizes = set()
     for name in ("ade20k", "refer-youtube-vos"):
         tracking = stage(root, name, frames=3, mask_loss="original")
-        for lesson in [tracking.sample(i) for i in range(6)]:
-            with Image.open(lesson.pictures[0]) as picture:
-                assert lesson.masks.shape[2:] == lesson.ignored.shape[1:] == picture.size[::-1]
-            sizes.add(lesson.masks.shape[2:])
-        assert tracking.picture([lesson]).shape[2] == 3
+        for sample in [tracking.sample(i) for i in range(6)]:
+            with Image.open(sample.pictures[0]) as picture:
+                assert sample.masks.shape[2:] == sample.ignored.shape[1:] == picture.size[::-1]
+            sizes.add(sample.masks.shape[2:])
+        assert tracking.picture([sample]).shape[2] == 3
     assert len(sizes) > 2
 
 
@@ -216,11 +216,11 @@ def test_at_the_original_resolution_kinds_learn_in_one_batch_with_the_masks_loss
     tracking = stage(root, "ade20k", "refer-davis17", "llava-instruct", frames=3, mask_loss="original")
     tracking.model.eval()
     batch = [tracking.sample(i) for i in range(12)]
-    assert {len(lesson.frames) for lesson in batch} == {0, 1, 3}
+    assert {len(sample.frames) for sample in batch} == {0, 1, 3}
     with torch.no_grad():
         together = tracking.losses(batch)[0]["mask"].item()
-        alone = [tracking.losses([lesson])[0]["mask"].item() for lesson in batch]
-    counts = [lesson.masks.shape[0] * lesson.masks.shape[1] for lesson in batch]
+        alone = [tracking.losses([sample])[0]["mask"].item() for sample in batch]
+    counts = [sample.masks.shape[0] * sample.masks.shape[1] for sample in batch]
     assert together == pytest.approx(np.dot(alone, counts) / sum(counts), rel=1e-4)
 
 
@@ -239,7 +239,7 @@ def test_a_detached_query_carries_no_gradient_to_the_frame_before(root):
 def test_cached_features_give_the_losses_of_the_encoder_within_bfloat16(root, tmp_path):
     plain = stage(root, "refer-youtube-vos", frames=3)
     cached = stage(root, "refer-youtube-vos", frames=3, cache=str(tmp_path))
-    pictures = cached.lessons.pictures()
+    pictures = cached.samples.pictures()
     assert cached.cache.fill(pictures, cached.model.segmenter) == len(pictures) > 10
     assert cached.cache.fill(pictures, cached.model.segmenter) == 0
     cached.model.train()
@@ -252,7 +252,7 @@ def test_cached_features_give_the_losses_of_the_encoder_within_bfloat16(root, tm
 
 def test_words_alone_need_no_encoder_where_features_are_cached(root, tmp_path):
     tracking = stage(root, "llava-instruct", "refcoco", cache=str(tmp_path))
-    tracking.cache.fill(tracking.lessons.pictures(), tracking.model.segmenter)
+    tracking.cache.fill(tracking.samples.pictures(), tracking.model.segmenter)
     words = [tracking.sample(i) for i in range(8) if not len(tracking.sample(i).frames)]
     tracking.model.segmenter.image_encoder.forward = None
     losses, _ = tracking.losses(words[:2])

@@ -12,11 +12,10 @@ from torch import nn
 
 from trackgpt.errors import UsageError
 from trackgpt.hub import load_reported
-from train.__main__ import TrainConfig
 from train.__main__ import run as train_config
 from train.assemble import assemble, recompute
-from train.data_config import DataConfig, Kind
-from train.tracking import Tracking
+from train.config import DataConfig, Kind, TrainConfig
+from train.tracking import TrackingStage
 
 CPU = torch.device("cpu")
 QKV = 4  # two layers, q_proj and v_proj
@@ -64,7 +63,7 @@ def test_every_family_overfits_one_sample(kind, names, root):
     torch.manual_seed(0)  # of LoRA and its dropout
     model = assemble(names[kind], "", False, 0)
     recompute(model)
-    tracking = Tracking(model, data(root, "refcoco", frames=1), CPU)
+    tracking = TrackingStage(model, data(root, "refcoco", frames=1), CPU)
     module = nn.ModuleList(tracking.modules()).train()
     learned = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=1e-2)
@@ -91,7 +90,7 @@ def test_recomputed_activations_give_the_gradients_of_kept_ones(kind, names, roo
             recompute(model)
         ran = []
         model.brain.language.layers[0].mlp.register_forward_pre_hook(lambda *_, ran=ran: ran.append(1))
-        tracking = Tracking(model, data(root), CPU)
+        tracking = TrackingStage(model, data(root), CPU)
         losses, _ = tracking.losses([tracking.sample(0)])
         sum(losses.values()).backward()
         grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

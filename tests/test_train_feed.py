@@ -12,7 +12,7 @@ from tiny_runs import CPU, Line, plan, run
 from trackgpt.errors import InputError, TrackGPTError, UsageError
 from train.feed import batches, too_many
 from train.plan import Plan
-from train.world import World
+from train.processes import Processes
 
 
 class Counting(Line):
@@ -30,8 +30,8 @@ class Counting(Line):
         return super().sample(seed)
 
 
-def seeds(stage, plan, world=CPU, done=0):
-    return [[s[0] for s in batch.samples] for batch in batches(stage, plan, world, done)]
+def seeds(stage, plan, processes=CPU, done=0):
+    return [[s[0] for s in batch.samples] for batch in batches(stage, plan, processes, done)]
 
 
 def test_samples_are_a_function_of_seed_and_index():
@@ -43,7 +43,7 @@ def test_samples_are_a_function_of_seed_and_index():
 
 def test_processes_take_batches_in_turn_and_together_see_what_one_sees():
     alone = seeds(Line(), plan(batch=2, accumulate=2))
-    first, second = (seeds(Line(), plan(batch=2), World(CPU.device, rank, 2)) for rank in (0, 1))
+    first, second = (seeds(Line(), plan(batch=2), Processes(CPU.device, rank, 2)) for rank in (0, 1))
     assert first == alone[0::2]
     assert second == alone[1::2]
     assert len(sum(alone, [])) == len(set(sum(alone, []))) == 16
@@ -51,7 +51,7 @@ def test_processes_take_batches_in_turn_and_together_see_what_one_sees():
 
 def test_what_is_drawn_while_learning_depends_on_the_batch_and_not_on_who_has_it():
     alone = [batch.seed for batch in batches(Line(), plan(batch=2, accumulate=2), CPU)]
-    second = [batch.seed for batch in batches(Line(), plan(batch=2), World(CPU.device, 1, 2))]
+    second = [batch.seed for batch in batches(Line(), plan(batch=2), Processes(CPU.device, 1, 2))]
     assert second == alone[1::2]
     assert len(set(alone)) == 8
 

@@ -18,16 +18,16 @@ from tiny_runs import CPU, SMALL, TIMES, Line, plan, run, tiny_join
 from torch import nn
 
 from trackgpt.errors import OutputError, TrackGPTError, UsageError
-from train.__main__ import TrainConfig
 from train.__main__ import run as train_config
 from train.assemble import assemble
 from train.checkpoints import whole_checkpoints
+from train.config import TrainConfig
 from train.engine import start_engine
 from train.feed import Batch
 from train.loop import StoppedError
 from train.plan import Plan, learning_rate
 from train.report import draw_curves, read_log
-from train.stages import Join, Masks
+from train.stages import JoinStage, MasksStage
 
 FORK = get_context("fork")
 
@@ -371,7 +371,7 @@ def test_weight_decay_spares_biases_and_normalisations(tmp_path):
 
 
 def test_the_paper_weighs_text_mask_and_purport_by_one():
-    assert [Join.weights[name] for name in ("text", "mask", "purport")] == [1.0, 1.0, 1.0]
+    assert [JoinStage.weights[name] for name in ("text", "mask", "purport")] == [1.0, 1.0, 1.0]
 
 
 # What a run leaves
@@ -423,7 +423,7 @@ def learn(stage, samples, steps, lr):
 
 
 def test_the_join_stage_learns_one_batch_from_instruction_to_mask():
-    stage = Join(tiny_trackgpt("conv", tied=True, width=128), SMALL, CPU.device)
+    stage = JoinStage(tiny_trackgpt("conv", tied=True, width=128), SMALL, CPU.device)
     history = learn(stage, one_batch(stage, (3, 4)), 40, 3e-3)
     first, last = history[0], history[-1]
     assert set(stage.weights) <= set(first)
@@ -434,7 +434,7 @@ def test_the_join_stage_learns_one_batch_from_instruction_to_mask():
 
 def test_gradients_of_the_mask_reach_the_brain_and_the_first_online_query():
     model = tiny_trackgpt("conv", tied=True, width=128)
-    stage = Join(model, SMALL, CPU.device)
+    stage = JoinStage(model, SMALL, CPU.device)
     losses, _ = stage.losses(one_batch(stage, (3,)))
     losses["mask"].backward()
     for parameter in (
@@ -447,6 +447,6 @@ def test_gradients_of_the_mask_reach_the_brain_and_the_first_online_query():
 
 
 def test_the_masks_stage_learns_one_batch():
-    stage = Masks(tiny_trackgpt("conv", tied=True, width=128), SMALL, CPU.device)
+    stage = MasksStage(tiny_trackgpt("conv", tied=True, width=128), SMALL, CPU.device)
     history = learn(stage, one_batch(stage, (3, 4)), 30, 3e-3)
     assert history[-1]["mask"] < 0.6 * history[0]["mask"]

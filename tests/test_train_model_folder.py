@@ -1,4 +1,4 @@
-"""What a run leaves: a model folder that loads, its card, and the small form of a model with adapters."""
+"""What a run leaves: a model folder that loads, its card, and that of a model with adapters."""
 
 import json
 
@@ -14,10 +14,10 @@ from trackgpt.hub import load_model, load_reported, load_tuned, merge
 from trackgpt.precision import round_frozen
 from trackgpt.reasoners.lora import add_lora, merge_lora
 from trackgpt.systems.trackgpt_tuned import save_tuned, tuned_names
-from train.__main__ import TrainConfig
 from train.__main__ import run as train_config
 from train.assemble import Origin, assemble, carries_lora, freeze, origin
 from train.checkpoints import replace_folder
+from train.config import TrainConfig
 from train.engine import start_engine
 from train.model_folder import card, export_model, exported_step
 from train.stages import STAGES
@@ -50,10 +50,10 @@ def outputs(model):
     return torch.cat([answer.referring.flatten(), answer.purport.flatten(), decoded.logits.flatten(), decoded.score])
 
 
-# The small form
+# Adapters
 
 
-def test_the_small_form_holds_adapters_rows_phi_and_decoder_and_nothing_that_is_frozen(base, tmp_path):
+def test_tuned_weights_are_adapters_rows_phi_and_decoder_and_nothing_that_is_frozen(base, tmp_path):
     model = tuned(base)
     save_tuned(model, tmp_path / "small", str(base))
     stored = load_file(tmp_path / "small/tuned.safetensors")
@@ -66,7 +66,7 @@ def test_the_small_form_holds_adapters_rows_phi_and_decoder_and_nothing_that_is_
     assert sum(v.numel() for v in stored.values()) < 0.3 * sum(p.numel() for p in model.parameters())
 
 
-def test_the_small_form_loads_unmerged_merged_and_as_a_model_with_the_same_outputs(base, tmp_path):
+def test_tuned_weights_load_unmerged_merged_and_as_a_model_with_the_same_outputs(base, tmp_path):
     model = tuned(base)
     expected = outputs(model)
     plain = outputs(load_reported(base)[0])
@@ -142,7 +142,13 @@ def test_an_exported_model_has_a_card_that_says_where_it_comes_from(tmp_path):
     folder = tmp_path / "run/model"
     assert exported_step(folder) == 2
     text = (folder / "README.md").read_text()
-    for words in ("stage join, step 2 of 2", "Seed 0; 2 samples a step on 1 process", "[9, 3, 3, 1]", "2.13.0", "abc"):
+    for words in (
+        "stage join, step 2 of 2",
+        "Seed 0; 2 samples per step on 1 process",
+        "[9, 3, 3, 1]",
+        "2.13.0",
+        "abc",
+    ):
         assert words in text, words
     assert "teacher-forced" in text
     assert json.loads((folder / "training.json").read_text())["step"] == 2
@@ -150,8 +156,8 @@ def test_an_exported_model_has_a_card_that_says_where_it_comes_from(tmp_path):
 
 
 def test_the_card_of_a_small_form_says_that_it_is_one():
-    assert "small form" in card(record(), small=True)
-    assert "small form" not in card(record(), small=False)
+    assert "adapters and decoder, without" in card(record(), adapters=True)
+    assert "every weight, in" in card(record(), adapters=False)
 
 
 def test_a_full_disk_leaves_the_exported_model_as_it_was(tmp_path, monkeypatch):

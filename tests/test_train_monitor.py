@@ -15,18 +15,20 @@ from torch import nn
 
 from trackgpt import precision
 from trackgpt.errors import UsageError
-from trackgpt.planning.memory_plan import GIB, Load, Share, load_of, share, table
+from trackgpt.planning.memory_plan import GIB, Load, load_of
 from train import supply
+from train.config import TrainConfig
 from train.dry_run import dry_run
 from train.engine import deepspeed_settings, parameter_groups
+from train.memory import Share, share, table
 from train.monitor import Window
 from train.precision import use_bf16
+from train.processes import Processes
 from train.report import draw_curves, read_log
 from train.supply import Supply, samples_per_second
-from train.world import World
 
 
-class Room(World):
+class Room(Processes):
     """Two processes of which the other has said `other`."""
 
     other = None
@@ -152,7 +154,6 @@ def test_a_model_is_weighed_without_being_built():
         model = nn.Sequential(nn.Linear(1000, 1000, bias=False), nn.Linear(1000, 10, bias=False))
     model[0].requires_grad_(False)
     assert load_of(model.parameters()) == Load(10_000, 4_000_000)
-    assert load_of(model.parameters(), frozen_bits=16) == Load(10_000, 2_000_000)
     assert len(table(load_of(model.parameters())).splitlines()) == 1 + 4 * 3
 
 
@@ -177,11 +178,11 @@ def test_a_dry_run_says_what_it_would_learn_hold_and_take_and_writes_nothing_but
     stage = Line()
     stage.model[0].requires_grad_(False)
     stage.picture = lambda samples: np.full((4, 6, 3), len(samples), np.uint8)
-    text = dry_run(stage, plan(steps=1000, accumulate=2), tmp_path, CPU)
+    text = dry_run(stage, TrainConfig(plan=plan(steps=1000, accumulate=2)), tmp_path, CPU)
     assert "learned: 25 of 65 parameters" in text
     assert "frozen" in text
     assert "ZeRO GPUs" in text
-    assert "s a step of 6 samples" in text
+    assert "s per step of 6 samples" in text
     assert "expected: 1000 steps" in text
     assert re.search(r"one worker makes [\d.]+ samples/s, a process consumes [\d.]+: ratio [\d.]+, so 1 worker", text)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["dry_run", "dry_run/batch.png"]

@@ -4,9 +4,10 @@ import pytest
 import torch
 from tiny_models import tiny_trackgpt
 
-from train.__main__ import TrainConfig, build
+from train.__main__ import build
+from train.config import TrainConfig
 from train.plan import Plan
-from train.world import join_world
+from train.processes import join_processes
 
 ADDED = ("brain.projection.", "segmenter.mask_decoder.adapter.", "segmenter.mask_decoder.first_online.")
 
@@ -21,7 +22,7 @@ def folder(tmp_path_factory):
 def started(folder, **asked):
     """The weights of a run that begins so, by name, and the model."""
     plan = Plan(seed=asked.pop("seed", 0))
-    model = build(TrainConfig(brain=str(folder), device="cpu", plan=plan, **asked), join_world("cpu", 0))
+    model = build(TrainConfig(brain=str(folder), device="cpu", plan=plan, **asked), join_processes("cpu", 0))
     return model, {name: value.clone() for name, value in model.state_dict().items()}
 
 

@@ -6,7 +6,19 @@ import pytest
 from made_trees import FRAMES, SEED, copies, run, some_cases, tree_fixture
 from PIL import Image
 
-from data_tools.contact_sheet import GAP, HEAD, MARGIN, PADDING, SIDE, TARGETS, Line, Row, columns, draw_sheet, spread
+from data_tools.contact_sheet import (
+    GAP,
+    HEAD,
+    MARGIN,
+    PADDING,
+    SIDE,
+    TARGETS,
+    SheetLine,
+    SheetRow,
+    columns,
+    draw_sheet,
+    spread,
+)
 from data_tools.picture_sheet import Picture, draw_pictures
 from data_tools.samples import some_pictures
 from data_tools.synthtrack import Layout, Split
@@ -28,7 +40,7 @@ vipseg = tree_fixture(Layout.vipseg)
 stage1 = tree_fixture(Layout.stage1)
 
 
-def row(frame: int = 80, ids: bool = True, **changes: object) -> Row:
+def row(frame: int = 80, ids: bool = True, **changes: object) -> SheetRow:
     maps = np.zeros((12, frame, frame), np.uint8)
     maps[:6, 20:50, 20:50] = 7
     pictures = [np.full((frame, frame, 3), 90, np.uint8)] * 3
@@ -40,11 +52,11 @@ def row(frame: int = 80, ids: bool = True, **changes: object) -> Row:
         "shown": [0, 5, 11],
         "total": 12,
         "ids": maps if ids else None,
-        "lines": (Line("multi", "track it", "Sure, I track 1 object: the box <TK>, <PO>", (7,)),),
+        "lines": (SheetLine("multi", "track it", "Sure, I track 1 object: the box <TK>, <PO>", (7,)),),
         "events": ((6, "leaves", 7),),
         **changes,
     }
-    return Row(**values)
+    return SheetRow(**values)
 
 
 def has(picture: Image.Image, colour: tuple[int, int, int]) -> int:
@@ -71,14 +83,14 @@ def test_a_frame_shows_the_outline_only_where_the_target_is():
 
 
 def test_two_targets_have_two_colours_in_the_order_of_mention():
-    one = row(lines=(Line("explicit", "a", "", (7,)), Line("multi", "b", "", (2, 7))))
+    one = row(lines=(SheetLine("explicit", "a", "", (7,)), SheetLine("multi", "b", "", (2, 7))))
     assert one.numbers == {7: 1, 2: 2}
     assert has(draw_sheet("a", "b", [one]), TARGETS[1]) > 0
 
 
 def test_a_long_instruction_takes_more_lines_and_none_is_cut():
-    short = draw_sheet("a", "b", [row(lines=(Line("none", "track it", "I see no box here.", ()),))])
-    long = draw_sheet("a", "b", [row(lines=(Line("none", "track it " * 60, "I see no box here.", ()),))])
+    short = draw_sheet("a", "b", [row(lines=(SheetLine("none", "track it", "I see no box here.", ()),))])
+    long = draw_sheet("a", "b", [row(lines=(SheetLine("none", "track it " * 60, "I see no box here.", ()),))])
     assert long.width == short.width
     assert long.height >= short.height + 4 * 26
 

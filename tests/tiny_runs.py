@@ -19,14 +19,14 @@ from torch import nn
 from trackgpt.config import LoraConfig
 from trackgpt.reasoners.lora import add_lora
 from train.assemble import Origin, recompute
+from train.config import Shape
 from train.loop import fit
 from train.model_folder import export_model
 from train.plan import Plan
-from train.shape import Shape
-from train.stages import Join
-from train.world import World, join_world
+from train.processes import Processes, join_processes
+from train.stages import JoinStage
 
-CPU = World(torch.device("cpu"))
+CPU = Processes(torch.device("cpu"))
 SMALL = Shape(side=64, frames=2, targets=2)
 QUIET = {"steps": 4, "batch": 3, "lr": 0.01, "warmup": 1, "workers": 0, "bf16": False, "log_every": 1}
 TIMES = {"minutes", "rate", "wait", "memory"}
@@ -61,12 +61,14 @@ def plan(**fields: Any) -> Plan:
     return Plan(**{**QUIET, "tensorboard": False, **fields})
 
 
-def run(stage: Any, folder: Path, world: World = CPU, export: Any = None, validate: Any = None, **fields: Any) -> int:
+def run(
+    stage: Any, folder: Path, processes: Processes = CPU, export: Any = None, validate: Any = None, **fields: Any
+) -> int:
     """Train a stage by `plan(**fields)`."""
-    return fit(stage, plan(**fields), folder, world, export or (lambda step, engine: None), validate)
+    return fit(stage, plan(**fields), folder, processes, export or (lambda step, engine: None), validate)
 
 
-def tiny_join(base: Path | None = None) -> Join:
+def tiny_join(base: Path | None = None) -> JoinStage:
     """The join stage on a tiny model; with `base` the model is written there first and then carries LoRA."""
     if base is None:
         model = tiny_trackgpt("conv", tied=True, width=128)
@@ -76,16 +78,16 @@ def tiny_join(base: Path | None = None) -> Join:
         torch.manual_seed(1)
         add_lora(model.brain, model.config.brain.lora)
     torch.manual_seed(0)
-    return Join(model, SMALL, CPU.device)
+    return JoinStage(model, SMALL, CPU.device)
 
 
-def record(world: World = CPU, **fields: Any) -> dict[str, Any]:
+def record(processes: Processes = CPU, **fields: Any) -> dict[str, Any]:
     """What a model card is made of."""
     config = {"stage": "join", "data": {"ratio": [9, 3, 3, 1]}, "plan": plan(**fields).__dict__}
     return {
         "step": 4,
         "config": config,
-        "processes": world.size,
+        "processes": processes.size,
         "device": "cpu",
         "versions": {"torch": "2.13.0"},
         "commit": "abc",
@@ -95,34 +97,34 @@ def record(world: World = CPU, **fields: Any) -> dict[str, Any]:
     }
 
 
-def run_join(folder: Path, world: World, stage: str = "join", **fields: Any) -> None:
+def run_join(folder: Path, processes: Processes, stage: str = "join", **fields: Any) -> None:
     """Train the join stage (with adapters for "lora") and export its model to `folder`/model."""
-    base = folder.parent / f"base_{folder.name}_{world.rank}" if stage == "lora" else None
+    base = folder.parent / f"base_{folder.name}_{processes.rank}" if stage == "lora" else None
     join = tiny_join(base)
     if fields.get("checkpointing"):
         recompute(join.model)
 
     def export(step: int, engine: Any) -> None:
-        about = {**record(world, **fields), "step": step}
-        export_model(join.model, Origin(str(base)), engine, folder / "model", about, world)
+        about = {**record(processes, **fields), "step": step}
+        export_model(join.model, Origin(str(base)), engine, folder / "model", about, processes)
 
     def validate(step: int) -> dict[str, float]:
-        if world.rank > 0:
+        if processes.rank > 0:
             return {}  # one process may look at the model alone, whatever the others do
         answer = join.model.brain.reason(square(join.model.brain), "the red car", forced=ANSWER)
         return {"referring": answer.referring.norm().item()}
 
-    run(join, folder, world, export, validate, **fields)
+    run(join, folder, processes, export, validate, **fields)
 
 
 def main() -> None:
     """One process: the runs of the command line, one after the other."""
     folder, *runs = sys.argv[1:]
-    world = join_world("cpu", zero=1)
+    processes = join_processes("cpu", zero=1)
     for fields in map(json.loads, runs):
-        run_join(Path(folder) / fields.pop("name"), world, **fields)
-    world.sum(0)
-    world.leave()
+        run_join(Path(folder) / fields.pop("name"), processes, **fields)
+    processes.sum(0)
+    processes.leave()
 
 
 if __name__ == "__main__":

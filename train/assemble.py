@@ -1,4 +1,4 @@
-"""Put a model together from halves that were trained apart, and say what came from where."""
+"""Put a model together from a brain and a perception trained separately, and record where each came from."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from train.codes import Codes
 from train.nano import new_nano
 
 
-def assemble(brain: str, segmenter: str, encoder_from_tower: bool, seed: int) -> TrackGPT:
+def assemble(brain: str, perception: str, encoder_from_tower: bool, seed: int) -> TrackGPT:
     """A TrackGPT whose brain and perception come from the named models, or from a new nano.
 
     Where the model's configuration asks for LoRA (`brain.lora.rank` above 0) the brain carries adapters and the rest of
-    its LLaVA is frozen; the small form of a tuned model brings its own.
+    its LLaVA is frozen; a folder of adapters brings its own.
 
     Args:
-        brain: name of a model (see `trackgpt.hub.load_model`) for brain, tokenizer and perception; empty for the random
-            weights of a new nano.
-        segmenter: name of a model for the perception; empty keeps the one that came with the brain.
+        brain: name of a model (see `trackgpt.hub.load_model`) for brain, tokenizer and perception; empty for a new nano
+            with random weights.
+        perception: name of the model to take the perception from; empty keeps that of `brain`.
         encoder_from_tower: copy the brain's convolutional tower into the perception's encoder.
         seed: of the random weights.
 
@@ -44,8 +44,8 @@ def assemble(brain: str, segmenter: str, encoder_from_tower: bool, seed: int) ->
     else:
         model = new_nano(seed)
         Codes().align(model.segmenter.shared_image_embedding.positional_embedding)
-    if segmenter:
-        model.segmenter.load_state_dict(load_reported(segmenter)[0].segmenter.state_dict())
+    if perception:
+        model.segmenter.load_state_dict(load_reported(perception)[0].segmenter.state_dict())
     if encoder_from_tower:
         _copy_tower(model)
     return model
@@ -59,16 +59,17 @@ def _copy_tower(model: TrackGPT) -> None:
     encoder.stages.load_state_dict(tower.encoder.stages.state_dict())
 
 
-def freeze(model: TrackGPT, halves: list[str]) -> None:
-    """Halves that do not learn: "brain", "segmenter".
+def freeze(model: TrackGPT, names: list[str]) -> None:
+    """Turn the gradients of parts off: "brain", "perception".
 
     Raises:
         UsageError: another name.
     """
-    for half in halves:
-        if half not in ("brain", "segmenter"):
-            raise UsageError(f"frozen: `{half}` is not a half of the model; choose brain or segmenter")
-        getattr(model, half).requires_grad_(False)
+    parts = {"brain": model.brain, "perception": model.segmenter}
+    for name in names:
+        if name not in parts:
+            raise UsageError(f"frozen: `{name}` is none of {', '.join(parts)}")
+        parts[name].requires_grad_(False)
 
 
 def randomise_encoder(model: TrackGPT, seed: int) -> None:
@@ -98,30 +99,30 @@ def renew_referring(model: TrackGPT, seed: int) -> None:
 
 
 def carries_lora(model: TrackGPT) -> bool:
-    """Whether the brain has adapters, so that the model is exported in the small form."""
+    """Whether the brain has adapters; then these are exported without the frozen models."""
     return any("lora_" in name for name, _ in model.named_parameters())
 
 
-def recompute(model: TrackGPT) -> None:
-    """Forget the language model's activations in the forward pass and compute them again in the backward pass."""
+def recompute(model: TrackGPT, keep_random_state: bool = True) -> None:
+    """Recompute the language model's activations in the backward pass; its dropout needs the random state kept."""
     language = model.brain.language
     with warnings.catch_warnings():
         # transformers renames this within version 5; the old name is there in all of it.
         warnings.simplefilter("ignore", FutureWarning)
         # The re-entrant way gives ZeRO-3 a gradient twice where a stage reads its batch twice.
-        language.gradient_checkpointing_enable({"use_reentrant": False})
+        language.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": keep_random_state})
     language.config.use_cache = False
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the small form of a model must say: the name of its frozen models, and what else differs from them."""
+    """What a folder of adapters records: the name of its frozen models, and which other weights differ from them."""
 
     base: str
     names: frozenset[str] = frozenset()
 
     def save(self, model: TrackGPT, folder: Path) -> None:
-        """Write the small form."""
+        """Write the adapters and all other weights that differ from the base."""
         save_tuned(model, folder, self.base, self.names)
 
     def parameters(self, model: TrackGPT) -> list[nn.Parameter]:
@@ -130,12 +131,12 @@ class Origin:
         return [parameter for name, parameter in model.named_parameters() if name in names]
 
 
-def origin(model: TrackGPT, brain: str, segmenter: str, encoder_from_tower: bool) -> Origin:
-    """Where a model of `assemble` comes from; one that began as a small form stands on what that was tuned on."""
+def origin(model: TrackGPT, brain: str, perception: str, encoder_from_tower: bool) -> Origin:
+    """Where a model of `assemble` comes from; one that started from adapters has their base."""
     names: set[str] = set()
-    if segmenter or encoder_from_tower:  # the frozen encoder is not the base's
+    if perception or encoder_from_tower:  # the frozen encoder is not the base's
         names |= {name for name in model.state_dict() if name.startswith("segmenter.")}
-    if _is_small(brain):
+    if _has_adapters(brain):
         folder = find(brain)
         with safe_open(folder / TUNED_FILE, "pt") as file:
             return Origin(base_of(folder), frozenset(names | set(file.keys())))
@@ -143,12 +144,12 @@ def origin(model: TrackGPT, brain: str, segmenter: str, encoder_from_tower: bool
 
 
 def _unmerged(name: str) -> TrackGPT:
-    if _is_small(name):
+    if _has_adapters(name):
         return load_tuned(find(name))
     model, _ = load_reported(name)
     add_lora(model.brain, model.config.brain.lora)
     return model
 
 
-def _is_small(name: str) -> bool:
+def _has_adapters(name: str) -> bool:
     return bool(name) and Path(name).exists() and is_tuned(name)

@@ -1,7 +1,7 @@
-"""What a run can go on from: folders that are either whole or not there.
+"""Checkpoints: folders that are either complete or absent.
 
     out/checkpoints/000120/trained.safetensors    parameters that learn, and buffers (statistics of normalisations)
-                           optimizer_0.pt         AdamW's state; one file a process where ZeRO shards it
+                           optimizer_0.pt         AdamW's state; one file per process where ZeRO shards it
                            state.json             step, samples seen, figures not yet logged, sizes of the files
     out/checkpoints/latest                        the name of the newest
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from trackgpt.errors import InputError, OutputError, UsageError
 from train.engine import Engine, trained
-from train.world import World
+from train.processes import Processes
 
 FOLDER = "checkpoints"
 LATEST = "latest"
@@ -51,57 +51,59 @@ class Progress:
     window: dict[str, list[float]] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, engine: Engine, progress: Progress, layout: dict[str, int], keep: int, world: World):
-    """Write a checkpoint of a run and let the oldest go.
+def save_checkpoint(
+    folder: Path, engine: Engine, progress: Progress, layout: dict[str, int], keep: int, processes: Processes
+):
+    """Write a checkpoint of a run and delete the oldest ones.
 
     Args:
         folder: of the run.
         engine: whose weights and optimiser are kept.
-        progress: stored beside them.
+        progress: stored with them.
         layout: how the state is spread (processes, ZeRO stage); `load_checkpoint` wants the same again.
-        keep: how many checkpoints stay.
-        world: all its processes must call this.
+        keep: number of checkpoints kept.
+        processes: all of them must call this.
 
     Raises:
         OutputError: a process could not write; the checkpoints before are as they were.
     """
     root = folder / FOLDER
     place = root / f"{progress.step:06d}"
-    beside = place.with_suffix(".tmp")
+    unfinished = place.with_suffix(".tmp")
     weights = {}
     with engine.whole(trained(engine.module).values()):
-        if world.rank == 0:
+        if processes.rank == 0:
             for name, value in _stored(engine.module).items():
                 weights[name] = value.detach().to("cpu", copy=True).contiguous()
     optimizer = engine.optimizer_state()
 
     def write() -> None:
-        beside.mkdir(parents=True, exist_ok=True)
-        if world.rank == 0:
-            save_file(weights, beside / TRAINED)
-        if world.rank == 0 or engine.sharded:
-            torch.save(optimizer, beside / _optimizer_file(world.rank))
+        unfinished.mkdir(parents=True, exist_ok=True)
+        if processes.rank == 0:
+            save_file(weights, unfinished / TRAINED)
+        if processes.rank == 0 or engine.sharded:
+            torch.save(optimizer, unfinished / _optimizer_file(processes.rank))
 
     def publish() -> None:
-        files = {path.name: path.stat().st_size for path in beside.iterdir()}
+        files = {path.name: path.stat().st_size for path in unfinished.iterdir()}
         state = {"progress": asdict(progress), "layout": layout, "files": files}
-        (beside / STATE).write_text(json.dumps(state))
-        replace_folder(beside, place)
+        (unfinished / STATE).write_text(json.dumps(state))
+        replace_folder(unfinished, place)
         _point(root / LATEST, place.name)
 
     where = f"{folder}: the checkpoint of step {progress.step}"
-    if world.rank == 0:
-        shutil.rmtree(beside, ignore_errors=True)
-    world.sum(0)  # nobody writes before the folder of a run that was killed is gone
-    together(world, where, write)
-    together(world, where, publish if world.rank == 0 else _nothing)
-    if world.rank == 0:
+    if processes.rank == 0:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    processes.sum(0)  # wait until rank 0 has removed what a killed run left
+    together(processes, where, write)
+    together(processes, where, publish if processes.rank == 0 else _nothing)
+    if processes.rank == 0:
         for old in [*whole_checkpoints(folder)[: -max(1, keep)], *root.glob("*.tmp")]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], world: World) -> Progress:
-    """Bring an engine to where a run's newest whole checkpoint is; a run without one is at its beginning.
+def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], processes: Processes) -> Progress:
+    """Restore the newest complete checkpoint of a run into its engine; without one the run starts at step 0.
 
     Raises:
         UsageError: the checkpoint is spread over another number of processes or by another ZeRO stage.
@@ -118,34 +120,34 @@ def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], world:
     weights = load_file(place / TRAINED)
     with engine.whole(trained(engine.module).values()):
         _fill(engine.module, weights, place, sharded=layout["zero"] == 3)
-    mine = place / _optimizer_file(world.rank if engine.sharded else 0)
+    mine = place / _optimizer_file(processes.rank if engine.sharded else 0)
     # Trusted as the run's own: DeepSpeed's states hold objects that the safe reader refuses.
     engine.restore(torch.load(mine, map_location="cpu", weights_only=layout["zero"] == 0))
     return Progress(**state["progress"])
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints that are all there, the oldest first."""
+    """A run's complete checkpoints, the oldest first."""
     places = (folder / FOLDER).iterdir() if (folder / FOLDER).is_dir() else ()
     whole = (place for place in places if place.name.isdigit() and _is_whole(place))
     return sorted(whole, key=lambda place: int(place.name))
 
 
-def replace_folder(beside: Path, place: Path) -> None:
-    """Put a finished folder in another's place, on the disk before the name is."""
-    for path in [*beside.rglob("*"), beside]:
+def replace_folder(unfinished: Path, place: Path) -> None:
+    """Flush a finished folder to the disk, then rename it to `place`, replacing what is there."""
+    for path in [*unfinished.rglob("*"), unfinished]:
         _to_disk(path)
     old = place.with_name(place.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)
-    beside.rename(place)
+    unfinished.rename(place)
     _to_disk(place.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def together(world: World, what: str, write: Callable[[], object]) -> None:
-    """Write on every process; where one fails all raise, so that none waits for it.
+def together(processes: Processes, what: str, write: Callable[[], object]) -> None:
+    """Call `write` on every process; if it fails on one, all raise, so that none waits for it.
 
     Raises:
         OutputError: with the reasons.
@@ -155,7 +157,7 @@ def together(world: World, what: str, write: Callable[[], object]) -> None:
         write()
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save says RuntimeError when the disk is full
         reason = " ".join(str(error).split())
-    reasons = sorted({r for r in world.gather(reason) if r})
+    reasons = sorted({r for r in processes.gather(reason) if r})
     if reasons:
         raise OutputError(
             f"{what} cannot be written: {'; '.join(reasons)[:300]}; the last one is intact: "
@@ -202,10 +204,10 @@ def _optimizer_file(rank: int) -> str:
 
 
 def _point(path: Path, name: str) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(name + "\n")
-    _to_disk(beside)
-    os.replace(beside, path)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(name + "\n")
+    _to_disk(unfinished)
+    os.replace(unfinished, path)
 
 
 def _to_disk(path: Path) -> None:

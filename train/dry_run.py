@@ -1,4 +1,4 @@
-"""`python -m train CONFIG --dry-run`: what a run would learn, hold and take, before it takes it."""
+"""`python -m train CONFIG --dry-run`: parameters, memory and time of a run, from two steps that are thrown away."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from trackgpt.planning.inference import FRAME, Lessons, plan_training
-from trackgpt.planning.memory_plan import GIB, Activations, load_of, share, table
-from trackgpt.planning.outline import FROM_FILES, Outline
-from trackgpt.systems.trackgpt import TrackGPT
+from trackgpt.planning.memory_plan import GIB, load_of
+from trackgpt.planning.outline import FROM_FILES, ModelOutline
+from train.config import TrainConfig
 from train.engine import Engine, parameter_groups, start_engine
 from train.feed import batches
 from train.loop import train_step
-from train.memory_foundation import Practice, bytes_beside, plan_foundation
+from train.memory import Activations, batch_size, plan_training, share, table, unused_bytes
 from train.monitor import Monitor, peak_memory
 from train.plan import Plan
 from train.precision import use_bf16
+from train.processes import Processes
 from train.stages import STAGES, Stage
 from train.supply import Supply, samples_per_second
-from train.tracking import Tracking
-from train.world import World
 
 STEPS = 2
 
 
-def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
-    """Build everything, take two steps that are thrown away, and say what was seen, as text for people.
+def dry_run(stage: Stage, config: TrainConfig, out: Path, processes: Processes) -> str:
+    """Build everything, take two steps that are thrown away, and report parameters, memory and time as text.
 
     The first batch is drawn to `out/dry_run/batch.png` where the stage has a `picture(samples)` that gives uint8 RGB
     (height, width, 3). Weights in memory change; nothing else is written.
@@ -41,39 +39,40 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     Raises:
         TrackGPTError: whatever the run itself would raise in its first steps.
     """
-    bf16 = use_bf16(plan.bf16, world.device)
-    activations = planned_activations(stage, plan, bf16)
-    before = peak_memory(world)
-    engine = start_engine(stage, plan, world, bf16)
+    plan = config.plan
+    bf16 = use_bf16(plan.bf16, processes.device)
+    activations = _activations(stage, config, bf16)
+    before = peak_memory(processes)
+    engine = start_engine(stage, plan, processes, bf16)
     load = load_of(engine.module.parameters())
     model = getattr(stage, "model", engine.module)
-    load = replace(load, beside=bytes_beside(engine.module, model))
+    load = replace(load, unused=unused_bytes(engine.module, model))
     parts = [
-        f"arithmetic: {'bfloat16 autocast' if bf16 else 'float32'} on {world.device}, {world.size} process(es)",
-        groups_table(engine.module, plan.weight_decay),
+        f"arithmetic: {'bfloat16 autocast' if bf16 else 'float32'} on {processes.device}, {processes.size} process(es)",
+        parameter_table(engine.module, plan.weight_decay),
         f"memory, GiB on each GPU\n{table(load, plan.offload, activations)}",
     ]
-    drawn = _draw(stage, plan, out, world)
+    drawn = _draw(stage, plan, out, processes)
     parts += [f"first batch: {drawn}" if drawn else "first batch: this stage draws no picture"]
-    seconds, waited = _time(engine, stage, plan, world)
+    seconds, waited = _time(engine, stage, plan, processes)
     mine = plan.batch * plan.accumulate
-    made = samples_per_second(stage, plan.seed, STEPS * mine * world.size)
+    made = samples_per_second(stage, plan.seed, STEPS * mine * processes.size)
     supply = Supply(made, mine / (seconds - waited))
-    held = peak_memory(world)
-    planned = share(load, plan.zero, world.size, plan.offload)
+    held = peak_memory(processes)
+    planned = share(load, plan.zero, processes.size, plan.offload)
     grown = planned.total - planned.weights
     kept = "activations not planned for this stage"
     if activations is not None:
         held_too = activations.checkpointed if plan.checkpointing else activations.plain
         grown = grown + held_too
-        where = f", masks compared {activations.compared}" if activations.compared else ""
+        where = f", masks compared {activations.resolution}" if activations.resolution else ""
         kept = f"{held_too / GIB:.3f} of it activations of the largest batch{where}"
-    what = "GPU" if world.device.type == "cuda" else "this process, Python and libraries included"
-    total = plan.batch * plan.accumulate * world.size
+    what = "GPU" if processes.device.type == "cuda" else "this process, Python and libraries included"
+    total = plan.batch * plan.accumulate * processes.size
     parts += [
         f"measured: peak {held:.2f} GiB ({what}), {max(0.0, held - before):.2f} GiB more than before the engine; "
         f"the plan says {planned.total / GIB:.3f} GiB, and {grown / GIB:.3f} more than the weights ({kept})",
-        f"measured: {seconds:.2f} s a step of {total} samples, {total / seconds:.1f} samples/s, "
+        f"measured: {seconds:.2f} s per step of {total} samples, {total / seconds:.1f} samples/s, "
         f"{100 * waited / seconds:.0f} % of it waiting for samples",
         f"measured: {supply.text(plan)}",
         f"expected: {plan.steps} steps, {plan.steps * seconds / 3600:.2f} h (from the second of {STEPS} steps)",
@@ -81,33 +80,16 @@ def dry_run(stage: Stage, plan: Plan, out: Path, world: World) -> str:
     return "\n\n".join(parts)
 
 
-def planned_activations(stage: Stage, plan: Plan, bf16: bool) -> Activations | None:
-    """What `trackgpt plan` says of a stage of a recipe; None for another."""
-    if isinstance(stage, Tracking):
-        data = stage.data
-        lessons = Lessons(
-            plan.batch, data.frames, data.turns, data.targets, own=data.own_answers > 0, cached=bool(data.cache),
-            frame=FRAME if data.mask_loss == "original" else None,
-        )  # fmt: skip
-        return plan_training(_outline(stage.model), lessons, bf16, _still(stage.model))[1]
-    for name, kind in STAGES.items():
-        if isinstance(stage, kind):
-            practice = Practice(name, plan.batch, stage.shape.side, stage.shape.frames, stage.shape.targets)
-            return plan_foundation(_outline(stage.model), practice, bf16, _still(stage.model))[1]
-    return None
+def _activations(stage: Stage, config: TrainConfig, bf16: bool) -> Activations | None:
+    """What `--plan` prints for the stage that a configuration names; None for any other."""
+    if not isinstance(stage, STAGES.get(config.stage, ())):
+        return None
+    model = stage.model
+    outline = ModelOutline(model.config.name, model.config, FROM_FILES)
+    return plan_training(outline, config, batch_size(config, outline), bf16)[1]
 
 
-def _outline(model: TrackGPT) -> Outline:
-    return Outline(model.config.name, model.config, FROM_FILES)
-
-
-def _still(model: TrackGPT) -> list[str]:
-    """Halves that do not learn."""
-    halves = ("brain", "segmenter")
-    return [half for half in halves if not any(p.requires_grad for p in getattr(model, half).parameters())]
-
-
-def groups_table(module: nn.Module, weight_decay: float) -> str:
+def parameter_table(module: nn.Module, weight_decay: float) -> str:
     """Parameters by part and group: tensors, parameters, whether they learn, dtype. Shared ones count once."""
     group_of = {id(p): group["name"] for group in parameter_groups(module, weight_decay) for p in group["params"]}
     rows: dict[tuple[str, str, str], list[int]] = {}
@@ -130,27 +112,27 @@ def _part(name: str) -> str:
     return ".".join(word for word in words[:deep] if not word.isdigit()) or "stage"
 
 
-def _draw(stage: Stage, plan: Plan, out: Path, world: World) -> Path | None:
+def _draw(stage: Stage, plan: Plan, out: Path, processes: Processes) -> Path | None:
     picture: Any = getattr(stage, "picture", None)
-    if picture is None or world.rank != 0:
+    if picture is None or processes.rank != 0:
         return None
-    batch = next(batches(stage, replace(plan, workers=0), world, count=1))
+    batch = next(batches(stage, replace(plan, workers=0), processes, count=1))
     path = out / "dry_run" / "batch.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture(batch.samples)).save(path)
     return path
 
 
-def _time(engine: Engine, stage: Stage, plan: Plan, world: World) -> tuple[float, float]:
+def _time(engine: Engine, stage: Stage, plan: Plan, processes: Processes) -> tuple[float, float]:
     """Seconds of the last of two steps, and of waiting in it; a workers' start is in the first."""
     silent = replace(plan, tensorboard=False, wandb="", log_every=10**9, steps=STEPS)
-    feed = batches(stage, plan, world, count=STEPS * plan.accumulate)
+    feed = batches(stage, plan, processes, count=STEPS * plan.accumulate)
     scratch = Path(tempfile.mkdtemp())
     try:
-        with closing(feed), Monitor(scratch, silent, world, 0, {}) as monitor:
+        with closing(feed), Monitor(scratch, silent, processes, 0, {}) as monitor:
             for step in range(STEPS):
                 began, monitor.waited = time.monotonic(), 0.0
-                train_step(engine, feed, plan, world, plan.lr, monitor, f"dry run, step {step}")
+                train_step(engine, feed, plan, processes, plan.lr, monitor, f"dry run, step {step}")
             return time.monotonic() - began, monitor.waited
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

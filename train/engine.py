@@ -1,10 +1,10 @@
-"""What turns a batch into an update: plain PyTorch in one process, DeepSpeed in many, behind one interface.
+"""One optimiser step from batches: plain PyTorch in one process, DeepSpeed in several, behind one interface.
 
-The stage is one module whose forward takes samples and gives losses, so that whatever hooks into forward and backward
-(ZeRO-3 gathers and releases weights there) sees every use. Trained weights, gradients and the optimiser are float32;
-bfloat16 is autocast, inside that module and hence the same in both engines.
+The stage is one module whose forward takes samples and returns losses, so that ZeRO-3's hooks, which gather and release
+weights in forward and backward, see every use. Trainable weights, gradients and the optimiser are float32; bfloat16 is
+autocast inside that module, and hence the same in both engines.
 
-Under ZeRO every process must call the same submodules in the same order: a batch that leaves one out waits for ever.
+Under ZeRO every process must call the same submodules in the same order: otherwise the processes wait for ever.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from trackgpt.errors import UsageError
 from train.feed import Batch
 from train.plan import Plan
+from train.processes import Processes, import_deepspeed
 from train.stages import Losses, Stage
-from train.world import World, import_deepspeed
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What a batch says: the weighted sum of the losses (a scalar with a graph), its parts, and figures to log."""
+    """Result of a forward pass: the weighted sum of the losses (a scalar with a graph), its parts, figures to log."""
 
     total: Tensor
     losses: Losses
@@ -42,7 +42,7 @@ class StageModule(nn.Module):
         weights: of loss parts, winning over the stage's.
         bf16: autocast to bfloat16.
         device: where it computes.
-        touch: let every trained parameter have a gradient, if of zero, even where a batch did not need it. ZeRO-1 and 2
+        touch: give every trainable parameter a gradient, if of zero, even where a batch did not use it. ZeRO-1 and 2
             wait for each of them on every process.
     """
 
@@ -63,12 +63,12 @@ class StageModule(nn.Module):
         return total, losses, figures
 
     def autocast(self) -> Any:
-        """The arithmetic of this run, for whatever else calls its modules."""
+        """Mixed precision of this run, for other callers of its modules."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that learn, by name; a shared one once."""
+    """Trainable parameters by name; a shared one once."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
@@ -80,7 +80,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """
     parameters = trained(module).values()
     if not parameters:
-        raise UsageError("nothing learns: every module of this stage is frozen; take a half out of `frozen`")
+        raise UsageError("nothing learns: every module of this stage is frozen; take a part out of `frozen`")
     groups = [
         {"name": "matrices", "params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
         {"name": "biases and scales", "params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
@@ -108,14 +108,14 @@ class Engine(Protocol):
         ...
 
     def step(self, rate: float) -> float:
-        """Clip, update with this learning rate, forget the gradients; the norm before clipping.
+        """Clip, update with this learning rate, clear the gradients; returns the norm before clipping.
 
-        The plain engine changes nothing when the norm is no number.
+        The plain engine changes nothing when the norm is not finite.
         """
         ...
 
     def whole(self, parameters: Iterable[nn.Parameter]) -> Any:
-        """A context in which these parameters are whole on every process, to be read."""
+        """A context in which these parameters are gathered on every process, to be read."""
         ...
 
     def inference(self) -> Any:
@@ -127,12 +127,12 @@ class Engine(Protocol):
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what `optimizer_state` gave, once the trained parameters are loaded."""
+        """Load what `optimizer_state` returned, after the trainable parameters are loaded."""
         ...
 
 
-def start_engine(stage: Stage, plan: Plan, world: World, bf16: bool) -> Engine:
-    """The engine for a world: plain for one process without ZeRO, else DeepSpeed.
+def start_engine(stage: Stage, plan: Plan, processes: Processes, bf16: bool) -> Engine:
+    """The engine of a run: plain PyTorch for one process without ZeRO, else DeepSpeed.
 
     Raises:
         UsageError: the plan contradicts itself, or nothing learns.
@@ -144,20 +144,20 @@ def start_engine(stage: Stage, plan: Plan, world: World, bf16: bool) -> Engine:
     if plan.offload == "parameters" and plan.zero != 3:
         raise UsageError(f"plan.offload: parameters needs plan.zero=3, found {plan.zero}")
     # Under ZeRO-3 touching a parameter would gather it, and the hooks need equal calls on every process anyway.
-    module = StageModule(stage, plan.loss_weights, bf16, world.device, touch=world.size > 1 and plan.zero < 3)
-    if world.size == 1 and plan.zero == 0:
+    module = StageModule(stage, plan.loss_weights, bf16, processes.device, touch=processes.size > 1 and plan.zero < 3)
+    if processes.size == 1 and plan.zero == 0:
         return PlainEngine(module, plan)
-    return DeepSpeedEngine(module, plan, world)
+    return DeepSpeedEngine(module, plan, processes)
 
 
 def adamw(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """The optimiser of every run."""
+    """AdamW over `parameter_groups`."""
     groups = parameter_groups(module, plan.weight_decay)
     return torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, plan.beta2))
 
 
 class PlainEngine:
-    """One process and PyTorch alone."""
+    """One process, PyTorch alone."""
 
     sharded = False
 
@@ -198,16 +198,16 @@ class PlainEngine:
 class DeepSpeedEngine:
     """`deepspeed.initialize` around the same module and optimiser; any number of processes, any ZeRO stage."""
 
-    def __init__(self, module: StageModule, plan: Plan, world: World) -> None:
-        deepspeed = import_deepspeed(world.device)
-        self.module, self.plan, self.world = module, plan, world
+    def __init__(self, module: StageModule, plan: Plan, processes: Processes) -> None:
+        deepspeed = import_deepspeed(processes.device)
+        self.module, self.plan, self.processes = module, plan, processes
         self.sharded = plan.zero > 0
         for parameter in module.parameters():
             if parameter.dim() == 0:  # DeepSpeed 0.19 cannot broadcast a scalar; one element multiplies alike
                 parameter.data = parameter.data.reshape(1)
         self.gathered = deepspeed.zero.GatheredParameters
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=adamw(module, plan), config=deepspeed_settings(plan, world)
+            model=module, optimizer=adamw(module, plan), config=deepspeed_settings(plan, processes)
         )
         # ZeRO-3 gathers a weight when the module that owns it is called. Tables that others read (the decoder's tokens,
         # its first online query) are small: they stay whole from the first call of the stage to its last gradient.
@@ -268,14 +268,14 @@ class DeepSpeedEngine:
             self.optimizer.load_state_dict(state)
             return
         # DeepSpeed wants the states of all ranks and reads its own.
-        self.optimizer.load_state_dict({self.world.rank: state}, load_from_fp32_weights=True)
+        self.optimizer.load_state_dict({self.processes.rank: state}, load_from_fp32_weights=True)
         if self.plan.zero == 3:
             self.optimizer.checkpoint_event_epilogue()
 
 
-def deepspeed_settings(plan: Plan, world: World) -> dict[str, Any]:
-    """DeepSpeed's configuration for a plan; `plan.deepspeed` wins, section by section."""
-    cuda = world.device.type == "cuda"
+def deepspeed_settings(plan: Plan, processes: Processes) -> dict[str, Any]:
+    """DeepSpeed's configuration for a plan; `plan.deepspeed` overrides it, section by section."""
+    cuda = processes.device.type == "cuda"
     zero: dict[str, Any] = {"stage": plan.zero, "contiguous_gradients": True, "overlap_comm": cuda}
     if plan.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": cuda}
@@ -298,7 +298,7 @@ def deepspeed_settings(plan: Plan, world: World) -> dict[str, Any]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets its own mode back."""
+    """Evaluation mode inside; every module's own mode is restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

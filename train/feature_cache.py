@@ -1,9 +1,9 @@
 """The frozen image encoder's features on disk: encoded once, read by the workers, so that training runs no encoder.
 
-One file a picture, named by a hash of its path; the folder is named by a hash of the encoder's weights and the side of
-the square, so that features of another encoder are never taken for this one's. Embeddings are stored as bfloat16 (SAM
-at 1024 pixels: 2 MiB a picture). `python -m train CONFIG --cache-features` says the size first, then fills the folder;
-it may be run on several processes, and again after a kill.
+One file per picture, named by a hash of its path; the folder is named by a hash of the encoder's weights and the side
+of the square, so that features of another encoder are never taken for this one's. Embeddings are stored as bfloat16
+(SAM at 1024 pixels: 2 MiB per picture). `python -m train CONFIG --cache-features` prints the size, then fills the
+folder; it may run on several processes, and again after it was killed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trackgpt.perception.encoders import Features
 from trackgpt.perception.segmenter import Segmenter
 
 HEADER = 512
-"""Bytes of a file beside its numbers, roughly."""
+"""Bytes of a safetensors header, roughly."""
 
 
 class FeatureCache:
@@ -98,7 +98,7 @@ class FeatureCache:
         return pictures * (HEADER + sum(value.nbytes for value in one.values()))
 
     def must_fit(self, size: int) -> None:
-        """Refuse to begin what the disk cannot hold.
+        """Check that the disk has room.
 
         Raises:
             OutputError: there is less room than `size`.

@@ -1,8 +1,8 @@
-"""Samples on their way to the model: sample i of a run is a function of (seed, i) alone, whoever makes it.
+"""Batches for the loop: sample i of a run is a function of (seed, i) alone, whichever process makes it.
 
 Batch k of a run holds the samples k * batch, ...; the processes take the batches in turn. Hence one process that
-accumulates two batches and two processes that share them see the same batches, and a run that was killed goes on with
-the samples it would have seen.
+accumulates two batches and two processes with one each see the same batches, and a resumed run continues with the
+samples it would have seen.
 
 A sample that cannot be made (`InputError`: a truncated picture, an expression without its object) is replaced by the
 next one that can, and both are named in `skipped.jsonl`. Anything else a stage raises stops the run.
@@ -22,8 +22,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trackgpt.errors import InputError, TrackGPTError
 from train.plan import SEED_STRIDE, Plan
+from train.processes import Processes
 from train.stages import Stage
-from train.world import World
 
 TRIES = 100
 FEWEST = 1000
@@ -44,10 +44,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process sees at once.
+    """A batch of one process.
 
     Attributes:
-        seed: of everything drawn while this batch is learned from (dropout, noise): a function of its first sample.
+        seed: of everything drawn in the forward pass (dropout, noise): a function of its first sample.
         samples: as `Stage.sample` made them.
         skipped: those that had to be replaced.
     """
@@ -58,26 +58,26 @@ class Batch:
 
 
 def batches(
-    stage: Stage, plan: Plan, world: World, done: int = 0, count: int | None = None
+    stage: Stage, plan: Plan, processes: Processes, done: int = 0, count: int | None = None
 ) -> Generator[Batch, None, None]:
     """This process's batches after `done` samples of the run, made by worker processes, in order; close it after use.
 
     Args:
         stage: makes the samples.
         plan: batch, seed, workers; steps and accumulate say how many batches there are.
-        world: the processes that take turns.
+        processes: the processes that take turns.
         done: samples the run has seen, over all processes.
         count: batches this process needs; by default all the rest of the run.
 
     Raises:
-        InputError: many samples on end are broken.
+        InputError: too many consecutive samples are broken.
         TrackGPTError: a stage raised something else, or a worker died; the message names the sample.
     """
     # Here and not in the workers: OpenCV's threads do not live on in a fork, where setting their number waits for them.
     cv2.setNumThreads(1)
-    left = plan.steps * plan.accumulate - done // (plan.batch * world.size) if count is None else count
+    left = plan.steps * plan.accumulate - done // (plan.batch * processes.size) if count is None else count
     loader: DataLoader[Any] = DataLoader(
-        _Share(stage, plan, world, done, max(0, left)),
+        _Share(stage, plan, processes, done, max(0, left)),
         batch_size=plan.batch,
         shuffle=False,
         num_workers=plan.workers,
@@ -85,16 +85,16 @@ def batches(
         worker_init_fn=_begin_worker,
         prefetch_factor=4 if plan.workers else None,
     )
-    return _checked(iter(loader), plan, world, done)
+    return _checked(iter(loader), plan, processes, done)
 
 
 def too_many(skipped: int, seen: int, plan: Plan) -> bool:
-    """Whether more than the share `max_skipped` of the samples is broken; few samples count as a thousand."""
+    """Whether more than the share `max_skipped` of the samples, taken as at least 1,000, is broken."""
     return skipped > plan.max_skipped * max(seen, FEWEST)
 
 
-def _checked(made: Any, plan: Plan, world: World, done: int) -> Generator[Batch, None, None]:
-    first = done + world.rank * plan.batch
+def _checked(made: Any, plan: Plan, processes: Processes, done: int) -> Generator[Batch, None, None]:
+    first = done + processes.rank * plan.batch
     try:
         for items in made:
             for item in items:
@@ -102,7 +102,7 @@ def _checked(made: Any, plan: Plan, world: World, done: int) -> Generator[Batch,
                     raise item.error
             skipped = [item.skipped for item in items if item.skipped]
             yield Batch(plan.seed * SEED_STRIDE + first, [item.sample for item in items], skipped)
-            first += plan.batch * world.size
+            first += plan.batch * processes.size
     except RuntimeError as error:  # the workers themselves raise nothing
         raise TrackGPTError(
             f"a worker process died while it made samples from {first} on ({_one_line(error)}); "
@@ -113,7 +113,7 @@ def _checked(made: Any, plan: Plan, world: World, done: int) -> Generator[Batch,
 
 
 def _end_workers(made: Any) -> None:
-    """Now, and not when Python ends: it would wait for ever for processes that ignore being told to stop."""
+    """Kill the workers now: at exit Python would wait for ever, because they ignore SIGTERM."""
     if isinstance(made, _MultiProcessingDataLoaderIter):
         made._shutdown_workers()
         for worker in made._workers:
@@ -130,15 +130,21 @@ class _Made:
 class _Share(Dataset[Any]):
     """The samples of one process, counted from 0."""
 
-    def __init__(self, stage: Stage, plan: Plan, world: World, done: int, batches: int) -> None:
-        self.stage, self.plan, self.world, self.done, self.count = stage, plan, world, done, batches * plan.batch
+    def __init__(self, stage: Stage, plan: Plan, processes: Processes, done: int, batches: int) -> None:
+        self.stage, self.plan, self.processes, self.done, self.count = (
+            stage,
+            plan,
+            processes,
+            done,
+            batches * plan.batch,
+        )
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, i: int) -> _Made:
         batch, place = divmod(i, self.plan.batch)
-        index = self.done + (batch * self.world.size + self.world.rank) * self.plan.batch + place
+        index = self.done + (batch * self.processes.size + self.processes.rank) * self.plan.batch + place
         return make(self.stage, self.plan.seed, index)
 
 

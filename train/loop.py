@@ -1,7 +1,7 @@
-"""The one visible training loop: load, forward, backward, step, log, save; every stage goes through it, on every size.
+"""The training loop of all stages: load, forward, backward, step, log, save.
 
-The same command starts it in one process, and under `torchrun` or `deepspeed` in many. A run that was stopped, killed
-or crashed goes on from its newest whole checkpoint when it is started again.
+The same command starts it in one process, and under `torchrun` or `deepspeed` in several. A run that was stopped,
+killed or crashed resumes from its newest complete checkpoint when it is started again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from train.feed import Batch, batches, too_many
 from train.monitor import Monitor
 from train.plan import Plan, learning_rate
 from train.precision import use_bf16
+from train.processes import Processes
 from train.stages import Stage
-from train.world import World
 
 Export = Callable[[int, Engine], object]
 Validate = Callable[[int], dict[str, float]]
@@ -39,21 +39,23 @@ class StoppedError(TrackGPTError):
         self.exit_code = 128 + number
 
 
-def fit(stage: Stage, plan: Plan, folder: Path, world: World, export: Export, validate: Validate | None = None) -> int:
-    """Train a stage, going on from the newest checkpoint in `folder`; returns the step reached.
+def fit(
+    stage: Stage, plan: Plan, folder: Path, processes: Processes, export: Export, validate: Validate | None = None
+) -> int:
+    """Train a stage, resuming from the newest checkpoint in `folder`; returns the step reached.
 
     Args:
-        stage: what is learned.
-        plan: the numbers of the run.
+        stage: samples, modules and losses.
+        plan: the hyperparameters.
         folder: of the run; shared by all processes.
-        world: the processes; every one of them calls this.
-        export: called on every process after a checkpoint, with the step and the engine; rank 0 writes what people
-            look at. It is called once more when a finished run is started again.
+        processes: all of them must call this.
+        export: called on every process after a checkpoint, with the step and the engine; rank 0 writes. It is called
+            once more when a finished run is started again.
         validate: called on every process every `plan.validate_every` steps, with the step, in evaluation mode and with
             whole weights; its figures are averaged over the processes and logged as `val_...`.
 
     Raises:
-        TrackGPTError: the loss or its gradient is not a number, or a sample cannot be made at all.
+        TrackGPTError: the loss or its gradient is not finite, or a sample cannot be made at all.
         InputError: too many samples are broken.
         OutputError: a checkpoint cannot be written.
         OutOfMemoryError: the GPU is too small for this plan.
@@ -61,37 +63,37 @@ def fit(stage: Stage, plan: Plan, folder: Path, world: World, export: Export, va
         In every case the last checkpoint is intact.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    bf16 = bool(world.gather(use_bf16(plan.bf16, world.device))[0])
-    layout = {"processes": world.size, "zero": plan.zero}
-    engine = start_engine(stage, plan, world, bf16)
-    progress = load_checkpoint(folder, engine, layout, world)
+    bf16 = bool(processes.gather(use_bf16(plan.bf16, processes.device))[0])
+    layout = {"processes": processes.size, "zero": plan.zero}
+    engine = start_engine(stage, plan, processes, bf16)
+    progress = load_checkpoint(folder, engine, layout, processes)
     start = progress.step
     if start >= plan.steps:
         export(start, engine)  # a run may have been killed between its last checkpoint and this
         return start
-    feed = batches(stage, plan, world, progress.samples)
-    monitor = Monitor(folder, plan, world, start, progress.window)
+    feed = batches(stage, plan, processes, progress.samples)
+    monitor = Monitor(folder, plan, processes, start, progress.window)
     with closing(feed), monitor, _Signals() as signals:
-        clock = _Clock(plan, world)
+        clock = _Clock(plan, processes)
         for step in range(start, plan.steps):
             rate = learning_rate(step, plan)
-            broken = train_step(engine, feed, plan, world, rate, monitor, f"{folder}: step {step}")
+            broken = train_step(engine, feed, plan, processes, rate, monitor, f"{folder}: step {step}")
 
             progress.step = step + 1
-            progress.samples += plan.batch * plan.accumulate * world.size
+            progress.samples += plan.batch * plan.accumulate * processes.size
             due = plan.validate_every and progress.step % plan.validate_every == 0
-            monitor.step(progress.step, rate, validated(engine, validate, progress.step, world) if due else {})
+            monitor.step(progress.step, rate, validated(engine, validate, progress.step, processes) if due else {})
 
             votes = signals.came, clock.save_due(progress.step), clock.over(), len(broken)
-            signalled, save, over, found = world.sum(*votes)
+            signalled, save, over, found = processes.sum(*votes)
             if found:
                 progress.skipped += int(found)
-                monitor.skipped(sum(world.gather(broken), []))
+                monitor.skipped(sum(processes.gather(broken), []))
             enough = too_many(progress.skipped, progress.samples, plan)
             done = progress.step == plan.steps
             if save or signalled or over or enough or done:
-                progress.window = monitor.window.merged(world)
-                save_checkpoint(folder, engine, progress, layout, plan.keep, world)
+                progress.window = monitor.window.merged(processes)
+                save_checkpoint(folder, engine, progress, layout, plan.keep, processes)
                 export(progress.step, engine)
                 clock.saved()
             if enough:
@@ -110,12 +112,12 @@ def fit(stage: Stage, plan: Plan, folder: Path, world: World, export: Export, va
 
 
 def train_step(
-    engine: Engine, feed: Iterator[Batch], plan: Plan, world: World, rate: float, monitor: Monitor, where: str
+    engine: Engine, feed: Iterator[Batch], plan: Plan, processes: Processes, rate: float, monitor: Monitor, where: str
 ) -> list[dict[str, Any]]:
     """One update from `plan.accumulate` batches; returns the samples that were replaced, as lines.
 
     Raises:
-        TrackGPTError: the loss or its gradient is not a number, on every process alike.
+        TrackGPTError: the loss or its gradient is not finite, on every process alike.
         OutOfMemoryError: the GPU is too small.
     """
     broken = []
@@ -126,7 +128,7 @@ def train_step(
             monitor.waiting(time.monotonic() - began, len(batch.samples))
             broken += [skipped.line() for skipped in batch.skipped]
             learned = engine.forward(batch)
-            _must_be_finite("loss", world.mean(learned.total.item()), where)
+            _must_be_finite("loss", processes.mean(learned.total.item()), where)
             engine.backward(learned.total)
             monitor.window.add({name: value.item() for name, value in learned.losses.items()} | learned.figures)
         norm = engine.step(rate)
@@ -140,13 +142,13 @@ def train_step(
     return broken
 
 
-def validated(engine: Engine, validate: Validate | None, step: int, world: World) -> dict[str, float]:
-    """Figures of the validation hook, each the mean of the processes that have it."""
+def validated(engine: Engine, validate: Validate | None, step: int, processes: Processes) -> dict[str, float]:
+    """Figures of the validation hook, each averaged over the processes that return it."""
     if validate is None:
         return {}
     with engine.inference():
         figures = validate(step)
-    every = world.gather(figures)
+    every = processes.gather(figures)
     names = sorted({name for one in every for name in one})
     known = {name: [one[name] for one in every if name in one] for name in names}
     return {name: sum(values) / len(values) for name, values in known.items()}
@@ -158,10 +160,10 @@ def _must_be_finite(name: str, value: float, where: str) -> None:
 
 
 class _Clock:
-    """When to save and when to stop, by rank 0's clock: clocks differ, decisions may not."""
+    """When to save and when to stop, by rank 0's clock, because clocks differ and decisions must not."""
 
-    def __init__(self, plan: Plan, world: World) -> None:
-        self.plan, self.decides = plan, world.rank == 0
+    def __init__(self, plan: Plan, processes: Processes) -> None:
+        self.plan, self.decides = plan, processes.rank == 0
         self.began = self.last = time.monotonic()
 
     def save_due(self, step: int) -> bool:
@@ -177,10 +179,10 @@ class _Clock:
 
 
 class _Signals:
-    """Notes that the run is to end (Slurm's SIGTERM, a person's Ctrl-C) until the step is done.
+    """Records SIGTERM and SIGINT, so that the run ends after the step.
 
-    Both may come twice at once, from the scheduler and from a launcher that passes them on; a person who presses Ctrl-C
-    again after a second means now.
+    Both may arrive twice at once, from the scheduler and from a launcher that forwards them; a second Ctrl-C more than
+    a second later interrupts at once.
     """
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ class Mixture:
 
     def __post_init__(self) -> None:
         if len(self.sizes) != len(self.weights) or not self.sizes:
-            raise UsageError(f"mixture: {len(self.sizes)} sets, {len(self.weights)} weights; wanted one weight a set")
+            raise UsageError(f"mixture: {len(self.sizes)} sets, {len(self.weights)} weights; wanted one weight per set")
         for size, weight in zip(self.sizes, self.weights, strict=True):
             if size < 1 or not weight > 0:
                 raise UsageError(f"mixture: a set of {size} items with weight {weight}; wanted both above 0")

@@ -1,4 +1,4 @@
-"""What a run leaves for others: the model folder, with a card that says where it comes from."""
+"""The exported model folder, with a card that records how it was trained."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from trackgpt.version import installed
 from train.assemble import Origin, carries_lora
 from train.checkpoints import replace_folder, together
 from train.engine import Engine
+from train.processes import Processes
 from train.report import read_log
-from train.world import World
 
 CARD = "README.md"
 RECORD = "training.json"
@@ -30,9 +30,9 @@ PROTOCOL = (
 
 
 def export_model(
-    model: TrackGPT, origin: Origin, engine: Engine, folder: Path, record: dict[str, Any], world: World
+    model: TrackGPT, origin: Origin, engine: Engine, folder: Path, record: dict[str, Any], processes: Processes
 ) -> None:
-    """Write the model folder in another's place: whole, or in the small form where the brain carries LoRA.
+    """Write the model folder, replacing an earlier one: all weights, or adapters alone where the brain has LoRA.
 
     Every process calls this (under ZeRO-3 weights are gathered); rank 0 writes. Until the new folder is on the disk the
     old one stays.
@@ -43,26 +43,26 @@ def export_model(
         engine: that trains it.
         folder: of the model.
         record: see `training_record`.
-        world: the processes.
+        processes: the processes.
 
     Raises:
         OutputError: the disk is full, or may not be written.
     """
-    small = carries_lora(model)
-    beside = folder.with_name(folder.name + ".tmp")
+    adapters = carries_lora(model)
+    unfinished = folder.with_name(folder.name + ".tmp")
 
     def write() -> None:
-        shutil.rmtree(beside, ignore_errors=True)
-        if small:
-            origin.save(model, beside)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if adapters:
+            origin.save(model, unfinished)
         else:
-            model.save_pretrained(beside)
-        (beside / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
-        (beside / CARD).write_text(card(record, small))
-        replace_folder(beside, folder)
+            model.save_pretrained(unfinished)
+        (unfinished / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        (unfinished / CARD).write_text(card(record, adapters))
+        replace_folder(unfinished, folder)
 
-    with engine.whole(origin.parameters(model) if small else model.parameters()):
-        together(world, f"{folder}: the model of step {record['step']}", write if world.rank == 0 else _nothing)
+    with engine.whole(origin.parameters(model) if adapters else model.parameters()):
+        together(processes, f"{folder}: the model of step {record['step']}", write if processes.rank == 0 else _nothing)
 
 
 def exported_step(folder: Path) -> int:
@@ -73,14 +73,14 @@ def exported_step(folder: Path) -> int:
         return -1
 
 
-def training_record(config: Any, out: Path, step: int, world: World) -> dict[str, Any]:
-    """Everything the card says, as data: configuration, step, versions, commit, processes, the last figures."""
+def training_record(config: Any, out: Path, step: int, processes: Processes) -> dict[str, Any]:
+    """Data of the model card: configuration, step, versions, commit, processes, the last figures."""
     log = read_log(out) if (out / "train.jsonl").exists() else []
     return {
         "step": step,
         "config": to_dict(config),
-        "processes": world.size,
-        "device": str(world.device.type),
+        "processes": processes.size,
+        "device": str(processes.device.type),
         "versions": {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES},
         "commit": commit(),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -89,26 +89,26 @@ def training_record(config: Any, out: Path, step: int, world: World) -> dict[str
     }
 
 
-def card(record: dict[str, Any], small: bool) -> str:
+def card(record: dict[str, Any], adapters: bool) -> str:
     """The model card, Markdown."""
     config = record["config"]
     plan = config["plan"]
     total = plan["batch"] * plan["accumulate"] * record["processes"]
     settings = {name: value for name, value in config.items() if name != "plan"}
     form = (
-        "the small form: adapters and decoder without the frozen models, which `tuned.json` names"
-        if small
-        else "whole: every weight is in `model.safetensors`"
+        "adapters and decoder, without the frozen models, which `tuned.json` names"
+        if adapters
+        else "every weight, in `model.safetensors`"
     )
     return "\n".join(
         [
             f"# TrackGPT, stage {config['stage']}, step {record['step']} of {plan['steps']}",
             "",
-            f"This folder is {form}. Read it with `trackgpt.load(folder)`.",
+            f"This folder holds {form}. Read it with `trackgpt.load(folder)`.",
             "",
             "## Training",
             "",
-            f"Seed {plan['seed']}; {total} samples a step on {record['processes']} process(es) ({record['device']}), "
+            f"Seed {plan['seed']}; {total} samples per step on {record['processes']} process(es) ({record['device']}), "
             f"{record['step'] * total} samples in all, {record['skipped']} broken ones replaced. "
             f"Written {record['written']} at commit {record['commit']}.",
             "",

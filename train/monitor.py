@@ -1,12 +1,12 @@
-"""What a run tells while it runs: the terminal, `train.jsonl`, TensorBoard, Weights & Biases. Rank 0 alone writes.
+"""Logging of a run: the terminal, `train.jsonl`, TensorBoard, Weights & Biases. Rank 0 alone writes.
 
 A line of the log is the mean of all steps since the last line, over all processes:
 
     step minutes lr         where the run is (minutes of this start)
     the stage's losses and figures, `grad` (norm before clipping)
-    rate                    samples a second, all processes together
-    wait                    share of the time spent waiting for samples; near 1 the workers are too slow
-    memory                  most GiB so far: of the GPU, else resident, of rank 0
+    rate                    samples per second, all processes together
+    wait                    share of the time spent waiting for samples; near 1: the workers are too slow
+    memory                  peak GiB of rank 0 so far: of its GPU, else resident
     val_...                 what the validation hook returned at this step
 """
 
@@ -23,7 +23,7 @@ import torch
 
 from trackgpt.errors import OutputError, UsageError
 from train.plan import Plan
-from train.world import World
+from train.processes import Processes
 
 LOG = "train.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -42,10 +42,10 @@ class Window:
             pair[0] += value
             pair[1] += 1
 
-    def merged(self, world: World) -> dict[str, list[float]]:
+    def merged(self, processes: Processes) -> dict[str, list[float]]:
         """Sums and counts over all processes, which must all call this."""
         total = Window({})
-        for sums in world.gather(self.sums):
+        for sums in processes.gather(self.sums):
             for name, (value, count) in sums.items():
                 pair = total.sums.setdefault(name, [0.0, 0])
                 pair[0] += value
@@ -54,22 +54,24 @@ class Window:
 
 
 class Monitor:
-    """Collects figures step by step and tells their means every `plan.log_every` steps."""
+    """Collects figures step by step and logs their means every `plan.log_every` steps."""
 
-    def __init__(self, folder: Path, plan: Plan, world: World, step: int, window: dict[str, list[float]]) -> None:
-        self.folder, self.plan, self.world = folder, plan, world
-        # What was not yet logged when the checkpoint was written counts once, not once a process.
-        self.window = Window(window if world.rank == 0 else {})
+    def __init__(
+        self, folder: Path, plan: Plan, processes: Processes, step: int, window: dict[str, list[float]]
+    ) -> None:
+        self.folder, self.plan, self.processes = folder, plan, processes
+        # What was not yet logged when the checkpoint was written counts once, not once per process.
+        self.window = Window(window if processes.rank == 0 else {})
         self.began = self.since = time.monotonic()
         self.seen, self.waited = 0, 0.0
-        self.tellers = _tellers(folder, plan, step) if world.rank == 0 else []
+        self.loggers = _loggers(folder, plan, step) if processes.rank == 0 else []
 
     def __enter__(self) -> Monitor:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for teller in self.tellers:
-            teller.close()
+        for logger in self.loggers:
+            logger.close()
 
     @property
     def minutes(self) -> float:
@@ -77,56 +79,60 @@ class Monitor:
         return (time.monotonic() - self.began) / 60
 
     def waiting(self, seconds: float, samples: int) -> None:
-        """A batch has come: so many samples of this process, waited for so long."""
+        """Count a batch of this process: its number of samples, and the seconds waited for it."""
         self.waited += seconds
         self.seen += samples
 
     def step(self, step: int, rate: float, validated: dict[str, float]) -> None:
-        """A step is done; all processes must call this."""
+        """Log after a step, where a line is due; all processes must call this."""
         figures = {f"val_{name}": value for name, value in validated.items()}
         if step % self.plan.log_every == 0:
             figures = self._means() | figures
-        if figures and self.tellers:
+        if figures and self.loggers:
             place = {"step": step, "minutes": round(self.minutes, 2), "lr": rate}
             line = place | {name: float(f"{value:.6g}") for name, value in figures.items()}
-            for teller in self.tellers:
-                teller.tell(line)
+            for logger in self.loggers:
+                logger.log(line)
 
     def skipped(self, lines: list[dict[str, Any]]) -> None:
-        """Name broken samples in `skipped.jsonl`."""
-        if self.tellers and lines:
+        """Append broken samples to `skipped.jsonl`."""
+        if self.loggers and lines:
             _append(self.folder / SKIPPED, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _means(self) -> dict[str, float]:
-        sums, now = self.window.merged(self.world), time.monotonic()
+        sums, now = self.window.merged(self.processes), time.monotonic()
         passed = max(now - self.since, 1e-9)
-        waited, seen = self.world.sum(self.waited, self.seen)
+        waited, seen = self.processes.sum(self.waited, self.seen)
         means = {name: total / count for name, (total, count) in sums.items()}
-        means |= {"rate": seen / passed, "wait": waited / passed / self.world.size, "memory": peak_memory(self.world)}
+        means |= {
+            "rate": seen / passed,
+            "wait": waited / passed / self.processes.size,
+            "memory": peak_memory(self.processes),
+        }
         self.window, self.since, self.seen, self.waited = Window({}), now, 0, 0.0
         return means
 
 
-def peak_memory(world: World) -> float:
-    """The most GiB this process has held: on its GPU, or resident."""
-    if world.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(world.device) / 2**30
+def peak_memory(processes: Processes) -> float:
+    """Peak GiB of this process: on its GPU, or resident."""
+    if processes.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(processes.device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def _tellers(folder: Path, plan: Plan, step: int) -> list[Any]:
-    tellers: list[Any] = [_Lines(folder / LOG), _Terminal(plan, step)]
+def _loggers(folder: Path, plan: Plan, step: int) -> list[Any]:
+    loggers: list[Any] = [_Lines(folder / LOG), _Terminal(plan, step)]
     if plan.tensorboard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             pass  # an extra; the log holds the same
         else:
-            tellers.append(_TensorBoard(SummaryWriter(str(folder / "tensorboard"), purge_step=step)))
+            loggers.append(_TensorBoard(SummaryWriter(str(folder / "tensorboard"), purge_step=step)))
     if plan.wandb:
-        tellers.append(_Wandb(folder, plan))
-    return tellers
+        loggers.append(_Wandb(folder, plan))
+    return loggers
 
 
 class _Lines:
@@ -135,7 +141,7 @@ class _Lines:
         if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             _append(path, "\n")  # a kill left half a line
 
-    def tell(self, line: dict[str, float]) -> None:
+    def log(self, line: dict[str, float]) -> None:
         _append(self.path, json.dumps(line) + "\n")
 
     def close(self) -> None:
@@ -154,7 +160,7 @@ class _TensorBoard:
     def __init__(self, writer: Any) -> None:
         self.writer = writer
 
-    def tell(self, line: dict[str, float]) -> None:
+    def log(self, line: dict[str, float]) -> None:
         for name, value in line.items():
             if name != "step":
                 self.writer.add_scalar(name, value, int(line["step"]))
@@ -173,7 +179,7 @@ class _Wandb:
         name = "-".join(folder.resolve().parts[-3:])
         self.run = wandb.init(project=plan.wandb, dir=str(folder), id=name, name=name, resume="allow")
 
-    def tell(self, line: dict[str, float]) -> None:
+    def log(self, line: dict[str, float]) -> None:
         self.run.log(line, step=int(line["step"]))
 
     def close(self) -> None:
@@ -181,7 +187,7 @@ class _Wandb:
 
 
 class _Terminal:
-    """A bar where somebody watches, a line where it is a file."""
+    """A progress bar on a terminal, lines in a file."""
 
     def __init__(self, plan: Plan, step: int) -> None:
         from rich.console import Console
@@ -200,7 +206,7 @@ class _Terminal:
         self.task = self.bar.add_task("", total=plan.steps, completed=step)
         self.bar.start()
 
-    def tell(self, line: dict[str, float]) -> None:
+    def log(self, line: dict[str, float]) -> None:
         step = int(line["step"])
         shown = " ".join(f"{k} {v:.4g}" for k, v in line.items() if k not in ("step", "minutes"))
         self.bar.update(self.task, completed=step, description=shown)

@@ -1,4 +1,4 @@
-"""What nano is: its configuration and its tokenizer, learned from SynthTrack's language."""
+"""A new nano: its configuration, and its tokenizer, learned from SynthTrack's language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several turns behind one image: each turn sees the image and itself, as if it stood alone.
+"""Several turns packed behind one image: each turn attends to the image and to itself alone.
 
 One image prefix and k short turns cost far fewer tokens than k whole conversations and give the same hidden states
 (tests/test_packing.py): a block mask keeps the turns apart and each turn's positions start where the prefix ends.
@@ -6,7 +6,7 @@ One image prefix and k short turns cost far fewer tokens than k whole conversati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -149,9 +149,13 @@ def packed_logits(brain: Brain, hidden: Tensor, batch: Packed) -> tuple[Tensor, 
     return brain.llava.lm_head(hidden[:, :-1][at]), labels[at]
 
 
+OwnAnswers = Callable[[Brain, Tensor, Packed, float], Tensor]
+"""`own_answers`, or what stands in for it where tokens have no values (`train.memory`)."""
+
+
 @torch.no_grad()
 def own_answers(brain: Brain, hidden: Tensor, batch: Packed, share: float) -> Tensor:
-    """Ids (b, l) in which a share of the answers are in the brain's own words instead of the teacher's.
+    """Ids (b, l) in which a share of the answers are the brain's own instead of the given ones.
 
     Every answer token becomes the one the brain thought likeliest there (parallel scheduled sampling, Duckworth et al.
     2019); the tokens that carry structure stay. The purport score can only learn what the brain's mistakes look like
@@ -168,7 +172,7 @@ def own_answers(brain: Brain, hidden: Tensor, batch: Packed, share: float) -> Te
 
 
 def mistaken(batch: Packed, ids: Tensor) -> Tensor:
-    """(n,) bool for every <TK> of a packed batch: its turn's words in `ids` are not the teacher's."""
+    """(n,) bool for every <TK> of a packed batch: its turn's words in `ids` differ from the given ones."""
     wrong = torch.zeros(len(ids), int(batch.turn.max()) + 1, dtype=torch.bool, device=ids.device)
     row, column = (ids != batch.ids).nonzero(as_tuple=True)
     wrong[row, batch.turn[row, column]] = True

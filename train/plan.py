@@ -1,4 +1,4 @@
-"""The numbers of a run: how long, how fast, on how much at once, and what is kept of it."""
+"""Hyperparameters of a run: steps, batch, learning rate, checkpoints, logging, sharding."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Plan:
 
     Attributes:
         steps: optimiser steps in all.
-        batch: samples a process holds at once.
-        accumulate: batches a step is made from, on each process; every batch counts the same, as every process does.
+        batch: samples per process and forward pass.
+        accumulate: batches per step on each process; every batch counts the same, as every process does.
             The update is that of one big batch where losses are means over samples; where they are means over words or
             masks, a batch of few words weighs as much as one of many.
         lr: peak learning rate, reached after `warmup` steps, held, then brought to zero over the last `decay` share.
@@ -27,9 +27,9 @@ class Plan:
         seed: sample i of a run, and the dropout on it, are functions of (seed, i) alone.
         minutes: stop (with a checkpoint) after so much wall time; 0 never does.
         save_minutes: minutes between checkpoints.
-        save_every: steps between checkpoints, beside those by the clock; 0 leaves it to the clock.
-        keep: how many checkpoints stay.
-        log_every: steps a line of the log is the mean of.
+        save_every: steps between checkpoints, in addition to those by the clock; 0 leaves it to the clock.
+        keep: number of checkpoints kept.
+        log_every: steps per line of the log, which is their mean.
         validate_every: steps between calls of the validation hook; 0 never calls it.
         workers: processes that make samples, for each training process.
         max_skipped: share of samples that may be broken and replaced before the run stops.

@@ -1,4 +1,4 @@
-"""Which arithmetic a run trains in: see `trackgpt.precision`, which asks the machine."""
+"""Whether a run trains in bfloat16; `trackgpt.precision` measures which is faster."""
 
 from __future__ import annotations
 

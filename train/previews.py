@@ -1,4 +1,4 @@
-"""What the model in training would say and follow right now, as a picture people can look at."""
+"""Pictures of what the model in training answers and tracks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CELL = 240
 
 
 def draw_previews(model: TrackGPT, path: Path) -> None:
-    """Track one instruction in each of four scenes of the training split that no run trains on; one row a scene."""
+    """Track one instruction in each of four scenes of the training split that no run trains on; one row per scene."""
     rows = []
     with evaluating(model):
         for k, seed in enumerate(SEEDS):

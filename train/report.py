@@ -1,4 +1,4 @@
-"""What a run looks like: loss curves from its log."""
+"""Loss curves of a run, from its log."""
 
 from __future__ import annotations
 

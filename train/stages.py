@@ -1,11 +1,12 @@
-"""What differs between stages: which samples, which parameters, which losses. The loop is `train.loop.fit`.
+"""Stages: which samples, which parameters, which losses. The loop is `train.loop.fit`.
 
-Foundation (it plays the part of SAM's and LLaVA's pre-training, of which nano has none):
-    words     the vision tower learns to lay patches on the words that name them
-    masks     the perception part learns to follow a fixed code of a target (`train.codes`), propagation unrolled
-    language  the brain learns to describe, count, locate and to answer instructions, and to write those codes
+Foundation (nano's pre-training, in the place of SAM's and LLaVA's):
+    words     the vision tower learns to map patches to the words that name them
+    masks     the perception learns to follow a fixed code of a target (`train.codes`), propagation unrolled
+    language  the brain learns to describe, count, locate, answer instructions, and predict those codes
 Then, with the losses of paper section 3.5:
     join      instruction to masks, end to end, unrolled over I_0, I_t, I_t+1
+    tracking  the same on data sets (`train.tracking`)
 """
 
 from __future__ import annotations
@@ -18,23 +19,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trackgpt.errors import UsageError
 from trackgpt.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
+from train.config import Shape, TrainConfig
 from train.losses import text_loss, word_patch_loss
-from train.packing import mistaken, own_answers, pack, packed_hidden, packed_logits, packed_queries, project
-from train.samples import (
-    Lesson,
-    Reading,
+from train.packing import (
+    OwnAnswers,
+    Packed,
+    mistaken,
+    own_answers,
+    pack,
+    packed_hidden,
+    packed_logits,
+    packed_queries,
+    project,
+)
+from train.synthtrack_samples import (
+    JoinSample,
+    LanguageSample,
+    Turn,
     join_sample,
+    language_sample,
     masks_sample,
-    reading_sample,
     words_sample,
 )
-from train.shape import Shape
-from train.tracking import unrolled_losses
-
-Losses = dict[str, Tensor]
+from train.tracking import Losses, TrackingStage, unrolled_losses
 
 
 class Stage(Protocol):
@@ -90,7 +101,7 @@ def _frames(array: Tensor) -> Tensor:
     return array.flatten(0, -4).permute(0, 3, 1, 2)
 
 
-class Words:
+class WordsStage:
     """Patches to words: the vision tower, the projector and the word embeddings."""
 
     weights = {"word_category": 1.0, "word_colour": 0.5, "word_region": 0.3, "background": 0.2}
@@ -111,7 +122,10 @@ class Words:
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         frames = _frames(_tensor(samples, "frames")).to(self.device)
-        cells = {key: _tensor(samples, key).flatten(0, 1) for key in self.naming.names}
+        return self.batch_losses(frames, {key: _tensor(samples, key).flatten(0, 1) for key in self.naming.names})
+
+    def batch_losses(self, frames: Tensor, cells: dict[str, Tensor]) -> tuple[Losses, dict[str, float]]:
+        """Losses of frames, uint8 (n, 3, s, s), with labels of their cells, int64 (n, rows, columns)."""
         tokens = project(self.model.brain, self.model.brain.preprocess(frames))
         out, figures = self.naming.losses(self.model, tokens, cells)
         logit = self.objectness(tokens).flatten()
@@ -121,7 +135,7 @@ class Words:
         return out, figures
 
 
-class Masks:
+class MasksStage:
     """Code to masks over time: encoder and decoder, propagation unrolled as inference runs it."""
 
     weights = {"mask": 1.0, "purport": 1.0, "dense_category": 0.2, "dense_colour": 0.1}
@@ -139,21 +153,27 @@ class Masks:
         return [self.model.segmenter, self.dense]
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
-        frames = _tensor(samples, "frames")
-        b = len(frames)
-        features = self.model.segmenter.encode(_frames(frames).to(self.device))
-        truth = _tensor(samples, "masks").to(self.device)
-        k = truth.shape[1]
-        referring, purport = self._codes(samples)
-        clip = torch.arange(b, device=self.device).repeat_interleave(k)
+        frames, truth = _tensor(samples, "frames"), _tensor(samples, "masks")
+        clip = torch.arange(len(frames)).repeat_interleave(truth.shape[1])
+        dense = {key: _tensor(samples, key).to(self.device) for key in ("dense_category", "dense_colour")}
+        on_device = (part.to(self.device) for part in (_frames(frames), clip, truth.flatten(0, 1)))
+        return self.batch_losses(*on_device, *self._codes(samples), dense)
+
+    def batch_losses(
+        self, frames: Tensor, clip: Tensor, truth: Tensor, referring: Tensor, purport: Tensor, dense: dict[str, Tensor]
+    ) -> tuple[Losses, dict[str, float]]:
+        """Losses of frames, uint8 (f, 3, s, s), and what they show; for `clip` to `purport` see `unrolled_losses`.
+
+        `dense` has the labels of the frames' cells, int64 (f, rows, columns).
+        """
+        features = self.model.segmenter.encode(frames)
         out, figures = unrolled_losses(
-            self.model, features, clip, truth.flatten(0, 1), referring, purport, weights={"bce": 5.0, "dice": 1.0}
+            self.model, features, clip, truth, referring, purport, weights={"bce": 5.0, "dice": 1.0}
         )
         cells = self.dense(features.embedding.permute(0, 2, 3, 1))
         split = cells.split([len(CATEGORY_NAMES), len(COLOUR_NAMES)], dim=-1)
-        for part, key in zip(split, ("dense_category", "dense_colour"), strict=True):
-            labels = _tensor(samples, key).to(self.device).flatten()
-            out[key] = F.cross_entropy(part.flatten(0, 2).float(), labels, ignore_index=-1)
+        for part, (key, labels) in zip(split, dense.items(), strict=True):
+            out[key] = F.cross_entropy(part.flatten(0, 2).float(), labels.flatten(), ignore_index=-1)
         return out, figures
 
     def _codes(self, samples: list[Any]) -> tuple[Tensor, Tensor]:
@@ -174,8 +194,8 @@ class Masks:
         return (referring * shrink + 0.2 * torch.randn_like(referring)).to(self.device), purport.to(self.device)
 
 
-class Language:
-    """Instruction to answer and codes: the whole brain; word-patch losses go on beside, on more frames than are read.
+class LanguageStage:
+    """Instruction to answer and codes: the whole brain; word-patch losses continue, on more frames than are read.
 
     Words cost the language model far more than frames cost the vision tower, and frames are what the tower still lacks.
     """
@@ -194,42 +214,52 @@ class Language:
         self.naming = Naming(model).to(device)
         self.codes = Codes()
 
-    def sample(self, seed: int) -> tuple[Reading, dict[str, np.ndarray]]:
-        return reading_sample(seed, self.shape.side), words_sample(seed + 50_000_000, self.shape.side)
+    def sample(self, seed: int) -> tuple[LanguageSample, dict[str, np.ndarray]]:
+        return language_sample(seed, self.shape.side), words_sample(seed + 50_000_000, self.shape.side)
 
     def modules(self) -> Iterable[nn.Module]:
         return [self.model.brain, self.naming]
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
-        brain = self.model.brain
         read, looked = [s[0] for s in samples], [s[1] for s in samples]
-        batch = pack(brain.template, [[((t.question, t.answer),) for t in s.turns] for s in read]).to(self.device)
+        batch = pack(self.model.brain.template, [[((t.question, t.answer),) for t in s.turns] for s in read])
         frames = torch.from_numpy(np.stack([s.frame for s in read])[:, None])
         frames = torch.cat([_frames(frames), _frames(_tensor(looked, "frames"))])
-        tokens = project(self.model.brain, brain.preprocess(frames.to(self.device)))
-        hidden = packed_hidden(brain, batch, tokens[: len(read)])
         cells = {
             key: torch.cat([_tensor([s.cells for s in read], key), _tensor(looked, key).flatten(0, 1)])
             for key in self.naming.names
         }
+        codes = (code.to(self.device) for code in _codes_of(self.codes, [t for s in read for t in s.turns]))
+        return self.batch_losses(batch.to(self.device), frames.to(self.device), cells, *codes)
+
+    def batch_losses(
+        self, batch: Packed, frames: Tensor, cells: dict[str, Tensor], referring_code: Tensor, purport_code: Tensor
+    ) -> tuple[Losses, dict[str, float]]:
+        """Losses of packed turns, one row per image, and of frames whose first ones are those images.
+
+        Args:
+            batch: the turns.
+            frames: uint8 (n, 3, s, s).
+            cells: labels of the frames' cells, int64 (n, rows, columns).
+            referring_code, purport_code: of every target, (targets, 128).
+        """
+        brain = self.model.brain
+        tokens = project(brain, brain.preprocess(frames))
+        hidden = packed_hidden(brain, batch, tokens[: len(batch.ids)])
         out, figures = self.naming.losses(self.model, tokens, cells)
         logits, labels = packed_logits(brain, hidden, batch)
         out["text"] = text_loss(logits, labels)
         referring, purport = packed_queries(brain, hidden, batch)
-        turns = [t for s in read for t in s.turns]
-        boxes = torch.from_numpy(np.concatenate([t.boxes for t in turns]))
-        kinds = torch.tensor([c for t in turns for c in t.category]), torch.tensor([c for t in turns for c in t.colour])
-        wanted = self.codes.referring(boxes, *kinds).to(self.device)
-        out["code"] = code_loss(referring, wanted)
-        out["purport_code"] = code_loss(purport, self.codes.purport(*kinds).to(self.device))
+        out["code"] = code_loss(referring, referring_code)
+        out["purport_code"] = code_loss(purport, purport_code)
         with torch.no_grad():
-            figures["place_mse"] = code_loss(referring[:, PLACE], wanted[:, PLACE]).item()
-            figures["what_mse"] = code_loss(referring[:, CATEGORY], wanted[:, CATEGORY]).item()
+            figures["place_mse"] = code_loss(referring[:, PLACE], referring_code[:, PLACE]).item()
+            figures["what_mse"] = code_loss(referring[:, CATEGORY], referring_code[:, CATEGORY]).item()
             figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
         return out, figures
 
 
-class Join:
+class JoinStage:
     """Instruction to masks, end to end, with the paper's losses; codes and word-patch losses stay as light anchors.
 
     As in the paper the image encoder is fixed and the mask decoder, phi and the brain learn. Normalisation statistics
@@ -251,7 +281,7 @@ class Join:
         self.naming = Naming(model).to(device)
         self.codes = Codes()
 
-    def sample(self, seed: int) -> Lesson:
+    def sample(self, seed: int) -> JoinSample:
         shape, read = self.shape, self.model.brain.config.image_side
         return join_sample(seed, shape.side, read, shape.frames, shape.targets)
 
@@ -260,37 +290,65 @@ class Join:
         return [self.model, self.naming]
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
+        turns = [[((t.question, t.answer),) for t in s.turns] for s in samples]
+        batch = pack(self.model.brain.template, turns, [list(s.misled) for s in samples])
+        read = _frames(torch.from_numpy(np.stack([s.read for s in samples])[:, None]))
+        cells = {key: _tensor([s.cells for s in samples], key) for key in self.naming.names}
+        frames = _frames(torch.from_numpy(np.stack([s.frames for s in samples])))
+        truth = torch.from_numpy(np.concatenate([s.masks for s in samples]))
+        misled = [bad for s in samples for t, bad in zip(s.turns, s.misled, strict=True) for _ in t.targets]
+        code, _ = _codes_of(self.codes, [t for s in samples for t in s.turns])
+        on_device = (part.to(self.device) for part in (frames, truth, torch.tensor(misled), code))
+        return self.batch_losses(batch.to(self.device), read.to(self.device), cells, *on_device)
+
+    def batch_losses(
+        self,
+        batch: Packed,
+        read: Tensor,
+        cells: dict[str, Tensor],
+        frames: Tensor,
+        truth: Tensor,
+        misled: Tensor,
+        code: Tensor,
+        reread: OwnAnswers = own_answers,
+    ) -> tuple[Losses, dict[str, float]]:
+        """Losses of packed turns about the first frames of clips.
+
+        Args:
+            batch: the turns, one row per clip.
+            read: uint8 (b, 3, s, s), the first frames as the brain sees them.
+            cells: labels of the cells of `read`, int64 (b, rows, columns).
+            frames: uint8 (b * t, 3, side, side), clip after clip, as the perception sees them.
+            truth: bool (n, t, h, w), masks of every target on the decoder's grid.
+            misled: bool (n,), see `train.synthtrack_samples.JoinSample`.
+            code: of every target, (n, 128).
+            reread: see `train.packing.own_answers`.
+        """
         brain = self.model.brain
         self.model.segmenter.image_encoder.eval()
         brain.vision.eval()
-        turns = [[((t.question, t.answer),) for t in s.turns] for s in samples]
-        batch = pack(brain.template, turns, [list(s.misled) for s in samples]).to(self.device)
-        read = torch.from_numpy(np.stack([s.read for s in samples])[:, None])
-        tokens = project(self.model.brain, brain.preprocess(_frames(read).to(self.device)))
-        cells = {key: _tensor([s.cells for s in samples], key) for key in self.naming.names}
+        tokens = project(brain, brain.preprocess(read))
         out, figures = self.naming.losses(self.model, tokens, cells)
         hidden = packed_hidden(brain, batch, tokens)
         logits, labels = packed_logits(brain, hidden, batch)
         out["text"] = text_loss(logits, labels)
         figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
 
-        ids = own_answers(brain, hidden, batch, share=0.5)
+        ids = reread(brain, hidden, batch, 0.5)
         referring, purport = packed_queries(brain, packed_hidden(brain, batch, tokens, ids), batch)
-        misled = torch.tensor(
-            [bad for s in samples for t, bad in zip(s.turns, s.misled, strict=True) for _ in t.targets]
-        )
-        learn = ~misled.to(self.device) & ~mistaken(batch, ids)
+        learn = ~misled & ~mistaken(batch, ids)
         figures["honest"] = learn.float().mean().item()
-        every = [t for s in samples for t in s.turns]
-        boxes = torch.from_numpy(np.concatenate([t.boxes for t in every]))
-        kinds = torch.tensor([c for t in every for c in t.category]), torch.tensor([c for t in every for c in t.colour])
-        out["code"] = code_loss(referring[learn], self.codes.referring(boxes, *kinds).to(self.device)[learn])
-
-        truth = torch.from_numpy(np.concatenate([s.masks for s in samples])).to(self.device)
-        frames = torch.from_numpy(np.stack([s.frames for s in samples]))
-        features = self.model.segmenter.encode(_frames(frames).to(self.device))
+        out["code"] = code_loss(referring[learn], code[learn])
+        features = self.model.segmenter.encode(frames)
         more, seen = unrolled_losses(self.model, features, batch.row, truth, referring, purport, learn)
         return {**out, **more}, {**figures, **seen}
+
+
+def _codes_of(codes: Codes, turns: list[Turn]) -> tuple[Tensor, Tensor]:
+    """Referring and purport code (n, 128) of every target of some turns."""
+    boxes = torch.from_numpy(np.concatenate([t.boxes for t in turns]))
+    kinds = torch.tensor([c for t in turns for c in t.category]), torch.tensor([c for t in turns for c in t.colour])
+    return codes.referring(boxes, *kinds), codes.purport(*kinds)
 
 
 def code_loss(written: Tensor, wanted: Tensor) -> Tensor:
@@ -298,9 +356,26 @@ def code_loss(written: Tensor, wanted: Tensor) -> Tensor:
     return F.mse_loss(written.float(), wanted) if len(wanted) else written.sum() * 0
 
 
-STAGES: dict[str, Callable[[TrackGPT, Shape, torch.device], Stage]] = {
-    "words": Words,
-    "masks": Masks,
-    "language": Language,
-    "join": Join,
+STAGES: dict[str, Callable[..., Stage]] = {
+    "tracking": TrackingStage,
+    "words": WordsStage,
+    "masks": MasksStage,
+    "language": LanguageStage,
+    "join": JoinStage,
 }
+
+
+def stage_class(name: str) -> Callable[..., Stage]:
+    """The stage of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in STAGES:
+        raise UsageError(f"stage `{name}` is not one of {', '.join(STAGES)}")
+    return STAGES[name]
+
+
+def make_stage(config: TrainConfig, model: TrackGPT, device: torch.device) -> Stage:
+    """The stage that a configuration names, for a model."""
+    return stage_class(config.stage)(model, config.data if config.stage == "tracking" else config.shape, device)

@@ -1,4 +1,4 @@
-"""Whether workers make samples as fast as a step eats them: measured one by one, because together they share cores."""
+"""Whether workers make samples as fast as a step consumes them; measured one by one, because both share the cores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Supply:
         return math.ceil(self.consumed / self.made)
 
     def text(self, plan: Plan) -> str:
-        """For people, beside what the plan has."""
+        """As text, with the number of workers that the plan has."""
         return (
             f"one worker makes {self.made:.1f} samples/s, a process consumes {self.consumed:.1f}: "
             f"ratio {self.made / self.consumed:.2f}, so {self.workers} worker(s) with a core each keep it fed; "

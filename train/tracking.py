@@ -19,23 +19,33 @@ from torch import Tensor, nn
 from trackgpt.geometry.letterbox import fit
 from trackgpt.perception.encoders import Features
 from trackgpt.systems.trackgpt import TrackGPT
-from train.data_config import DataConfig
+from train.config import DataConfig
 from train.feature_cache import FeatureCache, as_features
-from train.lessons import Lesson, Source, View, open_source
 from train.losses import mask_costs, mask_iou, mean_cost, purport_loss, text_loss
 from train.mixture import Mixture, shares
-from train.packing import mistaken, own_answers, pack, packed_hidden, packed_logits, packed_queries, project
+from train.packing import (
+    OwnAnswers,
+    Packed,
+    mistaken,
+    own_answers,
+    pack,
+    packed_hidden,
+    packed_logits,
+    packed_queries,
+    project,
+)
 from train.plan import SEED_STRIDE
-from train.truth import Truth
+from train.sources import SampleSpec, Source, TrackingSample, open_source
+from train.truth import TrueMasks
 
 Losses = dict[str, Tensor]
 
 
-class Lessons:
+class MixtureSamples:
     """The mixture of a configuration; sample i is a function of (seed, i). Sets are opened at the first sample."""
 
-    def __init__(self, config: DataConfig, view: View, cache: FeatureCache | None = None) -> None:
-        self.config, self.view, self.cache = config, view, cache
+    def __init__(self, config: DataConfig, spec: SampleSpec, cache: FeatureCache | None = None) -> None:
+        self.config, self.spec, self.cache = config, spec, cache
         self.shares = shares({name: (kind.weight, kind.sets) for name, kind in config.mixture.items()})
 
     @cached_property
@@ -47,8 +57,8 @@ class Lessons:
             for name in self.shares
         ]
 
-    def __call__(self, number: int) -> Lesson:
-        """Lesson of a run: number = seed * SEED_STRIDE + i.
+    def __call__(self, number: int) -> TrackingSample:
+        """TrackingSample of a run: number = seed * SEED_STRIDE + i.
 
         Raises:
             InputError: its files are missing or damaged.
@@ -56,21 +66,21 @@ class Lessons:
         seed, i = divmod(number, SEED_STRIDE)
         mixture = Mixture(tuple(map(len, self.sources)), tuple(self.shares.values()), seed)
         drawn = mixture(i)
-        lesson = self.sources[drawn.source].lesson(drawn.item, self.view, np.random.default_rng([seed, 13, i]))
-        if self.cache is None or not lesson.pictures:
-            return lesson
-        return replace(lesson, features=self.cache.read(lesson.pictures))
+        sample = self.sources[drawn.source].sample(drawn.item, self.spec, np.random.default_rng([seed, 13, i]))
+        if self.cache is None or not sample.pictures:
+            return sample
+        return replace(sample, features=self.cache.read(sample.pictures))
 
     def pictures(self) -> list[str]:
-        """Every picture that a lesson may show to the perception, each once, in order of name."""
+        """Every picture that a sample may show to the perception, each once, in order of name."""
         return sorted({picture for source in self.sources for picture in source.pictures()})
 
 
-class Tracking:
-    """Instruction to masks over time, with the paper's losses. The image encoder is fixed, as SAM's is.
+class TrackingStage:
+    """Instruction to masks over time, with the paper's losses. The image encoder is frozen, as SAM's is.
 
     Every call runs the same submodules in the same number, whatever the batch holds, because processes of ZeRO-3 wait
-    for each other at each of them: a batch without targets decodes one that costs nothing.
+    for each other at each of them: a batch without targets decodes one whose loss is 0.
     """
 
     weights = {"text": 1.0, "mask": 1.0, "purport": 1.0}
@@ -78,16 +88,16 @@ class Tracking:
     def __init__(self, model: TrackGPT, data: DataConfig, device: torch.device) -> None:
         self.model, self.data, self.device = model, data, device
         brain, perception = model.brain.config, model.config.perception
-        self.view = View(
+        self.spec = SampleSpec(
             perception.image_side, brain.image_side, brain.fit, data.frames, data.turns, data.targets, data.gap,
             echo=data.echo, original=data.mask_loss == "original",
         )  # fmt: skip
         self.cache = FeatureCache(data.cache, model.segmenter) if data.cache else None
-        self.lessons = Lessons(data, self.view, self.cache)
+        self.samples = MixtureSamples(data, self.spec, self.cache)
 
-    def sample(self, number: int) -> Lesson:
-        """A lesson of the mixture."""
-        return self.lessons(number)
+    def sample(self, number: int) -> TrackingSample:
+        """A sample of the mixture."""
+        return self.samples(number)
 
     def modules(self) -> Iterable[nn.Module]:
         """The whole model; what does not learn has its gradients off."""
@@ -97,31 +107,50 @@ class Tracking:
         return [self.model]
 
     def picture(self, samples: list[Any]) -> np.ndarray:
-        """The samples for people; see `train.lesson_sheet`."""
-        from train.lesson_sheet import sheet
+        """The samples as a picture; see `train.sample_sheet`."""
+        from train.sample_sheet import sheet
 
         return sheet(samples)
 
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
-        """Text, mask and purport loss of a batch of lessons."""
+        """Text, mask and purport loss of a batch of samples."""
         brain = self.model.brain
-        self.model.segmenter.image_encoder.eval()
+        batch = pack(brain.template, [list(sample.turns) for sample in samples])
+        read = torch.from_numpy(np.stack([sample.read for sample in samples])).permute(0, 3, 1, 2)
+        targets = targets_of(samples, self.data.frames, self.device, self.spec.original)
+        pixels = brain.preprocess(read.to(self.device))
+        return self.batch_losses(batch.to(self.device), pixels, targets, self._cached(samples))
+
+    def batch_losses(
+        self,
+        batch: Packed,
+        pixels: Tensor,
+        targets: Targets,
+        cached: Features | None = None,
+        reread: OwnAnswers = own_answers,
+    ) -> tuple[Losses, dict[str, float]]:
+        """Losses of packed turns about the first frames of clips.
+
+        Args:
+            batch: the turns, one row per clip.
+            pixels: the first frames, from `Brain.preprocess`.
+            targets: of all turns, with their frames.
+            cached: features of these frames; None encodes them.
+            reread: see `train.packing.own_answers`.
+        """
+        brain, segmenter = self.model.brain, self.model.segmenter
+        segmenter.image_encoder.eval()
         brain.vision.eval()
-        batch = pack(brain.template, [list(lesson.turns) for lesson in samples]).to(self.device)
-        read = torch.from_numpy(np.stack([lesson.read for lesson in samples])).permute(0, 3, 1, 2)
-        tokens = project(brain, brain.preprocess(read.to(self.device)))
+        tokens = project(brain, pixels)
         hidden = packed_hidden(brain, batch, tokens)
         logits, labels = packed_logits(brain, hidden, batch)
         learn = None
         if self.data.own_answers:
-            ids = own_answers(brain, hidden, batch, self.data.own_answers)
+            ids = reread(brain, hidden, batch, self.data.own_answers)
             hidden, learn = packed_hidden(brain, batch, tokens, ids), ~mistaken(batch, ids)
-        referring, purport = packed_queries(brain, hidden, batch)
-        targets = targets_of(samples, self.data.frames, self.device, self.view.original)
-        unrolled = unroll(
-            self.model, self._features(samples, targets), targets.with_queries(referring, purport), self.data.detach
-        )
-        losses, figures = mask_losses(unrolled, targets, learn)
+        queries = targets.with_queries(*packed_queries(brain, hidden, batch))
+        features = cached or segmenter.encode(targets.frames)
+        losses, figures = mask_losses(unroll(self.model, features, queries, self.data.detach), targets, learn)
         with torch.no_grad():
             figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
         return {"text": text_loss(logits, labels), **losses}, figures
@@ -130,17 +159,16 @@ class Tracking:
     def _blank(self) -> dict[str, Tensor]:
         """Features for a batch of words alone: the encoder must not run where other processes do not run it."""
         assert self.cache is not None
-        some = next(picture for source in self.lessons.sources for picture in source.pictures())
+        some = next(picture for source in self.samples.sources for picture in source.pictures())
         return {name: torch.zeros_like(value) for name, value in self.cache.read([some]).items()}
 
-    def _features(self, samples: list[Lesson], targets: Targets) -> Features:
-        """Of all frames of a batch, from the cache or by the encoder."""
-        segmenter = self.model.segmenter
+    def _cached(self, samples: list[TrackingSample]) -> Features | None:
+        """Features of all frames of a batch from the cache, if there is one."""
         if self.cache is None:
-            return segmenter.encode(targets.frames)
-        cached = [lesson.features for lesson in samples if lesson.features] or [self._blank]
+            return None
+        cached = [sample.features for sample in samples if sample.features] or [self._blank]
         parts = {name: torch.cat([each[name] for each in cached]) for name in cached[0]}
-        return as_features(parts, next(segmenter.mask_decoder.parameters()))
+        return as_features(parts, next(self.model.segmenter.mask_decoder.parameters()))
 
 
 @dataclass(frozen=True)
@@ -158,11 +186,11 @@ class Targets:
     frames: Tensor
     first: Tensor
     length: Tensor
-    truths: tuple[Truth, ...]
+    truths: tuple[TrueMasks, ...]
     steps: int
 
     def with_queries(self, referring: Tensor, purport: Tensor) -> Queries:
-        """The targets with what the brain says of them; where there is none, one that costs nothing."""
+        """The targets with the brain's queries; without any target, one whose loss is 0."""
         if len(self.first):
             return Queries(referring, purport, self.first, self.length, self.steps)
         zero = referring.new_zeros(1, referring.shape[1]) + 0 * (referring.sum() + purport.sum())
@@ -189,18 +217,18 @@ class Unrolled:
     scores: Tensor
 
 
-def targets_of(samples: list[Lesson], steps: int, device: torch.device, original: bool = False) -> Targets:
-    """The frames and targets of a batch of lessons of at most `steps` frames; without any frame, one grey one.
+def targets_of(samples: list[TrackingSample], steps: int, device: torch.device, original: bool = False) -> Targets:
+    """The frames and targets of a batch of samples of at most `steps` frames; without any frame, one grey one.
 
-    With `original` masks have the size of their frames, and a block each lesson.
+    With `original` masks have the size of their frames, and a block each sample.
     """
     frames, first, length = [], [], []
     begun = 0
-    for lesson in samples:
-        t = len(lesson.frames)
-        frames.append(lesson.frames)
-        first += [begun] * len(lesson.masks)
-        length += [t] * len(lesson.masks)
+    for sample in samples:
+        t = len(sample.frames)
+        frames.append(sample.frames)
+        first += [begun] * len(sample.masks)
+        length += [t] * len(sample.masks)
         begun += t
     if not begun:
         frames.append(np.full((1, *samples[0].frames.shape[1:]), 124, np.uint8))
@@ -210,25 +238,25 @@ def targets_of(samples: list[Lesson], steps: int, device: torch.device, original
     return Targets(pixels, *where, tuple(truth.to(device) for truth in truths), steps)
 
 
-def on_one_grid(samples: list[Lesson], steps: int) -> Truth:
-    """The masks of all lessons, on the decoder's grid, padded to `steps` frames."""
+def on_one_grid(samples: list[TrackingSample], steps: int) -> TrueMasks:
+    """The masks of all samples, on the decoder's grid, padded to `steps` frames."""
     masks, ignored = [], []
-    for lesson in samples:
-        pad = ((0, steps - len(lesson.frames)), (0, 0), (0, 0))
-        masks += [np.pad(mask, pad) for mask in lesson.masks]
-        ignored += [np.pad(lesson.ignored, pad)] * len(lesson.masks)
+    for sample in samples:
+        pad = ((0, steps - len(sample.frames)), (0, 0), (0, 0))
+        masks += [np.pad(mask, pad) for mask in sample.masks]
+        ignored += [np.pad(sample.ignored, pad)] * len(sample.masks)
     shape = (-1, steps, *samples[0].masks.shape[-2:])
-    return Truth(*(torch.from_numpy(np.array(m, bool).reshape(shape)) for m in (masks, ignored)))
+    return TrueMasks(*(torch.from_numpy(np.array(m, bool).reshape(shape)) for m in (masks, ignored)))
 
 
-def own_size(lesson: Lesson) -> Truth:
-    """The masks of one lesson, of the size of its frames."""
-    masks, box = torch.from_numpy(lesson.masks), fit(lesson.masks.shape[-2:], lesson.frames.shape[1])
-    return Truth(masks, torch.from_numpy(lesson.ignored.copy()).expand_as(masks), box)
+def own_size(sample: TrackingSample) -> TrueMasks:
+    """The masks of one sample, of the size of its frames."""
+    masks, box = torch.from_numpy(sample.masks), fit(sample.masks.shape[-2:], sample.frames.shape[1])
+    return TrueMasks(masks, torch.from_numpy(sample.ignored.copy()).expand_as(masks), box)
 
 
 def unroll(model: TrackGPT, features: Features, queries: Queries, detach: bool = False) -> Unrolled:
-    """Decode targets frame after frame with Q_t handed on, as the online loop does.
+    """Decode targets frame by frame, passing Q_t on, as the online loop does.
 
     Targets that have ended are decoded on their last frame, unread, so that every step has the same rows.
     """
@@ -294,7 +322,7 @@ def unrolled_losses(
     learn: Tensor | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[Losses, dict[str, float]]:
-    """Losses of targets in clips of one length, with nothing ignored.
+    """Losses of targets in clips of one length, without ignored pixels.
 
     Args:
         model: decodes.
@@ -306,6 +334,6 @@ def unrolled_losses(
     """
     steps = truth.shape[1]
     length = torch.full_like(clip, steps)
-    truths = (Truth(truth, torch.zeros_like(truth)),)
+    truths = (TrueMasks(truth, torch.zeros_like(truth)),)
     targets = Targets(features.embedding, clip * steps, length, truths, steps)
     return mask_losses(unroll(model, features, targets.with_queries(referring, purport)), targets, learn, weights)

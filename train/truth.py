@@ -4,7 +4,7 @@ On the decoder's grid (256 x 256 for SAM) one block holds the masks of a whole b
 LISA does it, a block holds those of one sample, for sizes differ, and logits are brought there: the grid to the square,
 the padding cut off, the rest to the frame, bilinear both times, in float32 (LISA, `postprocess_masks`).
 
-The price of the frames' resolution, a mask of 1280 x 720: 0.9 MiB in the lesson instead of 64 KiB, and 11.4 MiB that
+The price of the frames' resolution, a mask of 1280 x 720: 0.9 MiB in the sample instead of 64 KiB, and 11.4 MiB that
 the loss keeps for the backward pass instead of 0.8 MiB (both measured); on a CPU core also seconds.
 """
 
@@ -20,7 +20,7 @@ from trackgpt.geometry.letterbox import Letterbox
 
 
 @dataclass(frozen=True)
-class Truth:
+class TrueMasks:
     """Masks of targets of one size, over time.
 
     Attributes:
@@ -32,9 +32,9 @@ class Truth:
     ignored: Tensor
     box: Letterbox | None = None
 
-    def to(self, device: torch.device) -> Truth:
+    def to(self, device: torch.device) -> TrueMasks:
         """The same on a device."""
-        return Truth(self.masks.to(device), self.ignored.to(device), self.box)
+        return TrueMasks(self.masks.to(device), self.ignored.to(device), self.box)
 
     def at(self, logits: Tensor) -> Tensor:
         """Logits (m, g, g) of the decoder's grid where these masks are: (m, h, w)."""

@@ -1,4 +1,4 @@
-"""J&F, calibration and rethink rate of the model as it stands, on a small validation set, while a run goes on.
+"""J&F, calibration and rethink rate of the current model on a small validation set, during a run.
 
 The same kits, files and scorer as `python -m eval`: a figure of the log means what it means there. Validation sets are
 never test sets: SynthTrack's is of its train split, with seeds that no training sample has.
@@ -14,7 +14,7 @@ from eval.kit import Kit, Row
 from eval.runner import behaviour, with_diagnostics
 from trackgpt.errors import UsageError
 from trackgpt.systems.trackgpt import TrackGPT
-from train.data_config import ValidationConfig
+from train.config import ValidationConfig
 
 SYNTHTRACK_SEED = 777_777
 """Scenes 7,777,770,000 and on; training of seed s draws below (s + 1) * 100,000,000, so seeds to 76 never meet them."""
@@ -24,9 +24,9 @@ KEPT = ("spearman", "ece", "rethink_rate", "refusal_rate")
 class Validation:
     """The hook of `train.loop.fit`: every process takes its share of the tasks."""
 
-    def __init__(self, config: ValidationConfig, model: TrackGPT, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, config: ValidationConfig, model: TrackGPT, rank: int = 0, processes: int = 1) -> None:
         self.kit, self.model = open_validation(config), model
-        self.tasks = list(self.kit.tasks())[: config.tasks][rank::world]
+        self.tasks = list(self.kit.tasks())[: config.tasks][rank::processes]
 
     def __call__(self, step: int) -> dict[str, float]:
         """Figures of the model, in percent but for calibration; J&F first."""

@@ -1,7 +1,7 @@
-"""What is checked of each data set: one module a family, and the list of them all.
+"""What is checked of each data set: one module per family, and the list of them all.
 
-A family is a module with a tuple `CHECKS` of `Check`; to add one, name it in `_FAMILIES`. The command line, the choice
-of names and the table of published counts follow from it.
+A family is a module with a tuple `CHECKS` of `TreeCheck`; to add one, name it in `_FAMILIES`. The command line, the
+choice of names and the table of published counts follow from it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from data_tools.checks import image_sets, listed_apart, panoptic, reasoning, run_lengths
-from data_tools.checks.report import Check, Problem, Report
+from data_tools.checks.report import Problem, Report, TreeCheck
 
-__all__ = ["CHECKS", "Check", "Problem", "Report"]
+__all__ = ["CHECKS", "TreeCheck", "Problem", "Report"]
 
 _FAMILIES = (listed_apart, run_lengths, reasoning, panoptic, image_sets)
-CHECKS: Mapping[str, Check] = {check.tree.name: check for family in _FAMILIES for check in family.CHECKS}
+CHECKS: Mapping[str, TreeCheck] = {check.tree.name: check for family in _FAMILIES for check in family.CHECKS}

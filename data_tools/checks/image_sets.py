@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data_tools.checks.report import Check, Report
+from data_tools.checks.report import Report, TreeCheck
 from data_tools.image_sets import READERS, REFERRING
 from trackgpt.data.conversations import llava_instruct
 from trackgpt.data.image_trees import COCO_2014, COCO_2017, TREES, captions
@@ -77,7 +77,7 @@ def report_missing(report: Report, path: Path, part: str) -> None:
 
 
 def _has_pictures(report: Report, tree: Tree) -> bool:
-    """Whether the pictures of COCO are where readers look: below the root that was given, or beside the set."""
+    """Whether the pictures of COCO are where readers look: below the root that was given, or next to the set."""
     where = (report.root, report.given) if tree is COCO_2014 else (report.given,)
     if any(look_for_tree(tree, root) is not None for root in where):
         return True
@@ -273,7 +273,7 @@ def _names(split: str, part: str) -> bool:
 
 
 def _refer_pieces(name: str, report: Report, part: str) -> tuple[str, ...]:
-    """What a set of lichengunc/refer is made of, whatever the part; of ReferFormer's form one file a part."""
+    """What a set of lichengunc/refer is made of, whatever the part; of ReferFormer's form one file per part."""
     captioned = f"{name}/instances_{name}_{part}.json"
     if (report.root / captioned).is_file():
         return (captioned,)
@@ -331,9 +331,9 @@ def _llava_traps(report: Report) -> None:
         report.problem(report.root, f"holds {', '.join(others[:3])}", "llava_instruct_150k.json", "download it")
 
 
-def _check(pieces: Pieces) -> Check:
+def _check(pieces: Pieces) -> TreeCheck:
     other = captions(pieces.name) if pieces.name in REFERRING else None
-    return Check(TREES[pieces.name], partial(check_images, pieces), pieces.traps, other)
+    return TreeCheck(TREES[pieces.name], partial(check_images, pieces), pieces.traps, other)
 
 
 _SETS = (
@@ -355,4 +355,4 @@ _SETS = (
     ),
     Pieces("reason-seg", lambda report, part: (part,), traps=_reason_traps),
 )
-CHECKS = (*(_check(pieces) for pieces in _SETS), Check(TREES["llava-instruct"], check_conversations, _llava_traps))
+CHECKS = (*(_check(pieces) for pieces in _SETS), TreeCheck(TREES["llava-instruct"], check_conversations, _llava_traps))

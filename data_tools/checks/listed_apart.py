@@ -12,7 +12,7 @@ from typing import Any
 
 from data_tools.checks import expressions, pictures
 from data_tools.checks.expressions import Videos, keys_of
-from data_tools.checks.report import Check, Report
+from data_tools.checks.report import Report, TreeCheck
 from trackgpt.data.referring_video import TREES
 
 ANNOTATIONS = 4  # expressions of an object in Refer-DAVIS17
@@ -219,7 +219,7 @@ def _check_categories(report: Report, part: str, videos: Videos) -> None:
 
 
 CHECKS = (
-    Check(TREES["refer-youtube-vos"], check_youtube_vos),
-    Check(TREES["refer-davis17"], check_davis17),
-    Check(TREES["instrack"], check_instrack),
+    TreeCheck(TREES["refer-youtube-vos"], check_youtube_vos),
+    TreeCheck(TREES["refer-davis17"], check_davis17),
+    TreeCheck(TREES["instrack"], check_instrack),
 )

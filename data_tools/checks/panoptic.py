@@ -8,7 +8,7 @@ import numpy as np
 
 from data_tools import vipseg
 from data_tools.checks.pictures import size_of_jpeg
-from data_tools.checks.report import Check, Report
+from data_tools.checks.report import Report, TreeCheck
 from trackgpt.errors import InputError
 
 
@@ -73,4 +73,4 @@ def _check_frame(report: Report, part: str, image: Path, mask: Path, numbers: se
     report.count(part, frames=int(size is not None), masks=1)
 
 
-CHECKS = (Check(vipseg.TREE, check_vipseg),)
+CHECKS = (TreeCheck(vipseg.TREE, check_vipseg),)

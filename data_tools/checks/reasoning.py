@@ -7,7 +7,7 @@ from typing import Any
 
 from data_tools.checks import expressions, pictures
 from data_tools.checks.expressions import Entry, keys_of
-from data_tools.checks.report import Check, Report
+from data_tools.checks.report import Report, TreeCheck
 from trackgpt.data.referring_video import TREES
 
 PART = "valid"
@@ -54,4 +54,4 @@ def _check_masks(
                 report.problem(folder, f"no mask shows object {key}", "it in some frame")
 
 
-CHECKS = (Check(TREES["reason-vos"], check_reason_vos),)
+CHECKS = (TreeCheck(TREES["reason-vos"], check_reason_vos),)

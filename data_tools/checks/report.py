@@ -1,4 +1,4 @@
-"""What a check finds: problems, notes, and counts beside the published ones."""
+"""What a check finds: problems, notes, and counts next to the published ones."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ class Report:
             self.problem(path, found, wanted, f"move it to {path}, or link to it" if not pattern else "")
 
     def elsewhere(self, pattern: str) -> Path | None:
-        """Something of a name that lies not where it belongs: up to three levels below the root, or beside it."""
+        """A misplaced file or folder of a name: up to three levels below the root, or next to it."""
         below = (path for depth in range(1, _DEEP + 1) for path in sorted(self.root.glob("*/" * depth + pattern)))
         parts = {self.root / part for part in ("train", "valid", "valid_u", "test")}
-        beside = sorted(self.root.resolve().parent.glob(pattern))
-        return next((path for path in (*below, *beside) if path.parent not in parts), None)
+        siblings = sorted(self.root.resolve().parent.glob(pattern))
+        return next((path for path in (*below, *siblings) if path.parent not in parts), None)
 
     def _short(self, path: Path) -> Path:
         return path.relative_to(self.root) if path.is_relative_to(self.root) and path != self.root else path
@@ -125,7 +125,7 @@ def _add(counts: dict[str, dict[str, int]], part: str, more: dict[str, int]) -> 
 
 
 @dataclass(frozen=True)
-class Check:
+class TreeCheck:
     """How a data set is checked.
 
     Attributes:

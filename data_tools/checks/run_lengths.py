@@ -7,12 +7,12 @@ from typing import Any
 
 from data_tools.checks import expressions, pictures
 from data_tools.checks.expressions import Entry, Videos, keys_of
-from data_tools.checks.report import Check, Report
+from data_tools.checks.report import Report, TreeCheck
 from trackgpt.data.referring_video import TREES
 from trackgpt.errors import InputError
 from trackgpt.geometry.masks import area_of_rle
 
-_RUNS = "{annotation id: [run lengths or null, one a frame]}"
+_RUNS = "{annotation id: [run lengths or null, one per frame]}"
 
 
 def check_mevis(report: Report) -> None:
@@ -83,7 +83,7 @@ def _check_frames(report: Report, part: str, folder: Path, videos: Videos) -> di
 
 
 def _check_runs(report: Report, part: str, path: Path, videos: Videos, sizes: dict[str, pictures.Size]) -> None:
-    """Whether every annotation that an expression names has sound run lengths, one a frame."""
+    """Whether every annotation that an expression names has sound run lengths, one per frame."""
     if not videos:
         return
     if not path.is_file():
@@ -122,7 +122,7 @@ def _annotations(video: dict[str, Any]) -> list[str]:
 def _fault(runs: Any, frames: int, size: pictures.Size | None) -> tuple[str, str] | None:
     """What is wrong with the run lengths of an annotation, and what was wanted."""
     if not isinstance(runs, list) or len(runs) != frames:
-        return f"has {len(runs) if isinstance(runs, list) else 'no'} masks", f"{frames}, one a frame"
+        return f"has {len(runs) if isinstance(runs, list) else 'no'} masks", f"{frames}, one per frame"
     for frame, one in enumerate(runs):
         if one is None:
             continue
@@ -156,7 +156,7 @@ def _check_foreground(report: Report, part: str, videos: Videos, sizes: dict[str
 
 
 CHECKS = (
-    Check(TREES["mevis"], check_mevis),
-    Check(TREES["revos"], check_revos),
-    Check(TREES["lv-vis"], check_lv_vis),
+    TreeCheck(TREES["mevis"], check_mevis),
+    TreeCheck(TREES["revos"], check_revos),
+    TreeCheck(TREES["lv-vis"], check_lv_vis),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageSets:
     """The data sets of a stage.
 
     Attributes:
@@ -18,15 +18,20 @@ class Stage:
     needed: tuple[str, ...]
     optional: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.needed, *self.optional)
 
-STAGES: Mapping[str, Stage] = {
-    "stage1": Stage(
+
+STAGES: Mapping[str, StageSets] = {
+    "stage1": StageSets(
         needed=(
             *("ade20k", "coco-stuff", "paco-lvis", "pascal-part", "part-imagenet"),
             *("refclef", "refcoco", "refcoco+", "refcocog", "llava-instruct", "reason-seg"),
         ),
         optional=("mapillary", "grefcoco"),
     ),
-    "stage2": Stage(needed=("refer-youtube-vos", "refer-davis17"), optional=("mevis", "revos")),
-    "stage3": Stage(needed=("instrack",), optional=("refer-davis17", "vipseg")),
+    "stage2": StageSets(needed=("refer-youtube-vos", "refer-davis17"), optional=("mevis", "revos")),
+    "stage3": StageSets(needed=("instrack",), optional=("refer-davis17", "vipseg")),
 }

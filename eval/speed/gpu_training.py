@@ -13,7 +13,7 @@ from eval.speed.gpu_models import random_model
 from trackgpt.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
-CONFIG = "configs/trackgpt/7b_2_rvos.yaml"
+CONFIG = "configs/trackgpt/recipe/7b/2_rvos.yaml"
 VIDEOS = 8
 WARM = 2
 """Steps that are not counted."""

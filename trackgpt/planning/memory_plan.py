@@ -1,12 +1,7 @@
-"""How much memory training and inference take: arithmetic alone, nothing is allocated.
+"""Memory of weights and of inference: arithmetic alone, nothing is allocated. Activations are traced (`inference`).
 
-Training, on each GPU: trained weights, their gradients and AdamW's two moments are float32; frozen weights are stored
-as they are. DeepSpeed's ZeRO keeps one more float32 copy of the trained weights, in shards. Stage 1 shards the
-optimiser's state, 2 gradients too, 3 all weights too. Activations come from `planning.inference`. What the plan leaves
-out: communication buffers, what an allocator rounds up, and under ZeRO-3 the weights of the layers being computed.
-
-Inference: weights as the dtype stores them, and the larger of what an answer and what a frame holds beside them, since
-one waits for the other.
+At inference a model holds its weights as the dtype stores them, and the larger of an answer's and a frame's
+activations: one waits for the other. What an allocator rounds up is not counted.
 """
 
 from __future__ import annotations
@@ -16,147 +11,45 @@ from dataclasses import dataclass, field
 from typing import Any
 
 GIB = 2**30
-STAGES = (0, 1, 2, 3)
-SIZES = (1, 4, 8)
 DTYPES = ("float32", "bfloat16", "int8", "int4")
 """Of the weights at inference. In the last two the language model's matrices are quantised, the rest is bfloat16."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a model weighs.
+    """Weights of a model in training.
 
     Attributes:
-        trained: number of parameters that learn.
-        frozen_bytes: of those of the stage that do not.
+        trained: number of trainable parameters.
+        frozen_bytes: bytes of the frozen ones.
         frozen: their number.
-        beside: bytes of what the stage does not touch; no stage of ZeRO shards it.
+        unused: bytes of parameters that the training stage does not use; ZeRO does not shard them.
     """
 
     trained: int
     frozen_bytes: int
     frozen: int = field(default=0, compare=False)
-    beside: int = 0
+    unused: int = 0
 
 
-@dataclass(frozen=True)
-class Share:
-    """Bytes on each GPU."""
-
-    weights: float
-    gradients: float
-    optimizer: float
-    master: float
-
-    @property
-    def total(self) -> float:
-        """All of them."""
-        return self.weights + self.gradients + self.optimizer + self.master
-
-
-def load_of(parameters: Iterable[Any], frozen_bits: int = 0) -> Load:
-    """Weigh the parameters of a torch module; those of a model on the `meta` device do as well.
-
-    Args:
-        parameters: `module.parameters()`.
-        frozen_bits: bits of a frozen weight, where it will be stored otherwise than it is now.
-    """
+def load_of(parameters: Iterable[Any]) -> Load:
+    """Weigh the parameters of a torch module; those of a model on the `meta` device do as well."""
     trained = frozen = others = 0
     for parameter in parameters:
-        count = getattr(parameter, "ds_numel", parameter.numel())  # under ZeRO-3 a shard is what is here
+        count = getattr(parameter, "ds_numel", parameter.numel())  # under ZeRO-3 only a shard is here
         if parameter.requires_grad:
             trained += count
         else:
             others += count
-            frozen += count * (frozen_bits // 8 or parameter.element_size())
+            frozen += count * parameter.element_size()
     return Load(trained, frozen, others)
-
-
-def share(load: Load, zero: int, size: int, offload: str = "none") -> Share:
-    """What each of `size` GPUs holds under a ZeRO stage.
-
-    Args:
-        load: see `load_of`.
-        zero: 0 to 3.
-        size: GPUs.
-        offload: "optimizer" puts its state and the master copy into CPU memory, "parameters" the weights as well.
-    """
-    four = 4.0 * load.trained
-    optimizer = 2 * four / (size if zero >= 1 else 1)
-    master = four / size if zero >= 1 else 0.0
-    gradients = four / (size if zero >= 2 else 1)
-    weights = (four + load.frozen_bytes) / (size if zero >= 3 else 1)
-    if offload != "none":
-        optimizer = master = 0.0
-    if offload == "parameters":
-        weights = 0.0
-    weights += load.beside
-    return Share(weights, gradients, optimizer, master)
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Bytes that a forward and backward pass holds at most, weights and gradients aside.
-
-    Attributes:
-        plain: with all that the backward pass reads kept.
-        checkpointed: with the language model's computed again.
-        losses: what the mask losses hold at most, counted in both: logits where they are compared, their gradients, the
-            truth. It is given back before the rest of the backward pass, and so adds less than itself to the peak.
-        compared: where that is, for people.
-    """
-
-    plain: float
-    checkpointed: float
-    losses: float = 0.0
-    compared: str = ""
-
-
-def table(
-    load: Load,
-    offload: str = "none",
-    activations: Activations | None = None,
-    memory: float = 0.0,
-    stages: Iterable[int] = STAGES,
-    sizes: Iterable[int] = SIZES,
-) -> str:
-    """The plan for people: one line a ZeRO stage and number of GPUs, GiB on each.
-
-    Args:
-        load: see `load_of`.
-        offload: see `share`.
-        activations: adds two columns, everything with all activations kept, and with the language model's redone.
-        memory: GiB of a GPU; marks with a * what fits. 0 marks nothing.
-        stages, sizes: the lines.
-    """
-    heads = ["weights", "gradients", "optimizer", "master", "GiB each"]
-    heads += ["+ kept", "+ redone"] if activations else []
-    lines = [f"{'ZeRO':>4} {'GPUs':>4} " + " ".join(f"{head:>9}" for head in heads)]
-    for zero in stages:
-        for size in sizes:
-            s = share(load, zero, size, offload)
-            cells = [_gib(v) for v in (s.weights, s.gradients, s.optimizer, s.master, s.total)]
-            for extra in (activations.plain, activations.checkpointed) if activations else ():
-                cells.append(_gib(s.total + extra) + ("*" if s.total + extra <= memory * GIB else ""))
-            lines.append(f"{zero:>4} {size:>4} " + " ".join(f"{cell:>9}" for cell in cells))
-    return "\n".join(lines)
-
-
-def fitting(load: Load, offload: str, activations: float, memory: float) -> list[str]:
-    """Which ZeRO stages and numbers of GPUs fit in `memory` GiB each, as "2x4" for stage 2 on four."""
-    return [
-        f"{zero}x{size}"
-        for zero in STAGES
-        for size in SIZES
-        if share(load, zero, size, offload).total + activations <= memory * GIB
-    ]
 
 
 def matrix_bytes(rows: int, columns: int, dtype: str) -> float:
     """Bytes of a language model's matrix as bitsandbytes stores it, or plain.
 
-    int8 has one float32 scale a row. int4 (nf4, its scales quantised too) has one byte a 64 values and one float32 a
-    256 of those.
+    int8 has one float32 scale per row. int4 (nf4, its scales quantised too) has one byte per 64 values and one float32
+    per 256 of those.
     """
     count = rows * columns
     if dtype == "int8":
@@ -178,11 +71,11 @@ class Inference:
     Attributes:
         weights: by part.
         length: tokens of a conversation, the image's included.
-        cache: keys and values of it.
-        answer: the most that reading a frame and answering holds beside them.
-        frame: the most that encoding and decoding a frame holds.
-        stream: what stays from frame to frame, for one stream: queries, and frames encoded ahead.
-        ahead: how many those are; where there are any, one is encoded while another frame is tracked or read.
+        cache: its keys and values.
+        answer: peak activations of reading a frame and answering.
+        frame: peak activations of encoding and decoding a frame.
+        stream: state of one stream between frames: queries, and frames encoded ahead.
+        ahead: number of frames encoded ahead; above 0, one is encoded while another frame is tracked or read.
     """
 
     weights: Mapping[str, float]
@@ -195,9 +88,9 @@ class Inference:
 
     @property
     def total(self) -> float:
-        """At most, all at a time."""
-        beside = self.frame if self.ahead else 0.0
-        return sum(self.weights.values()) + max(self.cache + self.answer, self.frame) + beside + self.stream
+        """Peak of everything together."""
+        encoded_ahead = self.frame if self.ahead else 0.0
+        return sum(self.weights.values()) + max(self.cache + self.answer, self.frame) + encoded_ahead + self.stream
 
     def rows(self) -> dict[str, float]:
         """Everything by name; `total` takes the larger of an answer and a frame, and one more frame ahead."""
@@ -213,7 +106,7 @@ class Inference:
 
 
 def inference_table(plans: Mapping[str, Inference], memory: float = 0.0) -> str:
-    """The plan for people: one column a dtype, GiB; * where all of it fits in `memory` GiB (0 marks nothing)."""
+    """The plan as text: one column per dtype, GiB; * where all of it fits in `memory` GiB (0 marks nothing)."""
     lines = [f"{'':<28}" + "".join(f"{dtype:>12}" for dtype in plans)]
     rows = {dtype: plan.rows() for dtype, plan in plans.items()}
     for name in next(iter(rows.values())):

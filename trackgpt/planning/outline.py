@@ -1,4 +1,4 @@
-"""A model before it is loaded: its configuration and its parts in shapes alone.
+"""A model before it is loaded: its configuration, and its parts with shapes and no numbers.
 
 Read off config.json and the headers of weight files; for the names of `planning.published` whose files are not on this
 machine, from their dimensions. Nothing is downloaded and no weight is read.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,17 +18,37 @@ from trackgpt.errors import ModelError, UsageError
 from trackgpt.hub import find, is_brain
 from trackgpt.planning.memory_plan import matrix_bytes, plain_bytes
 from trackgpt.planning.published import BRAINS, ENCODERS
-from trackgpt.reasoners.brain import _projection
-from trackgpt.reasoners.families import build, family_of
+from trackgpt.reasoners.families import family_of
 from trackgpt.reasoners.lora import add_lora
+from trackgpt.reasoners.templates import PURPORT_TOKEN, TRACK_TOKEN
 from trackgpt.settings import from_dict, read_json
+from trackgpt.systems.trackgpt import TrackGPT
 
 FROM_FILES = "from config.json and headers, weights not read"
 FROM_DIMENSIONS = "from the architecture, weights not read"
 
 
+class _NoTokenizer:
+    """In the place of a tokenizer, whose files may not be here: any text takes two tokens, a special token one."""
+
+    unk_token_id = None
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Ids of the right number."""
+        return [0] if text.startswith("<") else [0, 0]
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        """The id in a placeholder's name; <TK> and <PO> are any two rows, for all weigh the same."""
+        rows = {TRACK_TOKEN: 0, PURPORT_TOKEN: 1}
+        return rows[token] if token in rows else int(token[1:-1])
+
+    def convert_ids_to_tokens(self, number: int) -> str:
+        """A name with the id in it."""
+        return f"<{number}>"
+
+
 @dataclass(frozen=True)
-class Outline:
+class ModelOutline:
     """What is known of a model.
 
     Attributes:
@@ -42,98 +61,74 @@ class Outline:
     config: TrackGPTConfig
     source: str
 
-    def skeleton(self) -> Skeleton:
-        """The model on the device `meta`: parameters have shapes, dtypes and names, and no numbers."""
-        with torch.device("meta"):
-            return Skeleton(self.config)
+    def skeleton(self, adapters: bool = False) -> TrackGPT:
+        """The model on the device `meta`: parameters have shapes, dtypes and names, and no numbers.
 
-    def learner(self) -> Skeleton:
-        """`skeleton` as training prepares it: with adapters where the configuration asks for them."""
-        model = self.skeleton()
+        Args:
+            adapters: add LoRA where the configuration asks for it, as training does.
+        """
         with torch.device("meta"):
-            add_lora(model.brain, self.config.brain.lora)  # type: ignore[arg-type]
+            model = TrackGPT.from_config(self.config, _NoTokenizer())
+            if adapters:
+                add_lora(model.brain, self.config.brain.lora)
         return model
 
 
-class _BrainSkeleton(nn.Module):
-    """A brain without a tokenizer: what `add_lora` and a forward need of it."""
-
-    def __init__(self, config: BrainConfig, query_dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.llava = build(config.llava)
-        self.family = family_of(self.llava.config.model_type)(self.llava.config, config.image_side)
-        self.projection = _projection(
-            self.llava.config.get_text_config().hidden_size, query_dim, config.projection_depth
-        )
-        self.template = SimpleNamespace(track_id=0, purport_id=1)  # any two rows weigh the same
-
-
-class Skeleton(nn.Module):
-    """The parts of a `TrackGPT`, under its names."""
-
-    def __init__(self, config: TrackGPTConfig) -> None:
-        super().__init__()
-        from trackgpt.perception.segmenter import Segmenter
-
-        self.config = config
-        self.segmenter = Segmenter(config.perception)
-        self.brain = _BrainSkeleton(config.brain, config.perception.decoder.hidden_size)
-
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Every parameter once, by the part it belongs to."""
-        base = self.brain.llava.model
-        modules = {
-            "vision tower": base.get_encoder("image"),
-            "language model": base.get_decoder(),
-            "output layer": self.brain.llava.lm_head,
-            "projector": self.brain.llava,
-            "projection phi": self.brain.projection,
-            "image encoder": self.segmenter.image_encoder,
-            "mask decoder": self.segmenter,
-        }
-        seen: set[int] = set()
-        parts: dict[str, list[nn.Parameter]] = {}
-        for name, module in modules.items():
-            parts[name] = [p for p in module.parameters() if id(p) not in seen]
-            seen |= {id(p) for p in parts[name]}
-        return parts
-
-    def weights(self, dtype: str) -> dict[str, float]:
-        """Bytes of every part in a dtype of `trackgpt.planning.memory_plan.DTYPES`; every parameter counts once.
-
-        The mask decoder is float32 in all of them, see `Segmenter.decode_in_float32`.
-        """
-        matrices = {id(weight) for weight in self._matrices()}
-
-        def stored(weight: nn.Parameter, dtype: str) -> float:
-            if id(weight) in matrices:
-                return matrix_bytes(weight.shape[0], weight.shape[1], dtype)
-            return float(weight.numel() * plain_bytes(dtype))
-
-        own = {"mask decoder": "float32"}
-        return {
-            name: sum(stored(weight, own.get(name, dtype)) for weight in weights)
-            for name, weights in self.parts().items()
-        }
-
-    def largest_matrix(self) -> int:
-        """Weights of the language model's largest matrix."""
-        return max(int(weight.numel()) for weight in self._matrices())
-
-    def _matrices(self) -> list[nn.Parameter]:
-        language = self.brain.llava.model.get_decoder()
-        return [layer.weight for layer in language.modules() if isinstance(layer, nn.Linear)]
+def parts(model: TrackGPT) -> dict[str, list[nn.Parameter]]:
+    """Every parameter once, by the part it belongs to."""
+    brain, segmenter = model.brain, model.segmenter
+    modules = {
+        "vision tower": brain.vision,
+        "language model": brain.language,
+        "output layer": brain.llava.lm_head,
+        "projector": brain.llava,
+        "projection phi": brain.projection,
+        "image encoder": segmenter.image_encoder,
+        "mask decoder": segmenter,
+    }
+    seen: set[int] = set()
+    found: dict[str, list[nn.Parameter]] = {}
+    for name, module in modules.items():
+        found[name] = [p for p in module.parameters() if id(p) not in seen]
+        seen |= {id(p) for p in found[name]}
+    return found
 
 
-def outline_of(name: str | Path) -> Outline:
+def weight_bytes(model: TrackGPT, dtype: str) -> dict[str, float]:
+    """Bytes of every part in a dtype of `trackgpt.planning.memory_plan.DTYPES`; every parameter counts once.
+
+    The mask decoder is float32 in all of them, see `Segmenter.decode_in_float32`.
+    """
+    matrices = {id(weight) for weight in _matrices(model)}
+
+    def stored(weight: nn.Parameter, dtype: str) -> float:
+        if id(weight) in matrices:
+            return matrix_bytes(weight.shape[0], weight.shape[1], dtype)
+        return float(weight.numel() * plain_bytes(dtype))
+
+    own = {"mask decoder": "float32"}
+    return {
+        name: sum(stored(weight, own.get(name, dtype)) for weight in weights) for name, weights in parts(model).items()
+    }
+
+
+def largest_matrix(model: TrackGPT) -> int:
+    """Number of weights of the language model's largest matrix."""
+    return max(int(weight.numel()) for weight in _matrices(model))
+
+
+def _matrices(model: TrackGPT) -> list[nn.Parameter]:
+    return [layer.weight for layer in model.brain.language.modules() if isinstance(layer, nn.Linear)]
+
+
+def outline_of(name: str | Path) -> ModelOutline:
     """What is known of a model that is not loaded.
 
     Args:
         name: see `trackgpt.hub.load_model`.
 
     Raises:
-        UsageError: a brain without a perception, or a perception beside a whole TrackGPT.
+        UsageError: a brain without a perception, or a perception given with a whole TrackGPT.
         ModelError: MD01 it is not on this machine and its dimensions are not known; MD02 a file is damaged; MD06 it is
             of a kind that is not known.
     """
@@ -142,14 +137,14 @@ def outline_of(name: str | Path) -> Outline:
         folder = _place(str(name), BRAINS)
         if folder is None or is_brain(folder):
             raise UsageError(f"{name} is a brain alone; give it a SAM: --perception facebook/sam-vit-huge, or a .pth")
-        return Outline(str(name), _whole(folder), FROM_FILES)
+        return ModelOutline(str(name), _whole(folder), FROM_FILES)
     folder, other = _place(brain, BRAINS), _place(perception, ENCODERS)
     if folder is not None and not is_brain(folder):
         raise UsageError(f"{brain} is a whole TrackGPT, and needs no perception beside it; leave {perception} out")
     seen = _published_perception(perception) if other is None else _perception(other)
     reads = _published_brain(brain) if folder is None else _brain(folder)
     source = FROM_DIMENSIONS if folder is None or other is None else FROM_FILES
-    return Outline(str(name), TrackGPTConfig(name=str(name), brain=reads, perception=seen), source)
+    return ModelOutline(str(name), TrackGPTConfig(name=str(name), brain=reads, perception=seen), source)
 
 
 def _place(name: str, published: dict[str, Any]) -> Path | None:

@@ -1,4 +1,4 @@
-"""Dimensions of models that everybody names, so that their memory can be planned where no file of theirs is.
+"""Dimensions of well-known models, so that their memory can be planned without their files.
 
 They are those of the config.json each name has on its hub; a test holds the number of parameters they make against the
 published one.

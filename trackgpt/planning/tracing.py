@@ -1,7 +1,7 @@
-"""How many bytes a computation holds at a time, counted without holding them: PyTorch's fake tensors do the shapes.
+"""Peak memory of a computation, counted without allocating it: PyTorch's fake tensors stand for the real ones.
 
-The module that computes is the real one, so what is counted is what it does, whatever family it is of. What an
-allocator adds (rounding, fragments, workspaces of kernels) is not in it.
+The module that computes is the real one, so the count holds for any family of models. What an allocator adds (rounding,
+fragmentation, workspaces of kernels) is not counted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors made while it is on: `now`, and the most there were at a time, `peak`.
+    """Counts the bytes of all tensors made inside it: those alive (`now`), and the most alive at a time (`peak`).
 
-    Views count once, with what they view. What was there before, such as weights, does not count; nor do kernels
-    that loading packs.
+    Views count once, with the tensor they view. Tensors made before, such as weights, do not count; nor do kernels that
+    loading packs.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def restart(self) -> None:
-        """Let the peak begin again at what is there now."""
+        """Reset the peak to what is alive now."""
         self.peak = self.now
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -60,18 +60,23 @@ class LiveBytes(TorchDispatchMode):
 
 
 class _RealIndices(TorchDispatchMode):
-    """Indices, masks and what is computed of them alone are real: the shapes of some models depend on their values."""
+    """Indices, masks and what is computed of them alone are real: the shapes of some models depend on their values.
+
+    A Python number read off a fake tensor, such as a figure for the log, is 0.
+    """
 
     DTYPES = (torch.int64, torch.int32, torch.bool)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation really where nothing fake goes into it and no large thing comes out."""
+        """Run an operation for real where no input is fake and the result is no large tensor."""
         kwargs = kwargs or {}
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         fake = any(isinstance(leaf, FakeTensor) for leaf in given) if given else not self._makes_indices(args, kwargs)
         if not fake:
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 0
         if func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_):
             args = (args[0], self._counted(args[1]), *args[2:])
         return func(*args, **kwargs)
@@ -82,7 +87,7 @@ class _RealIndices(TorchDispatchMode):
         return kwargs.get("dtype", torch.int64 if numbers and type(numbers[-1]) is int else None) in self.DTYPES
 
     def _counted(self, places: Any) -> list[Any]:
-        """Places to read, real masks as numbers: how many there are decides a shape."""
+        """Places to read, with real masks as indices: their number decides a shape."""
         found: list[Any] = []
         for place in places:
             mask = place is not None and place.dtype == torch.bool and not isinstance(place, FakeTensor)
@@ -101,12 +106,12 @@ def _storage(tensor: Tensor) -> torch.UntypedStorage:
 
 @contextmanager
 def without_memory(module: nn.Module) -> Iterator[LiveBytes]:
-    """Everything in here but indices is computed in shapes alone; gives the count of what it would hold.
+    """Everything inside but indices is computed on fake tensors; yields the count of their bytes.
 
-    A real tensor that is brought along stays real until it meets a fake one.
+    A real tensor from outside stays real until it meets a fake one.
 
     Args:
-        module: on the device `meta`. It becomes fake in place, on the CPU, and stays so: it is of no use afterwards.
+        module: its parameters become fake in place, on the CPU, and stay so: it cannot be used afterwards.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         _embody(module)

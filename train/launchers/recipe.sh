@@ -7,7 +7,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 stopped=0
 trap 'stopped=1; kill -TERM "$child" 2>/dev/null || true' TERM INT
 for stage in 1_image 2_rvos 3_instrack; do
-  "$here/node.sh" "$here/../../configs/trackgpt/$1_$stage.yaml" data.root="$2" "${@:3}" &
+  "$here/node.sh" "$here/../../configs/trackgpt/recipe/$1/$stage.yaml" data.root="$2" "${@:3}" &
   child=$!
   code=0; wait "$child" || code=$?
   # A signal ends the first wait while the stage is still saving.

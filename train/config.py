@@ -1,0 +1,148 @@
+"""What a run is configured with: one schema for `python -m train`, read without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trackgpt.errors import UsageError
+from train.plan import Plan
+
+
+@dataclass
+class Kind:
+    """Data sets that share one sampling weight equally."""
+
+    weight: float = 1.0
+    sets: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataConfig:
+    """Training data of a stage.
+
+    Attributes:
+        root: folder below which all sets lie, under any of the names that projects give them.
+        roots: of sets that lie elsewhere, by name.
+        splits: of sets whose training split is not the one to use, by name.
+        mixture: kinds with their weights; LISA's are semantic 9, referring 3, talk 3, reasoning 1.
+        frames: unrolled of a video, I_0 included; 1 for images.
+        turns: most instructions of a sample.
+        targets: most targets of an instruction that get a <TK> each.
+        gap: most frames between I_0 and I_t; 0 for any.
+        wordings: of an instruction that are used, 0 the seed, 1 to 5 its paraphrases; empty for all (Table 4's
+            ablation without rephrasing is [0]).
+        echo: answers to classes and phrases repeat them ("Sure, I track the red cat."), where a set brings no answers
+            of its own; False answers with the paper's template.
+        own_answers: share of answers replaced by the brain's own, so that the purport score learns what its mistakes
+            look like; 0 reproduces the paper.
+        mask_loss: where masks are compared: on the decoder's "grid", a quarter of the square's side, or at the frames'
+            "original" resolution, as LISA does; `train.truth` gives the memory of both.
+        detach: stop gradients through Q_t from frame to frame.
+        cache: folder of the frozen encoder's features (see `train.feature_cache`); empty encodes in every step.
+    """
+
+    root: str = "data"
+    roots: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    mixture: dict[str, Kind] = field(default_factory=dict, metadata={"of": Kind})
+    frames: int = 1
+    turns: int = 3
+    targets: int = 1
+    gap: int = 0
+    wordings: list[int] = field(default_factory=list)
+    echo: bool = False
+    own_answers: float = 0.0
+    mask_loss: str = field(default="grid", metadata={"choices": ("grid", "original")})
+    detach: bool = False
+    cache: str = ""
+
+
+@dataclass
+class ValidationConfig:
+    """What to validate on while a run goes on (see `train.validation`).
+
+    Attributes:
+        kit: "synthtrack", or a benchmark of `python -m eval`; empty validates on nothing.
+        data: its root; empty for that of the training data. Not needed by synthtrack.
+        split: of the benchmark, e.g. "valid"; of synthtrack "train".
+        tasks: videos.
+    """
+
+    kit: str = ""
+    data: str = ""
+    split: str = "train"
+    tasks: int = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a foundation sample.
+
+    Attributes:
+        side: of the padded square, pixels.
+        frames: unrolled per clip.
+        targets: per clip; in "join" instructions per clip.
+    """
+
+    side: int = 128
+    frames: int = 3
+    targets: int = 2
+
+
+@dataclass
+class TrainConfig:
+    """Configuration of one stage.
+
+    Attributes:
+        stage: "tracking", the three-part recipe on data sets (see `train.tracking`), or a part of nano's foundation, a
+            name in `train.stages.STAGES`.
+        out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
+        brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano.
+        perception: load the perception from this model instead.
+        encoder_from_tower: start the perception's encoder from the brain's vision tower.
+        matching_heads: initialise attention heads that match words to image patches (see `train.mimetic`).
+        random_encoder: start from an image encoder with random weights (Table 4's ablation).
+        new_referring: start from random weights for all that TrackGPT adds to LLaVA and SAM.
+        propagate: pass Q_t from frame to frame; false is Table 3's baseline, in training and in the exported model.
+        frozen: parts that do not learn: "brain", "perception".
+        data: of the stage "tracking".
+        validate: on what, every `plan.validate_every` steps.
+        shape: of the foundation's samples.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads for the arithmetic; 0 leaves torch's choice.
+        previews: draw answers and tracks in SynthTrack after every checkpoint.
+        plan: see `train.plan.Plan`.
+    """
+
+    stage: str = "words"
+    out: str = "runs/words"
+    brain: str = ""
+    perception: str = ""
+    encoder_from_tower: bool = False
+    matching_heads: bool = False
+    random_encoder: bool = False
+    new_referring: bool = False
+    propagate: bool = True
+    frozen: list[str] = field(default_factory=list)
+    data: DataConfig = field(default_factory=DataConfig)
+    validate: ValidationConfig = field(default_factory=ValidationConfig)
+    shape: Shape = field(default_factory=Shape)
+    device: str = "auto"
+    threads: int = 0
+    previews: bool = True
+    plan: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1.
+
+        Raises:
+            UsageError: there is one.
+        """
+        for part, names in {
+            "data": ("frames", "turns", "targets"),
+            "shape": ("side", "frames", "targets"),
+            "plan": ("batch", "accumulate"),
+        }.items():
+            for name in names:
+                if (count := getattr(getattr(self, part), name)) < 1:
+                    raise UsageError(f"{part}.{name}: wanted 1 or more, found {count}")
