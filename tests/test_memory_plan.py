@@ -534,7 +534,7 @@ def test_stages_that_shard_take_less_of_each_gpu(tmp_path):
     assert "*" in lines[-1]
 
 
-def test_the_plan_is_measured_beside_what_is_held(tiny):
+def test_the_plan_is_compared_with_what_is_held(tiny):
     """The part "memory" of `python -m eval speed`."""
     from eval.speed import bench as speed
 

@@ -199,7 +199,7 @@ def test_pixels_ignored_in_the_frame_are_not_learned_at_its_resolution():
     assert costs[0] != costs[2]
 
 
-def test_lessons_at_the_original_resolution_carry_masks_of_their_frames_size(root):
+def test_samples_at_the_original_resolution_carry_masks_of_their_frames_size(root):
     sizes = set()
     for name in ("ade20k", "refer-youtube-vos"):
         tracking = stage(root, name, frames=3, mask_loss="original")

@@ -1,4 +1,4 @@
-"""MixtureSamples from data sets on disk: what is asked, what is answered, and where the masks are."""
+"""Samples from data sets on disk: what is asked, what is answered, and where the masks are."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", [*IMAGE_SETS, *VIDEO_SETS])
-def test_every_set_gives_lessons_with_one_mask_for_every_track_token(root, name):
+def test_every_set_gives_samples_with_one_mask_for_every_track_token(root, name):
     source = open_source(name, root)
     asked = 0
     for item in range(len(source)):

@@ -58,7 +58,7 @@ class MixtureSamples:
         ]
 
     def __call__(self, number: int) -> TrackingSample:
-        """TrackingSample of a run: number = seed * SEED_STRIDE + i.
+        """The sample of a run: number = seed * SEED_STRIDE + i.
 
         Raises:
             InputError: its files are missing or damaged.
