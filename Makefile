@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow fuzz bench clean
+.PHONY: help demo test lint slow fuzz faults soak bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target what; do \
@@ -31,6 +31,12 @@ slow: $(READY)  ## the tests that take minutes
 
 fuzz: $(READY)  ## 100,000 mutated inputs for every parser (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py
+
+faults: $(READY)  ## 200 runs that are killed, stopped or refused (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py
+
+soak: $(READY)  ## a session of 100,000 frames, and the slope of its memory (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py
 
 bench: $(READY)  ## measure speed on this machine
 	@$(BIN)/python -m eval speed

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any, TextIO
 
@@ -29,18 +32,26 @@ EXIT_CODES = {
     143: "stopped by SIGTERM; what was done is kept",
 }
 """What each exit code means, for `trackgpt`, `python -m train`, `eval` and `data_tools` alike."""
+STOPPED = 143
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 INTERRUPTED = 130
 
 
+class StoppedError(KeyboardInterrupt):
+    """SIGTERM came; what Ctrl-C keeps is kept."""
+
+
 def run(program: str, command: Callable[[], Any]) -> None:
     """Run a program and leave with its exit code; nothing but a defect under TRACKGPT_TRACEBACK raises.
+
+    SIGTERM ends it as Ctrl-C does, unless the program listens to it by itself.
 
     Args:
         program: its name in front of the line on stderr.
         command: gives the exit code, or None for 0; typer's applications with `standalone_mode=False` do.
     """
     _open_what_is_closed()
+    handler = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     before, sys.stdout = sys.stdout, Stdout(sys.stdout)  # type: ignore[assignment]
     out: Any = sys.stdout
     try:
@@ -51,7 +62,13 @@ def run(program: str, command: Callable[[], Any]) -> None:
             code = 6
     finally:
         sys.stdout = before
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
     sys.exit(code)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise StoppedError
 
 
 def say(program: str, text: str) -> None:
@@ -74,7 +91,8 @@ class Stdout:
         self._stream = stream
         self.failure: OSError | None = None
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name or an answer that the terminal cannot show
+            with suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")  # a name or an answer that the terminal cannot show
 
     def write(self, text: str) -> int:
         """Write, if that is possible."""
@@ -128,6 +146,9 @@ def _code_of(program: str, command: Callable[[], Any]) -> int:
     except TrackGPTError as error:
         say(program, str(error))
         return error.exit_code
+    except StoppedError:
+        say(program, "stopped by SIGTERM")
+        return STOPPED
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except typer.Exit as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trackgpt.ending import INTERRUPTED, STOPPED, StoppedError
 from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
@@ -22,9 +23,11 @@ AT_SECOND = re.compile(r"^@(\d+(?:\.\d+)?): +(.*)$", re.DOTALL)
 
 
 class InterruptedRunError(TrackGPTError):
-    """Somebody pressed Ctrl-C; what was tracked until then is kept."""
+    """Ctrl-C or SIGTERM came; what was tracked until then is kept."""
 
-    exit_code = 130
+    def __init__(self, kept: str, stopped: bool) -> None:
+        super().__init__(f"{'stopped by SIGTERM' if stopped else 'interrupted'}; {kept}")
+        self.exit_code = STOPPED if stopped else INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,9 @@ def run(request: TrackRequest) -> int:
     outcome = RunSummary(request.output or next_folder(request.source))
     try:
         track(request, outcome)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = f"{outcome.frames} frames are kept in {outcome.out}" if outcome.frames else "nothing was tracked yet"
-        raise InterruptedRunError(f"interrupted; {kept}") from None
+        raise InterruptedRunError(kept, isinstance(stop, StoppedError)) from None
     finally:
         if outcome.frames:
             print(outcome.line, flush=True)
