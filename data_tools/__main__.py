@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from data_tools import build_instrack, check, nanotrack, rephrase, synthtrack, view
-from trackgpt.errors import TrackGPTError
+from trackgpt import ending
 
 app = typer.Typer(
     help="Make, check and show data. Example: python -m data_tools view -o sheet.png",
@@ -38,12 +37,8 @@ def atlas(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb; an error of the package is one line on stderr and its exit code."""
-    try:
-        app(args=arguments, prog_name="python -m data_tools")
-    except TrackGPTError as error:
-        print(f"data_tools: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """Run a verb (see `trackgpt.ending`)."""
+    ending.run("data_tools", lambda: app(args=arguments, prog_name="python -m data_tools", standalone_mode=False))
 
 
 if __name__ == "__main__":

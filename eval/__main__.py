@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import typer
@@ -11,7 +10,7 @@ from eval.commands import compare, parity
 from eval.commands.kits import register
 from eval.speed import bench as speed
 from eval.speed import gpu_rows
-from trackgpt.errors import TrackGPTError
+from trackgpt import ending
 
 app = typer.Typer(
     help="Evaluate trackers. Examples: python -m eval synthtrack --model nano --videos 20; "
@@ -28,12 +27,8 @@ app.command("gpu-rows")(gpu_rows.command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; an error of the package is one line on stderr and its exit code."""
-    try:
-        app(args=arguments, prog_name="python -m eval")
-    except TrackGPTError as error:
-        print(f"eval: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """Run a command (see `trackgpt.ending`)."""
+    ending.run("eval", lambda: app(args=arguments, prog_name="python -m eval", standalone_mode=False))
 
 
 if __name__ == "__main__":

@@ -307,7 +307,7 @@ def settings_targets() -> dict[str, Target]:
     """Configurations of models and of training."""
     from trackgpt.config import TrackGPTConfig
     from trackgpt.settings import from_dict, read, read_json, to_dict
-    from train.__main__ import TrainConfig
+    from train.config import TrainConfig
 
     model = json.dumps(to_dict(TrackGPTConfig(name="tiny"))).encode()
     recipes = sorted((ROOT / "configs").rglob("*.yaml"))[:6]

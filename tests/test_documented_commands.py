@@ -27,12 +27,6 @@ PROGRAM = re.compile(
 )
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]*")
 
-# Commands that cannot be parsed, with the reason; an entry is deleted with its reason.
-KNOWN = {
-    # Memory is planned by `python -m train`; the README is about to say so.
-    "trackgpt plan configs/trackgpt/7b_1_image.yaml plan.batch=4",
-}
-
 
 @dataclass(frozen=True)
 class Shown:
@@ -110,7 +104,7 @@ def launcher_problem(words: list[str]) -> str:
     if not (ROOT / script).is_file():
         return "no such launcher"
     if script.endswith("recipe.sh"):
-        return "" if sorted(ROOT.glob(f"configs/**/{first}_1_image.yaml")) else f"no configurations of {first}"
+        return "" if sorted(ROOT.glob(f"configs/*/recipe/{first}/1_image.yaml")) else f"no configurations of {first}"
     return parse("train", [first, *filter(None, rest)], True)
 
 
@@ -147,7 +141,7 @@ def parse(module: str, arguments: list[str], whole: bool) -> str:
 def values_problem(module: str, context: Any) -> str:
     """What click leaves to the programs: configurations with their keys, parts of `speed`, variants."""
     if module == "train" and "config" in context.params:
-        from train.__main__ import TrainConfig
+        from train.config import TrainConfig
 
         overrides = context.params["overrides"] or []
         known = [re.sub(r"^(plan\..*)=[A-Z]\w*$", r"\1=1", each) for each in overrides]  # S in plan.seed=S is a number
@@ -170,7 +164,7 @@ def documents() -> Iterator[tuple[str, str]]:
 def test_every_command_in_a_document_is_taken_by_its_parser():
     found = [shown for name, text in documents() for shown in commands_of(name, text)]
     assert len(found) > 60
-    problems = [(shown, problem_of(shown)) for shown in found if shown.text.split("#")[0].strip() not in KNOWN]
+    problems = [(shown, problem_of(shown)) for shown in found]
     assert [f"{shown.place}: {shown.text}: {problem}" for shown, problem in problems if problem] == []
 
 
@@ -195,7 +189,7 @@ def test_every_command_in_a_document_is_taken_by_its_parser():
     ],
 )
 def test_a_wrong_command_is_named_with_its_document_and_line(line, problem, capsys):
-    config = min(ROOT.glob("configs/**/nano_1_image.yaml")).relative_to(ROOT)
+    config = min(ROOT.glob("configs/**/recipe/nano/1_image.yaml")).relative_to(ROOT)
     (shown,) = commands_of("NOTES.md", f"# Notes\n\n```\n{line.format(config=config)}\n```\n")
     assert shown.place == "NOTES.md:4"
     assert problem in problem_of(shown)

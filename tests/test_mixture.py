@@ -53,7 +53,7 @@ def test_kinds_divide_their_weight_among_their_sets():
     [
         (lambda: Mixture((3,), (0.0,)), "above 0"),
         (lambda: Mixture((0,), (1.0,)), "above 0"),
-        (lambda: Mixture((3, 4), (1.0,)), "one weight a set"),
+        (lambda: Mixture((3, 4), (1.0,)), "one weight per set"),
         (lambda: shares({"a": (1, [])}), "no sets"),
         (lambda: shares({"a": (1, ["x"]), "b": (1, ["x"])}), "stands twice"),
     ],

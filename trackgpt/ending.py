@@ -37,7 +37,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 INTERRUPTED = 130
 
 
-class StoppedError(KeyboardInterrupt):
+class TerminatedError(KeyboardInterrupt):
     """SIGTERM came; what Ctrl-C keeps is kept."""
 
 
@@ -68,7 +68,7 @@ def run(program: str, command: Callable[[], Any]) -> None:
 
 
 def _stop(number: int, frame: object) -> None:
-    raise StoppedError
+    raise TerminatedError
 
 
 def say(program: str, text: str) -> None:
@@ -146,7 +146,7 @@ def _code_of(program: str, command: Callable[[], Any]) -> int:
     except TrackGPTError as error:
         say(program, str(error))
         return error.exit_code
-    except StoppedError:
+    except TerminatedError:
         say(program, "stopped by SIGTERM")
         return STOPPED
     except (KeyboardInterrupt, typer.Abort):
@@ -167,8 +167,9 @@ def _unforeseen(program: str, error: Exception) -> int:
     usage = getattr(error, "format_message", None)
     if usage is not None:
         # The parser's own errors, known by what they offer: its classes have moved between versions of typer.
+        shown = program if program == "trackgpt" else f"python -m {program}"
         if type(error).__name__ != "NoArgsIsHelpError":  # by then the help has been printed
-            say(program, f"{usage().rstrip('.')}; {program} --help shows what there is")
+            say(program, f"{usage().rstrip('.')}; {shown} --help shows what there is")
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
         say(

@@ -8,20 +8,20 @@
 torchrun kills 30 s after SIGTERM what has not left. A step and a checkpoint of a tuned 7B (0.5 GB: 2.7 s, measured) fit
 into that, a validation does not: give torchrun `--shutdown_timeout 240`, as `train/launchers` do.
 
-Exit codes: 0 done (or out of `plan.minutes`), 2 the configuration, 3 the data, 4 a model, 6 the disk, 7 memory, 130 and
-143 stopped by Ctrl-C and by SIGTERM after a checkpoint, 1 anything else.
+Exit codes are those of `trackgpt.ending`; 0 also stands for a run that is out of `plan.minutes`. After Ctrl-C and
+SIGTERM a checkpoint is written first.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trackgpt.errors import TrackGPTError, UsageError
+from trackgpt import ending
+from trackgpt.errors import UsageError
 from trackgpt.settings import read, write_json
 from train.config import TrainConfig
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from train.processes import Processes
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     config: Annotated[Path, typer.Argument(help="A YAML file, e.g. configs/trackgpt/foundation/1_words.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. plan.minutes=10")] = None,
@@ -52,17 +56,13 @@ def main(
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # DeepSpeed's launcher passes it on
 ) -> None:
     """Train one stage; run it again to go on from its last checkpoint."""
-    try:
-        settings = read(TrainConfig, config, overrides)
-        if plan:
-            from train.planning import memory_report
+    settings = read(TrainConfig, config, overrides)
+    if plan:
+        from train.planning import memory_report
 
-            typer.echo(memory_report(config, settings, memory, words, frame_size))
-            return
-        run(settings, dry_run, cache_features)
-    except TrackGPTError as error:
-        typer.echo(f"train: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+        typer.echo(memory_report(config, settings, memory, words, frame_size))
+        return
+    run(settings, dry_run, cache_features)
 
 
 def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
@@ -183,4 +183,4 @@ def build(config: TrainConfig, processes: Processes) -> TrackGPT:
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    ending.run("train", lambda: app(standalone_mode=False))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackgpt.ending import INTERRUPTED, STOPPED, StoppedError
+from trackgpt.ending import INTERRUPTED, STOPPED, TerminatedError
 from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run(request: TrackRequest) -> int:
         track(request, outcome)
     except KeyboardInterrupt as stop:
         kept = f"{outcome.frames} frames are kept in {outcome.out}" if outcome.frames else "nothing was tracked yet"
-        raise InterruptedRunError(kept, isinstance(stop, StoppedError)) from None
+        raise InterruptedRunError(kept, isinstance(stop, TerminatedError)) from None
     finally:
         if outcome.frames:
             print(outcome.line, flush=True)
