@@ -30,7 +30,7 @@ _LISTS = {"train": "train", "valid": "test", "test": "test"}
 
 
 @dataclass(frozen=True)
-class Target:
+class BoxTarget:
     """One object of a case, and what is said of it.
 
     Attributes:
@@ -67,14 +67,14 @@ def one_based(boxes: np.ndarray) -> np.ndarray:
     return boxes + [1, 1, 0, 0] * boxes.any(axis=-1, keepdims=True)
 
 
-def targets_of(case: Case) -> list[Target]:
+def targets_of(case: Case) -> list[BoxTarget]:
     """The objects that an instruction means alone and that frame 0 shows, each once."""
-    found: dict[int, Target] = {}
+    found: dict[int, BoxTarget] = {}
     for said in single_target(case):
         key = said.targets[0]
         boxes = boxes_of_object(case.clip.ids, key)
         if key not in found and boxes[0].any():
-            found[key] = Target(case, said, boxes)
+            found[key] = BoxTarget(case, said, boxes)
     return list(found.values())
 
 
@@ -170,7 +170,7 @@ def write_interacttrack(root: Path, cases: Iterable[Case], part: str) -> Counts:
     return counts
 
 
-def _conversation(found: Sequence[Target]) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _conversation(found: Sequence[BoxTarget]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """What is said on every frame, the target's box, and the old target's box at a switch."""
     first = found[0]
     frames = len(first.boxes)
@@ -211,7 +211,7 @@ def write_rmot26(root: Path, cases: Iterable[Case], part: str) -> Counts:
     return counts
 
 
-def _single(target: Target) -> dict[str, Any]:
+def _single(target: BoxTarget) -> dict[str, Any]:
     return {
         "question": target.said.text,
         "track_id": target.said.targets[0],
@@ -220,7 +220,7 @@ def _single(target: Target) -> dict[str, Any]:
     }
 
 
-def _multi(found: Sequence[Target]) -> dict[str, Any]:
+def _multi(found: Sequence[BoxTarget]) -> dict[str, Any]:
     numbered = list(enumerate(found, 1))
     objects = [
         {"object_id": k, "track_id": each.said.targets[0], "initial_bbox": each.boxes[0].tolist()}
@@ -231,7 +231,7 @@ def _multi(found: Sequence[Target]) -> dict[str, Any]:
     return {"num_objects": len(found), "objects": objects, "question": asked, "expected_output": json.dumps(expected)}
 
 
-def _trajectory(target: Target) -> list[dict[str, Any]]:
+def _trajectory(target: BoxTarget) -> list[dict[str, Any]]:
     """Boxes of the frames after the reference; the reference's own where the target is never seen again."""
     seen = [t for t in range(1, CLIP_FRAMES + 1) if target.boxes[t].any()] or [0]
     return [{"frame": t, "bbox": target.boxes[t].tolist()} for t in seen]
@@ -274,7 +274,7 @@ def _part(part: str) -> str:
     return _LISTS[part]
 
 
-def _first_targets(cases: Iterable[Case], counts: Counts) -> Iterator[Target]:
+def _first_targets(cases: Iterable[Case], counts: Counts) -> Iterator[BoxTarget]:
     """The first target of each case, counted; cases without one are counted as skipped."""
     for case in cases:
         found = targets_of(case)
@@ -285,7 +285,7 @@ def _first_targets(cases: Iterable[Case], counts: Counts) -> Iterator[Target]:
             counts.skipped += 1
 
 
-def _attributes(target: Target, names: Sequence[str]) -> list[int]:
+def _attributes(target: BoxTarget, names: Sequence[str]) -> list[int]:
     """Flags that can be read off the boxes: OV and FOC where it is absent, SV where its size doubles."""
     sizes = target.boxes[~target.absent, 2:].prod(axis=1)
     has = {

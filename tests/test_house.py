@@ -180,6 +180,17 @@ def test_no_name_says_nothing():
     assert managers == []
 
 
+def test_one_noun_is_one_class():
+    """No two public classes of the four packages share a name."""
+    named: dict[str, list[str]] = {}
+    for path, text in texts():
+        if path.suffix == ".py" and path.parts[0] in PACKAGES:
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    named.setdefault(node.name, []).append(str(path))
+    assert {name: places for name, places in named.items() if len(places) > 1} == {}
+
+
 def test_no_file_names_a_machine_or_a_registry():
     # Written in pieces, so that this file passes its own test.
     folders = "|".join(["work", "farm", "root", "home", "Users", "mnt"])

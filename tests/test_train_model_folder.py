@@ -260,9 +260,9 @@ def test_a_merge_that_cannot_be_is_one_line_and_an_exit_code(base, tmp_path, com
     whole.mkdir()
     (whole / "mine.txt").write_text("precious")
     for code, said, arguments in (
-        (2, "no small form, it has no tuned.json", (base, whole)),
+        (2, "no adapter, it has no tuned.json", (base, whole)),
         (2, "--dtype: `float16` is none of float32, bfloat16", (small, whole, "--dtype", "float16")),
-        (2, "cannot take the place of its small form", (small, small, "--overwrite")),
+        (2, "cannot take the place of its adapter", (small, small, "--overwrite")),
         (4, "MD01: gone: not a model on this machine", (small, tmp_path / "new", "--base", "gone")),
         (6, "OUT01: " + f"{whole}: exists and is not empty; needs --overwrite", (small, whole)),
     ):

@@ -39,7 +39,7 @@ def command(
     """
     if len(runs) < 2:
         raise UsageError("compare: give two or more run folders, the reference first")
-    systems = [System.of(each) for each in runs]
+    systems = [ComparedSystem.of(each) for each in runs]
     settings = _settings([path for system in systems for path in system.paths])
     reference, rows = systems[0], [system.mean() for system in systems]
     wanted = figure or sorted(_shared_figures(rows))
@@ -76,14 +76,14 @@ def _settings(paths: list[Path]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class System:
+class ComparedSystem:
     """A system's runs, one per training seed: their folders, and the rows of each by unit."""
 
     paths: tuple[Path, ...]
     rows: tuple[dict[str, Row], ...]
 
     @classmethod
-    def of(cls, folders: str) -> System:
+    def of(cls, folders: str) -> ComparedSystem:
         """Read the runs of folders joined by commas."""
         paths = tuple(Path(folder) for folder in folders.split(",") if folder)
         if not paths:
@@ -102,7 +102,7 @@ class System:
         shared = [unit for unit in first if all(unit in rows for rows in others)]
         return {unit: _mean_row([rows[unit] for rows in self.rows]) for unit in shared}
 
-    def by_seed(self, reference: System, figure: str) -> str:
+    def by_seed(self, reference: ComparedSystem, figure: str) -> str:
         """Differences of the first runs, the second runs, ...; empty for single runs, or sides of different size."""
         if len(self.rows) == 1 or len(self.rows) != len(reference.rows):
             return ""

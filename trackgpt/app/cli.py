@@ -211,19 +211,19 @@ def _converted(report: LoadReport, out: Path) -> int:
 
 @app.command()
 def merge(
-    small: Annotated[Path, typer.Argument(help="Small form of a tuned model, as training writes it")],
+    adapter: Annotated[Path, typer.Argument(help="Model folder of a run with LoRA, as training writes it")],
     out: Annotated[Path, typer.Argument(help="Folder of the whole model")],
     base: Annotated[str, typer.Option(help="Its frozen models, if they are not where it says")] = "",
     dtype: Annotated[str, typer.Option(help="Store as float32 or bfloat16")] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model")] = False,
 ) -> int:
-    """A whole model folder of a small form: adapters written into the weights.
+    """A model folder of its own from an adapter and its frozen models: LoRA merged into the weights.
 
     Example: trackgpt merge runs/7b/3_instrack/model trackgpt-7b --dtype bfloat16
     """
     from trackgpt.app.merging import run
 
-    return run(small, out, base, dtype, overwrite)
+    return run(adapter, out, base, dtype, overwrite)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`trackgpt merge SMALL OUT`: the small form of a tuned model becomes a folder that stands on nothing else."""
+"""`trackgpt merge ADAPTER OUT`: an adapter and its frozen models become a model folder of its own."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from trackgpt.systems.trackgpt_tuned import BASE_FILE, base_of, is_tuned
 DTYPES = ("float32", "bfloat16")
 
 
-def run(small: Path, out: Path, base: str, dtype: str, overwrite: bool) -> int:
+def run(adapter: Path, out: Path, base: str, dtype: str, overwrite: bool) -> int:
     """Merge, saying each step, and print what was written.
 
     Args:
-        small: folder of the small form.
+        adapter: folder that training wrote.
         out: folder of the whole model.
         base: name of the frozen models; empty for those the folder names.
         dtype: "float32" or "bfloat16", how floating weights are stored.
         overwrite: replace the files of a model that is in `out`; nothing else there is touched.
 
     Raises:
-        UsageError: the dtype is unknown, or `small` is no small form, or is `out` itself.
+        UsageError: the dtype is unknown, or `adapter` is none, or is `out` itself.
         ModelError: see `trackgpt.hub.load_tuned`.
         OutputError: OUT01 `out` exists; OUT02 it cannot be written.
     """
@@ -35,14 +35,14 @@ def run(small: Path, out: Path, base: str, dtype: str, overwrite: bool) -> int:
 
     if dtype not in DTYPES:
         raise UsageError(f"--dtype: `{dtype}` is none of {', '.join(DTYPES)}")
-    if not is_tuned(small):
-        raise UsageError(f"{small}: no small form, it has no {BASE_FILE}; give the model/ folder of a run with LoRA")
-    if small.resolve() == out.resolve():
-        raise UsageError(f"{out}: the whole model cannot take the place of its small form; choose another folder")
+    if not is_tuned(adapter):
+        raise UsageError(f"{adapter}: no adapter, it has no {BASE_FILE}; give the model/ folder of a run with LoRA")
+    if adapter.resolve() == out.resolve():
+        raise UsageError(f"{out}: the merged model cannot take the place of its adapter; choose another folder")
     refuse_existing(out, overwrite)
-    say(f"1/2 reading {small} and the frozen models, {base or base_of(small)}")
+    say(f"1/2 reading {adapter} and the frozen models, {base or base_of(adapter)}")
     try:
-        merge(small, base, out, getattr(torch, dtype), lambda: say(f"2/2 writing {out}"))
+        merge(adapter, base, out, getattr(torch, dtype), lambda: say(f"2/2 writing {out}"))
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{out}: cannot be written ({error}); choose another folder", "OUT02") from error
     size = sum(file.stat().st_size for file in out.glob("*.safetensors"))
