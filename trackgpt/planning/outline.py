@@ -22,7 +22,6 @@ from trackgpt.planning.published import BRAINS, ENCODERS
 from trackgpt.reasoners.brain import _projection
 from trackgpt.reasoners.families import build, family_of
 from trackgpt.reasoners.lora import add_lora
-from trackgpt.settings import from_dict, read_json
 
 FROM_FILES = "from config.json and headers, weights not read"
 FROM_DIMENSIONS = "from the architecture, weights not read"
@@ -163,11 +162,9 @@ def _place(name: str, published: dict[str, Any]) -> Path | None:
 
 
 def _whole(folder: Path) -> TrackGPTConfig:
-    path = folder / "config.json"
-    try:
-        return from_dict(TrackGPTConfig, read_json(path))
-    except UsageError as error:
-        raise ModelError(f"{path}: not a configuration of TrackGPT ({error})", "MD02") from error
+    from trackgpt.systems.trackgpt import CONFIG_FILE, read_config
+
+    return read_config(folder / CONFIG_FILE)
 
 
 def _perception(path: Path) -> PerceptionConfig:
