@@ -369,7 +369,7 @@ def renamed_token(tokenizer: Any, old: str, new: str) -> Any:
         for file in Path(place).glob("*.json"):
             text = json.dumps(renamed(json.loads(file.read_text(encoding="utf-8"))), ensure_ascii=False)
             file.write_text(text, encoding="utf-8")
-        return load_tokenizer(Path(place))
+        return load_tokenizer(Path(place), own=True)
 
 
 def convert_back(folder: Path, out: Path) -> LoadReport:

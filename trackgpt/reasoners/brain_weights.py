@@ -15,7 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoTokenizer
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AddedToken,
+    AutoConfig,
+    AutoTokenizer,
+    LlamaTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from trackgpt.config import BrainConfig
 from trackgpt.errors import ModelError
@@ -119,8 +126,13 @@ def _brain_config(folder: Path, config: Any, mean: list[float], std: list[float]
     )
 
 
-def load_tokenizer(folder: Path, **options: Any) -> Any:
-    """The tokenizer of a checkpoint; `options` are those of its class.
+def load_tokenizer(folder: Path, own: bool = False) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Args:
+        folder: with its files.
+        own: written by this package, so that tokenizer.json says all. transformers makes a tokenizer of the class that
+            is named beside it anew instead, and forgets where that one puts a space.
 
     Raises:
         ModelError: MD01 its files are missing, are Git LFS pointers, or need a package that is not here; MD02 they are
@@ -131,14 +143,19 @@ def load_tokenizer(folder: Path, **options: Any) -> Any:
         raise ModelError(f"{folder}: no tokenizer; wanted one of {', '.join(TOKENIZER_FILES)}", "MD01")
     for file in files:
         refuse_pointer(file)
-    if files[0].name == "tokenizer.model":  # no tokenizer.json beside it
+    sentencepiece = files[0].name == "tokenizer.model"  # and no tokenizer.json
+    if sentencepiece:
         absent = [name for name in ("sentencepiece", "google") if find_spec(name) is None]
         if absent:
             needed = " and ".join(absent).replace("google", "protobuf")
             advice = "pip install 'trackgpt[sentencepiece]', or add the tokenizer.json of the same model"
             raise ModelError(f"{files[0]}: needs the package {needed}; {advice}", "MD01")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+        if sentencepiece:
+            tokenizer = _of_sentencepiece(folder)
+        else:
+            kind = PreTrainedTokenizerFast if own else AutoTokenizer
+            tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
         raise ModelError(f"{folder}: the tokenizer needs a package ({_line(error)}); install it", "MD01") from error
     except (KeyboardInterrupt, SystemExit):
@@ -149,6 +166,23 @@ def load_tokenizer(folder: Path, **options: Any) -> Any:
         ) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{folder}: the tokenizer has no end token, so no answer would ever end", "MD02")
+    return tokenizer
+
+
+def _of_sentencepiece(folder: Path) -> Any:
+    """Llama's tokenizer from tokenizer.model alone, with the ids that it gave when such folders were written.
+
+    Two defaults have changed since: every piece of text between added tokens begins with a space ("legacy"), and added
+    tokens of which no more than the name is written, in added_tokens.json, take away the spaces on both sides.
+    """
+    file = folder / "tokenizer_config.json"
+    described = read_json(file) if file.is_file() else {}
+    tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=described.get("legacy") is not False)
+    names = folder / "added_tokens.json"
+    if names.is_file() and "added_tokens_decoder" not in described:
+        tokenizer.add_tokens(
+            [AddedToken(name, lstrip=True, rstrip=True, normalized=False) for name in read_json(names)]
+        )
     return tokenizer
 
 

@@ -99,7 +99,7 @@ class TrackGPT(nn.Module):
                 raise ModelError(f"{folder}: {name} is missing; wanted a folder written by save_pretrained", "MD01")
         file = folder / CONFIG_FILE
         config = read_config(file)
-        tokenizer, weights = load_tokenizer(folder), read_lazily(folder / WEIGHTS_FILE)
+        tokenizer, weights = load_tokenizer(folder, own=True), read_lazily(folder / WEIGHTS_FILE)
         with describing(file):
             refuse_oversized(to_dict(config), weights, lambda: cls.from_config(config, tokenizer), file)
             with unfilled():
