@@ -142,7 +142,7 @@ class TrackTemplate:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def prefix(self) -> list[int]:
-        """Ids up to the image and with it, which are the same for every instruction: begin token, "USER: ", the image."""
+        """Ids up to the image and with it, the same for every instruction: begin token, "USER: ", the image."""
         begin = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else []
         return begin + self.encode(self.conversation.before) + [self.image_id] * self.image_tokens
 
