@@ -18,7 +18,7 @@ from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM, SamMode
 
 from trackgpt.config import BrainConfig, TrackGPTConfig
 from trackgpt.conversion.lisa import convert_back, convert_lisa, our_names, renamed_token
-from trackgpt.conversion.tensors import Lazy, read_lazily, write_safetensors
+from trackgpt.conversion.tensors import write_safetensors
 from trackgpt.errors import ModelError, OutputError, UsageError
 from trackgpt.hub import load_model
 from trackgpt.perception.checkpoints import load_segmenter
@@ -26,6 +26,7 @@ from trackgpt.perception.encoders import normalise
 from trackgpt.perception.sam_weights import sam_config
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt
+from trackgpt.weights import Lazy, read_lazily
 
 SAID = "Sure, it is <TK>."
 SIZES = {"7B": {"hidden": 48, "layers": 2}, "13B": {"hidden": 80, "layers": 3}}

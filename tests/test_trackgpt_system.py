@@ -86,8 +86,9 @@ def test_a_tied_output_layer_is_stored_once_and_tied_again(saved):
     assert [name for name in names if "lm_head" in name] == []
     llava = TrackGPT.from_pretrained(saved).brain.llava
     assert llava.lm_head.weight is llava.get_input_embeddings().weight
-    assert tied_names(tiny_trackgpt("conv", tied=True)) == {"brain.llava.lm_head.weight"}
-    assert tied_names(tiny_trackgpt("clip", tied=False)) == set()
+    embedding = "brain.llava.model.language_model.embed_tokens.weight"
+    assert tied_names(tiny_trackgpt("conv", tied=True)) == {"brain.llava.lm_head.weight": embedding}
+    assert tied_names(tiny_trackgpt("clip", tied=False)) == {}
 
 
 def test_storing_in_bfloat16_halves_the_file_and_rounds_the_weights(tmp_path):
@@ -168,7 +169,7 @@ def test_a_truncated_weights_file_is_refused(saved, keep):
 @pytest.mark.parametrize(("text", "said"), [("{", "Expecting"), ("[1]", ""), ('{"nme": "x"}', "did you mean `name`")])
 def test_a_damaged_configuration_is_refused(saved, text, said):
     (saved / "config.json").write_text(text)
-    with pytest.raises(ModelError, match=f"MD02: .*config.json: not a configuration of TrackGPT .*{said}"):
+    with pytest.raises(ModelError, match=f"MD02: .*config.json: not a (mapping|configuration of TrackGPT) .*{said}"):
         TrackGPT.from_pretrained(saved)
 
 

@@ -15,7 +15,7 @@ from trackgpt.reasoners.lora import merge_lora
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.systems.trackgpt_tuned import save_tuned
 from trackgpt.types import Prompt
-from trackgpt.weights import give, shapes, start_anew, stored, unfilled
+from trackgpt.weights import give, read_lazily, start_anew, unfilled
 from train.assemble import assemble
 
 
@@ -95,8 +95,10 @@ def test_an_unfilled_layer_takes_its_numbers_once(tmp_path):
     with unfilled():
         layer = nn.Linear(3, 2)
     assert layer.weight.is_meta
-    assert shapes(tmp_path / "layer.safetensors") == {"weight": (2, 3), "bias": (2,)}
-    give(layer, stored(tmp_path / "layer.safetensors"), torch.bfloat16)
+    file = tmp_path / "layer.safetensors"
+    weights = read_lazily(file)
+    assert {name: lazy.shape for name, lazy in weights.items()} == {"weight": (2, 3), "bias": (2,)}
+    give(layer, ((name, lazy.make()) for name, lazy in weights.items()), torch.bfloat16, file)
     assert layer(torch.ones(1, 3, dtype=torch.bfloat16)).tolist() == [[3, 3]]
     with unfilled():
         other = nn.Sequential(nn.Linear(3, 2))

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from trackgpt.config import BrainConfig, DecoderConfig, PerceptionConfig, RethinkConfig, TrackGPTConfig
 from trackgpt.conversion.sam import new_folder
-from trackgpt.conversion.tensors import Lazy, read_lazily, write_safetensors
+from trackgpt.conversion.tensors import write_safetensors
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.perception.mask_decoder import PurportMaskDecoder
 from trackgpt.perception.sam_weights import ADDED_BY_TRACKGPT, sam_config, segmenter_names
@@ -35,7 +35,15 @@ from trackgpt.reasoners.brain_weights import load_tokenizer
 from trackgpt.reasoners.templates import IMAGE_TOKEN, PURPORT_TOKEN, TRACK_TOKEN
 from trackgpt.settings import read_json, write_json
 from trackgpt.systems.trackgpt import CONFIG_FILE, WEIGHTS_FILE, TrackGPT
-from trackgpt.weights import LoadReport
+from trackgpt.weights import (
+    Lazy,
+    LoadReport,
+    checked_lazily,
+    describing,
+    read_lazily,
+    refuse_oversized,
+    refuse_two_values,
+)
 
 SEG_TOKEN = "[SEG]"
 LISAS_TOKENS = (SEG_TOKEN, "<im_start>", "<im_end>")
@@ -106,24 +114,28 @@ def convert_lisa(
     tokenizer = _lisas_tokenizer(folder)
     source = _fused(read_lazily(folder), _alpha(folder))
     names, skipped, unexpected = our_names(source, folder)
-    tensors = {ours: source[theirs] for theirs, ours in names.items()}
+    tensors = _renamed(source, names, folder)
     rows = tensors[EMBEDDING].shape[0] if EMBEDDING in tensors else 0
-    config = _config(described, source, names, _tower_config(vision_tower, described), conversation, stage_2)
-    tokenizer.add_tokens([IMAGE_TOKEN, PURPORT_TOKEN], special_tokens=True)
-    _describe_words(config, tokenizer, rows)
+    with describing(folder / CONFIG_FILE):
+        config = _config(described, source, names, _tower_config(vision_tower, described), conversation, stage_2)
+        tokenizer.add_tokens([IMAGE_TOKEN, PURPORT_TOKEN], special_tokens=True)
+        _describe_words(config, tokenizer, rows)
     new = _add_what_lisa_has_not(tensors, config, vision_tower, rows)
     reshaped = _extend_rows(tensors, config.brain.llava["text_config"]["vocab_size"], rows)
     words = renamed_token(tokenizer, SEG_TOKEN, TRACK_TOKEN)
-    wanted = _shapes(config, words)
+    with describing(folder / CONFIG_FILE), torch.device("meta"):
+        refuse_oversized(config.brain.llava, tensors, lambda: TrackGPT.from_config(config, words), folder / CONFIG_FILE)
+        model = TrackGPT.from_config(config, words)
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     unexpected += [theirs for theirs, ours in names.items() if ours not in wanted]
     names = {theirs: ours for theirs, ours in names.items() if ours in wanted}
     _check(tensors, wanted, folder)
     tensors = {name: tensors[name] for name in wanted}
     new_folder(out)
+    write_safetensors(out / WEIGHTS_FILE, tensors)  # first: what is wrong with a weight shows when it is made
     write_json(config, out / CONFIG_FILE)
     words.save_pretrained(out)
     _set_aside(folder, out / ASIDE, {name: source[name] for name in (*skipped, *unexpected)}, names, rows)
-    write_safetensors(out / WEIGHTS_FILE, tensors)
     loaded = tuple(sorted(set(tensors) - set(new)))
     return LoadReport(loaded, tuple(sorted(new)), tuple(sorted(skipped)), reshaped, tuple(sorted(unexpected)))
 
@@ -136,10 +148,18 @@ def _lisas_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _shapes(config: TrackGPTConfig, words: Any) -> dict[str, tuple[int, ...]]:
-    """Every weight that the configuration asks for, by name, without its memory."""
-    with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in TrackGPT.from_config(config, words).state_dict().items()}
+def _renamed(source: dict[str, Lazy], names: dict[str, str], folder: Path) -> dict[str, Lazy]:
+    """LISA's weights under our names.
+
+    Raises:
+        ModelError: MD02, two names stand for one weight and differ in it; when a weight is made, see `checked`.
+    """
+    tensors: dict[str, Lazy] = {}
+    for theirs, ours in names.items():
+        if ours in tensors:
+            refuse_two_values(folder, theirs, tensors[ours].make(), source[theirs].make())
+        tensors[ours] = checked_lazily(folder, theirs, source[theirs])
+    return tensors
 
 
 def our_names(theirs: dict[str, Lazy], where: Path) -> tuple[dict[str, str], list[str], list[str]]:
@@ -176,7 +196,8 @@ def our_names(theirs: dict[str, Lazy], where: Path) -> tuple[dict[str, str], lis
 def _alpha(folder: Path) -> float:
     """The alpha of LoRA where the folder says so, else LISA's own."""
     file = folder / "adapter_config.json"
-    return float(read_json(file).get("lora_alpha", LORA_ALPHA)) if file.is_file() else LORA_ALPHA
+    with describing(file):
+        return float(read_json(file).get("lora_alpha", LORA_ALPHA)) if file.is_file() else LORA_ALPHA
 
 
 def _fused(source: dict[str, Lazy], alpha: float) -> dict[str, Lazy]:
@@ -289,7 +310,7 @@ def _add_what_lisa_has_not(
     if vision_tower is not None and not any(name.startswith(TOWER) for name in tensors):
         for name, lazy in read_lazily(vision_tower).items():
             if not _WITHOUT_PLACE.search(name) and not re.match(r"text_model\.|text_proj|visual_proj|logit", name):
-                tensors[TOWER + name.removeprefix("vision_model.")] = lazy
+                tensors[TOWER + name.removeprefix("vision_model.")] = checked_lazily(vision_tower, name, lazy)
     return new
 
 
@@ -348,7 +369,7 @@ def renamed_token(tokenizer: Any, old: str, new: str) -> Any:
         for file in Path(place).glob("*.json"):
             text = json.dumps(renamed(json.loads(file.read_text(encoding="utf-8"))), ensure_ascii=False)
             file.write_text(text, encoding="utf-8")
-        return load_tokenizer(Path(place))
+        return load_tokenizer(Path(place), own=True)
 
 
 def convert_back(folder: Path, out: Path) -> LoadReport:
@@ -369,7 +390,8 @@ def convert_back(folder: Path, out: Path) -> LoadReport:
     """
     aside = folder / ASIDE
     layout = read_json(aside / LAYOUT_FILE)
-    names, rows = dict(layout["names"]), int(layout["rows"])
+    with describing(aside / LAYOUT_FILE):
+        names, rows = dict(layout["names"]), int(layout["rows"])
     source = read_lazily(folder / WEIGHTS_FILE)
     missing = sorted(set(names) - set(source))
     if missing:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from trackgpt.conversion.tensors import Lazy, read_lazily, write_safetensors
+from trackgpt.conversion.tensors import write_safetensors
 from trackgpt.errors import ModelError, OutputError
 from trackgpt.perception.sam_weights import ENCODER, POSITIONS, sam_config, segmenter_names
-from trackgpt.weights import LoadReport
+from trackgpt.weights import Lazy, LoadReport, checked_lazily, read_lazily
 
 _PROMPTS = tuple(
     (re.compile(pattern), name)
@@ -38,7 +38,7 @@ def convert_sam(file: Path, out: Path) -> LoadReport:
         ModelError: MD01 there is no such file; MD02 it is damaged, or no SAM.
         OutputError: OUT01, the folder holds something already.
     """
-    source = read_lazily(file)
+    source = {name: checked_lazily(file, name, lazy) for name, lazy in read_lazily(file).items()}
     try:
         names, _ = segmenter_names(source)
         config = _config(source)
@@ -52,8 +52,8 @@ def convert_sam(file: Path, out: Path) -> LoadReport:
             tensors[_prompt_name(theirs)] = lazy
     tensors["prompt_encoder.shared_embedding.positional_embedding"] = tensors[POSITIONS]
     new_folder(out)
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     write_safetensors(out / "model.safetensors", tensors)
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     skipped = tuple(sorted(set(source) & {"pixel_mean", "pixel_std"}))
     return LoadReport(loaded=tuple(sorted(tensors)), skipped=skipped)
 

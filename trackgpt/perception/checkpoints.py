@@ -14,7 +14,7 @@ from trackgpt.perception.sam2_weights import KINDS, read_sam2
 from trackgpt.perception.sam_weights import fitting, load_sam, sam_config
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.settings import read_json
-from trackgpt.weights import LoadReport, give, start_anew, unfilled
+from trackgpt.weights import LoadReport, describing, give, start_anew, unfilled
 
 CONFIG_FILE = "config.json"
 SIGNS_OF_OTHERS = (
@@ -53,7 +53,7 @@ def load_segmenter(path: str | Path, dtype: torch.dtype = torch.float32) -> tupl
     path = Path(path)
     with unfilled():
         segmenter, weights, report = _read(path)
-    give(segmenter, weights.items(), dtype)
+    give(segmenter, weights.items(), dtype, path)
     for part in (segmenter.mask_decoder.first_online, segmenter.mask_decoder.adapter):
         start_anew(part, dtype)  # ADDED_BY_TRACKGPT
     return segmenter.eval(), report
@@ -87,9 +87,7 @@ def _read_sam(path: Path, described: dict[str, Any]) -> tuple[Segmenter, dict[st
     for sign, reason in SIGNS_OF_OTHERS:
         if any(name.startswith(sign) for name in state):
             raise ModelError(f"{path}: this is {reason}", "MD06")
-    heads = dict(described.get("mask_decoder_config") or {}).get("num_attention_heads", 8)
-    try:
+    with describing(path):
+        heads = dict(described.get("mask_decoder_config") or {}).get("num_attention_heads", 8)
         segmenter = Segmenter(sam_config(state, heads))
-    except ModelError as error:
-        raise error.at(path) from error
-    return segmenter, *fitting(segmenter, state, str(path))
+        return segmenter, *fitting(segmenter, state, str(path))

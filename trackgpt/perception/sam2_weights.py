@@ -16,7 +16,7 @@ from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
 from trackgpt.errors import ModelError
 from trackgpt.perception.sam_weights import ADDED_BY_TRACKGPT, check_fit, load_sam
 from trackgpt.perception.segmenter import Segmenter
-from trackgpt.weights import LoadReport
+from trackgpt.weights import LoadReport, describing, refuse_oversized
 
 KINDS = ("sam2", "sam2_video")
 """transformers' names: the image model alone, and with its memory (which is how the hub holds it)."""
@@ -48,10 +48,14 @@ def read_sam2(path: Path, described: dict[str, Any]) -> tuple[Segmenter, dict[st
         ModelError: MD01, MD02 (see `load_sam`); MD02, the weights do not fit the configuration.
     """
     try:
-        segmenter = Segmenter(sam2_config(described))
-    except (KeyError, TypeError, ValueError) as error:
+        config = sam2_config(described)
+    except Exception as error:  # transformers reads any value, and each of its classes fails in its own way
         raise ModelError(f"{path / 'config.json'}: not the configuration of a SAM 2 ({error!r})", "MD02") from error
-    ours, skipped = sam2_names(load_sam(path))
+    weights = load_sam(path)
+    with describing(path / "config.json"):
+        refuse_oversized(described, weights, lambda: Segmenter(config), path / "config.json")
+        segmenter = Segmenter(config)
+    ours, skipped = sam2_names(weights)
     wanted = segmenter.state_dict()
     new = sorted(name for name in set(wanted) - set(ours) if name.startswith(ADDED_BY_TRACKGPT))
     check_fit(ours, {name: value for name, value in wanted.items() if name not in new}, str(path))

@@ -6,7 +6,6 @@ follow transformers' `SamModel`), `sam_config` reads the sizes of the model off 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,18 +15,13 @@ from typing import Any
 
 import torch.nn.functional as F
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from trackgpt.config import DecoderConfig, EncoderConfig, PerceptionConfig
 from trackgpt.errors import ModelError
 from trackgpt.perception.encoders import SamViT
 from trackgpt.perception.segmenter import Segmenter
-from trackgpt.weights import LoadReport, read_pickled, some
-
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+from trackgpt.weights import LoadReport, checked, read_lazily, refuse_two_values, some
 
 ENCODER = "image_encoder.vision_encoder."
 POSITIONS = "shared_image_embedding.positional_embedding"
@@ -63,44 +57,16 @@ _MLP_LAYER = re.compile(r"(?P<mlp>.*(?:iou_prediction_head|output_hypernetworks_
 
 
 def load_sam(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a SAM, on the CPU, under the names they have in the file.
+    """The weights of a SAM, mapped from its files where that is possible, under the names they have there.
 
     Args:
-        path: an original `.pth` file, a `.safetensors` file, or a Hugging Face folder with safetensors, sharded or not.
+        path: an original `.pth` file, a `.safetensors` file, or a Hugging Face folder, sharded or not.
 
     Raises:
         ModelError: MD01 there is no such file or no weights in the folder; MD02 it is damaged, or holds anything but
             named tensors. Nothing in a file is ever executed.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; wanted a SAM .pth, or a folder with {WEIGHTS_FILE}", "MD01")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a whole safetensors file ({error}); fetch it again", "MD02") from error
-
-
-def _read_folder(folder: Path) -> dict[str, Tensor]:
-    if (folder / WEIGHTS_FILE).is_file():
-        return _read_safetensors(folder / WEIGHTS_FILE)
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        raise ModelError(f"{folder}: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there; wanted a saved SamModel", "MD01")
-    try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index}: not an index of shards; wanted a mapping `weight_map`", "MD02") from error
-    absent = [name for name in shards if not (folder / str(name)).is_file()]
-    if absent:
-        raise ModelError(f"{folder}: its index names shards that are not there: {some(absent)}", "MD01")
-    return {name: value for shard in shards for name, value in _read_safetensors(folder / shard).items()}
+    return {name: lazy.make() for name, lazy in read_lazily(Path(path), standard=True).items()}
 
 
 def to_segmenter_keys(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], LoadReport]:
@@ -113,10 +79,15 @@ def to_segmenter_keys(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Load
         The renamed weights (the same tensors, not copied), and a report of what is `loaded` and what is `skipped`.
 
     Raises:
-        ModelError: MD02, the names are those of another model; some of them are given.
+        ModelError: MD02, the names are those of another model, some of which are given; or two that mean the same
+            weight differ in it.
     """
     names, skipped = segmenter_names(state)
-    ours = {names[name]: value for name, value in state.items() if name in names}
+    ours: dict[str, Tensor] = {}
+    for theirs, name in names.items():
+        if name in ours:
+            refuse_two_values("its weights", name, ours[name], state[theirs])
+        ours[name] = state[theirs]
     return ours, LoadReport(loaded=tuple(sorted(ours)), skipped=tuple(sorted(skipped)))
 
 
@@ -249,7 +220,7 @@ def load_into(segmenter: Segmenter, path: str | Path) -> LoadReport:
         kind = segmenter.config.encoder.kind
         raise ModelError(f"{path}: SAM's weights need the encoder kind sam_vit, this segmenter's is {kind}", "MD02")
     ours, report = fitting(segmenter, load_sam(path), str(path))
-    segmenter.load_state_dict(ours, strict=False)
+    segmenter.load_state_dict({name: checked(path, name, value) for name, value in ours.items()}, strict=False)
     return report
 
 

@@ -21,8 +21,7 @@ from trackgpt.planning.published import BRAINS, ENCODERS
 from trackgpt.reasoners.families import family_of
 from trackgpt.reasoners.lora import add_lora
 from trackgpt.reasoners.templates import PURPORT_TOKEN, TRACK_TOKEN
-from trackgpt.settings import from_dict, read_json
-from trackgpt.systems.trackgpt import TrackGPT
+from trackgpt.systems.trackgpt import CONFIG_FILE, TrackGPT, read_config
 
 FROM_FILES = "from config.json and headers, weights not read"
 FROM_DIMENSIONS = "from the architecture, weights not read"
@@ -158,11 +157,7 @@ def _place(name: str, published: dict[str, Any]) -> Path | None:
 
 
 def _whole(folder: Path) -> TrackGPTConfig:
-    path = folder / "config.json"
-    try:
-        return from_dict(TrackGPTConfig, read_json(path))
-    except UsageError as error:
-        raise ModelError(f"{path}: not a configuration of TrackGPT ({error})", "MD02") from error
+    return read_config(folder / CONFIG_FILE)
 
 
 def _perception(path: Path) -> PerceptionConfig:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from trackgpt.config import BrainConfig
-from trackgpt.errors import UsageError
+from trackgpt.errors import ModelError, UsageError
 from trackgpt.reasoners import conv_tower
 from trackgpt.reasoners.families import build, family_of
 from trackgpt.reasoners.templates import CONVERSATIONS, TrackTemplate, clean_instruction, visible_answer
@@ -63,12 +63,11 @@ class Brain(nn.Module):
         self.llava = llava
         self.family = family_of(llava.config.model_type)(llava.config, config.image_side)
         self.projection = _projection(llava.config.get_text_config().hidden_size, query_dim, config.projection_depth)
-        self.template = TrackTemplate(
-            tokenizer,
-            self.family.image_tokens,
-            CONVERSATIONS[config.conversation],
-            tokenizer.convert_ids_to_tokens(self.family.image_id),
-        )
+        image = tokenizer.convert_ids_to_tokens(self.family.image_id)
+        if image is None:
+            known = len(tokenizer)
+            raise ModelError(f"the image's token has the id {self.family.image_id}, the tokenizer has {known}", "MD02")
+        self.template = TrackTemplate(tokenizer, self.family.image_tokens, CONVERSATIONS[config.conversation], image)
 
     @classmethod
     def from_config(cls, config: BrainConfig, tokenizer: Any, query_dim: int) -> Brain:
@@ -98,7 +97,7 @@ class Brain(nn.Module):
         Raises:
             UsageError: NL01 it is empty; NL02 it is too long (it is never cut in silence).
         """
-        cleaned = clean_instruction(instruction)
+        cleaned = clean_instruction(self.template.without_special(instruction))
         count, limit = len(self.template.encode(cleaned)), self.config.max_instruction_tokens
         if count > limit:
             raise UsageError(f"the instruction has {count} tokens, the limit is {limit}; shorten it", "NL02")

@@ -7,13 +7,22 @@ start as the mean of all trained rows, so that neither is likelier than any word
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AddedToken,
+    AutoConfig,
+    AutoTokenizer,
+    LlamaTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from trackgpt.config import BrainConfig
 from trackgpt.errors import ModelError
@@ -21,10 +30,23 @@ from trackgpt.reasoners.brain import Brain
 from trackgpt.reasoners.families import Family, family_of
 from trackgpt.reasoners.templates import PURPORT_TOKEN, TRACK_TOKEN
 from trackgpt.settings import read_json
-from trackgpt.weights import LoadReport
+from trackgpt.weights import (
+    Lazy,
+    LoadReport,
+    checked,
+    describing,
+    read_lazily,
+    refuse_oversized,
+    refuse_pointer,
+    some,
+)
 
 CONFIG_FILE = "config.json"
 IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+SAMPLES = 256
+"""Numbers of a weight that are compared with the file after loading: enough to tell any two trained weights apart."""
+_COUNTERS = ("position_ids", "num_batches_tracked")
 _OF_NO_USE = ("transformers_version", "architectures", "_name_or_path", "dtype", "torch_dtype")
 
 
@@ -48,8 +70,9 @@ def load_brain(folder: str | Path, query_dim: int, dtype: torch.dtype = torch.fl
     before = model.get_input_embeddings().weight.shape
     rows = add_query_tokens(model, tokenizer)
     resized = model.get_input_embeddings().weight.shape != before
-    config = _brain_config(folder, model.config, mean, std, tokenizer)
-    brain = Brain(config, model, tokenizer, query_dim)
+    with describing(folder / CONFIG_FILE):
+        config = _brain_config(folder, model.config, mean, std, tokenizer)
+        brain = Brain(config, model, tokenizer, query_dim)
     brain.projection.to(dtype)
     projection = [f"brain.projection.{name}" for name in brain.projection.state_dict()]
     return brain.eval(), report + LoadReport(
@@ -69,14 +92,18 @@ def described_brain(folder: str | Path) -> BrainConfig:
     _family(folder)
     mean, std = _image_statistics(folder)
     tokenizer = load_tokenizer(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / CONFIG_FILE}: cannot be read ({_line(error)}); fetch it again", "MD02") from error
+    config = _config(folder)
     absent = [t for t in (TRACK_TOKEN, PURPORT_TOKEN) if t not in tokenizer.get_vocab()]
-    text = config.get_text_config()
-    text.vocab_size = max(text.vocab_size, len(tokenizer) + len(absent))
-    return _brain_config(folder, config, mean, std, tokenizer)
+    with describing(folder / CONFIG_FILE):
+        text = config.get_text_config()
+        text.vocab_size = max(text.vocab_size, len(tokenizer) + len(absent))
+        return _brain_config(folder, config, mean, std, tokenizer)
+
+
+def _config(folder: Path) -> Any:
+    """transformers' configuration of the model in a folder."""
+    with describing(folder / CONFIG_FILE):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _family(folder: Path) -> type[Family]:
@@ -99,21 +126,41 @@ def _brain_config(folder: Path, config: Any, mean: list[float], std: list[float]
     )
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, own: bool = False) -> Any:
     """The tokenizer of a checkpoint.
 
+    Args:
+        folder: with its files.
+        own: written by this package, so that tokenizer.json says all. transformers makes a tokenizer of the class that
+            is named beside it anew instead, and forgets where that one puts a space.
+
     Raises:
-        ModelError: MD01 its files are missing, or need sentencepiece, which is not here; MD02 they are damaged.
+        ModelError: MD01 its files are missing, are Git LFS pointers, or need a package that is not here; MD02 they are
+            damaged.
     """
-    files = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    if not any((folder / name).is_file() for name in files):
-        raise ModelError(f"{folder}: no tokenizer; wanted one of {', '.join(files)}", "MD01")
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not files:
+        raise ModelError(f"{folder}: no tokenizer; wanted one of {', '.join(TOKENIZER_FILES)}", "MD01")
+    for file in files:
+        refuse_pointer(file)
+    sentencepiece = files[0].name == "tokenizer.model"  # and no tokenizer.json
+    if sentencepiece:
+        absent = [name for name in ("sentencepiece", "google") if find_spec(name) is None]
+        if absent:
+            needed = " and ".join(absent).replace("google", "protobuf")
+            advice = "pip install 'trackgpt[sentencepiece]', or add the tokenizer.json of the same model"
+            raise ModelError(f"{files[0]}: needs the package {needed}; {advice}", "MD01")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if sentencepiece:
+            tokenizer = _of_sentencepiece(folder)
+        else:
+            kind = PreTrainedTokenizerFast if own else AutoTokenizer
+            tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
-        advice = "pip install sentencepiece, or add the tokenizer.json of the same model"
-        raise ModelError(f"{folder}: the tokenizer needs a package ({_line(error)}); {advice}", "MD01") from error
-    except Exception as error:  # the tokenizers library raises plain exceptions
+        raise ModelError(f"{folder}: the tokenizer needs a package ({_line(error)}); install it", "MD01") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers library raises plain exceptions, and its panics not even these
         raise ModelError(
             f"{folder}: the tokenizer's files are damaged ({_line(error)}); fetch them again", "MD02"
         ) from error
@@ -122,22 +169,96 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _load_model(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
-    try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, weights_only=True, local_files_only=True
+def _of_sentencepiece(folder: Path) -> Any:
+    """Llama's tokenizer from tokenizer.model alone, with the ids that it gave when such folders were written.
+
+    Two defaults have changed since: every piece of text between added tokens begins with a space ("legacy"), and added
+    tokens of which no more than the name is written, in added_tokens.json, take away the spaces on both sides.
+    """
+    file = folder / "tokenizer_config.json"
+    described = read_json(file) if file.is_file() else {}
+    tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=described.get("legacy") is not False)
+    names = folder / "added_tokens.json"
+    if names.is_file() and "added_tokens_decoder" not in described:
+        tokenizer.add_tokens(
+            [AddedToken(name, lstrip=True, rstrip=True, normalized=False) for name in read_json(names)]
         )
-    except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    return tokenizer
+
+
+class _Given:
+    """A weight of a checkpoint as transformers takes it: it is checked, and a sample of it is kept, as it is taken."""
+
+    def __init__(self, folder: Path, name: str, lazy: Lazy, samples: dict[str, Tensor]) -> None:
+        self.folder, self.name, self.lazy, self.samples = folder, name, lazy, samples
+
+    def get_shape(self) -> list[int]:
+        """As the slices of safetensors have it."""
+        return list(self.lazy.shape)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        value = checked(self.folder, self.name, self.lazy.make(), not self.name.endswith(_COUNTERS))
+        self.samples[self.name] = _sample(value).clone()
+        return value[index]
+
+
+def _sample(value: Tensor) -> Tensor:
+    flat = value.detach().reshape(-1)
+    return flat[:: max(1, len(flat) // SAMPLES)]
+
+
+def _load_model(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
+    config, weights = _config(folder), read_lazily(folder, standard=True)
+    with describing(folder / CONFIG_FILE):
+        kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+        _untie(config, weights)
+        refuse_oversized(config.to_dict(), weights, lambda: kind(config), folder / CONFIG_FILE)
+    samples: dict[str, Tensor] = {}
+    try:
+        model, info = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict={name: _Given(folder, name, lazy, samples) for name, lazy in weights.items()},
+            dtype=dtype,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"{folder}: the weights do not load ({_line(error)}); fetch them again", "MD02") from error
-    except OSError as error:
-        damaged = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
-        code = "MD02" if damaged else "MD01"
-        raise ModelError(f"{folder}: no whole weights there ({_line(error)})", code) from error
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ModelError(f"{folder}: {len(missing)} weights are missing: {', '.join(missing[:3])}", "MD02")
+        raise ModelError(f"{folder}: {len(missing)} weights are missing: {some(missing)}", "MD02")
     loaded = tuple(f"brain.llava.{name}" for name in sorted(model.state_dict()))
-    return model, LoadReport(loaded=loaded, unexpected=tuple(sorted(info["unexpected_keys"])))
+    return model, LoadReport(
+        loaded=loaded, unexpected=tuple(sorted(info["unexpected_keys"])), changed=_changed(model, samples)
+    )
+
+
+def _untie(config: Any, weights: Mapping[str, Lazy]) -> None:
+    """Let the weights decide whether the output layer is the embedding, where a configuration says it is."""
+    ends = ("lm_head.weight", "embed_tokens.weight")
+    head, embedding = ([lazy.make() for name, lazy in weights.items() if name.endswith(end)] for end in ends)
+    if len(head) == len(embedding) == 1 and not torch.equal(head[0], embedding[0]):
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+
+
+def _changed(model: nn.Module, samples: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Names of the weights that are nowhere in the model as they were taken from the file, but for rounding."""
+    held: dict[tuple[int, torch.dtype], list[Tensor]] = {}
+    for value in model.state_dict().values():
+        sample = _sample(value)
+        held.setdefault((len(sample), sample.dtype), []).append(sample)
+    tables = {key: torch.stack(rows) for key, rows in held.items()}
+    return tuple(
+        sorted(
+            name
+            for name, sample in samples.items()
+            if not any(
+                bool((table == sample.to(dtype)).all(1).any())
+                for (length, dtype), table in tables.items()
+                if length == len(sample)
+            )
+        )
+    )
 
 
 def _image_statistics(folder: Path) -> tuple[list[float], list[float]]:
@@ -146,9 +267,18 @@ def _image_statistics(folder: Path) -> tuple[list[float], list[float]]:
         if (folder / name).is_file():
             values = read_json(folder / name)
             values = values.get("image_processor", values)
-            if "image_mean" in values and "image_std" in values:
-                return [float(v) for v in values["image_mean"]], [float(v) for v in values["image_std"]]
+            with describing(folder / name):
+                if "image_mean" in values and "image_std" in values:
+                    mean, std = ([float(v) for v in values[key]] for key in ("image_mean", "image_std"))
+                    check_statistics(mean, std)
+                    return mean, std
     raise ModelError(f"{folder}: neither of {', '.join(IMAGE_FILES)} gives image_mean and image_std", "MD01")
+
+
+def check_statistics(mean: list[float], std: list[float]) -> None:
+    """Raise ModelError MD02 where these are not the mean and the deviation of three channels."""
+    if len(mean) != 3 or len(std) != 3 or not all(map(isfinite, mean + std)) or min(std) <= 0:
+        raise ModelError(f"mean {mean} and deviation {std}; wanted three finite numbers each, deviations > 0", "MD02")
 
 
 @torch.no_grad()
@@ -179,5 +309,5 @@ def config_values(config: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _OF_NO_USE}
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160]

@@ -2,7 +2,8 @@
 
 A prompt and its parser live together so that training, inference and evaluation use the same object. How a family of
 models is spoken to is a `ConversationFormat`; LLaVA's is "USER: <image>\\n{instruction} ASSISTANT: {answer}</s>".
-Pieces are tokenised one by one and joined, so that ids do not depend on what stands next to them.
+The text on either side of the image is tokenised as a whole, as LLaVA, LISA and the processors of transformers do it:
+sentencepiece puts a space in front of every text of its own, so that an instruction tokenised apart is none they know.
 """
 
 from __future__ import annotations
@@ -81,19 +82,19 @@ CONVERSATIONS = {
     "lisa-llama-2": ConversationFormat(
         f"[INST] <<SYS>>\n{_HELPFUL}\n<</SYS>>\n\n<im_start>", "<im_end>\n", " [/INST]", again="[INST] "
     ),
-    "chatml": ConversationFormat(f"{ROLES}user\n{_SEES}", _SEEN, _CHATML_TURN, "", f"{ROLES}user\n"),
+    "chatml": ConversationFormat(f"{ROLES}user\n{_SEES}", _SEEN, _CHATML_TURN, "", f"\n{ROLES}user\n"),
     "qwen": ConversationFormat(
         f"{ROLES}system\nYou are a helpful assistant.<|im_end|>\n{ROLES}user\n{_SEES}",
         _SEEN,
         _CHATML_TURN,
         "",
-        f"{ROLES}user\n",
+        f"\n{ROLES}user\n",
     ),
     "smolvlm": ConversationFormat(
         "User:<fake_token_around_image><global-img>",
         "<fake_token_around_image>",
         "<end_of_utterance>\nAssistant:",
-        again="User: ",
+        again="\nUser: ",
     ),
 }
 """By the names of `BrainConfig.conversation`."""
@@ -141,22 +142,33 @@ class TrackTemplate:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def prefix(self) -> list[int]:
-        """Ids of everything before the instruction, e.g. begin token, "USER: ", the image, a line break."""
+        """Ids up to the image and with it, the same for every instruction: begin token, "USER: ", the image."""
         begin = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else []
-        image = [self.image_id] * self.image_tokens
-        return begin + self.encode(self.conversation.before) + image + self.encode(self.conversation.after)
+        return begin + self.encode(self.conversation.before) + [self.image_id] * self.image_tokens
 
     def question(self, instruction: str) -> list[int]:
-        """Ids of the instruction and the turn to the assistant."""
-        return self.encode(instruction + self.conversation.turn)
+        """Ids of what follows the image: a line break, the instruction, the turn to the assistant."""
+        return self.encode(self.conversation.after + instruction + self.conversation.turn)
 
     def question_again(self, instruction: str) -> list[int]:
         """Ids of an instruction that follows an answer."""
-        return self.encode(self.conversation.again + instruction + self.conversation.turn)
+        text = self.conversation.again + instruction + self.conversation.turn
+        return self._following(self.tokenizer.eos_token, text)
 
     def answer(self, text: str) -> list[int]:
         """Ids of an answer, closed by the end token."""
-        return self.encode(self.conversation.lead + text) + [self.tokenizer.eos_token_id]
+        return [*self._following(self.conversation.turn, self.conversation.lead + text), self.tokenizer.eos_token_id]
+
+    def _following(self, before: str, text: str) -> list[int]:
+        """Ids of a text behind another one, where the two do not share an id."""
+        first, both = self.encode(before), self.encode(before + text)
+        return both[len(first) :] if both[: len(first)] == first else self.encode(text)
+
+    def without_special(self, text: str) -> str:
+        """The text without the names of the tokenizer's special tokens, so that none is read as one."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        names = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+        return re.sub("|".join(map(re.escape, sorted(names, key=len, reverse=True))), " ", text)
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, query tokens kept, end token dropped."""

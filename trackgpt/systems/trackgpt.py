@@ -6,17 +6,14 @@ A folder holds `config.json` (see `trackgpt.config`), `model.safetensors` (every
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer
 
 from trackgpt.arbiter import PurportArbiter, PurportRecord
 from trackgpt.config import RethinkConfig, TrackGPTConfig
@@ -29,15 +26,18 @@ from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
 from trackgpt.perception.packed_masks import ComingMasks
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Answer, Brain
+from trackgpt.reasoners.brain_weights import check_statistics, load_tokenizer
 from trackgpt.reasoners.conv_tower import ConvTower
-from trackgpt.settings import from_dict, read, to_dict, write_json
+from trackgpt.settings import from_dict, read, read_json, to_dict, write_json
 from trackgpt.track import TrackState
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
-from trackgpt.weights import give, shapes, stored, unfilled
+from trackgpt.weights import Lazy, describing, give, read_lazily, refuse_oversized, refuse_two_values, unfilled
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+MOST_PIXELS = 8192
+"""The longest side of the square that a brain or a perception sees."""
 ABLATIONS = {
     "full": "propagation and rethinking (the system)",
     "no-rethinking": "the brain reads the first frame only",
@@ -97,20 +97,14 @@ class TrackGPT(nn.Module):
         for name in (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES):
             if not (folder / name).is_file():
                 raise ModelError(f"{folder}: {name} is missing; wanted a folder written by save_pretrained", "MD01")
-        try:
-            config = from_dict(TrackGPTConfig, dict(json.loads((folder / CONFIG_FILE).read_text())))
-        except (TypeError, ValueError, UsageError) as error:
-            raise ModelError(f"{folder / CONFIG_FILE}: not a configuration of TrackGPT ({error})", "MD02") from error
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{folder}: the tokenizer's files are damaged ({error})", "MD02") from error
-        with unfilled():
-            model = cls.from_config(config, tokenizer)
-        try:
-            model._load(folder / WEIGHTS_FILE, dtype)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{folder / WEIGHTS_FILE}: not a whole safetensors file ({error})", "MD02") from error
+        file = folder / CONFIG_FILE
+        config = read_config(file)
+        tokenizer, weights = load_tokenizer(folder, own=True), read_lazily(folder / WEIGHTS_FILE)
+        with describing(file):
+            refuse_oversized(to_dict(config), weights, lambda: cls.from_config(config, tokenizer), file)
+            with unfilled():
+                model = cls.from_config(config, tokenizer)
+        model._load(weights, dtype, folder / WEIGHTS_FILE)
         return model.eval()
 
     def fold(self) -> TrackGPT:
@@ -166,17 +160,20 @@ class TrackGPT(nn.Module):
                 stored[name] = value.contiguous()
         return stored
 
-    def _load(self, file: Path, dtype: torch.dtype) -> None:
+    def _load(self, weights: dict[str, Lazy], dtype: torch.dtype, file: Path) -> None:
         self.brain.llava.tie_weights()  # making parameters on `meta` parted what is one
-        wanted, weights = self.state_dict(), shapes(file)
-        missing = sorted(set(wanted) - set(weights) - tied_names(self))
+        wanted, tied = self.state_dict(), tied_names(self)
+        missing = sorted(set(wanted) - set(weights) - set(tied))
         unknown = sorted(set(weights) - set(wanted))
-        reshaped = sorted(k for k in set(wanted) & set(weights) if wanted[k].shape != weights[k])
+        reshaped = sorted(k for k in set(wanted) & set(weights) if wanted[k].shape != weights[k].shape)
         for problem, names in (("lacks", missing), ("does not know", unknown), ("differs in shape for", reshaped)):
             if names:
                 shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
                 raise ModelError(f"{file}: the model {problem} {len(names)} weights: {shown}", "MD02")
-        give(self, stored(file), dtype)
+        for name in tied.keys() & weights.keys():
+            both = f"{name}, which {CONFIG_FILE} ties to {tied[name]}"
+            refuse_two_values(file, both, weights[name].make(), weights[tied[name]].make())
+        give(self, ((name, lazy.make()) for name, lazy in weights.items()), dtype, file)
         self.brain.llava.tie_weights()
 
 
@@ -304,12 +301,29 @@ def no_targets(height: int, width: int) -> Prediction:
     )
 
 
-def tied_names(model: nn.Module) -> set[str]:
+def read_config(file: Path) -> TrackGPTConfig:
+    """The configuration in a model's folder.
+
+    Raises:
+        ModelError: MD01 it is not there; MD02 it is damaged, or of something else.
+    """
+    try:
+        config = from_dict(TrackGPTConfig, read_json(file))
+    except UsageError as error:
+        raise ModelError(f"{file}: not a configuration of TrackGPT ({error})", "MD02") from error
+    with describing(file):
+        check_statistics(config.brain.pixel_mean, config.brain.pixel_std)
+    for side in (config.brain.image_side, config.perception.image_side):
+        if not 0 < side <= MOST_PIXELS:
+            raise ModelError(f"{file}: image_side is {side}; wanted 1 to {MOST_PIXELS}", "MD02")
+    return config
+
+
+def tied_names(model: nn.Module) -> dict[str, str]:
     """Names in the state dict that share storage with an earlier name (the output layer tied to the embedding)."""
-    seen: dict[int, str] = {}
-    tied = set()
+    first: dict[int, str] = {}
+    tied = {}
     for name, value in model.state_dict(keep_vars=True).items():
-        if id(value) in seen:
-            tied.add(name)
-        seen.setdefault(id(value), name)
+        if first.setdefault(id(value), name) != name:
+            tied[name] = first[id(value)]
     return tied

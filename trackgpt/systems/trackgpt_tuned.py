@@ -11,14 +11,13 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from trackgpt.config import TrackGPTConfig
-from trackgpt.errors import ModelError, UsageError
+from trackgpt.errors import ModelError
 from trackgpt.reasoners.lora import add_lora
-from trackgpt.settings import from_dict, read_json, write_json
-from trackgpt.systems.trackgpt import CONFIG_FILE, TrackGPT, tied_names
+from trackgpt.settings import read_json, write_json
+from trackgpt.systems.trackgpt import CONFIG_FILE, TrackGPT, read_config, tied_names
+from trackgpt.weights import checked, describing, read_lazily
 
 TUNED_FILE = "tuned.safetensors"
 BASE_FILE = "tuned.json"
@@ -46,7 +45,7 @@ def base_of(folder: str | Path) -> str:
 def tuned_names(model: TrackGPT) -> set[str]:
     """Names in the state dict that the small form holds: all but LLaVA and image encoder, and what trains of those."""
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return (trains | _always(model)) - tied_names(model)
+    return (trains | _always(model)) - set(tied_names(model))
 
 
 def save_tuned(model: TrackGPT, folder: str | Path, base: str, also: Iterable[str] = ()) -> None:
@@ -74,22 +73,21 @@ def apply_tuned(model: TrackGPT, folder: str | Path) -> TrackGPT:
         ModelError: MD02, a file is damaged, or the weights are not of this model.
     """
     path = Path(folder) / TUNED_FILE
-    try:
-        config = from_dict(TrackGPTConfig, read_json(Path(folder) / CONFIG_FILE))
-        weights = load_file(path)
-    except (UsageError, SafetensorError, OSError) as error:
-        raise ModelError(f"{folder}: {CONFIG_FILE} or {TUNED_FILE} is damaged ({error})", "MD02") from error
+    config, weights = read_config(Path(folder) / CONFIG_FILE), read_lazily(path)
     model.config, model.brain.config = config, config.brain
-    add_lora(model.brain, config.brain.lora)
-    known = model.state_dict()
-    odd = sorted(n for n, v in weights.items() if n not in known or known[n].shape != v.shape)
-    odd += sorted(_always(model) - tied_names(model) - set(weights))
+    with describing(Path(folder) / CONFIG_FILE):
+        add_lora(model.brain, config.brain.lora)
+    known, tied = model.state_dict(), tied_names(model)
+    odd = sorted(n for n, v in weights.items() if n not in known or n in tied or known[n].shape != v.shape)
+    odd += sorted(_always(model) - set(tied) - set(weights))
     if odd:
         raise ModelError(
             f"{path}: {len(odd)} weights, e.g. {odd[0]}, do not fit the frozen models; name those it was tuned on",
             "MD02",
         )
-    model.load_state_dict(weights, strict=False)
+    places = {name: known[name].is_floating_point() for name in weights}
+    values = {name: checked(path, name, lazy.make(), places[name]) for name, lazy in weights.items()}
+    model.load_state_dict(values, strict=False)
     return model.eval()
 
 
