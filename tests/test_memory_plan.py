@@ -1,13 +1,11 @@
 """Memory is known before anything is loaded: weights from headers or published dimensions, activations traced."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import foreign_checkpoints as foreign
 import pytest
 import torch
-import typer
 from command_line import command_of
 from small_sets import write_sets
 from test_sam_parity import build_sam
@@ -55,7 +53,7 @@ BRAINS_HERE = {
 def train_command(capsys, monkeypatch, tmp_path):
     """Runs `python -m train ARGS...` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return command_of(capsys, monkeypatch, partial(typer.run, main))
+    return command_of(capsys, monkeypatch, main)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ SIGTERM a checkpoint is written first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,7 +37,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def main(
+def train(
     config: Annotated[Path, typer.Argument(help="A YAML file, e.g. configs/trackgpt/foundation/1_words.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. plan.minutes=10")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the memory it takes; nothing is loaded")] = False,
@@ -182,5 +183,10 @@ def build(config: TrainConfig, processes: Processes) -> TrackGPT:
     return model.to(processes.device)
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command (see `trackgpt.ending`)."""
+    ending.run("train", lambda: app(args=arguments, prog_name="python -m train", standalone_mode=False))
+
+
 if __name__ == "__main__":
-    ending.run("train", lambda: app(standalone_mode=False))
+    main()
