@@ -16,7 +16,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any, TextIO
 
-from trackgpt.errors import TrackGPTError
+from trackgpt.errors import CODES, TrackGPTError
 
 EXIT_CODES = {
     0: "done",
@@ -35,6 +35,13 @@ EXIT_CODES = {
 STOPPED = 143
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 INTERRUPTED = 130
+
+
+def table() -> str:
+    """Exit codes and the codes in front of messages, as the README shows them."""
+    ends = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+    codes = [f"| {code} | {meaning} |" for code, meaning in CODES.items()]
+    return "\n".join(["| exit code | |", "|---|---|", *ends, "", "| code | situation |", "|---|---|", *codes]) + "\n"
 
 
 class TerminatedError(KeyboardInterrupt):

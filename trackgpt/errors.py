@@ -6,6 +6,29 @@ names a row of the error table in the README, so that a message can be looked up
 
 from typing import Self
 
+CODES = {
+    "IN01": "the source is missing or may not be read",
+    "IN02": "no frame could be decoded",
+    "IN03": "a frame in the middle is damaged: recorded as such, tracking goes on, indices stay",
+    "IN04": "the header lies about the frame rate: timestamps are used",
+    "IN05": "the frame size changes: recorded, tracking goes on",
+    "IN06": "a stream dropped and did not come back",
+    "IN07": "a frame is larger than `max_pixels`",
+    "IN08": "a folder with mixed sizes or gaps",
+    "MD01": "weights are missing, or there is no such model",
+    "MD02": "weights, configuration or tokenizer are damaged or do not fit",
+    "MD04": "the device is not there",
+    "MD05": "out of memory",
+    "MD06": "a brain or a perception of a kind that is not supported; the line says what to use instead",
+    "NL01": "the instruction is empty",
+    "NL02": "the instruction is too long",
+    "NL03": "markup in an instruction is taken out and never interpreted",
+    "NL05": "nothing matched on any frame",
+    "OUT01": "the output exists, or holds what is read",
+    "OUT02": "the output cannot be written",
+}
+"""What each code in front of a message means; a warning has one, too."""
+
 
 class TrackGPTError(Exception):
     """Base class of everything the package raises on purpose; the command line prints its message alone."""
