@@ -18,8 +18,9 @@ import numpy as np
 
 from eval.following import Following
 from eval.kit import Kit, MissingResultError, Row
-from eval.run_folder import ROWS, progress, rank, read_json, world_size, write_rows, write_text
+from eval.run_folder import ROWS, progress, rank, row_of, world_size, write_rows, write_text
 from eval.trackers import Choice
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError
 from trackgpt.online import Tracker
 
@@ -64,7 +65,12 @@ class Worker:
         except MissingResultError:
             return None
         path = diagnostics_path(self.job.out, task)
-        return with_diagnostics(rows, read_json(path)) if path.exists() else rows
+        try:
+            return with_diagnostics(rows, read_object(path)) if path.exists() else rows
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path}: no diagnostics of {task} ({error!r}); delete it to track the task again"
+            ) from error
 
     def _track(self, task: str) -> None:
         done = diagnostics_path(self.job.out, task)
@@ -209,8 +215,8 @@ def _merged(out: Path, found: Mapping[str, list[Row] | None], barrier: Callable[
             path = out / f"rank{each}.json"
             if not path.exists():
                 raise InputError(f"{path}: missing; all ranks must write to one file system")
-            for task, rows in read_json(path).items():
-                merged[task] = None if rows is None else [Row(**row) for row in rows]
+            for task, rows in read_object(path).items():
+                merged[task] = None if rows is None else [row_of(row, f"{path}: {task}") for row in rows]
             path.unlink()
     barrier()
     return merged

@@ -17,9 +17,10 @@ from eval.commands.compare import paired
 from eval.following import Following
 from eval.kit import MissingResultError, Reported, Row, interval, percent_means, with_jf
 from eval.report import last_line, report
-from eval.run_folder import open_run, read_json, read_rows, write_json, write_rows
+from eval.run_folder import open_run, read_rows, write_json, write_rows
 from eval.runner import Job, RunResult, behaviour, run, with_diagnostics
 from eval.submission import beginning, pack, unpack
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError, UsageError
 from trackgpt.types import Cue, Prediction, Prompt
 
@@ -214,7 +215,7 @@ def test_ranks_share_the_tasks_and_merge_to_what_one_process_finds(results, tmp_
     (results / "d.txt").unlink()
     alone = run(job(results, tmp_path / "one"), partial=True)
     assert run_rank(monkeypatch, 1, results, tmp_path / "two") is None
-    assert list(read_json(tmp_path / "two/rank1.json")) == ["b", "nested/c"]
+    assert list(read_object(tmp_path / "two/rank1.json")) == ["b", "nested/c"]
     merged = run_rank(monkeypatch, 0, results, tmp_path / "two")
     # A task without units is done, one without results is missing, on whichever rank it was.
     assert (merged.tasks, merged.missing) == (alone.tasks, alone.missing) == (5, ("d",))
@@ -243,7 +244,7 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line):
     write_rows(tmp_path / "rows.jsonl", [Row("a", "a/0", {"J": 1.0})])
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(InputError, match=r"rows.jsonl: line 2 is no row"):
+    with pytest.raises(InputError, match=r"rows.jsonl: line 2( is|: no JSON)"):
         read_rows(tmp_path)
 
 

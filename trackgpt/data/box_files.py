@@ -124,12 +124,12 @@ def read_names(path: Path) -> list[str]:
     Raises:
         InputError: missing or empty file, a blank line, or a name twice.
     """
-    names: list[str] = []
+    names: dict[str, None] = {}
     for number, line in enumerate(_lines_of_numbers(path), 1):
         if not line.strip() or line.strip() in names:
             _refuse(path, number, line, "one new sequence name per line")
-        names.append(line.strip())
-    return names
+        names[line.strip()] = None
+    return list(names)
 
 
 def read_interacttrack_boxes(path: Path, *, ragged: bool = False) -> FloatArray:

@@ -22,7 +22,7 @@ import numpy as np
 
 from trackgpt.data.image_trees import COCO_2014, TREES, captions
 from trackgpt.data.images import Conversation, ImageSample, Round, Segmentation, Segments, image_size
-from trackgpt.data.trees import find_tree, look_for_tree, needed_folder, read_json
+from trackgpt.data.trees import entries, find_tree, look_for_tree, needed_folder, read_json
 from trackgpt.data.videos import Expression, answered
 from trackgpt.errors import InputError, UsageError
 
@@ -161,7 +161,7 @@ def reason_seg(root: Path, split: str) -> tuple[ImageSample, ...]:
         InputError: there is no such folder, it has no pictures, or a picture has no JSON.
     """
     folder = needed_folder(find_tree(TREES["reason-seg"], root) / split, f"pictures and JSON files of {split}")
-    present = {path.name for path in folder.iterdir()}
+    present = {path.name for path in entries(folder)}
     stems = sorted(name[:-4] for name in present if name.endswith(".jpg"))
     if not stems:
         raise InputError(f"{folder}: no *.jpg; wanted the pictures of ReasonSeg, {split}; unpack {split}.zip there")

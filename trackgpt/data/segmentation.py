@@ -22,7 +22,7 @@ from PIL import Image
 from trackgpt.data.class_names import ADE20K, COCO_STUFF
 from trackgpt.data.image_trees import COCO_2017, TREES
 from trackgpt.data.images import ImageSample, Segmentation, Segments
-from trackgpt.data.trees import find_tree, needed_folder, read_json
+from trackgpt.data.trees import entries, find_tree, needed_folder, read_json
 from trackgpt.data.videos import Expression
 from trackgpt.errors import InputError
 
@@ -236,7 +236,7 @@ def _label_maps(name: str, names: tuple[str, ...], table: np.ndarray, images: Pa
     for folder in (images, labels):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; wanted {name} there; unpack it, or name the folder above it")
-    stems = sorted(path.name[:-4] for path in labels.iterdir() if path.suffix == ".png")
+    stems = [path.stem for path in entries(labels, "*.png")]
     if not stems:
         raise InputError(f"{labels}: no *.png; wanted the label maps of {name}; unpack them there")
     return LabelMapSet(name, names, table, images, labels, tuple(stems))
