@@ -171,15 +171,11 @@ class Endpoint:
                 said = error.read(300).decode("utf-8", "replace").replace("\n", " ")
             said = said.replace(self.key, "[key]") if self.key else said
             raise ModelError(f"{url}: {error.code} {error.reason} ({said}); {_advice(error.code)}") from error
-        except InputError as error:
-            raise ModelError(str(error)) from error
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             reason = getattr(error, "reason", error)
             raise ModelError(f"{url}: not reachable ({reason}); is the server up, and the address right?") from error
-        except ValueError as error:
-            raise ModelError(
-                f"{url}: no JSON ({error}); wanted an OpenAI-compatible endpoint, ending in /v1"
-            ) from error
+        except InputError as error:
+            raise ModelError(f"{error}; wanted an OpenAI-compatible endpoint, ending in /v1") from error
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

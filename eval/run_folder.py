@@ -12,18 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from eval.kit import Row
 from trackgpt.data.trees import read_object
-from trackgpt.errors import InputError, UsageError
+from trackgpt.errors import InputError, OutputError, UsageError
+from trackgpt.files import write_whole, writing
 from trackgpt.settings import parse_json
 
-ROWS = "rows.jsonl"
+RUN, RESULTS, DIAGNOSTICS, ROWS = "run.json", "results", "diagnostics", "rows.jsonl"
 
 
 def rank() -> int:
@@ -36,21 +39,24 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def open_run(out: Path, settings: Mapping[str, object]) -> None:
+@contextmanager
+def open_run(out: Path, settings: Mapping[str, object], fills: bool = True) -> Iterator[None]:
     """Make the folder of a run, or see that the one there was begun with the same settings.
 
     Results of another model or seed under this one's name would be a wrong number that looks right. Under `torchrun`
-    the first rank writes, for all begin with the same.
+    the first rank writes, for all begin with the same. When what is done in it fails before any task was tracked, all
+    that was made is taken away again, so that the corrected command finds no other run in its way.
+
+    Args:
+        out: the folder.
+        settings: of the run.
+        fills: the run writes the folder's results, and is not to mix them with somebody else's.
 
     Raises:
         UsageError: the folder was begun with other settings.
-        OutputError: OUT02.
+        OutputError: OUT01, it holds results that no run has made; OUT02.
     """
-    from trackgpt.files import writing
-
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    path = out / "run.json"
+    path = out / RUN
     if path.exists():
         found = read_object(path)
         other = [
@@ -58,8 +64,20 @@ def open_run(out: Path, settings: Mapping[str, object]) -> None:
         ]
         if other:
             raise UsageError(f"{out}: holds another run ({'; '.join(other)}); choose another --out or delete it")
+    before = {out, *out.iterdir()} if out.is_dir() else set()
+    if fills and out / RESULTS in before and path not in before:
+        raise OutputError(f"{out / RESULTS}: exists, and no run made it; choose another --out", "OUT01")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     if rank() == 0:
         write_json(path, settings)
+    try:
+        yield
+    except BaseException:
+        if rank() == 0 and path not in before and not (out / DIAGNOSTICS).exists():
+            for made in [out] if out not in before else set(out.iterdir()) - before:
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
+        raise
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:
@@ -71,8 +89,6 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, with its folder, as a whole or not at all."""
-    from trackgpt.files import write_whole, writing
-
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, [text])

@@ -18,13 +18,12 @@ import numpy as np
 
 from eval.following import Following
 from eval.kit import Kit, MissingResultError, Row
-from eval.run_folder import ROWS, progress, rank, row_of, world_size, write_rows, write_text
+from eval.run_folder import DIAGNOSTICS, ROWS, progress, rank, row_of, world_size, write_rows, write_text
 from eval.trackers import Choice
 from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError
 from trackgpt.online import Tracker
 
-RESULTS, DIAGNOSTICS = "results", "diagnostics"
 MOST = 5  # names in a message
 
 

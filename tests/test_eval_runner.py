@@ -21,7 +21,7 @@ from eval.run_folder import open_run, read_rows, write_json, write_rows
 from eval.runner import Job, RunResult, behaviour, run, with_diagnostics
 from eval.submission import beginning, pack, unpack
 from trackgpt.data.trees import read_object
-from trackgpt.errors import InputError, UsageError
+from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.types import Cue, Prediction, Prompt
 
 TASKS = ("a", "b", "empty", "nested/c", "d")
@@ -233,10 +233,41 @@ def test_a_rank_that_wrote_elsewhere_is_said(results, tmp_path, monkeypatch):
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
-    open_run(tmp_path / "out", {"kit": "numbers", "seed": 1})
-    open_run(tmp_path / "out", {"kit": "numbers", "seed": 1})
-    with pytest.raises(UsageError, match=r"out: holds another run \(seed 1, now 2\); choose another --out or delete"):
-        open_run(tmp_path / "out", {"kit": "numbers", "seed": 2})
+    for _ in range(2):
+        with open_run(tmp_path / "out", {"kit": "numbers", "seed": 1}):
+            pass
+    said = r"out: holds another run \(seed 1, now 2\); choose another --out or delete"
+    with pytest.raises(UsageError, match=said), open_run(tmp_path / "out", {"kit": "numbers", "seed": 2}):
+        pass
+
+
+def fail(out: Path, made: str) -> None:
+    """A run that makes a folder and then fails."""
+    with open_run(out, {"seed": 1}):
+        (out / made).mkdir()
+        raise InputError("no results")
+
+
+def test_a_run_that_fails_before_anything_is_tracked_leaves_what_was_there(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    for out in (tmp_path / "out", tmp_path / "new"):
+        with pytest.raises(InputError):
+            fail(out, "results")
+        with open_run(out, {"seed": 2}):
+            pass
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["notes.txt", "run.json"]
+    with pytest.raises(InputError):
+        fail(tmp_path / "third", "diagnostics")
+    assert (tmp_path / "third/run.json").exists()  # what was tracked before is not tracked again
+
+
+def test_results_that_no_run_has_made_are_not_written_over(tmp_path):
+    (tmp_path / "results").mkdir()
+    with pytest.raises(OutputError, match="OUT01: .*results: exists, and no run made it"), open_run(tmp_path, {}):
+        pass
+    with open_run(tmp_path, {}, fills=False):
+        pass
 
 
 @pytest.mark.parametrize("line", ["{", '{"task": "a"}', "[]", '{"task": "a", "unit": "a", "figures": {}, "mood": 1}'])

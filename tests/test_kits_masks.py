@@ -759,6 +759,9 @@ def test_davis_takes_the_sequences_of_its_list_where_there_is_one(davis):
     (davis / "ImageSets/2017").mkdir(parents=True)
     (davis / "ImageSets/2017/val.txt").write_text("two\n")
     assert Davis(davis, "semi-supervised/val").tasks() == ["two"]
+    with pytest.raises(InputError, match="ImageSets/2017 has no list train.txt; it has those of val"):
+        Davis(davis, "semi-supervised/train").tasks()
+    (davis / "ImageSets/2017/val.txt").unlink()
     assert Davis(davis, "semi-supervised/train").tasks() == ["one", "two"]
 
 

@@ -13,7 +13,7 @@ import typer
 from eval.kit import Row, with_jf
 from eval.metrics.intervals import Interval, paired_bootstrap
 from eval.report import table
-from eval.run_folder import read_rows, write_text
+from eval.run_folder import RUN, read_rows, write_text
 from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError, UsageError
 
@@ -70,7 +70,7 @@ def _settings(paths: list[Path]) -> dict[str, Any]:
     Raises:
         InputError: another run is of another benchmark.
     """
-    settings = [read_object(path / "run.json") for path in paths]
+    settings = [read_object(path / RUN) for path in paths]
     for path, each in zip(paths[1:], settings[1:], strict=True):
         other = [key for key in SAME if each.get(key) != settings[0].get(key)]
         if other:
