@@ -127,18 +127,19 @@ def test_frames_read_back_as_they_were_drawn(layout, part, split, trees):
         assert np.abs(frame.astype(np.float32) - case.clip.frames[0]).mean() < 8  # grey levels lost to JPEG
 
 
-def test_a_part_is_read_without_opening_a_frame_a_mask_or_a_mask_dict(copy):
+def test_a_part_is_read_without_opening_a_frame_or_a_mask_dict(copy):
     for layout, part, _ in WRITTEN:
         root = copy(layout)
         for path in root.rglob("*"):
-            if path.suffix in (".jpg", ".png") or path.name.startswith("mask_dict"):
+            if path.suffix == ".jpg" or path.name.startswith("mask_dict"):
                 path.write_bytes(b"")
         videos = READERS[layout](root, part)
         assert len(videos) == VIDEOS
         with pytest.raises(InputError, match="not a readable image"):
             videos[0].frame(0)
-        with pytest.raises(InputError, match=r"(not a readable label map|no JSON from line 1)"):
-            mask(videos[0], 0)
+        if layout in ("mevis", "revos", "lv-vis"):
+            with pytest.raises(InputError, match="no JSON from line 1"):
+                mask(videos[0], 0)
         shutil.rmtree(root)
 
 
@@ -443,9 +444,10 @@ def test_the_files_of_lv_vis_may_lie_above_train(copy):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda runs, key: runs.pop(key), "no run lengths of annotation {key} for frame 0; is it the file of another"),
-        (lambda runs, key: runs.update({key: []}), "no run lengths of annotation {key} for frame 0"),
-        (lambda runs, key: runs.update({key: ["x"]}), "annotation {key}, frame 0: wanted null or"),
+        (lambda runs, key: runs.pop(key), "no run lengths of annotation {key} for 6 frames; is it the file of another"),
+        (lambda runs, key: runs.update({key: []}), "0 run lengths of annotation {key} for 6 frames"),
+        (lambda runs, key: runs[key].append(None), "7 run lengths of annotation {key} for 6 frames"),
+        (lambda runs, key: runs.update({key: ["x"] * 6}), "annotation {key}, frame 0: wanted null or"),
         (lambda runs, key: runs[key][0].update(counts="0"), "run-length text '0'"),
         (lambda runs, key: runs[key][0].update(size=[3]), r"a mask of size \[3\]; wanted"),
     ],

@@ -21,7 +21,7 @@ def check_mevis(report: Report) -> None:
         folder = report.root / part
         path = _first(folder / "meta_expressions.json", folder / "meta_expressions_release.json")
         if not path.is_file():
-            report.note(path, f"not there; the part {part} is not checked")
+            report.unlisted(part, path, folder / "JPEGImages")
         elif part in ("valid", "test"):
             videos = expressions.read(report, path, part, expressions.blind(part))
             _check_frames(report, part, folder / "JPEGImages", videos)
@@ -50,7 +50,7 @@ def check_revos(report: Report) -> None:
             report.note(plain, f"published as {path.name}; other programs look for that name")
             path = plain
         if not path.is_file():
-            report.note(path, f"not there; the part {part} is not checked")
+            report.unlisted(part, path)
             continue
         videos = expressions.read(report, path, part, _typed)
         bare = bool(videos) and (report.root / next(iter(videos))).is_dir()

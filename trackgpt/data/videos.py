@@ -120,6 +120,15 @@ class LabelMasks:
 
     def mask(self, objects: Sequence[str], t: int) -> np.ndarray:
         """See `MaskTruth.mask`; objects are label values as text."""
+        labels = self.labels(t)
+        return labels > 0 if self.union else np.isin(labels, np.array([int(key) for key in objects], np.int64))
+
+    def labels(self, t: int) -> np.ndarray:
+        """The values of frame t's label map, (height, width).
+
+        Raises:
+            InputError: it is missing, damaged, or no label map.
+        """
         try:
             with Image.open(self.files[t]) as image:
                 labels = np.asarray(image)
@@ -127,7 +136,7 @@ class LabelMasks:
             raise InputError(f"{self.files[t]}: not a readable label map ({error})") from error
         if labels.ndim != 2:
             raise InputError(f"{self.files[t]}: a {labels.ndim}-channel image; wanted one value per pixel")
-        return labels > 0 if self.union else np.isin(labels, np.array([int(key) for key in objects], np.int64))
+        return labels
 
 
 @dataclass(frozen=True)

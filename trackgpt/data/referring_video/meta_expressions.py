@@ -91,7 +91,7 @@ def read_videos(path: Path) -> dict[str, ListedVideo]:
 
     Raises:
         InputError: the file is missing or no JSON (with line and column), or does not have the form: a video without
-            frames or expressions, an expression without text.
+            frames or expressions or with a frame twice, an expression without text.
     """
     document = read_json(path)
     videos = document.get("videos") if isinstance(document, dict) else None
@@ -104,6 +104,8 @@ def _video(where: str, name: str, video: Any) -> ListedVideo:
     frames = video.get("frames") if isinstance(video, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(one, str) and one for one in frames):
         raise InputError(f'{where} lists no frames; wanted "frames": names like "00000"; unpack the file again')
+    if len(set(frames)) < len(frames):
+        raise InputError(f"{where} lists a frame twice; wanted each once; unpack the file again")
     return ListedVideo(name, tuple(sorted(frames)), tuple(_entries(where, video.get("expressions"))), video, where)
 
 

@@ -33,7 +33,11 @@ class DavisMasks:
 
     def mask(self, objects: Sequence[str], t: int) -> np.ndarray:
         """See `MaskTruth.mask`; objects are label values as text ("255" is what DAVIS-2017 leaves out of scores)."""
-        return LabelMasks(self.files, union=_is_binary(self.files[t])).mask(objects, t)
+        return LabelMasks(self.files, union=self.is_union(t)).mask(objects, t)
+
+    def is_union(self, t: int) -> bool:
+        """Whether frame t's map is one of DAVIS-2016: one mask for all objects."""
+        return _is_binary(self.files[t])
 
 
 def _is_binary(path: Path) -> bool:
@@ -107,8 +111,11 @@ class MaskDict:
         else:
             file, name = self.file, f"annotation {key}"
             runs = read_runs(file).get(key)
-        if not isinstance(runs, list) or t >= len(runs):
-            raise InputError(f"{file}: no run lengths of {name} for frame {t}; is it the file of another release?")
+        if not isinstance(runs, list) or len(runs) != len(self.images):
+            found = f"{len(runs)} run lengths" if isinstance(runs, list) else "no run lengths"
+            raise InputError(
+                f"{file}: {found} of {name} for {len(self.images)} frames; is it the file of another release?"
+            )
         if runs[t] is not None and not (isinstance(runs[t], dict) and {"size", "counts"} <= runs[t].keys()):
             raise InputError(f'{file}: {name}, frame {t}: wanted null or {{"size", "counts"}}; unpack it again')
         return runs
