@@ -18,6 +18,7 @@ import numpy as np
 
 from eval.following import Following
 from eval.kit import Kit, MissingResultError, Row
+from eval.label_maps import soft_masks
 from eval.run_folder import DIAGNOSTICS, ROWS, progress, rank, row_of, world_size, write_rows, write_text
 from eval.trackers import Choice
 from trackgpt.data.trees import read_object
@@ -63,6 +64,10 @@ class Worker:
             rows = self.kit.score(task, self.job.results)
         except MissingResultError:
             return None
+        soft = soft_masks()
+        if soft and rows:
+            note = f"{soft}: any value but 0 counts as the object, as in the benchmark's script; write 0 and 255"
+            rows = [replace(rows[0], said={**rows[0].said, "note": note}), *rows[1:]]
         path = diagnostics_path(self.job.out, task)
         try:
             return with_diagnostics(rows, read_object(path)) if path.exists() else rows
@@ -118,6 +123,12 @@ class RunResult:
     rows: list[Row]
     tasks: int
     missing: tuple[str, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know of some units, a few with their names."""
+        found = [f"{row.unit}: {row.said['note']}" for row in self.rows if "note" in row.said]
+        return [*found[:MOST], *([f"{len(found) - MOST} more units have notes"] if len(found) > MOST else [])]
 
 
 def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> RunResult | None:

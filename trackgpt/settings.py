@@ -9,7 +9,7 @@ import difflib
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +35,8 @@ def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") ->
     """Build `schema` from nested dictionaries.
 
     Raises:
-        UsageError: a key the schema does not have (the nearest name is offered) or a value of the wrong type.
+        UsageError: a key the schema does not have (the nearest name is offered), a value of the wrong type, or a number
+            beyond `least` or `most` in its field's metadata.
     """
     fields = {f.name: f for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
     default = schema()
@@ -52,7 +53,15 @@ def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") ->
         choices = fields[key].metadata.get("choices", (value,))
         if value not in choices:
             raise UsageError(f"{where}.{key}: `{value}` is none of {', '.join(choices)}")
+        _check_range(made[key], fields[key].metadata, f"{where}.{key}")
     return dataclasses.replace(default, **made)  # type: ignore[type-var]
+
+
+def _check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
+    least, most = metadata.get("least", -math.inf), metadata.get("most", math.inf)
+    if isinstance(value, int | float) and not least <= value <= most:
+        wanted = f"{least} to {most}" if most < math.inf else f"{least} or more"
+        raise UsageError(f"{where}: {value} is out of range; wanted {wanted}")
 
 
 def _checked(value: Any, default: Any, where: str) -> Any:

@@ -10,7 +10,7 @@ from data_tools.checks.expressions import Entry, Videos, keys_of
 from data_tools.checks.report import Check, Report
 from trackgpt.data.referring_video import TREES
 from trackgpt.errors import InputError
-from trackgpt.geometry.masks import area_of_rle
+from trackgpt.geometry.masks import area_of_rle, is_size
 
 _RUNS = "{annotation id: [run lengths or null, one a frame]}"
 
@@ -127,8 +127,10 @@ def _fault(runs: Any, frames: int, size: pictures.Size | None) -> tuple[str, str
         if one is None:
             continue
         try:
+            if not is_size(*one["size"]):
+                return f"frame {frame}: a mask of size {one['size']!r:.60}", "[height, width]"
             height, width = one["size"]
-            area_of_rle(str(one["counts"]), int(height), int(width))
+            area_of_rle(str(one["counts"]), height, width)
         except (InputError, KeyError, TypeError, ValueError) as error:
             return f"frame {frame}: {error}", '{"size": [height, width], "counts": text}'
         if size is not None and (width, height) != size:

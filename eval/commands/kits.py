@@ -70,6 +70,8 @@ def evaluate(open_kit: Callable[[], Kit], asked: RunOptions, chosen: dict[str, A
         if result is None:
             return
         figures = report(kit, result, settings, out)
+        for note in result.notes:
+            typer.echo(f"note: {note}", err=True)
         packed = kit.submit(job.results, out) if isinstance(kit, Submits) else None
     typer.echo((out / "report.md").read_text(encoding="utf-8"))
     more = {} if packed is None else {"submission": packed}
@@ -158,7 +160,7 @@ KITS = {
         "synthtrack:SynthTrack",
         "Instructions of every kind on held-out synthetic videos; --model random-object is the baseline.",
         {
-            "seed": _own(int, 1, "Chooses the videos"),
+            "seed": _own(int, 1, "Chooses the videos", min=0, max=1_000_000),
             "videos": _own(int, 200, "How many videos", min=1, max=10_000),
             "split": _own(str, "test", "test, or train for choosing settings without touching test"),
         },

@@ -16,6 +16,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from trackgpt.data.trees import plain_name
 from trackgpt.errors import InputError
 
 FloatArray = NDArray[np.float64]
@@ -128,7 +129,7 @@ def read_names(path: Path) -> list[str]:
     for number, line in enumerate(_lines_of_numbers(path), 1):
         if not line.strip() or line.strip() in names:
             _refuse(path, number, line, "one new sequence name per line")
-        names[line.strip()] = None
+        names[plain_name(line.strip(), f"{path}: line {number}")] = None
     return list(names)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from trackgpt.data.trees import plain_name
 from trackgpt.errors import InputError
 
 _TRUTH = "frame,id,x,y,w,h,mark,class[,visibility], or ten columns as in MOT15"
@@ -166,7 +167,7 @@ def read_seqmap(path: Path) -> list[str]:
     twice = next((name for name, times in Counter(names).items() if times > 1), "")
     if twice:
         raise InputError(f"{path}: {twice} is named twice, wanted once")
-    return names
+    return [plain_name(name, path) for name in names]
 
 
 class _Table:

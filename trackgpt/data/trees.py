@@ -117,6 +117,17 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
+def plain_name(name: str, where: object) -> str:
+    """A name from a file of anybody's that becomes a path below a folder: of a video, a frame, an expression.
+
+    Raises:
+        InputError: it is empty, absolute, or leads out of the folder.
+    """
+    if not name or {"", ".", ".."} & set(name.split("/")) or "\\" in name or "\0" in name:
+        raise InputError(f"{where}: the name {name[:40]!r}; wanted one that stays in its folder")
+    return name
+
+
 def is_junk(name: str) -> bool:
     """Whether a file or folder is what a system leaves beside a person's files: of macOS and of Windows."""
     return name in _JUNK or name.startswith("._")

@@ -50,7 +50,10 @@ def agreeing(file: Path, videos: Iterable[Video], all_named: bool = False) -> tu
 
 
 def _check_objects(file: Path, videos: Sequence[Video], total: int, all_named: bool) -> None:
-    lost, unsure, unnamed, read = [], [], [], 0
+    lost: list[str] = []
+    unsure: list[str] = []
+    unnamed: list[str] = []
+    read = 0
     for video in videos:
         files = _label_maps(video)
         named = {int(key) for expression in video.expressions for key in expression.objects}

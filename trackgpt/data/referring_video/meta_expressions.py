@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackgpt.data.trees import read_json
+from trackgpt.data.trees import plain_name, read_json
 from trackgpt.errors import InputError
 
 _FORM = '{"videos": {name: {"frames": [...], "expressions": {id: {"exp": text}}}}}'
@@ -106,6 +106,8 @@ def _video(where: str, name: str, video: Any) -> ListedVideo:
         raise InputError(f'{where} lists no frames; wanted "frames": names like "00000"; unpack the file again')
     if len(set(frames)) < len(frames):
         raise InputError(f"{where} lists a frame twice; wanted each once; unpack the file again")
+    for one in (name, *frames):
+        plain_name(one, where)
     return ListedVideo(name, tuple(sorted(frames)), tuple(_entries(where, video.get("expressions"))), video, where)
 
 
@@ -120,7 +122,7 @@ def _entries(where: str, expressions: Any) -> Iterator[Entry]:
         text = fields.get("exp", fields.get("exp_text"))
         if not isinstance(text, str) or not text.strip():
             raise InputError(f'{said} has no text; wanted "exp": a sentence; unpack the file again, or take it out')
-        yield Entry(key, text.strip(), fields, said)
+        yield Entry(plain_name(key, said), text.strip(), fields, said)
 
 
 def _is_number(text: str) -> bool:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from trackgpt.data.trees import read_json
-from trackgpt.data.videos import LabelMasks, RleMasks
+from trackgpt.data.videos import LabelMasks, RleMasks, opened_image
 from trackgpt.errors import InputError
+from trackgpt.geometry.masks import is_size
 
 FOREGROUND = "foreground"
 
@@ -42,13 +42,10 @@ class DavisMasks:
 
 def _is_binary(path: Path) -> bool:
     """Whether a map is grey and holds nothing but 0 and 255; an indexed one is only opened, not decoded."""
-    try:
-        with Image.open(path) as image:
-            if image.mode == "P":
-                return False
-            values = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable label map ({error}); unpack it again") from error
+    with opened_image(path, "label map") as image:
+        if image.mode == "P":
+            return False
+        values = np.asarray(image)
     return bool(((values == 0) | (values == 255)).all())
 
 
@@ -121,16 +118,13 @@ class MaskDict:
         return runs
 
     def _size(self, size: Any) -> tuple[int, int]:
-        if not isinstance(size, list) or len(size) != 2 or not all(isinstance(one, int) and one > 0 for one in size):
-            raise InputError(f"{self.file}: a mask of size {size!r}; wanted [height, width]; unpack it again")
+        if not isinstance(size, list) or not is_size(*size):
+            raise InputError(f"{self.file}: a mask of size {size!r:.60}; wanted [height, width]; unpack it again")
         return size[0], size[1]
 
     def _size_of_image(self) -> tuple[int, int]:
-        try:
-            with Image.open(self.images[0]) as image:
-                return image.height, image.width
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.images[0]}: not a readable image ({error}); unpack it again") from error
+        with opened_image(self.images[0]) as image:
+            return image.height, image.width
 
 
 def read_runs(file: Path) -> dict[str, Any]:
