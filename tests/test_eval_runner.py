@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -463,3 +464,95 @@ def test_an_empty_zip_is_refused(tmp_path):
     zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
     with pytest.raises(InputError, match="the zip is empty"):
         unpack(tmp_path / "empty.zip", tmp_path / "out")
+
+
+def write_zip(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(zipfile.ZipInfo(name), b"png")
+    return path
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("names", "inside"),
+    [
+        (("a/0/0.png", "b/0/0.png", "__MACOSX/a/0/._0.png", ".DS_Store", "a/Thumbs.db"), ["a/0/0.png", "b/0/0.png"]),
+        (("Annotations/a/0/0.png", "__MACOSX/._Annotations", "readme.txt"), ["a/0/0.png"]),
+        (("mine/Annotations/a/0/0.png", "mine/.DS_Store"), ["a/0/0.png"]),
+        (("Annotations\\a\\0\\0.png", "Annotations\\a\\1\\0.png"), ["a/0/0.png", "a/1/0.png"]),
+        (("Annotations/", "Annotations/a/", "Annotations/a/0.png"), ["a/0.png"]),
+    ],
+)
+def test_a_zip_of_another_system_gives_its_results_alone(names, inside, tmp_path):
+    unpack(write_zip(tmp_path / "their.zip", *names), tmp_path / "out")
+    begun = beginning(tmp_path / "out")
+    assert files_of(begun) == inside
+    packed = zipfile.ZipFile(pack(begun, tmp_path / "again.zip", "Annotations")).namelist()
+    assert packed == [f"Annotations/{name}" for name in inside]
+
+
+def test_junk_in_a_folder_is_not_packed_and_does_not_hide_where_results_begin(tmp_path):
+    for name in ("Annotations/a/0.png", "Annotations/a/._0.png", ".DS_Store", "__MACOSX/Annotations/._a"):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "masks" / name).write_bytes(b"png")
+    begun = beginning(tmp_path / "masks")
+    assert begun == tmp_path / "masks/Annotations"
+    assert zipfile.ZipFile(pack(begun, tmp_path / "out.zip")).namelist() == ["a/0.png"]
+    (tmp_path / "masks/b").mkdir()
+    with pytest.raises(InputError, match=r"masks: results may begin in Annotations or beside it \(b\); move one"):
+        beginning(tmp_path / "masks")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("",), "the entry '' leaves the folder"),
+        (("..\\outside.png",), "leaves the folder"),
+        (("C:\\outside.png",), "leaves the folder"),
+        (("\\outside.png",), "leaves the folder"),
+        (("a/0.png", "a\\0.png"), "is there twice"),
+        (("a", "a/0.png"), "'a/0.png' is there twice"),
+        (("__MACOSX/._0.png",), "the zip is empty"),
+    ],
+)
+def test_names_that_no_submission_has_are_refused(names, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        unpack(write_zip(tmp_path / "their.zip", *names), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [0o120777, 0o010644, 0o020644, 0o060644, 0o140777])
+def test_what_is_no_file_in_a_zip_is_refused(kind, tmp_path):
+    with zipfile.ZipFile(tmp_path / "their.zip", "w") as file:
+        entry = zipfile.ZipInfo("a/0.png")
+        entry.external_attr = kind << 16
+        file.writestr(entry, "x")
+    with pytest.raises(InputError, match="'a/0.png' leaves the folder or is a link"):
+        unpack(tmp_path / "their.zip", tmp_path / "out")
+
+
+def test_a_zip_damaged_anywhere_is_an_error_of_the_input(tmp_path):
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / f"{method}.zip"
+        with zipfile.ZipFile(path, "w", method) as file:
+            file.writestr("a/0.png", b"png" * 50)
+        whole, refused = path.read_bytes(), 0
+        for place in range(len(whole)):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+            try:
+                unpack(path, tmp_path / "out")
+            except (InputError, OutputError):
+                refused += 1
+        assert refused > len(whole) / 4
+
+
+def test_a_zip_that_the_disk_cannot_hold_is_not_begun(tmp_path, monkeypatch):
+    path = write_zip(tmp_path / "their.zip", "a/0.png")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2))
+    with pytest.raises(OutputError, match="OUT02: .*their.zip needs 0 MiB, 0 are free"):
+        unpack(path, tmp_path / "out")
+    assert files_of(tmp_path / "out") == []
