@@ -20,6 +20,7 @@ import numpy as np
 
 from data_tools.writers import Counts, single_target, stem, write_frames, write_json
 from trackgpt.data.box_files import INTERACTTRACK_SCENES, LASOT_ATTRIBUTES, TNL2K_ATTRIBUTES, TNLLT_ATTRIBUTES
+from trackgpt.data.trees import read_json
 from trackgpt.errors import UsageError
 from trackgpt.geometry.masks import box_of
 from trackgpt.synthtrack.clips import Case
@@ -194,7 +195,7 @@ def write_rmot26(root: Path, cases: Iterable[Case], part: str) -> Counts:
     """
     folder, counts = root / _part(part), Counts()
     file = folder / "annotations.json"
-    items = json.loads(file.read_text("utf-8")) if file.exists() else []
+    items = read_json(file) if file.exists() else []
     for case in cases:
         found = targets_of(case)
         if not found:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trackgpt.errors import ModelError, UsageError
+from trackgpt.errors import InputError, ModelError, UsageError
+from trackgpt.settings import parse_json
 
 MOST_TOKENS = 400  # of an answer
 TEMPERATURE = 0.9
@@ -164,7 +165,7 @@ class Endpoint:
         opener = urllib.request.build_opener(_NoRedirect)
         try:
             with opener.open(request, timeout=self.seconds) as response:
-                return json.loads(response.read())
+                return parse_json(response.read(), url)
         except urllib.error.HTTPError as error:
             with error:
                 said = error.read(300).decode("utf-8", "replace").replace("\n", " ")
@@ -173,10 +174,8 @@ class Endpoint:
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             reason = getattr(error, "reason", error)
             raise ModelError(f"{url}: not reachable ({reason}); is the server up, and the address right?") from error
-        except ValueError as error:
-            raise ModelError(
-                f"{url}: no JSON ({error}); wanted an OpenAI-compatible endpoint, ending in /v1"
-            ) from error
+        except InputError as error:
+            raise ModelError(f"{error}; wanted an OpenAI-compatible endpoint, ending in /v1") from error
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -53,7 +53,7 @@ TAGS: dict[str, tuple[Colour, Colour]] = {
 DIFFICULTIES = ("easy", "medium", "hard")
 BADGE = 20
 _ENDS = (";", ".", ",")
-_QUERIES = re.compile(r"\s*<TK>, <PO>")
+_QUERIES = re.compile(r"(?:(?<!\s)\s+)?<TK>, <PO>")
 
 
 @dataclass(frozen=True)

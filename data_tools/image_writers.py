@@ -10,7 +10,6 @@ called after its texture, what is ignored is a seam around the target.
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from PIL import Image
 
 from data_tools.writers import JPEG_QUALITY, Counts, write_json
 from trackgpt.data.referring_image import read_plain_pickle
+from trackgpt.data.trees import read_json
 from trackgpt.errors import UsageError
 from trackgpt.geometry.masks import box_of, encode_rle
 from trackgpt.synthtrack.catalog import BY_NAME, CATEGORIES
@@ -356,7 +356,7 @@ def write_grefcoco(root: Path, cases: Iterable[Case], part: str) -> Counts:
     """
     folder = root / "refer_seg"
     file = folder / "grefcoco/grefs(unc).json"
-    refs = json.loads(file.read_text("utf-8")) if file.exists() else []
+    refs = read_json(file) if file.exists() else []
     counts = _write_refs(folder, cases, part, "grefcoco", refs, polygons_of)
     write_json(file, refs)
     return counts
@@ -383,7 +383,7 @@ def _write_refs(
 ) -> Counts:
     """Writes pictures and ``instances.json``, and adds expressions to `refs`; both go on where the files end."""
     file, counts = folder / name / "instances.json", Counts()
-    book = json.loads(file.read_text("utf-8")) if file.exists() else {"images": [], "annotations": []}
+    book = read_json(file) if file.exists() else {"images": [], "annotations": []}
     book["categories"] = [{"id": key, "name": category} for category, key in _IDS.items()]
     for index, case in enumerate(cases):
         entry = _image_entry(case, name)
@@ -530,7 +530,7 @@ def write_llava_instruct(root: Path, cases: Iterable[Case], part: str) -> Counts
     """
     _named(_SHORT, part)
     file, counts = root / "llava_dataset/llava_instruct_150k.json", Counts()
-    records = json.loads(file.read_text("utf-8")) if file.exists() else []
+    records = read_json(file) if file.exists() else []
     for case in cases:
         stem = f"{_number(case):012d}"
         _write_picture(root / "coco/train2017" / f"{stem}.jpg", case)

@@ -10,6 +10,7 @@ from typing import Any
 
 from trackgpt.errors import InputError
 from trackgpt.files import write_whole
+from trackgpt.settings import parse_json
 
 SOURCES = ("refer-davis17", "vipseg")
 SPLITS = ("train", "test")
@@ -80,10 +81,7 @@ def write_instructions(path: Path, instructions: Iterable[Instruction]) -> None:
 
 
 def _instruction(where: str, line: str) -> Instruction:
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: no JSON from column {error.colno} on ({error.msg}); wanted one object") from error
+    values = parse_json(line, where)
     if not isinstance(values, dict):
         raise InputError(f"{where}: a {type(values).__name__}; wanted an object with {', '.join(_NEEDED)}")
     unknown, lacking = [name for name in values if name not in _FIELDS], [one for one in _NEEDED if one not in values]

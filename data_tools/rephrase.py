@@ -23,6 +23,7 @@ from data_tools.chat_models import ChatModel, Endpoint, LocalChatModel, key_of
 from data_tools.instructions import PARAPHRASES, Instruction, read_instructions, write_instructions
 from trackgpt.errors import InputError, ModelError, OutputError, UsageError
 from trackgpt.files import writing
+from trackgpt.settings import parse_json
 
 SYSTEM = (
     "You reword instructions that people give to a video tracker. Keep the meaning exactly: whoever follows your "
@@ -43,8 +44,8 @@ def paraphrases_of(answer: str) -> list[str]:
     begin, end = answer.find("["), answer.rfind("]")
     if 0 <= begin < end:
         try:
-            listed = json.loads(answer[begin : end + 1])
-        except ValueError:
+            listed = parse_json(answer[begin : end + 1], "the answer")
+        except InputError:
             listed = None
         if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
             return [one.strip() for one in listed]
@@ -83,9 +84,9 @@ class Cache:
         for number, line in enumerate(lines, 1):
             try:
                 if line:
-                    record = json.loads(line)
+                    record = parse_json(line, "the line")
                     self.answers[record["key"]] = record["answer"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (InputError, KeyError, TypeError) as error:
                 if number < len(lines):
                     raise InputError(f"{path}:{number}: no cached answer ({error}); move the file away") from error
 

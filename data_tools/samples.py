@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from trackgpt.data.conversations import llava_instruct
 from trackgpt.data.image_trees import TREES as IMAGE_TREES
 from trackgpt.data.images import ImageSample
 from trackgpt.data.referring_video import READERS, TREES
-from trackgpt.data.trees import Tree, look_for_tree
+from trackgpt.data.trees import Tree, look_for_tree, read_object
 from trackgpt.data.videos import Video, read_image
 from trackgpt.errors import InputError, UsageError
 
@@ -55,7 +54,7 @@ def _the_one(top: Path, names: list[str]) -> str:
     if len(names) == 1:
         return names[0]
     if (top / MANIFEST).is_file():
-        made = json.loads((top / MANIFEST).read_text(encoding="utf-8")).get("layout")
+        made = read_object(top / MANIFEST).get("layout")
         if made in names:
             return str(made)
     called = [name for name in names if look_for_tree(VIDEO_TREES[name], top.resolve().parent) == top.resolve()]

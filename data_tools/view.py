@@ -6,7 +6,6 @@ disk is shown: a row for each video, a picture for each sample of an image set, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +27,7 @@ from data_tools.samples import (
     video_sets,
 )
 from data_tools.synthtrack import scene_seed
-from trackgpt.data.trees import listing
+from trackgpt.data.trees import listing, read_object
 from trackgpt.errors import InputError, UsageError
 from trackgpt.files import replacing
 from trackgpt.synthtrack.clips import Case, make_case
@@ -93,10 +92,9 @@ def rows_on_disk(root: Path, videos: int, split: Split | None, layout: str = "")
 
 def _videos(path: Path) -> dict[str, Any]:
     try:
-        videos: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["videos"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); wanted expressions by video; run check") from error
-    return videos
+        return dict(read_object(path)["videos"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: {error!r}; wanted expressions by video; run check") from error
 
 
 def _row_on_disk(name: str, video: dict[str, Any], pictures: Path, masks: Path) -> SheetRow:

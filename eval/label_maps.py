@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackgpt.errors import InputError
+from trackgpt.geometry.masks import MAX_PIXELS
 
 ByteArray = NDArray[np.uint8]
 BoolArray = NDArray[np.bool_]
 
-MAX_PIXELS = 2**26
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3
 _COLOURS = {0: "greyscale", 2: "RGB", 3: "paletted", 4: "greyscale with alpha", 6: "RGB with alpha"}
@@ -98,6 +98,9 @@ def read_label_map(path: str | Path, shape: tuple[int, ...] | None = None, max_p
 def read_mask(path: str | Path, shape: tuple[int, ...] | None = None, max_pixels: int = MAX_PIXELS) -> BoolArray:
     """A binary mask: every pixel whose value is not 0 belongs to the object, whether written as 1 or as 255.
 
+    So the scripts of the benchmarks count. A file with several values beside 0, such as a probability or a label map,
+    is probably not meant so: `soft_masks` tells of it.
+
     Args:
         path: a PNG, greyscale or paletted, of 1 to 8 bits.
         shape: height and width it must have; None for any.
@@ -115,7 +118,21 @@ def read_mask(path: str | Path, shape: tuple[int, ...] | None = None, max_pixels
             f"{path}: a {_COLOURS[header.colour]} image of {header.depth} bits, wanted a greyscale or paletted PNG"
             " of at most 8 bits; save masks as uint8 (height, width) of 0 and 255"
         )
-    return _pixels(path, data, header) != 0
+    pixels = _pixels(path, data, header)
+    mask: BoolArray = pixels != 0
+    highest = int(pixels.max())
+    if highest and not _soft and not np.array_equal(pixels == highest, mask):
+        held = [str(value) for value in np.unique(pixels) if value]
+        _soft.append(f"{path} holds {', '.join(held[:4])}{', ...' if len(held) > 4 else ''}")
+    return mask
+
+
+_soft: list[str] = []
+
+
+def soft_masks() -> str:
+    """The first mask since the last call that held several values beside 0, with some of them; "" for none."""
+    return _soft.pop() if _soft else ""
 
 
 def _open(path: str | Path, shape: tuple[int, ...] | None, max_pixels: int) -> tuple[bytes, _Header]:

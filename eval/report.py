@@ -37,6 +37,7 @@ def report(kit: Kit, result: RunResult, settings: Mapping[str, Any], out: Path) 
     pictures = draw(result.rows, kit.headline[0], out)
     parts = [
         _head(kit, run),
+        "\n".join(f"* {note}" for note in result.notes),
         _main_table(kit, figures, intervals),
         *(_breakdown(kit, result.rows, tag) for tag in _tags(result.rows)),
         _behaviour(behaved),

@@ -12,16 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from eval.kit import Row
-from trackgpt.errors import InputError, UsageError
+from trackgpt.data.trees import read_object
+from trackgpt.errors import InputError, OutputError, UsageError
+from trackgpt.files import write_whole, writing
+from trackgpt.settings import parse_json
 
-ROWS = "rows.jsonl"
+RUN, RESULTS, DIAGNOSTICS, ROWS = "run.json", "results", "diagnostics", "rows.jsonl"
 
 
 def rank() -> int:
@@ -34,45 +39,45 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def open_run(out: Path, settings: Mapping[str, object]) -> None:
+@contextmanager
+def open_run(out: Path, settings: Mapping[str, object], fills: bool = True) -> Iterator[None]:
     """Make the folder of a run, or see that the one there was begun with the same settings.
 
     Results of another model or seed under this one's name would be a wrong number that looks right. Under `torchrun`
-    the first rank writes, for all begin with the same.
+    the first rank writes, for all begin with the same. When what is done in it fails before any task was tracked, all
+    that was made is taken away again, so that the corrected command finds no other run in its way.
+
+    Args:
+        out: the folder.
+        settings: of the run.
+        fills: the run writes the folder's results, and is not to mix them with somebody else's.
 
     Raises:
         UsageError: the folder was begun with other settings.
-        OutputError: OUT02.
+        OutputError: OUT01, it holds results that no run has made; OUT02.
     """
-    from trackgpt.files import writing
-
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    path = out / "run.json"
+    path = out / RUN
     if path.exists():
-        found = read_json(path)
+        found = read_object(path)
         other = [
             f"{key} {found.get(key)!r}, now {value!r}" for key, value in settings.items() if found.get(key) != value
         ]
         if other:
             raise UsageError(f"{out}: holds another run ({'; '.join(other)}); choose another --out or delete it")
+    before = {out, *out.iterdir()} if out.is_dir() else set()
+    if fills and out / RESULTS in before and path not in before:
+        raise OutputError(f"{out / RESULTS}: exists, and no run made it; choose another --out", "OUT01")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     if rank() == 0:
         write_json(path, settings)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        InputError: the file is missing, or holds something else.
-    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}, wanted an object")
-    return found
+        yield
+    except BaseException:
+        if rank() == 0 and path not in before and not (out / DIAGNOSTICS).exists():
+            for made in [out] if out not in before else set(out.iterdir()) - before:
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
+        raise
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:
@@ -84,8 +89,6 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, with its folder, as a whole or not at all."""
-    from trackgpt.files import write_whole, writing
-
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, [text])
@@ -104,16 +107,48 @@ def read_rows(path: Path) -> list[Row]:
     """
     file = path / ROWS if path.is_dir() else path
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_bytes().splitlines()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); wanted the --out folder of a run") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(Row(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise InputError(f"{file}: line {number} is no row ({error}); run the evaluation again") from error
-    return rows
+    return [row_of(parse_json(line, f"{file}: line {n}"), f"{file}: line {n}") for n, line in enumerate(lines, 1)]
+
+
+def row_of(values: Any, where: str) -> Row:
+    """A row from what `Row.as_json` gave; `where` begins messages.
+
+    Raises:
+        InputError: a field is missing, unknown or of another type.
+    """
+    wrong = [name for name, fits in _FITS.items() if not isinstance(values, dict) or not fits(values.get(name))]
+    if wrong or len(values) != len(_FITS):
+        raise InputError(f"{where} is no row ({', '.join(wrong) or 'unknown fields'}); run the evaluation again")
+    return Row(**values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _lists(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _named(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "task": _is_text,
+    "unit": _is_text,
+    "figures": _named(_is_number),
+    "tags": _named(_lists(_is_text)),
+    "series": _named(_lists(_is_number)),
+    "said": _named(_is_text),
+}
 
 
 def digest(*places: Path) -> str:

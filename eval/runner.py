@@ -18,12 +18,13 @@ import numpy as np
 
 from eval.following import Following
 from eval.kit import Kit, MissingResultError, Row
-from eval.run_folder import ROWS, progress, rank, read_json, world_size, write_rows, write_text
+from eval.label_maps import soft_masks
+from eval.run_folder import DIAGNOSTICS, ROWS, progress, rank, row_of, world_size, write_rows, write_text
 from eval.trackers import Choice
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError
 from trackgpt.online import Tracker
 
-RESULTS, DIAGNOSTICS = "results", "diagnostics"
 MOST = 5  # names in a message
 
 
@@ -63,8 +64,17 @@ class Worker:
             rows = self.kit.score(task, self.job.results)
         except MissingResultError:
             return None
+        soft = soft_masks()
+        if soft and rows:
+            note = f"{soft}: any value but 0 counts as the object, as in the benchmark's script; write 0 and 255"
+            rows = [replace(rows[0], said={**rows[0].said, "note": note}), *rows[1:]]
         path = diagnostics_path(self.job.out, task)
-        return with_diagnostics(rows, read_json(path)) if path.exists() else rows
+        try:
+            return with_diagnostics(rows, read_object(path)) if path.exists() else rows
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path}: no diagnostics of {task} ({error!r}); delete it to track the task again"
+            ) from error
 
     def _track(self, task: str) -> None:
         done = diagnostics_path(self.job.out, task)
@@ -113,6 +123,12 @@ class RunResult:
     rows: list[Row]
     tasks: int
     missing: tuple[str, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know of some units, a few with their names."""
+        found = [f"{row.unit}: {row.said['note']}" for row in self.rows if "note" in row.said]
+        return [*found[:MOST], *([f"{len(found) - MOST} more units have notes"] if len(found) > MOST else [])]
 
 
 def run(job: Job, jobs: int = 1, limit: int = 0, partial: bool = False) -> RunResult | None:
@@ -209,8 +225,8 @@ def _merged(out: Path, found: Mapping[str, list[Row] | None], barrier: Callable[
             path = out / f"rank{each}.json"
             if not path.exists():
                 raise InputError(f"{path}: missing; all ranks must write to one file system")
-            for task, rows in read_json(path).items():
-                merged[task] = None if rows is None else [Row(**row) for row in rows]
+            for task, rows in read_object(path).items():
+                merged[task] = None if rows is None else [row_of(row, f"{path}: {task}") for row in rows]
             path.unlink()
     barrier()
     return merged

@@ -150,6 +150,23 @@ def test_an_object_in_the_blind_part_is_found(broken):
     assert found.endswith("video test-30000, expression 0 has obj_id '1'; wanted none: the part valid is blind")
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "there"),
+    [
+        ("davis", "meta_expressions/valid/meta_expressions.json", "valid/JPEGImages"),
+        ("instrack", "meta_expressions/test/meta_expressions.json", "test/JPEGImages"),
+        ("mevis", "valid_u/meta_expressions.json", "valid_u/JPEGImages"),
+    ],
+)
+def test_a_list_that_is_missing_beside_its_pictures_is_a_problem(name, file, there, broken):
+    root = broken(name)
+    (root / file).unlink()
+    part = there.split("/")[0]
+    assert problems(name, root) == [f"{file}: missing, but {there} is there; wanted the expressions of {part}"]
+    shutil.rmtree(root / part)
+    assert problems(name, root) == []
+
+
 def test_without_the_test_file_valid_cannot_be_told_from_test(broken):
     root = broken("youtube")
     (root / "meta_expressions/test/meta_expressions.json").unlink()

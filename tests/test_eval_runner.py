@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from eval.commands.compare import paired
 from eval.following import Following
 from eval.kit import MissingResultError, Reported, Row, interval, percent_means, with_jf
 from eval.report import last_line, report
-from eval.run_folder import open_run, read_json, read_rows, write_json, write_rows
+from eval.run_folder import open_run, read_rows, write_json, write_rows
 from eval.runner import Job, RunResult, behaviour, run, with_diagnostics
 from eval.submission import beginning, pack, unpack
-from trackgpt.errors import InputError, UsageError
+from trackgpt.data.trees import read_object
+from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.types import Cue, Prediction, Prompt
 
 TASKS = ("a", "b", "empty", "nested/c", "d")
@@ -214,7 +216,7 @@ def test_ranks_share_the_tasks_and_merge_to_what_one_process_finds(results, tmp_
     (results / "d.txt").unlink()
     alone = run(job(results, tmp_path / "one"), partial=True)
     assert run_rank(monkeypatch, 1, results, tmp_path / "two") is None
-    assert list(read_json(tmp_path / "two/rank1.json")) == ["b", "nested/c"]
+    assert list(read_object(tmp_path / "two/rank1.json")) == ["b", "nested/c"]
     merged = run_rank(monkeypatch, 0, results, tmp_path / "two")
     # A task without units is done, one without results is missing, on whichever rank it was.
     assert (merged.tasks, merged.missing) == (alone.tasks, alone.missing) == (5, ("d",))
@@ -232,10 +234,41 @@ def test_a_rank_that_wrote_elsewhere_is_said(results, tmp_path, monkeypatch):
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
-    open_run(tmp_path / "out", {"kit": "numbers", "seed": 1})
-    open_run(tmp_path / "out", {"kit": "numbers", "seed": 1})
-    with pytest.raises(UsageError, match=r"out: holds another run \(seed 1, now 2\); choose another --out or delete"):
-        open_run(tmp_path / "out", {"kit": "numbers", "seed": 2})
+    for _ in range(2):
+        with open_run(tmp_path / "out", {"kit": "numbers", "seed": 1}):
+            pass
+    said = r"out: holds another run \(seed 1, now 2\); choose another --out or delete"
+    with pytest.raises(UsageError, match=said), open_run(tmp_path / "out", {"kit": "numbers", "seed": 2}):
+        pass
+
+
+def fail(out: Path, made: str) -> None:
+    """A run that makes a folder and then fails."""
+    with open_run(out, {"seed": 1}):
+        (out / made).mkdir()
+        raise InputError("no results")
+
+
+def test_a_run_that_fails_before_anything_is_tracked_leaves_what_was_there(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    for out in (tmp_path / "out", tmp_path / "new"):
+        with pytest.raises(InputError):
+            fail(out, "results")
+        with open_run(out, {"seed": 2}):
+            pass
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["notes.txt", "run.json"]
+    with pytest.raises(InputError):
+        fail(tmp_path / "third", "diagnostics")
+    assert (tmp_path / "third/run.json").exists()  # what was tracked before is not tracked again
+
+
+def test_results_that_no_run_has_made_are_not_written_over(tmp_path):
+    (tmp_path / "results").mkdir()
+    with pytest.raises(OutputError, match="OUT01: .*results: exists, and no run made it"), open_run(tmp_path, {}):
+        pass
+    with open_run(tmp_path, {}, fills=False):
+        pass
 
 
 @pytest.mark.parametrize("line", ["{", '{"task": "a"}', "[]", '{"task": "a", "unit": "a", "figures": {}, "mood": 1}'])
@@ -243,7 +276,7 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line):
     write_rows(tmp_path / "rows.jsonl", [Row("a", "a/0", {"J": 1.0})])
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(InputError, match=r"rows.jsonl: line 2 is no row"):
+    with pytest.raises(InputError, match=r"rows.jsonl: line 2( is|: no JSON)"):
         read_rows(tmp_path)
 
 
@@ -431,3 +464,95 @@ def test_an_empty_zip_is_refused(tmp_path):
     zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
     with pytest.raises(InputError, match="the zip is empty"):
         unpack(tmp_path / "empty.zip", tmp_path / "out")
+
+
+def write_zip(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(zipfile.ZipInfo(name), b"png")
+    return path
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("names", "inside"),
+    [
+        (("a/0/0.png", "b/0/0.png", "__MACOSX/a/0/._0.png", ".DS_Store", "a/Thumbs.db"), ["a/0/0.png", "b/0/0.png"]),
+        (("Annotations/a/0/0.png", "__MACOSX/._Annotations", "readme.txt"), ["a/0/0.png"]),
+        (("mine/Annotations/a/0/0.png", "mine/.DS_Store"), ["a/0/0.png"]),
+        (("Annotations\\a\\0\\0.png", "Annotations\\a\\1\\0.png"), ["a/0/0.png", "a/1/0.png"]),
+        (("Annotations/", "Annotations/a/", "Annotations/a/0.png"), ["a/0.png"]),
+    ],
+)
+def test_a_zip_of_another_system_gives_its_results_alone(names, inside, tmp_path):
+    unpack(write_zip(tmp_path / "their.zip", *names), tmp_path / "out")
+    begun = beginning(tmp_path / "out")
+    assert files_of(begun) == inside
+    packed = zipfile.ZipFile(pack(begun, tmp_path / "again.zip", "Annotations")).namelist()
+    assert packed == [f"Annotations/{name}" for name in inside]
+
+
+def test_junk_in_a_folder_is_not_packed_and_does_not_hide_where_results_begin(tmp_path):
+    for name in ("Annotations/a/0.png", "Annotations/a/._0.png", ".DS_Store", "__MACOSX/Annotations/._a"):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "masks" / name).write_bytes(b"png")
+    begun = beginning(tmp_path / "masks")
+    assert begun == tmp_path / "masks/Annotations"
+    assert zipfile.ZipFile(pack(begun, tmp_path / "out.zip")).namelist() == ["a/0.png"]
+    (tmp_path / "masks/b").mkdir()
+    with pytest.raises(InputError, match=r"masks: results may begin in Annotations or beside it \(b\); move one"):
+        beginning(tmp_path / "masks")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("",), "the entry '' leaves the folder"),
+        (("..\\outside.png",), "leaves the folder"),
+        (("C:\\outside.png",), "leaves the folder"),
+        (("\\outside.png",), "leaves the folder"),
+        (("a/0.png", "a\\0.png"), "is there twice"),
+        (("a", "a/0.png"), "'a/0.png' is there twice"),
+        (("__MACOSX/._0.png",), "the zip is empty"),
+    ],
+)
+def test_names_that_no_submission_has_are_refused(names, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        unpack(write_zip(tmp_path / "their.zip", *names), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [0o120777, 0o010644, 0o020644, 0o060644, 0o140777])
+def test_what_is_no_file_in_a_zip_is_refused(kind, tmp_path):
+    with zipfile.ZipFile(tmp_path / "their.zip", "w") as file:
+        entry = zipfile.ZipInfo("a/0.png")
+        entry.external_attr = kind << 16
+        file.writestr(entry, "x")
+    with pytest.raises(InputError, match="'a/0.png' leaves the folder or is a link"):
+        unpack(tmp_path / "their.zip", tmp_path / "out")
+
+
+def test_a_zip_damaged_anywhere_is_an_error_of_the_input(tmp_path):
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / f"{method}.zip"
+        with zipfile.ZipFile(path, "w", method) as file:
+            file.writestr("a/0.png", b"png" * 50)
+        whole, refused = path.read_bytes(), 0
+        for place in range(len(whole)):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+            try:
+                unpack(path, tmp_path / "out")
+            except (InputError, OutputError):
+                refused += 1
+        assert refused > len(whole) / 4
+
+
+def test_a_zip_that_the_disk_cannot_hold_is_not_begun(tmp_path, monkeypatch):
+    path = write_zip(tmp_path / "their.zip", "a/0.png")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2))
+    with pytest.raises(OutputError, match="OUT02: .*their.zip needs 0 MiB, 0 are free"):
+        unpack(path, tmp_path / "out")
+    assert files_of(tmp_path / "out") == []

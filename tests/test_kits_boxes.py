@@ -363,7 +363,7 @@ def test_a_missing_box_lies_at_the_corner_and_is_no_false_positive(trees, tmp_pa
         ("[]", "holds a list, wanted an object"),
         ('{"results": 3}', r'wanted \{"results"'),
         ('{"results": [{"id": 0}]}', "clip 0: predicted_output is a NoneType, wanted a list"),
-        ('{"results": [{"id": 0}', "cannot be read as JSON"),
+        ('{"results": [{"id": 0}', "bad.json: no JSON from line 2"),
     ],
 )
 def test_a_results_file_of_another_form_is_named(trees, tmp_path, evaluate, stored, message):

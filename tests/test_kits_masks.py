@@ -486,6 +486,23 @@ def test_refer_youtube_vos_without_truth_is_checked_and_packed(trees, evaluate, 
     assert by_zip["J&F"] == by_folder["J&F"]
 
 
+def test_soft_masks_are_scored_as_the_scripts_do_and_told_of(trees, evaluate, tmp_path):
+    root = trees("mevis")
+    kit = Mevis(root, "valid_u")
+    answer(kit, tmp_path / "hard")
+    for file in sorted((tmp_path / "hard").rglob("*.png")):
+        soft = tmp_path / "soft" / file.relative_to(tmp_path / "hard")
+        soft.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.where(read(file) > 0, 200, 30).astype(np.uint8)).save(soft)
+    assert evaluate("mevis", "--data", root, "--results", "hard", "--out", "run")[2] == ""
+    code, last, error = evaluate("mevis", "--data", root, "--results", "soft", "--out", "run2")
+    assert code == 0
+    assert float(last["J&F"]) < 50  # every pixel is the object
+    assert error.count("\n") == len(kit.tasks())
+    assert "/00000.png holds 30, 200: any value but 0 counts as the object" in error
+    assert error.splitlines()[0].removeprefix("note: ") in (tmp_path / "run2/report.md").read_text()
+
+
 def test_results_without_truth_are_still_read(trees, evaluate, tmp_path):
     root = trees("refer-youtube-vos")
     answer(ReferYoutubeVos(root, "valid"), tmp_path / "results")
@@ -759,6 +776,9 @@ def test_davis_takes_the_sequences_of_its_list_where_there_is_one(davis):
     (davis / "ImageSets/2017").mkdir(parents=True)
     (davis / "ImageSets/2017/val.txt").write_text("two\n")
     assert Davis(davis, "semi-supervised/val").tasks() == ["two"]
+    with pytest.raises(InputError, match="ImageSets/2017 has no list train.txt; it has those of val"):
+        Davis(davis, "semi-supervised/train").tasks()
+    (davis / "ImageSets/2017/val.txt").unlink()
     assert Davis(davis, "semi-supervised/train").tasks() == ["one", "two"]
 
 

@@ -123,7 +123,7 @@ def test_sequence_info_may_be_short_or_full(tmp_path):
         ("name=a\nseqLength=3\n", "wanted a section"),
         ("[Sequence]\nname=a\n", "seqLength.*; wanted a section"),
         ("[Sequence]\nname=a\nseqLength=many\n", "many.*; wanted a section"),
-        ("[Sequence]\nname=a\nseqLength=0\n", "seqLength is 0, wanted 1 or more"),
+        ("[Sequence]\nname=a\nseqLength=0\n", "seqLength is 0, wanted 1 to 10000000"),
     ],
 )
 def test_sequence_info_that_says_no_length_is_refused(tmp_path, text, message):

@@ -123,7 +123,7 @@ def test_a_stored_key_that_is_missing_or_unknown_is_an_error(tmp_path):
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"expected\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"expected\.json: missing"):
         list(interacttrack.checks(tmp_path))
     with pytest.raises(InputError, match=r"sequences\.txt: cannot be read"):
         list(sot.checks(tmp_path))

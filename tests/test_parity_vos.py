@@ -144,10 +144,10 @@ def test_a_name_that_one_side_lacks_differs(folder):
 def test_a_missing_or_damaged_file_is_named(folder, name):
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=rf"{name}: it cannot be read"):
+    with pytest.raises(InputError, match=rf"{name}: (it cannot be read|no JSON)"):
         list(checks(folder))
     (folder / name).write_bytes(b"")
-    with pytest.raises(InputError, match=rf"{name}: it cannot be read"):
+    with pytest.raises(InputError, match=rf"{name}: (it cannot be read|no JSON)"):
         list(checks(folder))
     (folder / name).unlink()
     with pytest.raises(InputError, match=rf"{name}: no such file"):

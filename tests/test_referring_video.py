@@ -127,18 +127,19 @@ def test_frames_read_back_as_they_were_drawn(layout, part, split, trees):
         assert np.abs(frame.astype(np.float32) - case.clip.frames[0]).mean() < 8  # grey levels lost to JPEG
 
 
-def test_a_part_is_read_without_opening_a_frame_a_mask_or_a_mask_dict(copy):
+def test_a_part_is_read_without_opening_a_frame_or_a_mask_dict(copy):
     for layout, part, _ in WRITTEN:
         root = copy(layout)
         for path in root.rglob("*"):
-            if path.suffix in (".jpg", ".png") or path.name.startswith("mask_dict"):
+            if path.suffix == ".jpg" or path.name.startswith("mask_dict"):
                 path.write_bytes(b"")
         videos = READERS[layout](root, part)
         assert len(videos) == VIDEOS
         with pytest.raises(InputError, match="not a readable image"):
             videos[0].frame(0)
-        with pytest.raises(InputError, match=r"(not a readable label map|no JSON from line 1)"):
-            mask(videos[0], 0)
+        if layout in ("mevis", "revos", "lv-vis"):
+            with pytest.raises(InputError, match="no JSON from line 1"):
+                mask(videos[0], 0)
         shutil.rmtree(root)
 
 
@@ -443,9 +444,10 @@ def test_the_files_of_lv_vis_may_lie_above_train(copy):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda runs, key: runs.pop(key), "no run lengths of annotation {key} for frame 0; is it the file of another"),
-        (lambda runs, key: runs.update({key: []}), "no run lengths of annotation {key} for frame 0"),
-        (lambda runs, key: runs.update({key: ["x"]}), "annotation {key}, frame 0: wanted null or"),
+        (lambda runs, key: runs.pop(key), "no run lengths of annotation {key} for 6 frames; is it the file of another"),
+        (lambda runs, key: runs.update({key: []}), "0 run lengths of annotation {key} for 6 frames"),
+        (lambda runs, key: runs[key].append(None), "7 run lengths of annotation {key} for 6 frames"),
+        (lambda runs, key: runs.update({key: ["x"] * 6}), "annotation {key}, frame 0: wanted null or"),
         (lambda runs, key: runs[key][0].update(counts="0"), "run-length text '0'"),
         (lambda runs, key: runs[key][0].update(size=[3]), r"a mask of size \[3\]; wanted"),
     ],
@@ -606,3 +608,83 @@ def test_a_file_that_is_not_utf_8_or_not_there_is_refused(copy):
     path.unlink()
     with pytest.raises(InputError, match=r"meta_expressions\.json: missing; .*meta_expressions/test holds nothing"):
         instrack(root, "test")
+
+
+# Files that do not belong together
+
+
+def shift_objects(root: Path, part: str, by: int) -> None:
+    """Every `obj_id` of a part, off by some."""
+
+    def edit(document: dict) -> None:
+        for video in document["videos"].values():
+            for entry in video["expressions"].values():
+                listed = entry["obj_id"] if isinstance(entry["obj_id"], list) else [entry["obj_id"]]
+                moved = [str(int(key) + by) for key in listed]
+                entry["obj_id"] = moved if isinstance(entry["obj_id"], list) else moved[0]
+
+    change(root / f"meta_expressions/{part}/meta_expressions.json", edit)
+
+
+@pytest.mark.parametrize(
+    ("layout", "part"), [("refer-youtube-vos", "train"), ("refer-davis17", "valid"), ("instrack", "test")]
+)
+def test_object_ids_that_are_off_are_refused_when_the_part_is_opened(layout, part, copy):
+    root = copy(layout)
+    shift_objects(root, part, 20)
+    with pytest.raises(
+        InputError,
+        match=rf"meta_expressions\.json: names objects that are in none of their videos' masks: video \S+: object \d+ "
+        rf"\(its masks show .*looked at {VIDEOS * FRAMES} masks of {VIDEOS} of {VIDEOS} videos; are the ids off by one",
+    ):
+        READERS[layout](root, part)
+
+
+def test_an_object_may_come_late_and_a_mask_that_is_missing_is_named(copy):
+    root = copy("instrack")
+    file = root / "meta_expressions/test/meta_expressions.json"
+    (name, video), *_ = json.loads(file.read_text())["videos"].items()
+    folder = root / "test/Annotations" / name
+    whole = np.array(Image.open(folder / "00003.png"))
+    late = np.zeros_like(whole)
+    late[0] = 99
+    Image.fromarray(late).save(folder / "00003.png")
+    first = next(iter(video["expressions"]))
+    change(file, lambda document: document["videos"][name]["expressions"][first].update(obj_id=["99"]))
+    assert instrack(root, "test")[0].expressions[0].objects == ("99",)
+    (folder / "00000.png").unlink()
+    with pytest.raises(InputError, match=r"00000\.png: missing; wanted the label map of a frame that is listed"):
+        instrack(root, "test")
+
+
+def test_a_part_that_was_looked_at_is_not_read_again(copy, monkeypatch):
+    root, opened = copy("refer-davis17"), []
+    refer_davis17(root, "valid")
+    before = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(Path(path).suffix) or before(path))
+    refer_davis17(root, "valid")
+    assert len(opened) == VIDEOS  # whether the first map of each video is one of DAVIS-2016
+
+
+def test_objects_of_davis_that_nobody_names_and_videos_without_frames_are_warned_of(tmp_path, caplog):
+    labels = np.array([[0, 1], [2, 255]], np.uint8)
+    entries = {"0": {"exp": "a man", "obj_id": "1"}}
+    refer_davis17(davis_tree(tmp_path, entries, labels), "valid")
+    assert "no expression names objects of first masks: video dog: 2; looked at 1 masks of 1 of 1 videos" in caplog.text
+    assert "1 of 1 videos looked at have no folder of frames (dog); only results can be scored" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda video: video["frames"].append(video["frames"][0]), "lists a frame twice; wanted each once"),
+        (lambda video: video["frames"].append("../00000"), r"the name '\.\./00000'; wanted one that stays in its"),
+        (lambda video: video["expressions"].update({"../0": {"exp": "it", "obj_id": "1"}}), r"the name '\.\./0'"),
+    ],
+)
+def test_lists_that_cannot_be_meant_are_refused(edit, words, copy):
+    root = copy("refer-youtube-vos")
+    file = root / "meta_expressions/train/meta_expressions.json"
+    change(file, lambda document: edit(next(iter(document["videos"].values()))))
+    with pytest.raises(InputError, match=words):
+        refer_youtube_vos(root, "train")

@@ -133,13 +133,13 @@ class RethinkConfig:
     """
 
     enabled: bool = True
-    ratio: float = 0.5
-    floor: float = 0.0
+    ratio: float = field(default=0.5, metadata={"least": 0})
+    floor: float = field(default=0.0, metadata={"least": 0, "most": 1})
     rebase: bool = False
     reset_online: bool = True
-    cooldown: int = 0
-    budget: float = 1.0
-    search_every: int = 8
+    cooldown: int = field(default=0, metadata={"least": 0})
+    budget: float = field(default=1.0, metadata={"least": 0, "most": 1})
+    search_every: int = field(default=8, metadata={"least": 1})
 
 
 @dataclass

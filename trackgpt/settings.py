@@ -1,18 +1,29 @@
 """Settings as files: dataclasses read strictly from YAML or JSON (unknown keys refused, dotted overrides), written as
-JSON; and the JSON files of checkpoints.
+JSON; and the one way in which the package reads JSON, whose files may come from anybody.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import io
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trackgpt.errors import ModelError, UsageError
+from trackgpt.errors import InputError, ModelError, UsageError
 
 T = TypeVar("T")
+
+DEEPEST = 64
+"""Levels of lists and mappings in a file; code that walks through them may recurse."""
+LARGEST = 2**63
+"""Integers in a file lie between -LARGEST and LARGEST - 1, as those of 64 bits do."""
+_DIGITS = 20  # of an integer of 64 bits, with its sign
+_NESTED = frozenset((dict, list))
+_MOST_SETTINGS = 1 << 20  # characters of a file of settings
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -24,7 +35,8 @@ def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") ->
     """Build `schema` from nested dictionaries.
 
     Raises:
-        UsageError: a key the schema does not have (the nearest name is offered) or a value of the wrong type.
+        UsageError: a key the schema does not have (the nearest name is offered), a value of the wrong type, or a number
+            beyond `least` or `most` in its field's metadata.
     """
     fields = {f.name: f for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
     default = schema()
@@ -41,10 +53,20 @@ def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") ->
         choices = fields[key].metadata.get("choices", (value,))
         if value not in choices:
             raise UsageError(f"{where}.{key}: `{value}` is none of {', '.join(choices)}")
+        _check_range(made[key], fields[key].metadata, f"{where}.{key}")
     return dataclasses.replace(default, **made)  # type: ignore[type-var]
 
 
+def _check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
+    least, most = metadata.get("least", -math.inf), metadata.get("most", math.inf)
+    if isinstance(value, int | float) and not least <= value <= most:
+        wanted = f"{least} to {most}" if most < math.inf else f"{least} or more"
+        raise UsageError(f"{where}: {value} is out of range; wanted {wanted}")
+
+
 def _checked(value: Any, default: Any, where: str) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{where}: {value} is no number to work with; wanted a finite one")
     if default is None or type(value) is type(default) is not list:
         return value
     if dataclasses.is_dataclass(default) and isinstance(value, dict):
@@ -82,17 +104,41 @@ def read_values(path: str | Path | None, overrides: list[str] | None = None) -> 
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
-        merged = OmegaConf.load(path) if path is not None else OmegaConf.create({})
-        if overrides:
-            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        text = "" if path is None else Path(path).read_text(encoding="utf-8-sig")
+        _check_yaml(text)
+        merged = OmegaConf.load(io.StringIO(text))
+        for override in overrides or ():
+            _check_yaml(override.partition("=")[2])
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([override]))
         values = OmegaConf.to_container(merged, resolve=False)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such configuration file") from error
-    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
-        raise UsageError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    except (OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
+        raise UsageError(f"{path or 'config'}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: wanted a mapping of settings, found a {type(values).__name__}")
     return {str(key): value for key, value in values.items()}
+
+
+def _check_yaml(text: str) -> None:
+    """Refuse YAML that would grow or recurse when it is read.
+
+    Raises:
+        ValueError: it is too long, too deep, repeats a part by its name, or has an integer of more than 64 bits.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    if len(text) > _MOST_SETTINGS:
+        raise ValueError(f"{len(text)} characters; wanted at most {_MOST_SETTINGS}")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"line {event.start_mark.line + 1} repeats *{event.anchor}; wanted the value itself")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"line {event.start_mark.line + 1} is nested deeper than {DEEPEST} levels")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > _DIGITS and event.value.lstrip("+-").isdecimal():
+            raise ValueError(f"line {event.start_mark.line + 1} has an integer of {len(event.value)} digits")
 
 
 def write_json(config: Any, path: Path) -> None:
@@ -109,6 +155,61 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; wanted a whole checkpoint", "MD01")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
+        found = parse_json(path.read_bytes(), path)
+    except (InputError, OSError) as error:
         raise ModelError(f"{path}: not a mapping in JSON ({error}); fetch it again", "MD02") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: not a mapping in JSON (a {type(found).__name__}); fetch it again", "MD02")
+    return found
+
+
+def parse_json(text: str | bytes, where: object, encodings: Sequence[str] = ("utf-8-sig",)) -> Any:
+    """The value of a JSON text; NaN and Infinity are taken, as Python writes them.
+
+    Args:
+        text: the text, or the bytes of a file.
+        where: what is read, in front of messages.
+        encodings: of bytes, tried in this order; the default takes a byte order mark for what it is.
+
+    Raises:
+        InputError: bytes are no text in any of the encodings; it does not parse (with line and column), is nested
+            deeper than `DEEPEST`, or has an integer of more than 64 bits.
+    """
+    try:
+        value = json.loads(text if isinstance(text, str) else _decoded(text, encodings), parse_int=_integer)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{where}: no JSON from {place} on ({error.msg}); copy or unpack it again") from error
+    except ValueError as error:
+        raise InputError(f"{where}: {error}; copy or unpack it again") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: no JSON (nested too deeply); copy or unpack it again") from error
+    if _is_deeper(value, DEEPEST):
+        raise InputError(f"{where}: nested too deeply; wanted at most {DEEPEST} levels")
+    return value
+
+
+def _decoded(data: bytes, encodings: Sequence[str]) -> str:
+    for encoding in encodings:
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    wanted = " or ".join(encodings).replace("utf-8-sig", "UTF-8")
+    raise ValueError(f"cannot be read as text; wanted JSON in {wanted}")
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS or not -LARGEST <= (value := int(text)) < LARGEST:
+        raise ValueError(f"an integer of {len(text)} digits, {text[:20]}...; wanted one of 64 bits")
+    return value
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    level = [value] if type(value) in _NESTED else []
+    for _ in range(most):
+        values = (held.values() if type(held) is dict else held for held in level)
+        level = [each for held in values for each in held if type(each) in _NESTED]
+        if not level:
+            return False
+    return True

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError, OutputError, UsageError
 from train.engine import Engine, trained
 from train.processes import Processes
@@ -113,7 +114,7 @@ def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], proces
     if not whole:
         return Progress()
     place = whole[-1]
-    state = json.loads((place / STATE).read_text())
+    state = read_object(place / STATE)
     if state["layout"] != layout:
         was, now = (" ".join(f"{key}={value}" for key, value in x.items()) for x in (state["layout"], layout))
         raise UsageError(f"{place}: written with {was}, this run has {now}; go on as it was, or choose another `out`")
@@ -193,9 +194,9 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], place: Path, sharded: b
 
 def _is_whole(place: Path) -> bool:
     try:
-        files = json.loads((place / STATE).read_text())["files"]
+        files = read_object(place / STATE)["files"]
         return all((place / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
+    except (InputError, OSError, AttributeError, KeyError):
         return False
 
 

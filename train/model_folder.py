@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trackgpt.data.trees import read_object
+from trackgpt.errors import InputError
 from trackgpt.settings import to_dict
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.version import installed
@@ -68,8 +70,8 @@ def export_model(
 def exported_step(folder: Path) -> int:
     """The step a model folder was written at; -1 for none."""
     try:
-        return int(json.loads((folder / RECORD).read_text())["step"])
-    except (OSError, ValueError, KeyError):
+        return int(read_object(folder / RECORD)["step"])
+    except (InputError, ValueError, TypeError, KeyError):
         return -1
 
 

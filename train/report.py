@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from trackgpt.errors import InputError
+from trackgpt.settings import parse_json
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
@@ -14,8 +16,8 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     lines: dict[int, dict[str, float]] = {}
     for text in (folder / "train.jsonl").read_text().splitlines():
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
+            line = parse_json(text, folder)
+        except InputError:
             continue
         lines[int(line["step"])] = line
     return [lines[step] for step in sorted(lines)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_tools.checks.report import Report
+from trackgpt.data.trees import read_json
+from trackgpt.errors import InputError
 
 Entry = dict[str, Any]
 Videos = dict[str, dict[str, Any]]
@@ -18,9 +19,9 @@ Fault = Callable[[Entry], tuple[str, str] | None]  # what is wrong with an entry
 def load(report: Report, path: Path, wanted: str = "a whole JSON file in UTF-8") -> Any:
     """A JSON document; None, and a problem, when it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        report.problem(path, f"cannot be read ({error})", wanted)
+        return read_json(path, ("utf-8",))
+    except InputError as error:
+        report.problem(path, f"cannot be read ({str(error).removeprefix(f'{path}: ')})", wanted)
         return None
 
 

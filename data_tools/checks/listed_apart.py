@@ -26,7 +26,8 @@ def _file(report: Report, part: str) -> Path:
 
 def _is_there(report: Report, part: str) -> bool:
     if not _file(report, part).is_file():
-        report.note(_file(report, part), f"not there; the part {part} is not checked")
+        folder = report.root / part
+        report.unlisted(part, _file(report, part), folder / "JPEGImages", folder / "Annotations")
     return _file(report, part).is_file()
 
 

@@ -80,6 +80,14 @@ class Report:
         """Record something that is no fault."""
         self.notes.append(f"{self._short(path)}: {found}")
 
+    def unlisted(self, part: str, path: Path, *beside: Path) -> None:
+        """Record that the file which lists a part is missing: a fault where a folder of the part is there."""
+        there = next((folder for folder in beside if folder.is_dir()), None)
+        if there is None:
+            self.note(path, f"not there; the part {part} is not checked")
+        else:
+            self.problem(path, f"missing, but {self._short(there)} is there", f"the expressions of {part}")
+
     def count(self, part: str, **more: int) -> None:
         """Add to what was found of a part."""
         _add(self.counts, part, more)

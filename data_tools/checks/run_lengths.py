@@ -10,7 +10,7 @@ from data_tools.checks.expressions import Entry, Videos, keys_of
 from data_tools.checks.report import Report, TreeCheck
 from trackgpt.data.referring_video import TREES
 from trackgpt.errors import InputError
-from trackgpt.geometry.masks import area_of_rle
+from trackgpt.geometry.masks import area_of_rle, is_size
 
 _RUNS = "{annotation id: [run lengths or null, one per frame]}"
 
@@ -21,7 +21,7 @@ def check_mevis(report: Report) -> None:
         folder = report.root / part
         path = _first(folder / "meta_expressions.json", folder / "meta_expressions_release.json")
         if not path.is_file():
-            report.note(path, f"not there; the part {part} is not checked")
+            report.unlisted(part, path, folder / "JPEGImages")
         elif part in ("valid", "test"):
             videos = expressions.read(report, path, part, expressions.blind(part))
             _check_frames(report, part, folder / "JPEGImages", videos)
@@ -50,7 +50,7 @@ def check_revos(report: Report) -> None:
             report.note(plain, f"published as {path.name}; other programs look for that name")
             path = plain
         if not path.is_file():
-            report.note(path, f"not there; the part {part} is not checked")
+            report.unlisted(part, path)
             continue
         videos = expressions.read(report, path, part, _typed)
         bare = bool(videos) and (report.root / next(iter(videos))).is_dir()
@@ -127,8 +127,10 @@ def _fault(runs: Any, frames: int, size: pictures.Size | None) -> tuple[str, str
         if one is None:
             continue
         try:
+            if not is_size(*one["size"]):
+                return f"frame {frame}: a mask of size {one['size']!r:.60}", "[height, width]"
             height, width = one["size"]
-            area_of_rle(str(one["counts"]), int(height), int(width))
+            area_of_rle(str(one["counts"]), height, width)
         except (InputError, KeyError, TypeError, ValueError) as error:
             return f"frame {frame}: {error}", '{"size": [height, width], "counts": text}'
         if size is not None and (width, height) != size:

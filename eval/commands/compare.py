@@ -13,7 +13,8 @@ import typer
 from eval.kit import Row, with_jf
 from eval.metrics.intervals import Interval, paired_bootstrap
 from eval.report import table
-from eval.run_folder import read_json, read_rows, write_text
+from eval.run_folder import RUN, read_rows, write_text
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError, UsageError
 
 SAME = ("kit", "data", "split", "seed")
@@ -56,7 +57,9 @@ def command(
     typer.echo(text)
     if out:
         write_text(out, text + "\n")
-    main = next((name for name in settings.get("headline", ()) if name in last), wanted[0])
+    headline = settings.get("headline")
+    names = headline if isinstance(headline, list) else []
+    main = next((name for name in names if isinstance(name, str) and name in last), wanted[0])
     found = last[main]
     typer.echo(f"figure={main} difference={found.mean:.4f} low={found.low:.4f} high={found.high:.4f}")
 
@@ -67,7 +70,7 @@ def _settings(paths: list[Path]) -> dict[str, Any]:
     Raises:
         InputError: another run is of another benchmark.
     """
-    settings = [read_json(path / "run.json") for path in paths]
+    settings = [read_object(path / RUN) for path in paths]
     for path, each in zip(paths[1:], settings[1:], strict=True):
         other = [key for key in SAME if each.get(key) != settings[0].get(key)]
         if other:

@@ -14,9 +14,10 @@ import typer
 
 from eval.kit import Kit, LeavesOut, Submits
 from eval.report import last_line, report
-from eval.run_folder import digest, open_run, world_size
-from eval.runner import RESULTS, Job, run
+from eval.run_folder import RESULTS, digest, open_run, world_size
+from eval.runner import Job, run
 from eval.trackers import Choice
+from trackgpt.data.trees import entries
 from trackgpt.errors import InputError, UsageError
 
 
@@ -63,14 +64,16 @@ def evaluate(open_kit: Callable[[], Kit], asked: RunOptions, chosen: dict[str, A
     named = Path(source).stem + ("" if asked.variant == "full" else f"-{asked.variant}")
     out = asked.out or Path("runs") / f"{kit.name}-{named}"
     settings = {"kit": kit.name, "headline": list(kit.headline), **chosen, "limit": asked.limit, **_what(kit, asked)}
-    open_run(out, settings)
-    job = _job(open_kit, kit, asked, out)
-    result = run(job, asked.jobs, asked.limit, asked.partial)
-    if result is None:
-        return
-    figures = report(kit, result, settings, out)
-    typer.echo((out / "report.md").read_text())
-    packed = kit.submit(job.results, out) if isinstance(kit, Submits) else None
+    with open_run(out, settings, fills=asked.results is None or asked.results.is_file()):
+        job = _job(open_kit, kit, asked, out)
+        result = run(job, asked.jobs, asked.limit, asked.partial)
+        if result is None:
+            return
+        figures = report(kit, result, settings, out)
+        for note in result.notes:
+            typer.echo(f"note: {note}", err=True)
+        packed = kit.submit(job.results, out) if isinstance(kit, Submits) else None
+    typer.echo((out / "report.md").read_text(encoding="utf-8"))
     more = {} if packed is None else {"submission": packed}
     typer.echo(last_line(kit, figures, units=len(result.rows), out=out, **more))
 
@@ -112,9 +115,11 @@ def _folder(results: Path, kit: Kit, out: Path) -> Path:
     if results.is_file():
         if world_size() > 1:
             raise UsageError(f"{results}: {world_size()} ranks would unpack it at once; unpack it and give its folder")
+        if results.resolve().is_relative_to((out / RESULTS).resolve()):
+            raise UsageError(f"{results}: lies where it would be unpacked; choose another --out")
         unpack(results, out / RESULTS)
         return beginning(out / RESULTS)
-    if not results.is_dir() or not any(results.iterdir()):
+    if not entries(results):
         raise InputError(f"{results}: missing or empty; wanted result files {kit.layout}")
     return beginning(results)
 
@@ -155,7 +160,7 @@ KITS = {
         "synthtrack:SynthTrack",
         "Instructions of every kind on held-out synthetic videos; --model random-object is the baseline.",
         {
-            "seed": _own(int, 1, "Chooses the videos"),
+            "seed": _own(int, 1, "Chooses the videos", min=0, max=1_000_000),
             "videos": _own(int, 200, "How many videos", min=1, max=10_000),
             "split": _own(str, "test", "test, or train for choosing settings without touching test"),
         },

@@ -27,6 +27,7 @@ from eval.metrics.interactive import overlaps
 from trackgpt.data.box_files import read_boxes
 from trackgpt.data.box_video import READERS, BoxPart, BoxSequence, BoxTruth
 from trackgpt.data.mot_sequences import MotPart
+from trackgpt.data.trees import entries
 from trackgpt.data.videos import Video
 from trackgpt.errors import InputError
 from trackgpt.types import Prediction, Prompt
@@ -195,7 +196,7 @@ def result_file(results: Path, name: str, wanted: str) -> Path:
     direct = results / f"{name}.txt"
     if direct.is_file():
         return direct
-    found = sorted(path for depth in DEPTHS for path in results.glob(f"{depth}/{escape(name)}.txt"))
+    found = sorted(path for depth in DEPTHS for path in entries(results, f"{depth}/{escape(name)}.txt"))
     if not found:
         raise MissingResultError(f"{direct}: missing; wanted {wanted}")
     if len(found) > 1:

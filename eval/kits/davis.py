@@ -18,6 +18,8 @@ from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, w
 from eval.label_maps import read_label_map
 from eval.metrics.davis import MAX_PROPOSALS, VOID, matched_proposals
 from eval.scorer import pairwise_label_maps, score_binary_masks, score_label_maps
+from trackgpt.data.mot_files import read_seqmap
+from trackgpt.data.trees import entries
 from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.jf import Scores, summarise
 
@@ -92,10 +94,13 @@ class Davis:
 
     def tasks(self) -> Sequence[str]:
         """One task per sequence."""
-        listed = self.root / "ImageSets" / "2017" / f"{self.subset}.txt"
-        if listed.is_file():
-            return listed.read_text(encoding="utf-8").split()
-        found = sorted(folder.name for folder in self.annotations.iterdir() if folder.is_dir())
+        lists = {path.stem: path for path in entries(self.root / "ImageSets" / "2017", "*.txt")}
+        if self.subset in lists:
+            return read_seqmap(lists[self.subset])
+        if lists:
+            there = ", ".join(lists)
+            raise InputError(f"{self.root}: ImageSets/2017 has no list {self.subset}.txt; it has those of {there}")
+        found = [folder.name for folder in entries(self.annotations) if folder.is_dir()]
         if not found:
             raise InputError(f"{self.annotations}: no sequences; wanted SEQUENCE/00000.png")
         return found
@@ -114,7 +119,7 @@ class Davis:
         write_label_maps(results / task, [file.stem for file in truth], (ids for _ in truth))
 
     def _truth(self, task: str) -> list[Path]:
-        files = sorted((self.annotations / task).glob("*.png"))
+        files = entries(self.annotations / task, "*.png")
         if len(files) < 3:
             raise InputError(f"{self.annotations / task}: {len(files)} masks; wanted 00000.png and on, 3 or more")
         return files

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from eval.kits.davis import holds_one_mask
 from eval.kits.expressions import ExpressionKit
+from trackgpt.data.trees import entries
 from trackgpt.data.videos import Expression, LabelMasks, MaskTruth, Video
 from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.jf import Scores
@@ -123,7 +124,7 @@ def find_sequences(
     places = {
         folder.name: (size, folder)
         for size in reversed(wanted)
-        for folder in sorted((root / "JPEGImages" / size).glob("*"))
+        for folder in entries(root / "JPEGImages" / size)
         if folder.is_dir()
     }
     if not places:
@@ -144,7 +145,7 @@ def find_sequences(
 
 
 def _video(name: str, frames: Path, masks: Path, union: bool, said: tuple[Expression, ...]) -> Video:
-    images = tuple(sorted(frames.glob("*.jpg")))
+    images = tuple(entries(frames, "*.jpg"))
     files = tuple(masks / f"{image.stem}.png" for image in images)
     lacking = [file for file in files if not file.exists()]
     if not images or lacking:
@@ -154,7 +155,7 @@ def _video(name: str, frames: Path, masks: Path, union: bool, said: tuple[Expres
 
 def _is_union(folder: Path) -> bool:
     """Whether masks are DAVIS-2016's: grey images of 0 and 255, where DAVIS-2017's have a palette and ids."""
-    first = min(folder.glob("*.png"), default=None)
-    if first is None:
+    masks = entries(folder, "*.png")
+    if not masks:
         raise InputError(f"{folder}: no masks; wanted 00000.png, 00001.png, ... beside the frames")
-    return holds_one_mask(first)
+    return holds_one_mask(masks[0])

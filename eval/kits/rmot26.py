@@ -18,10 +18,11 @@ from eval.metrics.boxes import xywh
 from eval.metrics.multi_object import sequence_scores
 from eval.metrics.query_mot import box_iou, clip_metrics
 from eval.metrics.query_mot_answers import paired_by_position, parse_predicted_output
-from eval.run_folder import read_json, write_text
+from eval.run_folder import write_text
 from trackgpt.data import query_clips
 from trackgpt.data.mot_files import MotTruth, Tracked
 from trackgpt.data.query_clips import ClipObject, QueryClip, frame_number
+from trackgpt.data.trees import entries, read_object
 from trackgpt.errors import InputError
 from trackgpt.types import Prediction, Prompt
 
@@ -191,9 +192,11 @@ def _boxes(path: Path, clip: QueryClip, each: ClipObject, entries: Any) -> Float
     if not isinstance(entries, list | str):
         where = f"{path}: clip {clip.name}: {each.key or 'predicted_output'} is a {type(entries).__name__}"
         raise InputError(f'{where}, wanted a list of {{"frame": number, "bbox": [x, y, w, h]}}')
-    boxes = paired_by_position(
-        parse_predicted_output(entries if isinstance(entries, str) else json.dumps(entries)), len(each.frames)
-    )
+    try:
+        parsed = parse_predicted_output(entries if isinstance(entries, str) else json.dumps(entries))
+    except InputError as error:
+        raise error.at(f"{path}: clip {clip.name}") from error
+    boxes = paired_by_position(parsed, len(each.frames))
     boxes[~boxes.any(axis=1)] = np.nan
     return boxes
 
@@ -202,7 +205,7 @@ def _boxes(path: Path, clip: QueryClip, each: ClipObject, entries: Any) -> Float
 def _all_records(results: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Every record of a results file, or of the files of a folder, by id."""
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for path in sorted(results.glob("*.json")) if results.is_dir() else [results]:
+    for path in entries(results, "*.json") if results.is_dir() else [results]:
         for name, record in _records(path).items():
             if name in found:
                 raise InputError(f"{path}: clip {name} is in {found[name][0]} too; wanted one result a clip")
@@ -211,7 +214,7 @@ def _all_records(results: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
 
 
 def _records(path: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
-    listed = read_json(path).get("results")
+    listed = read_object(path).get("results")
     if not isinstance(listed, list) or not all(isinstance(each, dict) and "id" in each for each in listed):
         raise InputError(f'{path}: wanted {{"results": [...]}} with the "id" of every clip')
     return {str(each["id"]): (path, each) for each in listed}

@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from eval.metrics.query_mot import FloatArray
+from trackgpt.errors import InputError
+from trackgpt.settings import parse_json
+
+LONGEST = 1_000_000
+"""Characters of an answer; a model that repeats itself to its last token writes a tenth of it."""
 
 
 def parse_predicted_output(text: str) -> list[tuple[Any, Any]]:
@@ -24,25 +29,68 @@ def parse_predicted_output(text: str) -> list[tuple[Any, Any]]:
     written on one line with a whole number as frame.
 
     Args:
-        text: any string.
+        text: any string of at most `LONGEST` characters.
 
     Returns:
         (frame, box) in the order of the text; box is a list of numbers, unless the JSON says otherwise. Empty if
         nothing is found, or if a piece of text holds something else than numbers (the evaluator then drops the whole
         answer).
+
+    Raises:
+        InputError: the text is longer.
     """
+    if len(text) > LONGEST:
+        raise InputError(f"an answer of {len(text)} characters; wanted at most {LONGEST}")
     with contextlib.suppress(Exception):
-        items = json.loads(text)
+        items = parse_json(text, "the answer")
         if isinstance(items, list):
             found = [(item["frame"], item.get("bbox") or item.get("bbox_2d")) for item in items if "frame" in item]
             return [(frame, box) for frame, box in found if box is not None]
     try:
-        return [(int(frame), [float(x) for x in box.split(",")]) for frame, box in _OBJECT.findall(text)]
+        return [(int(frame), [float(x) for x in box.split(",")]) for frame, box in _objects(text)]
     except ValueError:
         return []
 
 
-_OBJECT = re.compile(r'\{.*?"frame":\s*(\d+).*?"bbox(?:_2d)?":\s*\[([^\]]+)\].*?\}')
+def _objects(text: str) -> Iterator[tuple[str, str]]:
+    r"""What `re.findall(r'\{.*?"frame":\s*(\d+).*?"bbox(?:_2d)?":\s*\[([^\]]+)\].*?\}', text)` finds.
+
+    That would try every brace with every frame and every box; here each piece of text is looked at once. A dot does
+    not pass the end of a line. From a brace, what any frame on its line leads to the first one leads to as well, but
+    for the last one, whose number may stand on another line. Braces before the same frame lead to the same.
+    """
+    lines, brackets, closes = (_places(character, text) for character in "\n]}")
+    frames = list(re.finditer(r'"frame":\s*(\d+)', text))
+    boxes = []
+    for place in re.finditer(r'"bbox(?:_2d)?":\s*\[', text):
+        begin, end = place.end(), _next(brackets, place.end())
+        close = _next(closes, end)
+        if begin < end and close < _next(lines, end):
+            boxes.append((place.start(), begin, end, close))
+    frame_places, box_places = [frame.start() for frame in frames], [start for start, *_ in boxes]
+    at = text.find("{")
+    while at >= 0:
+        line = _next(lines, at)
+        first, last = bisect_left(frame_places, at), bisect_left(frame_places, line) - 1
+        at = text.find("{", line)
+        for frame in (frames[first], frames[last]) if first <= last else ():
+            place = bisect_left(box_places, frame.end())
+            if place < len(boxes) and box_places[place] < _next(lines, frame.end()):
+                _, begin, end, close = boxes[place]
+                yield frame[1], text[begin:end]
+                at = text.find("{", close + 1)
+                break
+            at = text.find("{", frames[first].start())
+
+
+def _places(character: str, text: str) -> list[int]:
+    """Where a character stands, in order, and after it the end of the text once more."""
+    return [*(match.start() for match in re.finditer(re.escape(character), text)), len(text)]
+
+
+def _next(places: Sequence[int], at: int) -> int:
+    """The first of some places from `at` on; the last one, the end of the text, where there is none."""
+    return places[min(bisect_left(places, at), len(places) - 1)]
 
 
 def paired_by_position(parsed: Sequence[tuple[Any, Any]], frames: int) -> FloatArray:

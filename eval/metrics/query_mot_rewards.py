@@ -8,7 +8,6 @@ in pixels of the original frame.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 
 from eval.metrics.query_mot import EPS, FloatArray
 from trackgpt.errors import InputError
+from trackgpt.settings import parse_json
 
 MAX_OBJECTS = 120
 
@@ -106,13 +106,13 @@ def format_reward(answer: str, convention: RewardConvention) -> float:
     wanted = {"bbox_2d": 4, "point_2d": 2} if convention.points else {"bbox_2d": 4}
     earned = 0.0
     with contextlib.suppress(Exception):
-        items = json.loads(_answer(answer))
+        items = parse_json(_answer(answer), "the answer")
         for item in items:
             fits = [
                 key in item and isinstance(item[key], list) and len(item[key]) == size for key, size in wanted.items()
             ]
             earned += sum(fits) / len(items)
-    return (1.0 if _THINK_THEN_ANSWER.fullmatch(answer) else 0.0) + earned
+    return float(_has_tags(answer)) + earned
 
 
 def accuracy_reward(
@@ -136,7 +136,7 @@ def accuracy_reward(
         0 for an answer that cannot be read, and without truth.
     """
     with contextlib.suppress(Exception), np.errstate(all="ignore"):
-        items = json.loads(_answer(answer))
+        items = parse_json(_answer(answer), "the answer")
         wanted = _table(np.asarray(truth, np.float64)[:MAX_OBJECTS], 4)
         if convention.points:
             found = _table(np.array([item["bbox_2d"] for item in items][:MAX_OBJECTS]), 4)
@@ -180,7 +180,12 @@ def total_reward(
     return format_reward(answer, convention) + accuracy_reward(answer, current, convention, points) + motion
 
 
-_THINK_THEN_ANSWER = re.compile(r"<think>.*</think>\s*<answer>.*</answer>", re.DOTALL)
+def _has_tags(text: str) -> bool:
+    r"""Whether r"<think>.*</think>\s*<answer>.*</answer>" is the whole text, in time linear in its length."""
+    first, last = "<think>", "</answer>"
+    if not (text.startswith(first) and text.endswith(last)):
+        return False
+    return re.search(r"</think>\s*<answer>", text[len(first) : -len(last)]) is not None
 
 
 def _answer(text: str) -> str:
@@ -192,7 +197,7 @@ def _answer(text: str) -> str:
 
 def _first_box(answer: str) -> Any:
     with contextlib.suppress(Exception):
-        items = json.loads(_answer(answer))
+        items = parse_json(_answer(answer), "the answer")
         if isinstance(items, list) and items:
             return np.asarray(items[0]["bbox"] if "bbox" in items[0] else items[0]["bbox_2d"], np.float64)
     return None

@@ -12,7 +12,6 @@ from eval.metrics.box_conventions import interacttrack
 from eval.metrics.boxes import Figures, SequenceResult, figures, sequence_result
 from eval.metrics.interactive import InteractiveSequence, interactive_sequence, released_figures
 from eval.parity.checks import Comparison, compared
-from eval.parity.sot import read_json
 from trackgpt.data.box_files import (
     first_visible,
     read_boxes,
@@ -20,6 +19,7 @@ from trackgpt.data.box_files import (
     read_interacttrack_boxes,
     read_interacttrack_truth,
 )
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError
 
 SOURCE = "InteractTrack"
@@ -41,7 +41,7 @@ def checks(folder: Path) -> Iterator[Comparison]:
     Raises:
         InputError: a file is missing or damaged, or expected.json has an unknown key.
     """
-    expected = read_json(folder / "expected.json")
+    expected = read_object(folder / "expected.json")
     sets = {name: _sequences(folder / "inputs" / name) for name in ("clean", "dirty")}
     try:
         for key, stored in expected.items():

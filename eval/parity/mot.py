@@ -8,7 +8,6 @@ inputs/trackers/<split>/<tracker>/data/    <sequence>.txt; one tracker
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from eval.metrics.multi_object import COMBINED, MotTruth, MultiObjectScores, Tracked, tracker_scores
 from eval.parity.checks import Comparison, compared
 from trackgpt.data.mot_files import read_results, read_seqinfo, read_seqmap, read_truth
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError
 
 SOURCE = "TrackEval"
@@ -72,14 +72,8 @@ def _sequence_checks(
 
 
 def _stored(place: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{place}: {error.strerror}; wanted TrackEval's stored output") from error
-    except ValueError as error:
-        raise InputError(f"{place}: no JSON ({error}); wanted TrackEval's stored output") from error
-    wanted = {*MODES, "versions"}
-    if not isinstance(found, dict) or not set(MODES) <= set(found) <= wanted:
+    found, wanted = read_object(place), {*MODES, "versions"}
+    if not set(MODES) <= set(found) <= wanted:
         raise InputError(f"{place}: holds {_keys(found)}, wanted {', '.join(sorted(wanted))}")
     for mode in MODES:
         if not isinstance(found[mode], dict):

@@ -17,7 +17,6 @@ beside numpy's: a stored number is met if it equals, with ==, one of the three r
 from __future__ import annotations
 
 import decimal
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from eval.metrics.query_mot_rewards import (
     total_reward,
 )
 from eval.parity.checks import Comparison, compared
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError
 
 SOURCE = "QTrack"
@@ -158,13 +158,7 @@ def _exp(x: float) -> tuple[decimal.Decimal, float]:
 
 
 def _read(place: Path, wanted: set[str]) -> dict[str, Any]:
-    try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{place}: {error.strerror}; wanted a file of the golden vectors of rmot26") from error
-    except ValueError as error:
-        raise InputError(f"{place}: no JSON ({error}); wanted a file of the golden vectors of rmot26") from error
-    if not isinstance(found, dict) or set(found) != wanted:
-        said = ", ".join(found) if isinstance(found, dict) else f"{found!r:.60}"
-        raise InputError(f"{place}: holds {said}; wanted {', '.join(sorted(wanted))}")
+    found = read_object(place)
+    if set(found) != wanted:
+        raise InputError(f"{place}: holds {', '.join(found)}; wanted {', '.join(sorted(wanted))}")
     return found

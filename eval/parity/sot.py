@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from eval.metrics import box_conventions
 from eval.metrics.boxes import Figures, FrameErrors, SequenceResult, figures, sequence_result
 from eval.parity.checks import Comparison, compared
 from trackgpt.data.box_files import LASOT_ABSENT, TNLLT_ABSENT, read_absent, read_boxes, read_names
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError
 
 TRACKERS = ("good", "drift", "bad")
@@ -53,7 +53,7 @@ def checks(folder: Path) -> Iterator[Comparison]:
     """
     sequences = _sequences(folder)
     matlab = _matlab_file(folder / "expected_matlab_octave.mat")
-    expected = read_json(folder / "expected_python.json")
+    expected = read_object(folder / "expected_python.json")
     try:
         for name, toolkit in _MATLAB.items():
             for normalised in (0, 1):
@@ -68,21 +68,6 @@ def checks(folder: Path) -> Iterator[Comparison]:
                 raise InputError(f"{folder}: expected_python.json has the unknown key {key!r}; is it a newer layout?")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder}: the stored values lack or damage {error}; copy the folder again") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of stored values.
-
-    Raises:
-        InputError: missing, or no JSON object.
-    """
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); wanted the stored values of the toolkits") from error
-    if not isinstance(stored, dict):
-        raise InputError(f"{path}: a {type(stored).__name__}, wanted an object with the stored values")
-    return stored
 
 
 def _sequences(folder: Path) -> dict[str, _Sequence]:

@@ -14,7 +14,6 @@ unread. The checks are named after the keys.
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 import zlib
@@ -41,6 +40,7 @@ from eval.metrics.davis import (
 from eval.metrics.expressions import mevis, revos
 from eval.metrics.masks import sequence_scores, summarise
 from eval.parity.checks import Comparison, compared
+from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError
 
 DAVIS, VOS_BENCHMARK, VISA, TRACKEVAL = "davis2017-evaluation", "vos-benchmark", "VISA", "TrackEval"
@@ -325,13 +325,10 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _notes(path: Path) -> dict[str, Any]:
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"it cannot be read ({error})") from error
-    if not isinstance(notes, dict) or not notes:
+    if not path.is_file():
+        raise _missing(path)
+    notes = read_object(path)
+    if not notes:
         raise _damaged(path, "it holds no object of named figures")
     return notes
 

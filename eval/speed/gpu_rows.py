@@ -16,8 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
-from eval.run_folder import read_json, write_json
+from eval.run_folder import write_json
 from eval.speed.bench import Figures, Setting, Size, Workload, conditions
+from trackgpt.data.trees import read_object
 from trackgpt.errors import TrackGPTError, UsageError
 
 Measure = Callable[[Setting], Figures]
@@ -71,7 +72,7 @@ def command(
 def _done_in_time(at: Setting, name: str, part: Measure, end: float) -> bool:
     """Measure a part unless that has been done, or the time is over; tells in one line. False when it is not done."""
     path = at.out / f"{name}.json"
-    if path.is_file() and "figures" in read_json(path):
+    if path.is_file() and "figures" in read_object(path):
         typer.echo(f"{name}: kept")
         return True
     if time.monotonic() > end:

@@ -16,6 +16,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from trackgpt.data.trees import plain_name
 from trackgpt.errors import InputError
 
 FloatArray = NDArray[np.float64]
@@ -124,12 +125,12 @@ def read_names(path: Path) -> list[str]:
     Raises:
         InputError: missing or empty file, a blank line, or a name twice.
     """
-    names: list[str] = []
+    names: dict[str, None] = {}
     for number, line in enumerate(_lines_of_numbers(path), 1):
         if not line.strip() or line.strip() in names:
             _refuse(path, number, line, "one new sequence name per line")
-        names.append(line.strip())
-    return names
+        names[plain_name(line.strip(), f"{path}: line {number}")] = None
+    return list(names)
 
 
 def read_interacttrack_boxes(path: Path, *, ragged: bool = False) -> FloatArray:

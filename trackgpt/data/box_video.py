@@ -37,7 +37,7 @@ from trackgpt.data.box_files import (
     read_names,
     read_scene,
 )
-from trackgpt.data.trees import Tree, find_tree, listing
+from trackgpt.data.trees import Tree, entries, find_tree, listing
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError
 from trackgpt.types import Prompt
@@ -128,7 +128,7 @@ class BoxSequence:
         """The frames in order of their names; empty where the folder is missing."""
         if not self.images.is_dir():
             return ()
-        found = sorted(path for path in self.images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        found = [path for path in entries(self.images) if path.suffix.lower() in IMAGE_SUFFIXES]
         first = OTB_FIRST_FRAMES.get(self.name) if self.boxes.name.startswith("groundtruth_rect") else None
         return tuple(path for path in found if first is None or int(path.stem) >= first)
 
@@ -325,7 +325,7 @@ class _Layout:
         found = set()
         for place in self.boxes:
             pattern = re.compile(re.escape(place).replace(r"\{name\}", "([^/]+)").replace(r"\{group\}", "[^/]+"))
-            for path in top.glob(place.replace("{name}", "*").replace("{group}", "*")):
+            for path in entries(top, place.replace("{name}", "*").replace("{group}", "*")):
                 match = pattern.fullmatch(path.relative_to(top).as_posix())
                 if match:
                     found.add(match[1])
@@ -502,7 +502,7 @@ def otb_lang(root: str | Path, part: str) -> BoxPart:
     """
     _OTB_LANG.tree.check_part(part)
     folder = find_tree(_OTB_LANG.tree, root) / f"OTB_query_{part}"
-    names = sorted(path.stem for path in folder.glob("*.txt"))
+    names = [path.stem for path in entries(folder, "*.txt")]
     here = [name for name in names if _OTB_LANG.first(folder.parent, _OTB_LANG.boxes, name) is not None]
     if not here:
         raise InputError(f"{folder}: {len(names)} sentences, none of a sequence in {folder.parent / 'OTB_videos'}")

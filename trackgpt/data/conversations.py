@@ -12,7 +12,6 @@ Source: dvlab-research/LISA@3cb2d43 utils/vqa_dataset.py; the form is that of ha
 
 from __future__ import annotations
 
-import json
 import mmap
 import re
 from array import array
@@ -27,12 +26,14 @@ from trackgpt.data.image_trees import COCO_2017, TREES
 from trackgpt.data.images import Conversation, Round
 from trackgpt.data.trees import find_tree
 from trackgpt.errors import InputError
+from trackgpt.settings import parse_json
 
 IMAGE_TOKEN = "<image>"
 """LLaVA's placeholder of the picture, first or last in the first question; readers take it out."""
 
 _ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
-_STRING_OR_BRACE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}]', re.DOTALL)
+_STRING_OR_BRACE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{}]', re.DOTALL)
+"""A string that is not closed reaches to the end of the file, so that nothing is looked at twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,9 @@ class ConversationFile:
         try:
             with self.file.open("rb") as file:
                 file.seek(begin)
-                record = json.loads(file.read(end - begin))
-            return _conversation(record, self.images)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                data = file.read(end - begin)
+            return _conversation(parse_json(data, f"{self.file}: record {index}, at byte {begin}"), self.images)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self.file}: record {index}, at byte {begin}: {error}; "
                 "wanted id and conversations, questions of human and answers of gpt by turns"

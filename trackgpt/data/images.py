@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from trackgpt.data.videos import Expression, read_image
+from trackgpt.data.videos import Expression, opened_image, read_image
 from trackgpt.errors import InputError
-from trackgpt.geometry.masks import decode_rle, mask_of_runs
+from trackgpt.geometry.masks import covers, decode_rle, is_size, mask_of_runs
 
 Segmentation = Sequence[Any] | Mapping[str, Any]
 """A COCO segmentation: polygons, run lengths, or a list of run lengths (RefCLEF)."""
@@ -110,7 +109,7 @@ class ImageSample:
         turned = read_image(self.image)
         if turned.shape[:2] == self.size:
             return turned
-        with Image.open(self.image) as image:
+        with opened_image(self.image) as image:
             stored = np.asarray(image.convert("RGB"))
         if stored.shape[:2] == self.size:
             return stored
@@ -169,6 +168,10 @@ class Segments:
     expressions: tuple[Expression, ...]
     segmentations: Mapping[str, Segmentation]
 
+    def __post_init__(self) -> None:
+        if not is_size(*self.size):
+            raise InputError(f"{self.source}: an image of height and width {self.size}; is it of another release?")
+
     def mask(self, objects: Sequence[str]) -> np.ndarray:
         """See `ImageTruth.mask`; objects are annotation ids."""
         covered = np.zeros(self.size, bool)
@@ -213,17 +216,19 @@ def segmentation_mask(segmentation: Segmentation, height: int, width: int) -> np
 
 def _runs_mask(runs: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     """The mask of run lengths, packed into text or as plain numbers."""
-    if list(runs.get("size", (height, width))) != [height, width]:
+    if runs.get("size", [height, width]) not in ([height, width], (height, width)):
         raise InputError(f"run lengths of an image of {runs['size']}; wanted [{height}, {width}]")
     counts = runs.get("counts")
     if isinstance(counts, str | bytes):
         return decode_rle(counts if isinstance(counts, str) else counts.decode("ascii", "replace"), height, width)
     try:
         lengths = np.asarray(counts, np.int64).reshape(-1)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"run lengths {str(counts)[:20]!r}; wanted text or numbers") from error
-    if len(lengths) == 0 or lengths.min() < 0 or lengths.sum() != height * width:
-        raise InputError(f"run lengths cover {lengths.sum()} pixels; wanted {height} x {width} = {height * width}")
+    if not covers(lengths, height * width):
+        raise InputError(
+            f"run lengths cover {sum(lengths.tolist())} pixels; wanted {height} x {width} = {height * width}"
+        )
     return mask_of_runs(lengths, height, width)
 
 
@@ -269,12 +274,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is missing or no image.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            swapped = image.getexif().get(_ORIENTATION) in _SWAPPED
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; wanted an image") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); copy or unpack it again") from error
+    with opened_image(path) as image:
+        width, height = image.size
+        swapped = image.getexif().get(_ORIENTATION) in _SWAPPED
     return (width, height) if swapped else (height, width)

@@ -11,6 +11,7 @@ around commas. Read here: frames count from 0 as positions of a list, rows of a 
 from __future__ import annotations
 
 import configparser
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from trackgpt.data.trees import plain_name
 from trackgpt.errors import InputError
 
 _TRUTH = "frame,id,x,y,w,h,mark,class[,visibility], or ten columns as in MOT15"
 _RESULTS = "frame,id,x,y,w,h[,score,...]"
 _MOT15_COLUMNS = 10
+_MOST_FRAMES = 10_000_000  # two days at 60 frames per second
 _LARGEST = 2**53  # above it a float no longer tells integers apart
 
 
@@ -143,8 +146,8 @@ def read_seqinfo(path: Path) -> SequenceInfo:
     except (configparser.Error, KeyError, ValueError) as error:
         said = " ".join(str(error).split())
         raise InputError(f"{path}: {said}; wanted a section [Sequence] with name and seqLength") from error
-    if info.frames < 1:
-        raise InputError(f"{path}: seqLength is {info.frames}, wanted 1 or more")
+    if not 1 <= info.frames <= _MOST_FRAMES:
+        raise InputError(f"{path}: seqLength is {info.frames}, wanted 1 to {_MOST_FRAMES}")
     return info
 
 
@@ -161,10 +164,10 @@ def read_seqmap(path: Path) -> list[str]:
     names = [name for name in (found[1:] if found[:1] == ["name"] else found) if name]
     if not names:
         raise InputError(f"{path}: no sequence is named, wanted one name per line")
-    twice = [name for position, name in enumerate(names) if name in names[:position]]
+    twice = next((name for name, times in Counter(names).items() if times > 1), "")
     if twice:
-        raise InputError(f"{path}: {twice[0]} is named twice, wanted once")
-    return names
+        raise InputError(f"{path}: {twice} is named twice, wanted once")
+    return [plain_name(name, path) for name in names]
 
 
 class _Table:

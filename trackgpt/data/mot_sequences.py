@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trackgpt.data.mot_files import MotTruth, SequenceInfo, read_seqinfo, read_seqmap, read_truth
-from trackgpt.data.trees import Tree, find_tree, listing
+from trackgpt.data.trees import Tree, entries, find_tree, listing
 from trackgpt.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -60,7 +60,7 @@ class MotSequence:
         """
         info = self.info()
         folder = self.folder / info.image_folder
-        found = sorted(folder.glob(f"*{info.image_suffix}")) if folder.is_dir() else []
+        found = entries(folder, f"*{info.image_suffix}")
         if len(found) != info.frames:
             raise InputError(f"{folder}: {len(found)} frames *{info.image_suffix}, wanted {info.frames}")
         return tuple(found)
@@ -92,15 +92,17 @@ def mot(root: str | Path, split: str) -> MotPart:
     """
     TREE.check_part(split)
     top = find_tree(TREE, root)
-    folders = [folder for folder in sorted(top.iterdir()) if folder.is_dir() and _is(folder.name, split)]
+    folders = [folder for folder in entries(top) if folder.is_dir() and _is(folder.name, split)]
     if len(folders) != 1:
         found = ", ".join(folder.name for folder in folders) or f"none among {listing(top)}"
         raise InputError(f"{top}: wanted one folder called {split} or ...-{split}, found {found}")
-    here = {path.parents[1].name: path.parents[1] for path in sorted(folders[0].glob("*/gt/gt.txt"))}
+    here = {path.parents[1].name: path.parents[1] for path in entries(folders[0], "*/gt/gt.txt")}
     if not here:
         raise InputError(f"{folders[0]}: no sequence with gt/gt.txt; it holds {listing(folders[0])}")
-    maps = [path for path in sorted((top / "seqmaps").glob("*.txt")) if _is(path.stem, split)]
-    names = read_seqmap(maps[0]) if len(maps) == 1 else list(here)
+    maps = [path for path in entries(top / "seqmaps", "*.txt") if _is(path.stem, split)]
+    if len(maps) > 1:
+        raise InputError(f"{maps[0]} and {maps[1].name} each list {split!r}; wanted one list; move the other away")
+    names = read_seqmap(maps[0]) if maps else list(here)
     found_here = [name for name in names if name in here]
     if not found_here:
         raise InputError(f"{maps[0]}: none of its {len(names)} sequences is in {folders[0]}")

@@ -9,7 +9,6 @@ ends in. Opening a part reads its one JSON; images are read when they are asked 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from trackgpt.data.trees import Tree, find_tree, read_json
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError
+from trackgpt.settings import parse_json
 from trackgpt.types import Prompt
 
 FloatArray = NDArray[np.float64]
@@ -155,10 +155,10 @@ def frame_number(image: Path) -> int:
     Raises:
         InputError: there is none.
     """
-    digits = re.search(r"(\d+)$", image.stem)
+    digits = re.search(r"(?<!\d)\d{1,19}$", image.stem)
     if digits is None:
         raise InputError(f"{image}: its name ends in no number, wanted one such as 000947.jpg")
-    return int(digits[1])
+    return int(digits[0])
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class _AnnotationEntry:
 
     def _objects(self, expected: Any) -> tuple[ClipObject, ...]:
         try:
-            found = json.loads(expected) if isinstance(expected, str) else expected
+            found = parse_json(expected, "its text") if isinstance(expected, str) else expected
             if isinstance(found, list):
                 box = self.item.get("initial_bbox")
                 return (self._object("", self.item.get("track_id"), box, found),)
@@ -203,7 +203,7 @@ class _AnnotationEntry:
                 self._object(key, one.get("track_id"), given.get(key, {}).get("initial_bbox"), one.get("trajectory"))
                 for key, one in found.items()
             )
-        except (ValueError, AttributeError) as error:
+        except (InputError, ValueError, AttributeError) as error:
             raise self._error(f'"expected_output" cannot be read ({error})') from error
 
     def _object(self, key: str, track_id: Any, initial: Any, entries: Any) -> ClipObject:

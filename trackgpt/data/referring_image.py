@@ -22,7 +22,7 @@ import numpy as np
 
 from trackgpt.data.image_trees import COCO_2014, TREES, captions
 from trackgpt.data.images import Conversation, ImageSample, Round, Segmentation, Segments, image_size
-from trackgpt.data.trees import find_tree, look_for_tree, needed_folder, read_json
+from trackgpt.data.trees import entries, find_tree, look_for_tree, needed_folder, plain_name, read_json
 from trackgpt.data.videos import Expression, answered
 from trackgpt.errors import InputError, UsageError
 
@@ -161,7 +161,7 @@ def reason_seg(root: Path, split: str) -> tuple[ImageSample, ...]:
         InputError: there is no such folder, it has no pictures, or a picture has no JSON.
     """
     folder = needed_folder(find_tree(TREES["reason-seg"], root) / split, f"pictures and JSON files of {split}")
-    present = {path.name for path in folder.iterdir()}
+    present = {path.name for path in entries(folder)}
     stems = sorted(name[:-4] for name in present if name.endswith(".jpg"))
     if not stems:
         raise InputError(f"{folder}: no *.jpg; wanted the pictures of ReasonSeg, {split}; unpack {split}.zip there")
@@ -326,7 +326,7 @@ def _joined(refs: list[dict[str, Any]], file: Path, pictures: Path) -> tuple[Ima
         return tuple(
             _sample(images[key], said, annotations, categories, file, pictures) for key, said in by_image.items()
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{file}: {error!r} not found; wanted the images and annotations that the referring expressions name; "
             "are both files of one release?"
@@ -360,7 +360,12 @@ def _sample(
         elif meant:
             tags["category"] = categories.get(annotations[meant[0]].get("category_id"), "")
         said += [
-            Expression(str(one["sent_id"]), str(one["sent"]).strip(), tuple(map(str, meant)), tags | answered(one))
+            Expression(
+                plain_name(str(one["sent_id"]), file),
+                str(one["sent"]).strip(),
+                tuple(map(str, meant)),
+                tags | answered(one),
+            )
             for one in ref["sentences"]
         ]
     size = (int(image["height"]), int(image["width"]))
@@ -383,11 +388,12 @@ def _captioned(file: Path, pictures: Path) -> tuple[ImageSample, ...]:
             size = (int(group[0]["height"]), int(group[0]["width"]))
             objects = {one["id"]: [str(part["id"]) for part in meant.get(one["id"], ())] for one in group}
             said = tuple(
-                Expression(str(one["id"]), str(one["caption"]).strip(), tuple(objects[one["id"]])) for one in group
+                Expression(plain_name(str(one["id"]), file), str(one["caption"]).strip(), tuple(objects[one["id"]]))
+                for one in group
             )
             masks = {str(part["id"]): part["segmentation"] for one in group for part in meant.get(one["id"], ())}
             path = pictures / name
             samples.append(ImageSample(path.stem, path, Segments(file, size, said, masks)))
         return tuple(samples)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{file}: {error!r}; wanted images with a caption and annotations, as in COCO") from error

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from trackgpt.data.class_names import ADE20K, COCO_STUFF
 from trackgpt.data.image_trees import COCO_2017, TREES
 from trackgpt.data.images import ImageSample, Segmentation, Segments
-from trackgpt.data.trees import find_tree, needed_folder, read_json
-from trackgpt.data.videos import Expression
+from trackgpt.data.trees import entries, find_tree, needed_folder, read_json
+from trackgpt.data.videos import Expression, opened_image
 from trackgpt.errors import InputError
 
 IGNORED = 255
@@ -207,13 +206,8 @@ def mapillary(root: Path, split: str = "training") -> LabelMapSet:
 
 def _read_values(file: Path) -> np.ndarray:
     """The pixels of a label map, uint8 (height, width)."""
-    try:
-        with Image.open(file) as image:
-            values = np.asarray(image)
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: missing; wanted a label map") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file}: not a readable label map ({error}); copy or unpack it again") from error
+    with opened_image(file, "label map") as image:
+        values = np.asarray(image)
     if values.ndim != 2 or values.dtype != np.uint8:
         raise InputError(f"{file}: {values.dtype} of shape {values.shape}; wanted one 8-bit label per pixel")
     return values
@@ -236,7 +230,7 @@ def _label_maps(name: str, names: tuple[str, ...], table: np.ndarray, images: Pa
     for folder in (images, labels):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; wanted {name} there; unpack it, or name the folder above it")
-    stems = sorted(path.name[:-4] for path in labels.iterdir() if path.suffix == ".png")
+    stems = [path.stem for path in entries(labels, "*.png")]
     if not stems:
         raise InputError(f"{labels}: no *.png; wanted the label maps of {name}; unpack them there")
     return LabelMapSet(name, names, table, images, labels, tuple(stems))

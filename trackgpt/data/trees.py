@@ -6,14 +6,15 @@ known by what it holds; names only tell which folder of many to look into.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trackgpt.errors import InputError, UsageError
+from trackgpt.settings import parse_json
 
+_JUNK = frozenset(("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"))
 _SHOWN = 8  # entries of a folder that an error lists
 
 
@@ -116,11 +117,34 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
+def plain_name(name: str, where: object) -> str:
+    """A name from a file of anybody's that becomes a path below a folder: of a video, a frame, an expression.
+
+    Raises:
+        InputError: it is empty, absolute, or leads out of the folder.
+    """
+    if not name or {"", ".", ".."} & set(name.split("/")) or "\\" in name or "\0" in name:
+        raise InputError(f"{where}: the name {name[:40]!r}; wanted one that stays in its folder")
+    return name
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is what a system leaves beside a person's files: of macOS and of Windows."""
+    return name in _JUNK or name.startswith("._")
+
+
+def entries(folder: Path, pattern: str = "*") -> list[Path]:
+    """What a folder holds and a glob pattern matches, sorted, without junk; nothing where there is no such folder."""
+    return sorted(
+        path for path in folder.glob(pattern) if not any(is_junk(part) for part in path.relative_to(folder).parts)
+    )
+
+
 def listing(folder: Path) -> str:
     """What a folder holds, for an error: the first names, or that there is none."""
     if not folder.is_dir():
         return "nothing (no such folder)"
-    names = sorted(entry.name for entry in folder.iterdir())
+    names = [entry.name for entry in entries(folder)]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (", ".join(names[:_SHOWN]) + more) or "nothing"
 
@@ -150,7 +174,7 @@ def read_json(path: Path, encodings: Sequence[str] = ("utf-8-sig",)) -> Any:
         encodings: tried in this order; the default takes a byte order mark for what it is.
 
     Raises:
-        InputError: it is missing, is no text in any of the encodings, or does not parse (with line and column).
+        InputError: it is missing, or as `trackgpt.settings.parse_json`.
     """
     try:
         data = path.read_bytes()
@@ -158,15 +182,16 @@ def read_json(path: Path, encodings: Sequence[str] = ("utf-8-sig",)) -> Any:
         raise InputError(f"{path}: missing; {path.parent} holds {listing(path.parent)}; unpack it there") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); wanted JSON; copy or unpack it again") from error
-    for encoding in encodings:
-        try:
-            return json.loads(data.decode(encoding))
-        except UnicodeDecodeError:
-            continue
-        except json.JSONDecodeError as error:
-            where = f"line {error.lineno}, column {error.colno}"
-            raise InputError(f"{path}: no JSON from {where} on ({error.msg}); copy or unpack it again") from error
-        except RecursionError as error:
-            raise InputError(f"{path}: no JSON (nested too deeply); copy or unpack it again") from error
-    wanted = " or ".join(encodings).replace("utf-8-sig", "UTF-8")
-    raise InputError(f"{path}: cannot be read as text; wanted JSON in {wanted}; copy or unpack it again")
+    return parse_json(data, path, encodings)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The mapping of a JSON file.
+
+    Raises:
+        InputError: as `read_json`, or it holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds a {type(found).__name__}, wanted an object")
+    return found

@@ -7,7 +7,8 @@ frames, xywh, polarity of absence flags, label values, run lengths) end at the r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from trackgpt.errors import InputError
+from trackgpt.errors import InputError, TrackGPTError
 from trackgpt.geometry.masks import decode_rle
 from trackgpt.types import Prompt
 
@@ -89,6 +90,24 @@ class Video:
         return read_image(self.images[t])
 
 
+@contextmanager
+def opened_image(path: Path, what: str = "image") -> Iterator[Image.Image]:
+    """An image file, while it is read.
+
+    Raises:
+        InputError: the file is missing, cut off, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; wanted {'an' if what[0] in 'aeiou' else 'a'} {what}") from error
+    except TrackGPTError:
+        raise
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib.error and others on damage
+        raise InputError(f"{path}: not a readable {what} ({error}); copy or unpack it again") from error
+
+
 def read_image(path: Path) -> np.ndarray:
     """An image file as uint8 RGB (height, width, 3), turned as its EXIF orientation says.
 
@@ -97,13 +116,8 @@ def read_image(path: Path) -> np.ndarray:
     """
     from PIL import ImageOps
 
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; wanted an image") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); copy or unpack it again") from error
+    with opened_image(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 @dataclass(frozen=True)
@@ -120,14 +134,20 @@ class LabelMasks:
 
     def mask(self, objects: Sequence[str], t: int) -> np.ndarray:
         """See `MaskTruth.mask`; objects are label values as text."""
-        try:
-            with Image.open(self.files[t]) as image:
-                labels = np.asarray(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.files[t]}: not a readable label map ({error})") from error
+        labels = self.labels(t)
+        return labels > 0 if self.union else np.isin(labels, np.array([int(key) for key in objects], np.int64))
+
+    def labels(self, t: int) -> np.ndarray:
+        """The values of frame t's label map, (height, width).
+
+        Raises:
+            InputError: it is missing, damaged, or no label map.
+        """
+        with opened_image(self.files[t], "label map") as image:
+            labels = np.asarray(image)
         if labels.ndim != 2:
             raise InputError(f"{self.files[t]}: a {labels.ndim}-channel image; wanted one value per pixel")
-        return labels > 0 if self.union else np.isin(labels, np.array([int(key) for key in objects], np.int64))
+        return labels
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,22 @@ with edges: a one-pixel mask at the origin has the box 0, 0, 1, 1.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 from trackgpt.errors import InputError
+
+MAX_PIXELS = 2**26
+"""Of a mask from a file of anybody's; a frame of 8K has half as many."""
+
+
+def is_size(*size: object) -> bool:
+    """Whether values from a file are height and width of a mask of 1 to `MAX_PIXELS` pixels."""
+    if len(size) != 2 or not all(type(side) is int and 1 <= side <= MAX_PIXELS for side in size):
+        return False
+    return math.prod(size) <= MAX_PIXELS  # type: ignore[arg-type]
 
 
 def encode_rle(mask: np.ndarray) -> str:
@@ -108,9 +120,15 @@ def check_rle(counts: str, height: int, width: int) -> np.ndarray:
     numbers -= np.where(groups[ends] & 16, np.int64(1) << (5 * (place[ends] + 1)), 0)
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
-    if numbers.min() < 0 or numbers.sum() != height * width:
-        raise InputError(f"{shown} covers {numbers.sum()} pixels; wanted {height} x {width} = {height * width}")
+    if not covers(numbers, height * width):
+        found = sum(numbers.tolist())
+        raise InputError(f"{shown} covers {found} pixels; wanted {height} x {width} = {height * width}")
     return numbers
+
+
+def covers(lengths: np.ndarray, pixels: int) -> bool:
+    """Whether lengths of runs, int64 (runs,), are sound and cover so many pixels; huge ones do not add up unnoticed."""
+    return bool(len(lengths) and lengths.min() >= 0 and lengths.max() <= pixels and lengths.sum() == pixels)
 
 
 def box_of(mask: np.ndarray) -> np.ndarray:

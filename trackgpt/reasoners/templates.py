@@ -21,7 +21,7 @@ ROLES = "<|im_start|>"
 """ChatML's token in front of a role."""
 
 _MARKUP = re.compile(r"<[^<>\s]{1,24}>|[\x00-\x1f\x7f-\x9f]")
-_TOKENS = re.compile(rf"\s*({TRACK_TOKEN}|{PURPORT_TOKEN})\s*,?")
+_TOKENS = re.compile(rf"(?:(?<!\s)\s+)?({TRACK_TOKEN}|{PURPORT_TOKEN})\s*,?")  # tries each run of spaces once
 
 
 def clean_instruction(text: str) -> str:
@@ -39,7 +39,7 @@ def clean_instruction(text: str) -> str:
 def visible_answer(text: str) -> str:
     """The answer without the query tokens, as shown to a person."""
     shown = _TOKENS.sub("", text)
-    return re.sub(r"\s+([.;,])", r"\1", shown).strip().rstrip(",").strip()
+    return re.sub(r"(?<!\s)\s+([.;,])", r"\1", shown).strip().rstrip(",").strip()
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Referring-video benchmarks, for evaluation kits and for training: videos, what is said of them, and the true masks.
 
 `refer_davis17("data", "valid")` gives the videos of a part in the order of the benchmark's file. Opening a part reads
-one JSON; frames, masks and mask_dict.json are opened when they are asked for. A tree may go by
-any of the names that projects give it; `python -m data_tools check`
-says what is wrong with one. Every reader raises `UsageError` for a part that its benchmark does not have, and
-`InputError` for a file or folder that is missing or damaged.
+one JSON and a few masks (see `agreement`); frames, other masks and mask_dict.json are opened when they are asked for.
+A tree may go by any of the names that projects give it; `python -m data_tools check` says what is wrong with one. Every
+reader raises `UsageError` for a part that its benchmark does not have, and `InputError` for a file or folder that is
+missing or damaged, or for files that do not belong together.
 """
 
 from __future__ import annotations

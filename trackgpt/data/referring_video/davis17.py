@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from trackgpt.data.referring_video.agreement import agreeing
 from trackgpt.data.referring_video.meta_expressions import ListedVideo, read_videos
 from trackgpt.data.referring_video.parts import BenchmarkPart, label_maps, labelled, video_of
 from trackgpt.data.referring_video.truth import DavisMasks
@@ -33,16 +34,17 @@ def refer_davis17(root: str | Path, part: str) -> tuple[Video, ...]:
 
     Raises:
         UsageError: another part.
-        InputError: a file or folder is missing or damaged; ids are out of order; masks are in a pickle.
+        InputError: a file or folder is missing or damaged; ids are out of order; masks are in a pickle; as `agreeing`.
     """
     here = BenchmarkPart.of("refer-davis17", root, part)
     listed = read_videos(here.listed_apart())
     whole = here.root / "DAVIS"
     pictures = here.pictures(here.root / part / "JPEGImages", whole / "JPEGImages" / "480p")
     labels = here.labels(here.root / part / "Annotations", whole / "Annotations_unsupervised" / "480p")
-    return tuple(
+    videos = (
         video_of(video, pictures, _annotated(video), DavisMasks(label_maps(video, labels))) for video in listed.values()
     )
+    return agreeing(here.listed_apart(), videos, all_named=True)
 
 
 def _annotated(listed: ListedVideo) -> Iterator[Expression]:

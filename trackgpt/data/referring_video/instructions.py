@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trackgpt.data.referring_video.agreement import agreeing
 from trackgpt.data.referring_video.meta_expressions import Entry, read_videos
 from trackgpt.data.referring_video.parts import BenchmarkPart, label_maps, labelled, video_of
 from trackgpt.data.videos import LabelMasks, Video
@@ -25,13 +26,13 @@ def instrack(root: str | Path, part: str) -> tuple[Video, ...]:
 
     Raises:
         UsageError: another part.
-        InputError: a file or folder is missing or damaged; an expression names no object.
+        InputError: a file or folder is missing or damaged; an expression names no object; as `agreeing`.
     """
     here = BenchmarkPart.of("instrack", root, part)
     listed = read_videos(here.listed_apart())
     pictures = here.pictures(here.root / part / "JPEGImages")
     labels = here.labels(here.root / part / "Annotations")
-    return tuple(
+    videos = (
         video_of(
             video,
             pictures,
@@ -40,6 +41,7 @@ def instrack(root: str | Path, part: str) -> tuple[Video, ...]:
         )
         for video in listed.values()
     )
+    return agreeing(here.listed_apart(), videos)
 
 
 def _tags(entry: Entry) -> dict[str, str]:

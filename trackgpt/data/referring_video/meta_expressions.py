@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackgpt.data.trees import read_json
+from trackgpt.data.trees import plain_name, read_json
 from trackgpt.errors import InputError
 
 _FORM = '{"videos": {name: {"frames": [...], "expressions": {id: {"exp": text}}}}}'
@@ -91,7 +91,7 @@ def read_videos(path: Path) -> dict[str, ListedVideo]:
 
     Raises:
         InputError: the file is missing or no JSON (with line and column), or does not have the form: a video without
-            frames or expressions, an expression without text.
+            frames or expressions or with a frame twice, an expression without text.
     """
     document = read_json(path)
     videos = document.get("videos") if isinstance(document, dict) else None
@@ -104,6 +104,10 @@ def _video(where: str, name: str, video: Any) -> ListedVideo:
     frames = video.get("frames") if isinstance(video, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(one, str) and one for one in frames):
         raise InputError(f'{where} lists no frames; wanted "frames": names like "00000"; unpack the file again')
+    if len(set(frames)) < len(frames):
+        raise InputError(f"{where} lists a frame twice; wanted each once; unpack the file again")
+    for one in (name, *frames):
+        plain_name(one, where)
     return ListedVideo(name, tuple(sorted(frames)), tuple(_entries(where, video.get("expressions"))), video, where)
 
 
@@ -118,7 +122,7 @@ def _entries(where: str, expressions: Any) -> Iterator[Entry]:
         text = fields.get("exp", fields.get("exp_text"))
         if not isinstance(text, str) or not text.strip():
             raise InputError(f'{said} has no text; wanted "exp": a sentence; unpack the file again, or take it out')
-        yield Entry(key, text.strip(), fields, said)
+        yield Entry(plain_name(key, said), text.strip(), fields, said)
 
 
 def _is_number(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trackgpt.data.referring_video.agreement import agreeing
 from trackgpt.data.referring_video.meta_expressions import Entry, ListedVideo, read_videos
 from trackgpt.data.referring_video.parts import BenchmarkPart, label_maps, video_of
 from trackgpt.data.referring_video.truth import FolderMasks
@@ -28,13 +29,16 @@ def reason_vos(root: str | Path, part: str) -> tuple[Video, ...]:
 
     Raises:
         UsageError: another part.
-        InputError: a file or folder is missing or damaged; an object has no folder of masks.
+        InputError: a file or folder is missing or damaged; an object has no folder of masks; as `agreeing`.
     """
     here = BenchmarkPart.of("reason-vos", root, part)
-    listed = read_videos(here.root / "meta_expressions.json")
+    file = here.root / "meta_expressions.json"
+    listed = read_videos(file)
     pictures = here.pictures(here.root / "JPEGImages")
     labels = here.labels(here.root / "Annotations")
-    return tuple(_reasoned(video, pictures, labels) for video in listed.values())
+    return agreeing(
+        here.root / "meta_expressions.json", (_reasoned(video, pictures, labels) for video in listed.values())
+    )
 
 
 def _reasoned(listed: ListedVideo, pictures: Path, labels: Path) -> Video:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from trackgpt.data.referring_video.agreement import agreeing
 from trackgpt.data.referring_video.meta_expressions import Entry, ListedVideo, read_videos
 from trackgpt.data.referring_video.parts import BenchmarkPart, first_file, needed, without_truth
 from trackgpt.data.referring_video.truth import MaskDict
@@ -33,12 +34,13 @@ def mevis(root: str | Path, part: str) -> tuple[Video, ...]:
     """
     here = BenchmarkPart.of("mevis", root, part)
     folder = here.root / part
-    listed = read_videos(first_file(folder / "meta_expressions.json", folder / "meta_expressions_release.json"))
+    file = first_file(folder / "meta_expressions.json", folder / "meta_expressions_release.json")
+    listed = read_videos(file)
     pictures = here.pictures(folder / "JPEGImages")
     if part in ("valid", "test"):
-        return tuple(without_truth(video, pictures) for video in listed.values())
+        return agreeing(file, (without_truth(video, pictures) for video in listed.values()))
     runs = here.run_lengths(folder / "mask_dict.json")
-    return tuple(_with_runs(video, pictures, runs) for video in listed.values())
+    return agreeing(file, (_with_runs(video, pictures, runs) for video in listed.values()))
 
 
 def lv_vis(root: str | Path, part: str) -> tuple[Video, ...]:
@@ -60,12 +62,15 @@ def lv_vis(root: str | Path, part: str) -> tuple[Video, ...]:
     """
     here = BenchmarkPart.of("lv-vis", root, part)
     folder = here.root / part
-    listed = read_videos(first_file(folder / "meta_expressions.json", here.root / "meta_expressions.json"))
+    file = first_file(folder / "meta_expressions.json", here.root / "meta_expressions.json")
+    listed = read_videos(file)
     pictures = here.pictures(folder / "JPEGImages")
     runs = here.run_lengths(folder / "mask_dict.json", here.root / "mask_dict.json")
-    return tuple(
-        _with_runs(video, pictures, runs, text=lambda entry: entry.text.replace("_", " ")) for video in listed.values()
-    )
+    return agreeing(file, (_with_runs(video, pictures, runs, text=_spaced) for video in listed.values()))
+
+
+def _spaced(entry: Entry) -> str:
+    return entry.text.replace("_", " ")
 
 
 def revos(root: str | Path, part: str) -> tuple[Video, ...]:
@@ -89,12 +94,13 @@ def revos(root: str | Path, part: str) -> tuple[Video, ...]:
     """
     here = BenchmarkPart.of("revos", root, part)
     names = (f"meta_expressions_{part}_.json", f"meta_expressions_{part}.json")
-    listed = read_videos(first_file(*(here.root / name for name in names)))
+    file = first_file(*(here.root / name for name in names))
+    listed = read_videos(file)
     bare = (here.root / next(iter(listed))).is_dir()
     pictures = here.root if bare else here.pictures(here.root / "JPEGImages")
     runs = here.run_lengths(here.root / "mask_dict.json")
     foreground = here.root / "mask_dict_foreground.json"
-    return tuple(_with_runs(video, pictures, runs, foreground, tags=_kind) for video in listed.values())
+    return agreeing(file, (_with_runs(video, pictures, runs, foreground, tags=_kind) for video in listed.values()))
 
 
 def _kind(entry: Entry) -> dict[str, str]:

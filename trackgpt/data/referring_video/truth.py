@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from trackgpt.data.trees import read_json
-from trackgpt.data.videos import LabelMasks, RleMasks
+from trackgpt.data.videos import LabelMasks, RleMasks, opened_image
 from trackgpt.errors import InputError
+from trackgpt.geometry.masks import is_size
 
 FOREGROUND = "foreground"
 
@@ -33,18 +33,19 @@ class DavisMasks:
 
     def mask(self, objects: Sequence[str], t: int) -> np.ndarray:
         """See `MaskTruth.mask`; objects are label values as text ("255" is what DAVIS-2017 leaves out of scores)."""
-        return LabelMasks(self.files, union=_is_binary(self.files[t])).mask(objects, t)
+        return LabelMasks(self.files, union=self.is_union(t)).mask(objects, t)
+
+    def is_union(self, t: int) -> bool:
+        """Whether frame t's map is one of DAVIS-2016: one mask for all objects."""
+        return _is_binary(self.files[t])
 
 
 def _is_binary(path: Path) -> bool:
     """Whether a map is grey and holds nothing but 0 and 255; an indexed one is only opened, not decoded."""
-    try:
-        with Image.open(path) as image:
-            if image.mode == "P":
-                return False
-            values = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable label map ({error}); unpack it again") from error
+    with opened_image(path, "label map") as image:
+        if image.mode == "P":
+            return False
+        values = np.asarray(image)
     return bool(((values == 0) | (values == 255)).all())
 
 
@@ -107,23 +108,23 @@ class MaskDict:
         else:
             file, name = self.file, f"annotation {key}"
             runs = read_runs(file).get(key)
-        if not isinstance(runs, list) or t >= len(runs):
-            raise InputError(f"{file}: no run lengths of {name} for frame {t}; is it the file of another release?")
+        if not isinstance(runs, list) or len(runs) != len(self.images):
+            found = f"{len(runs)} run lengths" if isinstance(runs, list) else "no run lengths"
+            raise InputError(
+                f"{file}: {found} of {name} for {len(self.images)} frames; is it the file of another release?"
+            )
         if runs[t] is not None and not (isinstance(runs[t], dict) and {"size", "counts"} <= runs[t].keys()):
             raise InputError(f'{file}: {name}, frame {t}: wanted null or {{"size", "counts"}}; unpack it again')
         return runs
 
     def _size(self, size: Any) -> tuple[int, int]:
-        if not isinstance(size, list) or len(size) != 2 or not all(isinstance(one, int) and one > 0 for one in size):
-            raise InputError(f"{self.file}: a mask of size {size!r}; wanted [height, width]; unpack it again")
+        if not isinstance(size, list) or not is_size(*size):
+            raise InputError(f"{self.file}: a mask of size {size!r:.60}; wanted [height, width]; unpack it again")
         return size[0], size[1]
 
     def _size_of_image(self) -> tuple[int, int]:
-        try:
-            with Image.open(self.images[0]) as image:
-                return image.height, image.width
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.images[0]}: not a readable image ({error}); unpack it again") from error
+        with opened_image(self.images[0]) as image:
+            return image.height, image.width
 
 
 def read_runs(file: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from trackgpt.data.referring_video.agreement import agreeing
 from trackgpt.data.referring_video.meta_expressions import ListedVideo, read_videos
 from trackgpt.data.referring_video.parts import BenchmarkPart, video_of, with_label_maps, without_truth
 from trackgpt.data.referring_video.truth import FolderMasks
@@ -37,16 +38,16 @@ def refer_youtube_vos(root: str | Path, part: str) -> tuple[Video, ...]:
     Raises:
         UsageError: another part.
         InputError: a file or folder is missing or damaged; the test file is missing beside a full valid file; masks
-            are in a pickle.
+            are in a pickle; as `agreeing`.
     """
     here = BenchmarkPart.of("refer-youtube-vos", root, part)
     listed = _valid(here) if part == "valid" else list(read_videos(here.listed_apart()).values())
     pictures = here.pictures(here.root / part / "JPEGImages")
     if part == "train":
         labels = here.labels(here.root / part / "Annotations")
-        return tuple(with_label_maps(video, pictures, labels) for video in listed)
+        return agreeing(here.listed_apart(), (with_label_maps(video, pictures, labels) for video in listed))
     truth = (here.root / part / "Annotations", here.root / f"{part}_truth" / "Annotations")
-    return tuple(_unseen(video, pictures, truth) for video in listed)
+    return agreeing(here.listed_apart(), (_unseen(video, pictures, truth) for video in listed))
 
 
 def _valid(here: BenchmarkPart) -> list[ListedVideo]:
