@@ -436,7 +436,7 @@ def weight_targets(work: Path) -> dict[str, Target]:
     from tiny_models import tiny_trackgpt
 
     from trackgpt.systems.trackgpt import TrackGPT
-    from trackgpt.weights import read_pickled, shapes, stored
+    from trackgpt.weights import checked, read_lazily, read_pickled
 
     save_file({"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.bfloat16)}, work / "w.safetensors")
     torch.save({"a": torch.ones(2, 3)}, work / "w.pth")
@@ -457,7 +457,10 @@ def weight_targets(work: Path) -> dict[str, Target]:
 
     found = {
         "weights.safetensors": Target(
-            [(work / "w.safetensors").read_bytes()], lambda p: (shapes(p), dict(stored(p))), 2, ".safetensors"
+            [(work / "w.safetensors").read_bytes()],
+            lambda p: [checked(p, name, lazy.make()) for name, lazy in read_lazily(p).items()],
+            2,
+            ".safetensors",
         ),
         "weights.pth": Target([(work / "w.pth").read_bytes()], read_pickled, 1, ".pth"),
     }
