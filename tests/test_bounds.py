@@ -189,7 +189,7 @@ def test_runs_whose_sum_overflows_do_not_pass_for_a_mask():
     assert not any(is_size(*size) for size in [(8192, 8193), (0, 4), (4,), (4, 4, 1), (True, 4), (4.0, 4), (-4, -4)])
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/../../b", "/etc/a", "a\\b", "a//b", "a\0", "./a"])
+@pytest.mark.parametrize("name", ["", "..", "a/../../b", "/etc/a", "a\\b", "a//b", "a\0", "./a", "\ud800", "a" * 300])
 def test_a_name_that_leads_out_of_its_folder_is_refused(name):
     with pytest.raises(InputError, match="wanted one that stays in its folder"):
         plain_name(name, "here")

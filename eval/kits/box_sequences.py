@@ -241,17 +241,19 @@ def timing(result: Path, name: str) -> dict[str, float]:
     """Frames and seconds from SEQUENCE_time.txt next to a result file; empty without one.
 
     Raises:
-        InputError: a line is no number of seconds.
+        InputError: a line is no finite number of seconds.
     """
     path = result.with_name(f"{name}_time.txt")
     if not path.is_file():
         return {}
     seconds = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             seconds.append(float(line))
-        except ValueError as error:
-            raise InputError(f"{path}: line {number} is {line[:40]!r}, wanted the seconds of a frame") from error
+        except ValueError:
+            seconds.append(np.nan)
+        if not 0 <= seconds[-1] < np.inf:
+            raise InputError(f"{path}: line {number} is {str(line[:40])[1:]}, wanted the seconds of a frame")
     return {"timed_frames": float(len(seconds)), "timed_seconds": float(sum(seconds))}
 
 

@@ -90,7 +90,7 @@ def read_expressions(path: Path) -> dict[str, tuple[Expression, ...]]:
             if missing:
                 raise InputError(f"{path}: no column {', '.join(missing)}; wanted {';'.join(_COLUMNS)};...")
             said = [_expression(path, number, line) for number, line in enumerate(reader, 2)]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); wanted refvos's csv of expressions") from error
     by_sequence: dict[str, list[Expression]] = {}
     for name, expression in sorted(said, key=lambda pair: (pair[0], int(pair[1].id))):

@@ -215,7 +215,10 @@ class _AnnotationEntry:
 
     def _image(self, name: Any) -> Path:
         here, above = self.images / str(name), self.images.parent / str(name)
-        return above if above.exists() and not here.exists() else here
+        try:
+            return above if above.exists() and not here.exists() else here
+        except (OSError, ValueError) as error:  # too long, or a null character
+            raise self._error(f"the image {str(name)[:40]!r} cannot be looked for") from error
 
     def _field(self, *names: str) -> Any:
         for name in names:

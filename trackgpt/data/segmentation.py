@@ -287,7 +287,7 @@ class PartSet:
             masks: dict[str, Segmentation] = {str(one["id"]): one["segmentation"] for one in found}
             path = _picture(self.pictures, str(entry["file_name"]))
             truth = Segments(self.file, (int(entry["height"]), int(entry["width"])), said, masks)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             raise InputError(
                 f"{self.file}: image {index} and its annotations: {error!r}; wanted COCO's id, file_name, height, "
                 "width, category_id and segmentation"

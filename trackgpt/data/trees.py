@@ -6,6 +6,7 @@ known by what it holds; names only tell which folder of many to look into.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from trackgpt.errors import InputError, UsageError
 from trackgpt.settings import parse_json
 
 _JUNK = frozenset(("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"))
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # control characters, and halves of characters
+_LONGEST = 240  # bytes of a name, to which suffixes are added
 _SHOWN = 8  # entries of a folder that an error lists
 
 
@@ -121,9 +124,11 @@ def plain_name(name: str, where: object) -> str:
     """A name from a file of anybody's that becomes a path below a folder: of a video, a frame, an expression.
 
     Raises:
-        InputError: it is empty, absolute, or leads out of the folder.
+        InputError: it is empty, absolute, leads out of the folder, or is longer than systems allow.
     """
-    if not name or {"", ".", ".."} & set(name.split("/")) or "\\" in name or "\0" in name:
+    parts = name.split("/")
+    long = any(len(part.encode("utf-8", "replace")) > _LONGEST for part in parts)
+    if {"", ".", ".."} & set(parts) or "\\" in name or long or _UNPRINTABLE.search(name):
         raise InputError(f"{where}: the name {name[:40]!r}; wanted one that stays in its folder")
     return name
 
