@@ -110,5 +110,5 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: no such file; wanted a whole checkpoint", "MD01")
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: not a mapping in JSON ({error}); fetch it again", "MD02") from error
