@@ -274,9 +274,12 @@ def lisa_words() -> Any:
     return tokenizer(("<unk>",), "<s>", "</s>", added=("[SEG]", "<im_start>", "<im_end>"))
 
 
-def lisa(folder: Path, hidden: int = 48, layers: int = 2, mlp: bool = False) -> dict[str, Tensor]:
-    """Write config and tokenizer of a merged LISA; returns its weights under LISA's names, for a test to store."""
-    words = lisa_words()
+def lisa(folder: Path, hidden: int = 48, layers: int = 2, mlp: bool = False, words: Any = None) -> dict[str, Tensor]:
+    """Write config and tokenizer of a merged LISA; returns its weights under LISA's names, for a test to store.
+
+    With `words`, the tokenizer's files are already in the folder.
+    """
+    own, words = words is None, words or lisa_words()
     text = text_config(words, hidden) | {"num_hidden_layers": layers, "pad_token_id": 0}
     torch.manual_seed(3)
     llama = liven(LlamaForCausalLM(LlamaConfig(**text, tie_word_embeddings=False)))
@@ -303,9 +306,10 @@ def lisa(folder: Path, hidden: int = 48, layers: int = 2, mlp: bool = False) -> 
         "out_dim": 32,
         "ce_loss_weight": None,
     }
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(described))
-    words.save_pretrained(folder)
+    if own:
+        words.save_pretrained(folder)
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
