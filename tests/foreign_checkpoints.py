@@ -5,6 +5,7 @@
 """
 
 import functools
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,45 @@ def tokenizer(special: tuple[str, ...], begin: str | None, end: str, added: tupl
     )
     whole.add_tokens(list(added))
     return whole
+
+
+@functools.cache
+def sentencepiece_model() -> bytes:
+    """Llama's kind of tokenizer.model, trained on a few hundred sentences: 520 pieces, 256 of them bytes."""
+    import random
+
+    import sentencepiece
+
+    words = "the red car dog runs behind a tree who will win race please track output mask in this image on left right"
+    spoken = "A chat between a curious human and an assistant. USER: can you track it? ASSISTANT: Sure, I track it."
+    rng = random.Random(0)
+    lines = [" ".join(rng.choices(words.split(), k=rng.randint(3, 12))) + rng.choice(".? ") for _ in range(400)]
+    lines += [spoken] * 30
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=file,
+        vocab_size=520,
+        model_type="bpe",
+        byte_fallback=True,
+        add_dummy_prefix=True,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        minloglevel=2,
+    )
+    return file.getvalue()
+
+
+def llama_words(folder: Path, added: tuple[str, ...] = (), **config: Any) -> None:
+    """The files of a slow Llama tokenizer as transformers 4.31 wrote them: the names alone of added tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model())
+    described = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    described |= {"add_bos_token": True, "add_eos_token": False, "model_max_length": 10**30}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described | config))
+    (folder / "added_tokens.json").write_text(json.dumps({name: 520 + i for i, name in enumerate(added)}))
 
 
 def text_config(words: Any, hidden: int = 48, spare: int = 0, **more: Any) -> dict[str, Any]:
@@ -234,9 +274,12 @@ def lisa_words() -> Any:
     return tokenizer(("<unk>",), "<s>", "</s>", added=("[SEG]", "<im_start>", "<im_end>"))
 
 
-def lisa(folder: Path, hidden: int = 48, layers: int = 2, mlp: bool = False) -> dict[str, Tensor]:
-    """Write config and tokenizer of a merged LISA; returns its weights under LISA's names, for a test to store."""
-    words = lisa_words()
+def lisa(folder: Path, hidden: int = 48, layers: int = 2, mlp: bool = False, words: Any = None) -> dict[str, Tensor]:
+    """Write config and tokenizer of a merged LISA; returns its weights under LISA's names, for a test to store.
+
+    With `words`, the tokenizer's files are already in the folder.
+    """
+    own, words = words is None, words or lisa_words()
     text = text_config(words, hidden) | {"num_hidden_layers": layers, "pad_token_id": 0}
     torch.manual_seed(3)
     llama = liven(LlamaForCausalLM(LlamaConfig(**text, tie_word_embeddings=False)))
@@ -263,9 +306,10 @@ def lisa(folder: Path, hidden: int = 48, layers: int = 2, mlp: bool = False) -> 
         "out_dim": 32,
         "ce_loss_weight": None,
     }
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(described))
-    words.save_pretrained(folder)
+    if own:
+        words.save_pretrained(folder)
     return {name: value.detach().clone() for name, value in weights.items()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import foreign_checkpoints as foreign
 import pytest
+import sentencepiece
 import torch
 from safetensors.torch import load_file
 from test_sam_parity import build_sam, sam_model_registry
@@ -24,6 +25,7 @@ from trackgpt.hub import load_model
 from trackgpt.perception.checkpoints import load_segmenter
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.sam_weights import sam_config
+from trackgpt.reasoners.brain_weights import load_tokenizer
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt
 from trackgpt.weights import Lazy, read_lazily
@@ -191,6 +193,81 @@ def test_stage_2_starts_from_lisas_decoder_with_purport_and_propagation_on(lisa,
     assert torch.equal(token, weights["model.visual_model.mask_decoder.mask_tokens.weight"])
     assert "weight" not in (folder.parent / "ours/config.json").read_text()
     assert "train_mask_decoder" not in (folder.parent / "ours/config.json").read_text()
+
+
+# Llama's tokenizer.model alone, as LISA's folders have it
+
+
+LISAS = ("[SEG]", "<im_start>", "<im_end>")
+
+
+@pytest.fixture
+def slow(tmp_path, clip):
+    """A LISA with tokenizer.model and no tokenizer.json."""
+    folder = tmp_path / "LISA"
+    foreign.llama_words(folder, LISAS)
+    foreign.stored(folder, foreign.lisa(folder, words=load_tokenizer(folder)))
+    return folder
+
+
+def lisas_ids(folder, prompt):
+    """The ids of a prompt as the slow tokenizer of transformers 4.31, with which LISA was trained, makes them.
+
+    Text is split at added tokens, which take away the spaces around them; sentencepiece tokenises each piece of text;
+    and each part around <image> is a text of its own, without a begin token but at the very start.
+    """
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    added = json.loads((folder / "added_tokens.json").read_text()) | {"</s>": 2}
+    ids = [pieces.bos_id()]
+    for number, part in enumerate(prompt.split("<image>")):
+        ids += [-200] if number else []
+        split = re.split(f"({'|'.join(map(re.escape, added))})", part)
+        for i, text in enumerate(split):
+            if text in added:
+                ids.append(added[text])
+                continue
+            text = text.lstrip() if i and split[i - 1] in LISAS else text
+            text = text.rstrip() if split[i + 1 :] and split[i + 1] in LISAS else text
+            ids += pieces.encode(text) if text else []
+    return ids
+
+
+@pytest.mark.parametrize("conversation", ["lisa", "lisa-llama-2"])
+def test_a_converted_lisa_is_asked_in_the_very_ids_that_it_was_trained_on(slow, clip, conversation):
+    model, _ = converted(slow, clip, conversation=conversation)
+    template = model.brain.template
+    curious = (
+        "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the human's questions. USER: {} ASSISTANT:"
+    )
+    helpful = (
+        "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual "
+        "content that the user provides, and assist the user with a variety of tasks using natural language.\n"
+        "<</SYS>>\n\n{} [/INST]"
+    )
+    talk = curious if conversation == "lisa" else helpful
+    for said in ("the dog", "Who will win? Please output segmentation mask.", "Grüße, 物体"):
+        asked = talk.format(f"<im_start><image><im_end>\n{said}")
+        ids = template.prefix() + template.question(said)
+        at = ids.index(template.image_id)
+        assert [*ids[:at], -200, *ids[at + template.image_tokens :]] == lisas_ids(slow, asked)
+        answered = lisas_ids(slow, f"{asked} Sure, it is [SEG].</s>")
+        assert ids[at + template.image_tokens :] + template.answer("Sure, it is <TK>.") == answered[at + 1 :]
+    assert template.track_id == 520
+    again = load_model(slow.parent / "ours", device="cpu").brain.template
+    assert again.question("the dog") == template.question("the dog")
+
+
+def test_without_sentencepiece_the_package_to_install_is_named(slow, clip, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    said = refusal(slow, tmp_path / "out", clip)
+    assert said.startswith(f"MD01: {slow / 'tokenizer.model'}: needs the package sentencepiece; ")
+    assert "pip install 'trackgpt[sentencepiece]'" in said
+
+
+def test_a_damaged_tokenizer_model_is_refused(slow, clip, tmp_path):
+    (slow / "tokenizer.model").write_bytes((slow / "tokenizer.model").read_bytes()[:1000])
+    assert refusal(slow, tmp_path / "out", clip).startswith(f"MD02: {slow}: the tokenizer's files are damaged")
 
 
 # Every key
@@ -466,6 +543,47 @@ def test_what_is_no_lisa_is_refused(lisa, clip, tmp_path):
     foreign.stored(folder, weights)
     foreign.tokenizer(("<unk>",), "<s>", "</s>").save_pretrained(folder)
     assert "no [SEG], <im_start>, <im_end>, so this is no LISA" in refusal(folder, tmp_path / "out", clip)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
+def test_a_weight_that_is_no_finite_number_is_named_and_no_model_is_left(lisa, clip, tmp_path, suffix):
+    folder, weights = lisa
+    (folder / "pytorch_model.bin").unlink()
+    for name, value in (("model.layers.1.mlp.up_proj.weight", float("nan")), ("model.mm_projector.bias", float("inf"))):
+        spoilt = dict(weights) | {name: torch.full_like(weights[name], value)}
+        foreign.stored(folder, spoilt, suffix=suffix)
+        with pytest.raises(ModelError, match=f"^MD02: {folder}: the weight {name} has values that are NaN or infinite"):
+            convert_lisa(folder, tmp_path / "out", clip)
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_values_of_one_weight_are_refused(lisa, clip, tmp_path):
+    """Under two names that mean the same, and under one name in two files."""
+    folder, weights = lisa
+    name = "text_hidden_fcs.0.2.bias"
+    foreign.stored(folder, weights | {name: weights[f"model.{name}"] + 1})
+    assert f"two different values of the weight {name}" in refusal(folder, tmp_path / "out", clip)
+    foreign.stored(folder, weights)
+    torch.save({f"model.{name}": weights[f"model.{name}"] + 1}, folder / "pytorch_model-other.bin")
+    assert f"two different values of the weight model.{name}" in refusal(folder, tmp_path / "out", clip)
+    torch.save({f"model.{name}": weights[f"model.{name}"]}, folder / "pytorch_model-other.bin")
+    convert_lisa(folder, tmp_path / "out", clip)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"hidden_size": 10**12},
+        {"num_hidden_layers": 10**9},
+        {"num_attention_heads": 0},
+        {"rms_norm_eps": "small"},
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_one_line(lisa, clip, tmp_path, values):
+    folder, _ = lisa
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | values))
+    assert refusal(folder, tmp_path / "out", clip).startswith("MD02: ")
 
 
 def test_a_missing_tower_names_the_one_that_is_wanted(lisa, tmp_path):

@@ -8,6 +8,7 @@ import foreign_checkpoints as foreign
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from test_sam_parity import HEADS, build_sam
 from tiny_models import frame, say, square
 from tracks import Track
@@ -319,6 +320,136 @@ def test_a_damaged_sam_2_is_refused(tmp_path):
         load_segmenter(tmp_path)
 
 
+# What the files hold is what the model has
+
+
+def rewritten(folder, where, change, **values):
+    """A copy of a checkpoint with other weights and other values in its config.json."""
+    changed(folder, where, **values)
+    weights = load_file(where / "model.safetensors")
+    change(weights)
+    save_file(weights, where / "model.safetensors", metadata={"format": "pt"})
+    return where
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_of_the_files_is_in_the_model_as_it_is_there(checkpoints, kind):
+    _, report = load_brain(checkpoints[kind][0], 32)
+    assert report.changed == report.unexpected == ()
+    _, report = load_brain(checkpoints[kind][0], 32, torch.bfloat16)
+    assert report.changed == ()
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
+def test_the_output_layer_of_the_file_wins_over_a_configuration_that_ties_it(checkpoints, pth, tmp_path, kind):
+    """Growing the embedding would tie the two again, over what the file holds."""
+    folder, model = checkpoints[kind]
+    head = torch.randn_like(model.lm_head.weight)
+    text = json.loads((folder / "config.json").read_text())["text_config"] | {"tie_word_embeddings": True}
+    tied = {"tie_word_embeddings": True, "text_config": text}
+
+    def set_head(weights):
+        weights[next((name for name in weights if "lm_head" in name), "lm_head.weight")] = head
+
+    mine = rewritten(folder, tmp_path / "mine", set_head, **tied)
+    brain, report = load_brain(mine, 32)
+    assert report.changed == ()
+    words = len(head)
+    assert torch.equal(brain.llava.lm_head.weight[:words], head)
+    assert torch.equal(brain.llava.get_input_embeddings().weight[:words], model.get_input_embeddings().weight)
+    assert "brain.llava.lm_head.weight[<TK>]" in report.new
+    load_reported(pair(mine, pth))[0].save_pretrained(tmp_path / "saved")
+    again = TrackGPT.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.brain.llava.lm_head.weight[:words], head)
+
+
+def test_an_output_layer_that_equals_the_embedding_stays_tied(checkpoints, tmp_path):
+    folder, model = checkpoints["qwen2_5_vl"]
+    same = model.get_input_embeddings().weight.detach().clone()
+    mine = rewritten(folder, tmp_path / "mine", lambda weights: weights.update({"lm_head.weight": same}))
+    brain, _ = load_brain(mine, 32)
+    assert brain.llava.lm_head.weight is brain.llava.get_input_embeddings().weight
+
+
+def test_what_a_library_changed_while_it_loaded_stands_in_the_report(checkpoints, monkeypatch):
+    kind = type(checkpoints["llava"][1])
+    load = kind.from_pretrained.__func__
+
+    def spoilt(cls, *args, **options):
+        model, info = load(cls, *args, **options)
+        torch.nn.init.zeros_(model.model.language_model.layers[1].mlp.up_proj.weight)
+        return model, info
+
+    monkeypatch.setattr(kind, "from_pretrained", classmethod(spoilt))
+    _, report = load_brain(checkpoints["llava"][0], 32)
+    (name,) = report.changed
+    assert name.endswith(".layers.1.mlp.up_proj.weight")
+    assert str(report).endswith(", 1 changed")
+    assert report.lines()[-1] == f"changed: {name}"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_a_weight_that_is_no_finite_number_is_named(checkpoints, tmp_path, value, suffix):
+    def spoil(weights):
+        name = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
+        weights[name][3, 2] = value
+
+    mine = rewritten(checkpoints["llava"][0], tmp_path / "mine", spoil)
+    if suffix == ".bin":
+        torch.save(load_file(mine / "model.safetensors"), mine / "pytorch_model.bin")
+        (mine / "model.safetensors").unlink()
+    with pytest.raises(
+        ModelError, match=r"^MD02: .*layers\.1\.mlp\.up_proj\.weight has values that are NaN or infinite"
+    ):
+        load_brain(mine, 32)
+
+
+def test_integers_where_floating_numbers_belong_are_refused(checkpoints, pth, tmp_path):
+    def spoil(weights):
+        name = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
+        weights[name] = weights[name].to(torch.int32)
+
+    mine = rewritten(checkpoints["llava"][0], tmp_path / "mine", spoil)
+    with pytest.raises(ModelError, match=r"^MD02: .*up_proj\.weight is stored as int32, wanted floating numbers"):
+        load_brain(mine, 32)
+    state = torch.load(pth, weights_only=True)
+    name = "image_encoder.blocks.0.mlp.lin1.weight"
+    torch.save(state | {name: state[name].to(torch.int64)}, tmp_path / "sam.pth")
+    with pytest.raises(ModelError, match=r"^MD02: .*layers\.0\.mlp\.lin1\.weight is stored as int64"):
+        load_segmenter(tmp_path / "sam.pth")
+
+
+def test_a_sam_with_nan_is_refused_in_every_layout(pth, tmp_path):
+    state = torch.load(pth, weights_only=True)
+    state["mask_decoder.iou_token.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "sam.pth")
+    with pytest.raises(ModelError, match=r"^MD02: .*sam\.pth: the weight mask_decoder\.iou_token\.weight has values"):
+        load_segmenter(tmp_path / "sam.pth")
+    foreign.sam2(tmp_path / "sam2")
+    weights = load_file(tmp_path / "sam2/model.safetensors")
+    weights["no_memory_embedding"][:] = float("inf")
+    save_file(weights, tmp_path / "sam2/model.safetensors")
+    with pytest.raises(ModelError, match="^MD02: .*the weight image_encoder.no_memory_embedding has values"):
+        load_segmenter(tmp_path / "sam2")
+
+
+def test_a_sam_that_gives_one_table_under_two_names_must_give_it_twice_alike(tmp_path):
+    from test_sam_parity import hugging_face_folder
+
+    hugging_face_folder(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    table = weights["shared_image_embedding.positional_embedding"]
+    for other, said in ((table.clone(), None), (table + 1, "^MD02: .*two different values of the weight shared_image")):
+        both = weights | {"prompt_encoder.shared_embedding.positional_embedding": other}
+        save_file(both, tmp_path / "model.safetensors")
+        if said is None:
+            load_segmenter(tmp_path)
+        else:
+            with pytest.raises(ModelError, match=said):
+                load_segmenter(tmp_path)
+
+
 # Both together
 
 
@@ -447,6 +578,91 @@ def test_a_brain_of_another_size_than_its_config_is_md02(checkpoints, tmp_path):
     )
     with pytest.raises(ModelError, match="^MD02: .*the weights do not load"):
         load_brain(folder, 32)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 13476893696\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_git_lfs_pointer_in_a_brain_is_called_one(checkpoints, tmp_path, name):
+    folder = changed(checkpoints["llava"][0], tmp_path / "brain")
+    (folder / name).write_bytes(POINTER)
+    with pytest.raises(ModelError, match=f"^MD01: .*{name}: a Git LFS pointer .*run `git lfs pull`"):
+        load_brain(folder, 32)
+
+
+@pytest.mark.parametrize("name", ["sam.pth", "sam.safetensors", "folder/model.safetensors"])
+def test_a_git_lfs_pointer_of_a_sam_is_called_one(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).write_bytes(POINTER)
+    with pytest.raises(ModelError, match=f"^MD01: .*{name}: a Git LFS pointer .*run `git lfs pull`"):
+        load_segmenter(tmp_path / name if name[0] == "s" else tmp_path / "folder")
+
+
+def test_the_pointer_that_somebody_met_is_called_one(shared):
+    with pytest.raises(ModelError, match="^MD01: .*a Git LFS pointer"):
+        load_segmenter(shared / "cases/strangers/lfs_pointer/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text_config": {"hidden_size": 10**12}},
+        {"text_config": {"num_hidden_layers": 10**9}},
+        {"text_config": {"vocab_size": "many"}},
+        {"text_config": {"model_type": "no such thing"}},
+        {"text_config": {"num_attention_heads": 0}},
+        {"text_config": {"rope_parameters": [1, 2]}},
+        {"vision_config": {"image_size": 10**9}},
+        {"vision_config": {"patch_size": 0}},
+        {"vision_config": {"num_channels": None}},
+        {"text_config": 7},
+        {"vision_config": []},
+        {"vision_feature_layer": 99},
+        {"image_token_id": 10**6},
+        {"image_token_index": {}, "image_token_id": None},
+        {"auto_map": {"AutoConfig": "evil.Config"}, "model_type": "llava"},
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_one_line(checkpoints, tmp_path, change):
+    described = json.loads((checkpoints["llava"][0] / "config.json").read_text())
+    for key, value in change.items():
+        part = described.get(key)
+        described[key] = part | value if isinstance(part, dict) and isinstance(value, dict) and value else value
+    folder = changed(checkpoints["llava"][0], tmp_path / "brain", **described)
+    if "auto_map" in change:
+        load_brain(folder, 32)  # code of the folder is not asked for
+        return
+    with pytest.raises(ModelError) as caught:
+        load_brain(folder, 32)
+    assert caught.value.code == "MD02"
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "values", [{"image_mean": 3}, {"image_mean": [0.5, 0.5]}, {"image_std": [0, 1, 1]}, {"image_std": ["a", "b", "c"]}]
+)
+def test_statistics_of_an_image_that_make_no_sense_are_one_line(checkpoints, tmp_path, values):
+    folder = changed(checkpoints["llava"][0], tmp_path / "brain")
+    good = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(good | values))
+    with pytest.raises(ModelError, match="^MD02: .*preprocessor_config.json"):
+        load_brain(folder, 32)
+
+
+def test_a_sam_2_of_impossible_sizes_is_refused_before_it_is_made(tmp_path):
+    foreign.sam2(tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    for part, key, value in (
+        ("mask_decoder_config", "num_multimask_outputs", 10**9),
+        ("mask_decoder_config", "mlp_dim", 10**10),
+        ("vision_config", "fpn_hidden_size", 10**8),
+    ):
+        wrong = described | {part: described[part] | {key: value}}
+        (tmp_path / "config.json").write_text(json.dumps(wrong))
+        with pytest.raises(ModelError, match="^MD02"):
+            load_segmenter(tmp_path)
 
 
 def test_a_family_without_an_adapter_is_md06_with_those_there_are(checkpoints, tmp_path):

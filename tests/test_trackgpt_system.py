@@ -173,6 +173,87 @@ def test_a_damaged_configuration_is_refused(saved, text, said):
         TrackGPT.from_pretrained(saved)
 
 
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("brain", {"pixel_std": [0.0, 1.0, 1.0]}),
+        ("brain", {"pixel_mean": [0.5]}),
+        ("brain", {"projection_depth": 10**9}),
+        ("brain", {"image_side": 10**9}),
+        ("brain", {"llava": None}),
+        ("brain", {"max_answer_tokens": 0}),
+        ("perception", {"image_side": 0}),
+        ("perception", {"image_side": 10**9}),
+        ("perception", {"decoder": {"multimask": 10**9}}),
+        ("perception", {"decoder": {"hidden_size": 10**9}}),
+        ("perception", {"decoder": {"heads": 7}}),
+        ("perception", {"encoder": {"blocks": [10**9, 1, 1, 1]}}),
+        ("perception", {"encoder": {"kind": "sam_vit", "sam": {"image_size": 10**9}}}),
+        ("rethink", {"search_every": 0}),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_one_line(saved, part, values):
+    described = json.loads((saved / "config.json").read_text())
+    for key, value in values.items():
+        old = described[part].get(key)
+        described[part][key] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+    (saved / "config.json").write_text(json.dumps(described))
+    with pytest.raises(ModelError, match="^MD02: .*config.json: ") as caught:
+        TrackGPT.from_pretrained(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_damaged_files_that_mutation_found_are_one_line(shared, tmp_path):
+    for name, case in (("config.json", "mut_config_json-578cfe"), ("tokenizer.json", "mut_tokenizer_json-62fede")):
+        for file in find("nano").iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        (tmp_path / name).write_bytes((shared / "cases/fuzz" / case).read_bytes())
+        with pytest.raises(ModelError, match=f"^MD02: {tmp_path}") as caught:
+            load_model(tmp_path, "cpu")
+        assert caught.value.exit_code == 4
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_finite_number_is_named(saved, value):
+    name = "segmenter.mask_decoder.iou_token.weight"
+    rewrite(saved, lambda weights: weights[name].fill_(value))
+    with pytest.raises(
+        ModelError, match=f"MD02: .*model.safetensors: the weight {name} has values that are NaN or inf"
+    ):
+        TrackGPT.from_pretrained(saved)
+
+
+def test_integers_where_floating_numbers_belong_are_refused(saved):
+    name = "segmenter.mask_decoder.iou_token.weight"
+    rewrite(saved, lambda weights: weights.update({name: weights[name].to(torch.int64)}))
+    with pytest.raises(ModelError, match=f"MD02: .*the weight {name} is stored as int64, wanted floating numbers"):
+        TrackGPT.from_pretrained(saved)
+    counters = [n for n in load_file(saved / "model.safetensors") if n.endswith("num_batches_tracked")]
+    rewrite(saved, lambda weights: weights.update({counters[0]: weights[counters[0]].float()}))
+    with pytest.raises(ModelError, match="MD02: .*wanted (integers|floating numbers)"):
+        TrackGPT.from_pretrained(saved)
+
+
+def test_a_folder_whose_configuration_ties_what_its_file_holds_apart_is_refused(saved):
+    """Which of the two was meant cannot be known; the same twice is no contradiction."""
+    tied, embedding = "brain.llava.lm_head.weight", "brain.llava.model.language_model.embed_tokens.weight"
+    rewrite(saved, lambda weights: weights.update({tied: weights[embedding].clone()}))
+    TrackGPT.from_pretrained(saved)
+    rewrite(saved, lambda weights: weights.update({tied: weights[embedding] + 1}))
+    with pytest.raises(
+        ModelError, match=f"MD02: .*two different values of the weight {tied}, which config.json ties to"
+    ):
+        TrackGPT.from_pretrained(saved)
+
+
+def test_a_git_lfs_pointer_is_called_one(saved):
+    for name in ("model.safetensors", "tokenizer.json"):
+        (saved / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        with pytest.raises(ModelError, match=f"MD01: .*{name}: a Git LFS pointer .*git lfs pull"):
+            TrackGPT.from_pretrained(saved)
+
+
 def test_a_damaged_tokenizer_is_refused(saved):
     (saved / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="MD02: .*the tokenizer's files are damaged"):

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from foreign_checkpoints import llava
+from safetensors.torch import load_file, save_file
 from test_sam_parity import build_sam
 from tiny_models import dtypes, frame, tiny_trackgpt
 from torch import nn
 from tracks import Track
 
+from trackgpt.errors import ModelError
 from trackgpt.hub import load_model, load_reported, pair
 from trackgpt.perception.checkpoints import load_segmenter, segmenter_config
 from trackgpt.planning.tracing import LiveBytes
@@ -15,7 +17,7 @@ from trackgpt.reasoners.lora import merge_lora
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.systems.trackgpt_tuned import save_tuned
 from trackgpt.types import Prompt
-from trackgpt.weights import give, read_lazily, start_anew, unfilled
+from trackgpt.weights import checked, give, read_lazily, start_anew, unfilled
 from train.assemble import assemble
 
 
@@ -66,6 +68,32 @@ def test_a_pair_and_a_small_form_are_loaded_in_the_dtype_that_is_wanted(tmp_path
     assert held(loaded) == (held(model) - decoder) / 2 + decoder
 
 
+def test_an_adapter_with_nan_or_with_integers_is_refused(tmp_path):
+    tiny_trackgpt("conv", tied=True).save_pretrained(tmp_path / "base")
+    model = assemble(str(tmp_path / "base"), "", False, 0)
+    save_tuned(model, tmp_path / "small", str(tmp_path / "base"))
+    file, name = tmp_path / "small/tuned.safetensors", "brain.projection.0.weight"
+    whole = load_file(file)
+    load_reported(tmp_path / "small")
+    for value, said in (
+        (torch.full_like(whole[name], float("nan")), "has values that are NaN or infinite"),
+        (whole[name].to(torch.int32), "is stored as int32"),
+    ):
+        save_file(whole | {name: value}, file)
+        with pytest.raises(ModelError, match=f"^MD02: .*tuned.safetensors: the weight {name} {said}"):
+            load_reported(tmp_path / "small")
+
+
+def test_doctor_finds_weights_that_are_nan(tmp_path, command):
+    tiny_trackgpt("conv", tied=True).save_pretrained(tmp_path / "model")
+    file, name = tmp_path / "model/model.safetensors", "brain.projection.0.weight"
+    whole = load_file(file)
+    save_file(whole | {name: torch.full_like(whole[name], float("nan"))}, file)
+    done = command("doctor", "-m", tmp_path / "model")
+    assert done.code == 4
+    assert f"FAILED: MD02: {file}: the weight {name} has values that are NaN or infinite" in done.out
+
+
 def test_what_no_sam_has_starts_at_random_and_not_as_whatever_lay_in_memory(tmp_path):
     torch.save(build_sam().state_dict(), tmp_path / "sam.pth")
     torch.manual_seed(3)
@@ -88,9 +116,52 @@ def test_weights_can_be_trained_and_the_file_may_go(tmp_path):
     sum(p.float().sum() for p in model.parameters()).backward()
 
 
-def test_an_unfilled_layer_takes_its_numbers_once(tmp_path):
-    from safetensors.torch import save_file
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_weight_is_of_finite_floating_numbers(dtype):
+    fine = torch.tensor([[0.0, -1e4], [1e4, 1e-4]], dtype=dtype)
+    assert checked("file", "a.weight", fine) is fine
+    assert checked("file", "a.weight", fine.T) is not None
+    assert checked("file", "none.weight", fine[:0]).numel() == 0
+    for value in (float("nan"), float("inf"), -float("inf")):
+        wrong = fine.clone()
+        wrong[1, 0] = value
+        with pytest.raises(ModelError, match=r"^MD02: file: the weight a\.weight has values that are NaN or infinite"):
+            checked("file", "a.weight", wrong)
 
+
+def test_a_weight_of_another_kind_is_refused():
+    for value in (
+        torch.zeros(2, dtype=torch.int64),
+        torch.zeros(2, dtype=torch.bool),
+        torch.zeros(2, dtype=torch.cfloat),
+    ):
+        with pytest.raises(ModelError, match="^MD02: file: the weight w is stored as .*, wanted floating numbers"):
+            checked("file", "w", value)
+    with pytest.raises(ModelError, match="^MD02: file: the weight w is stored as float32, wanted integers"):
+        checked("file", "w", torch.zeros(2), floating=False)
+    with pytest.raises(ModelError, match="^MD06: file: the weight w has 8 bits"):
+        checked("file", "w", torch.zeros(2).to(torch.float8_e4m3fn))
+
+
+def test_looking_at_a_weight_takes_no_memory():
+    value = torch.ones(1000, 1000)
+    with LiveBytes() as live:
+        checked("file", "w", value)
+    assert live.peak < 1000
+
+
+def test_an_index_that_names_nothing_and_a_file_of_an_unknown_type_are_one_line(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="^MD02: .*not an index of shards"):
+        read_lazily(tmp_path, standard=True)
+    header = b'{"w":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'
+    (tmp_path / "odd.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    with pytest.raises(ModelError, match="^MD0[26]: .*odd.safetensors") as caught:
+        read_lazily(tmp_path / "odd.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unfilled_layer_takes_its_numbers_once(tmp_path):
     save_file({"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, tmp_path / "layer.safetensors")
     with unfilled():
         layer = nn.Linear(3, 2)

@@ -175,14 +175,13 @@ def _of_sentencepiece(folder: Path) -> Any:
     Two defaults have changed since: every piece of text between added tokens begins with a space ("legacy"), and added
     tokens of which no more than the name is written, in added_tokens.json, take away the spaces on both sides.
     """
-    file = folder / "tokenizer_config.json"
-    described = read_json(file) if file.is_file() else {}
+    described, names = (
+        json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+        for name in ("tokenizer_config.json", "added_tokens.json")
+    )
     tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=described.get("legacy") is not False)
-    names = folder / "added_tokens.json"
-    if names.is_file() and "added_tokens_decoder" not in described:
-        tokenizer.add_tokens(
-            [AddedToken(name, lstrip=True, rstrip=True, normalized=False) for name in read_json(names)]
-        )
+    if "added_tokens_decoder" not in described:
+        tokenizer.add_tokens([AddedToken(name, lstrip=True, rstrip=True, normalized=False) for name in names])
     return tokenizer
 
 
@@ -222,7 +221,9 @@ def _load_model(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
             dtype=dtype,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # transformers fails in many ways
         raise ModelError(f"{folder}: the weights do not load ({_line(error)}); fetch them again", "MD02") from error
     missing = sorted(info["missing_keys"])
     if missing:

@@ -50,6 +50,7 @@ class Family:
     def check(self) -> None:
         """Refuse a side that the model cannot take."""
         self._refuse_unless(self.side == self.side_of(self.config), f"it takes {self.side_of(self.config)}")
+        _check_layer(self.config)
 
     @property
     def image_id(self) -> int:
@@ -121,6 +122,7 @@ class LlavaNext(Family):
         """The side must be one of the grids, so that the model neither scales nor crops."""
         grids = [height for height, width in self.config.image_grid_pinpoints if height == width]
         self._refuse_unless(self.side in grids, f"its square grids are {grids}")
+        _check_layer(self.config)
 
     @property
     def image_tokens(self) -> int:
@@ -287,6 +289,15 @@ def image_tokens(config: Any) -> int:
     cells = (vision.image_size // vision.patch_size) ** 2
     keeps_class = config.vision_feature_select_strategy == "full" and vision.model_type == "clip_vision_model"
     return int(cells) + int(keeps_class)
+
+
+def _check_layer(config: Any) -> None:
+    """Refuse a LLaVA whose features come from a layer that its vision tower has not."""
+    given = getattr(config.vision_config, "num_hidden_layers", 0) + 1  # and what enters the first
+    layers = getattr(config, "vision_feature_layer", -1)
+    for layer in layers if isinstance(layers, (list, tuple)) else [layers]:
+        if not -given <= layer < given:
+            raise UsageError(f"vision_feature_layer: {layer} is none of the {given} outputs of the vision tower")
 
 
 def _merged(config: Any) -> int:

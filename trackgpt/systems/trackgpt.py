@@ -45,6 +45,7 @@ ABLATIONS = {
     "first-frame": "neither: the first frame's queries on every frame",
 }
 """Table 3 of the paper, each a swap of one part."""
+MOST_TOKENS = 2**20
 NEVER = 10**9
 """Frames between two looks for something that is not looked for again."""
 
@@ -313,9 +314,16 @@ def read_config(file: Path) -> TrackGPTConfig:
         raise ModelError(f"{file}: not a configuration of TrackGPT ({error})", "MD02") from error
     with describing(file):
         check_statistics(config.brain.pixel_mean, config.brain.pixel_std)
-    for side in (config.brain.image_side, config.perception.image_side):
-        if not 0 < side <= MOST_PIXELS:
-            raise ModelError(f"{file}: image_side is {side}; wanted 1 to {MOST_PIXELS}", "MD02")
+    for part, names, largest in (
+        (config.brain, ("image_side",), MOST_PIXELS),
+        (config.perception, ("image_side",), MOST_PIXELS),
+        (config.brain, ("max_answer_tokens", "max_instruction_tokens"), MOST_TOKENS),
+        (config.rethink, ("search_every",), NEVER),
+    ):
+        for name in names:
+            value = getattr(part, name)
+            if not 0 < value <= largest:
+                raise ModelError(f"{file}: {name} is {value}; wanted 1 to {largest}", "MD02")
     return config
 
 
