@@ -294,7 +294,7 @@ def test_a_root_that_holds_no_video_of_that_name_says_where_it_looked(davis):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "no JSON from column 2 on"),
+        ("{", "no JSON from line 1, column 2 on"),
         ("[1]", "a list; wanted an object"),
         ('{"source": "vipseg"}', "lacks 'video'; wanted source, video, objects, split, instruction"),
         ("source=davis", "source is 'davis'; wanted refer-davis17 or vipseg"),

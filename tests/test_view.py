@@ -186,7 +186,7 @@ def test_a_damaged_tree_is_refused_in_one_line(broken, capsys, tmp_path):
     assert run("view", root, "-o", tmp_path / "sheet.png") == 3
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "00003.png: not a readable label map" in error
+    assert "00003.png: missing; wanted a label map" in error
     assert not (tmp_path / "sheet.png").exists()
 
 
