@@ -4,8 +4,12 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,11 +27,21 @@ from trackgpt.export.exporting import export
 from trackgpt.export.records import EventRecord, RunFolder, TrackRecord, read_events, read_tracks
 from trackgpt.hub import ASSETS
 from trackgpt.video.source import open_source
+from trackgpt.video.writer import VideoWriter
 
 ROOT = Path(__file__).parents[1]
 NANO = ASSETS / "nano" / "model.safetensors"
 EVERYTHING = ["coco.json", "events.jsonl", "masks", "mot.txt", "run.json", "timeline.png", "tracks.jsonl", "video.mp4"]
 VERBS = ("track", "demo", "doctor", "convert", "merge", "models", "show")
+
+# The command line with the scripted model, in a process of its own.
+PIPED = """
+import sys; sys.path.insert(0, sys.argv.pop(1))
+import pytest, scripted_model, trackgpt.app.cli, trackgpt.app.tracking, trackgpt.session.playback, av
+scripted_model.hire(pytest.MonkeyPatch())
+print("ready", flush=True)
+trackgpt.app.cli.main()
+"""
 
 
 @pytest.fixture
@@ -96,6 +110,106 @@ def test_without_a_name_runs_are_numbered_under_the_name_of_the_source(command, 
     assert next_folder("rtsp://camera.local/live?x=1").name == "live_x_1-1"
     assert next_folder("frames/").name == "frames-1"
     assert next_folder("0").name == "0-1"
+    assert next_folder("-").name == "stdin-1"
+
+
+def test_runs_that_begin_at_once_get_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: next_folder("clip.mp4").name, range(40)))
+    assert sorted(made) == sorted(f"clip-{number}" for number in range(1, 41))
+
+
+def test_frames_keep_the_names_of_their_files_in_the_log_the_masks_and_coco(command, model, tmp_path):
+    named = ["00000.png", "00005.png", "00010.png"]
+    for old, new in zip(sorted(folder(tmp_path / "frames", 3).iterdir()), named[::-1]):
+        old.rename(old.with_name(f"x{new}"))
+    for file in (tmp_path / "frames").iterdir():
+        file.rename(file.with_name(file.name[1:]))
+    assert command("track", "frames", "-i", "the red square", "-o", "out", "--format", "davis,coco").code == 0
+    assert [(record.index, record.name) for record in read_tracks("out")] == list(enumerate(named))
+    assert sorted(os.listdir("out/masks")) == named
+    coco = json.loads(Path("out/coco.json").read_text())
+    assert coco["videos"][0]["file_names"] == [image["file_name"] for image in coco["images"]] == named
+    Path("out/masks/00005.png").unlink()
+    Path("out/masks/00007.png").write_text("mine")
+    assert command("repair", "out").values()["made"] == "davis"
+    assert command("track", "frames", "-i", "a square", "-o", "out", "--overwrite", "--format", "mot").code == 0
+    assert os.listdir("out/masks") == ["00007.png"]
+
+
+def test_a_video_from_standard_input_is_tracked_once_as_from_its_file(tmp_path, clip):
+    run = [sys.executable, "-c", PIPED, str(ROOT / "tests"), "track", "-", "-i", "the red square"]
+    done = subprocess.run(run, input=clip.read_bytes(), capture_output=True, cwd=tmp_path, timeout=100)
+    assert done.stderr.decode() == "trackgpt: note: read once, from a pipe: no checksum, no sound\n"
+    assert done.stdout.decode().splitlines()[-1] == "frames=6 rethinks=1 score=0.783 warnings=0 out=runs/stdin-1"
+    source = json.loads((tmp_path / "runs/stdin-1/run.json").read_text())["source"]
+    assert (source["kind"], source["sha256"], source["rereadable"]) == ("pipe", "", False)
+
+
+@pytest.mark.parametrize("sent", [None, 0, 1500])
+def test_ctrl_c_ends_the_wait_for_a_pipe(tmp_path, clip, sent):
+    os.mkfifo(tmp_path / "pipe")
+    run = [sys.executable, "-c", PIPED, str(ROOT / "tests"), "track", "pipe", "-i", "the red square"]
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True)
+    assert process.stdout.readline() == "ready\n"
+    if sent is not None:
+        writer = os.open(tmp_path / "pipe", os.O_WRONLY)
+        os.write(writer, clip.read_bytes()[:sent])
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=100)
+    assert (process.returncode, out) == (130, "")
+    assert re.fullmatch("trackgpt: interrupted(; nothing was tracked yet)?\n", said)
+    if sent is not None:
+        os.close(writer)
+
+
+def test_a_source_that_is_read_once_cannot_be_repaired_without_another_one(command, model, clip):
+    command("track", clip, "-i", "the red square", "-o", "out")
+    facts = json.loads(Path("out/run.json").read_text())
+    facts["source"]["rereadable"] = False
+    Path("out/run.json").write_text(json.dumps(facts))
+    Path("out/video.mp4").unlink()
+    done = command("repair", "out")
+    assert done.code == 3
+    assert "read once, from a pipe" in done.err
+    assert command("repair", "out", "--source", clip).code == 0
+
+
+def test_the_overlay_keeps_the_shape_of_pixels_while_tracking_and_afterwards(command, model, tmp_path):
+    with VideoWriter(tmp_path / "wide.mp4", 12, (72, 96), pixel_aspect=Fraction(4, 3), crf=4) as video:
+        for index, image in enumerate(pictures(3)):
+            video.write(image, index / 12)
+    assert command("track", "wide.mp4", "-i", "the red square", "-o", "out", "--format", "mp4").code == 0
+    assert json.loads(Path("out/run.json").read_text())["source"]["pixel_aspect"] == "4/3"
+    made = Path("out/video.mp4").read_bytes()
+    with open_source("out/video.mp4") as video:
+        assert video.pixel_aspect == Fraction(4, 3)
+    with open_source("wide.mp4") as source:
+        path = export("out", ["mp4"], ((frame.index, frame.image) for frame in source))["mp4"]
+    with open_source(path) as video:
+        assert video.pixel_aspect == Fraction(4, 3)
+    assert path.read_bytes() == made
+
+
+def test_what_the_source_itself_leaves_out_is_said_and_is_no_warning(command, model, shared):
+    file = shared / "cases" / "strangers" / "editlist.mp4"
+    said = ["-i", "the red square", "--format", "mp4", "--strict"]
+    done = command("track", file, *said, "-o", "out")
+    assert done.err.splitlines()[0] == "trackgpt: note: its edit list leaves out 4 of 16 frames"
+    assert done.values()["warnings"] == "0"
+    assert next(iter(read_events("out"))).data["notes"] == ["its edit list leaves out 4 of 16 frames"]
+    assert "note:" not in command("track", file, *said, "-o", "quiet", "-q").err
+
+
+def test_what_had_to_be_assumed_of_a_source_is_a_warning(command, model, tmp_path):
+    folder(tmp_path / "frames", 3)
+    for file in sorted((tmp_path / "frames").iterdir()):
+        Image.new("L", (128, 96)).save(file.with_name(f"{file.stem}_mask.png"))
+    done = command("track", "frames", "-i", "the red square", "-o", "out", "--strict")
+    assert (done.code, done.values()["frames"]) == (1, "3")
+    assert done.err.startswith("trackgpt: warning: 00000_mask.png, 00001_mask.png, 00002_mask.png: masks of other")
 
 
 def test_overwrite_replaces_a_run_of_other_formats_and_keeps_strangers(command, model, clip):
@@ -166,7 +280,8 @@ def test_file_folder_and_python_give_equal_logs(command, tiny, clip, tmp_path):
     with trackgpt.load(tiny).open(decoded, fps=12, out="python") as playback:
         playback.say("the red square", frame=1)
         list(playback)
-    logs = [Path(out, "tracks.jsonl").read_bytes() for out in ("file", "folder", "glob", "python")]
+    logs = [Path(out, "tracks.jsonl").read_text() for out in ("file", "folder", "glob", "python")]
+    logs[1:3] = [re.sub(r',"name":"\d{5}.png"', "", log) for log in logs[1:3]]
     assert len(logs[0].splitlines()) == 6
     assert logs == [logs[0]] * 4
     words = [Path(out, "events.jsonl").read_text().replace('"source":"clip.mp4"', "") for out in ("file", "folder")]
@@ -185,7 +300,10 @@ def test_file_folder_and_python_give_equal_logs(command, tiny, clip, tmp_path):
         ("@8: the dog", TimedInstruction("the dog", second=8.0)),
         ("\\240: the dog", TimedInstruction("240: the dog")),
         ("\\\\ a backslash", TimedInstruction("\\ a backslash")),
-        ("240:the dog", TimedInstruction("240:the dog")),
+        ("240:the dog", TimedInstruction("the dog", frame=240)),
+        ("@8.5:the dog", TimedInstruction("the dog", second=8.5)),
+        ("12:30 train", TimedInstruction("12:30 train")),
+        ("240:", TimedInstruction("240:")),
         ("at 3: the dog", TimedInstruction("at 3: the dog")),
         ("-3: the dog", TimedInstruction("-3: the dog")),
         ("@.5: the dog", TimedInstruction("@.5: the dog")),

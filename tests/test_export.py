@@ -100,6 +100,14 @@ def test_what_is_written_is_read_back_equal(run):
     assert records == list(read_tracks(run / "tracks.jsonl"))
 
 
+def test_the_name_of_a_frame_comes_back_and_stands_last_in_its_line():
+    record = TrackRecord(5, 0.5, SIZE, name=os.fsdecode(b"\xff\n.jpg"))
+    assert TrackRecord.from_json(record.to_json()) == record
+    assert record.to_json().endswith('"name":"\udcff\\n.jpg"}')
+    assert TrackRecord(5, 0.5, SIZE).mask_name == "00005.png"
+    assert TrackRecord(5, 0.5, SIZE, name="b.c.jpg").mask_name == "b.c.png"
+
+
 def test_no_negative_zero_reaches_the_log():
     moved = replace(prediction(square(0, 0, 4)), boxes=np.array([[-0.001, 0, 4, 4]], np.float32))
     assert '"box":[0.0,0.0,4.0,4.0]' in record_of(0, -0.0, SIZE, moved).to_json()
@@ -425,6 +433,32 @@ def test_overwrite_removes_an_earlier_run_and_leaves_strangers_files(run):
     assert sorted(os.listdir(run)) == ["events.jsonl", "lasot", "masks", "notes.txt", "tracks.jsonl"]
     assert os.listdir(run / "masks") == ["best.png"]
     assert (run / "tracks.jsonl").read_bytes() == b""
+
+
+def test_overwrite_removes_the_masks_that_the_log_names_and_no_others(tmp_path):
+    with RunFolder(tmp_path / "run") as run:
+        for index, name in enumerate(("b.jpg", "", "c.d.png")):
+            run.track(logged(index, square(2, 3, 4), name=name))
+    export(tmp_path / "run", ["davis"])
+    masks = tmp_path / "run" / "masks"
+    assert sorted(os.listdir(masks)) == ["00001.png", "b.png", "c.d.png"]
+    for name in ("00000.png", "a.png", ".b.png.part"):
+        (masks / name).write_text("of a stranger; the last one is of a run that was killed")
+    RunFolder(tmp_path / "run", overwrite=True).close()
+    assert sorted(os.listdir(masks)) == ["00000.png", "a.png"]
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "/a.jpg", "a/b.jpg", "..", "a\\b.jpg", "a\0b", 5])
+def test_a_log_cannot_name_a_file_in_another_folder(name):
+    line = json.dumps(json.loads(logged(0, square(2, 3, 4)).to_json()) | {"name": name})
+    with pytest.raises(InputError, match='"name" is'):
+        TrackRecord.from_json(line)
+
+
+def test_two_writers_of_one_folder_are_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    with RunFolder(tmp_path / "run"), pytest.raises(OutputError, match="OUT01"):
+        RunFolder(tmp_path / "run")
 
 
 def test_a_strangers_masks_are_not_taken_for_an_earlier_run(tmp_path):

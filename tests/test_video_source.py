@@ -6,6 +6,8 @@ import os
 import random
 import re
 import struct
+import threading
+import time
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -21,10 +23,11 @@ from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.video import decoder as decoder_module
 from trackgpt.video import stream as stream_module
-from trackgpt.video.decoder import Clock, Decoder, believed_fps
+from trackgpt.video.decoder import Clock, Decoder, believed_fps, stated_fps
 from trackgpt.video.frames import DEFAULT_FPS, FrameSource, ReadOptions, SourceFrame
 from trackgpt.video.source import open_source
 from trackgpt.video.stream import StreamSource
+from trackgpt.video.writer import VideoWriter
 
 av = pytest.importorskip("av")
 SHARED = Path(__file__).parents[2] / "shared"
@@ -500,10 +503,11 @@ def test_a_folder_of_damaged_images_only_is_an_error(tmp_path):
 
 
 class Header:
-    """What `_believed_fps` reads of a stream."""
+    """What `believed_fps` and `stated_fps` read of a stream."""
 
-    def __init__(self, rate: Fraction | None) -> None:
+    def __init__(self, rate: Fraction | None, stated: Fraction | None = None) -> None:
         self.average_rate = self.guessed_rate = rate
+        self.codec_context = SimpleNamespace(framerate=stated)
 
 
 @pytest.mark.parametrize("rate", [None, Fraction(0), Fraction(90000), Fraction(5)])
@@ -521,6 +525,69 @@ def test_without_any_clock_the_default_rate_is_named():
     fps, note = believed_fps(Header(None), [])
     assert fps == DEFAULT_FPS
     assert "--fps" in note
+
+
+def test_without_timestamps_the_codecs_own_rate_holds_and_any_other_is_a_guess():
+    assert stated_fps(Header(Fraction(24), Fraction(12))) == (12.0, "")
+    for rate, fps in ((Fraction(25), 25), (None, DEFAULT_FPS), (Fraction(1_200_000), DEFAULT_FPS)):
+        found, note = stated_fps(Header(rate))
+        assert found == fps
+        assert note == f"no timestamps and no fps in the stream; {fps:g} is a guess, pass --fps"
+
+
+def test_a_raw_stream_of_12_frames_per_second_has_12(tmp_path):
+    path = encode(tmp_path / "a.h264", [grey(i) for i in range(8)], rate=12, form="h264")
+    with open_source(path) as source:
+        assert (source.fps, source.fps_note) == (12, "")
+        assert [frame.time for frame in source] == pytest.approx([i / 12 for i in range(8)])
+    Image.fromarray(grey(0)).save(tmp_path / "0.jpg")
+    (tmp_path / "a.mjpeg").write_bytes((tmp_path / "0.jpg").read_bytes() * 4)
+    with open_source(tmp_path / "a.mjpeg") as source:
+        assert "is a guess" in source.fps_note
+
+
+def test_what_an_edit_list_leaves_out_is_a_note_and_no_lie_of_the_header(shared):
+    with open_source(shared / "cases" / "strangers" / "editlist.mp4") as source:
+        assert source.frames_hint == len(list(source)) == 12
+        assert source.notes == ["its edit list leaves out 4 of 16 frames"]
+        assert source.end_note == ""
+
+
+def test_the_shape_of_pixels_is_known_and_turns_with_the_picture(tmp_path):
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, 10, (48, 64), pixel_aspect=Fraction(4, 3)) as writer:
+        for i in range(3):
+            writer.write(grey(i), i / 10)
+    with open_source(path) as source:
+        assert source.pixel_aspect == Fraction(4, 3)
+    turned = tmp_path / "turned.mp4"
+    with av.open(str(path)) as source, av.open(str(turned), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    with open_source(turned) as source:
+        assert (source.size, source.pixel_aspect) == ((64, 48), Fraction(3, 4))
+
+
+def test_of_several_tracks_the_one_marked_as_default_is_read_and_the_others_are_named(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as out:
+        streams = [out.add_stream("libx264", rate=10) for _ in range(2)]
+        for number, stream in enumerate(streams):
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            stream.disposition = av.stream.Disposition.default if number else av.stream.Disposition(0)
+        for index in range(3):
+            for number, stream in enumerate(streams):
+                picture = av.VideoFrame.from_ndarray(grey(index + 10 * number), format="rgb24")
+                out.mux(stream.encode(picture))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    with open_source(path) as source:
+        assert levels(list(source)) == [10, 11, 12]
+        assert source.notes == ["it has 2 video tracks, of which number 1 is read"]
 
 
 def test_variable_frame_times_are_kept(tmp_path):
@@ -604,7 +671,7 @@ def test_frame_2_stands_before_frame_10_and_other_files_are_ignored(tmp_path):
     (folder / ".hidden.png").write_text("x")
     frames = read(folder)
     assert levels(frames) == list(range(12))
-    assert [frame.name for frame in frames] == [f"frame{i}" for i in range(1, 13)]
+    assert [frame.name for frame in frames] == [f"frame{i}.png" for i in range(1, 13)]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "bmp", "webp", "tif"])
@@ -624,6 +691,192 @@ def test_every_pixel_type_becomes_rgb(tmp_path, mode):
     assert pixels.shape == (8, 8, 3)
     assert pixels.dtype == np.uint8
     assert abs(float(pixels.mean()) - 100) <= 3
+
+
+def grey_files(folder: Path, *levels: tuple[float, float], kind: type) -> Path:
+    """TIFF files of 8 x 8 pixels whose upper half has the first level and whose lower half has the second one."""
+    folder.mkdir()
+    for index, (upper, lower) in enumerate(levels):
+        values = np.full((8, 8), upper, kind)
+        values[4:] = lower
+        Image.fromarray(values).save(folder / f"{index}.tif")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "levels", "seen", "white"),
+    [
+        (np.int32, [(0, 51), (102, 255)], [0, 51, 102, 255], "255"),
+        (np.int32, [(0, 256), (12800, 65535)], [0, 1, 50, 255], "65535"),
+        (np.float32, [(0, 0.2), (0.4, 1)], [0, 51, 102, 255], "1"),
+        (np.float32, [(0, 0.2), (0.4, 255)], [0, 0, 0, 255], "255"),
+        (np.float32, [(0, 256), (12800, 65535)], [0, 1, 50, 255], "65535"),
+    ],
+)
+def test_grey_without_a_range_of_its_own_is_scaled_by_the_values_of_all_pictures(tmp_path, kind, levels, seen, white):
+    with open_source(grey_files(tmp_path / "f", *levels, kind=kind)) as source:
+        assert [frame.image[row, 0, 0] for frame in source for row in (0, 4)] == seen
+        assert len(source.warnings) == 1
+        assert source.warnings[0].endswith(f": {white} is taken as white")
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"), [(np.int32, -1), (np.int32, 65536), (np.float32, -0.5), (np.float32, np.nan), (np.float32, 1e6)]
+)
+def test_grey_with_values_that_fit_no_range_is_refused(tmp_path, kind, level):
+    error = refusal(grey_files(tmp_path / "f", (0, 1), (0, level), kind=kind))
+    assert error.code == "IN02"
+    assert "convert it to 8 bits" in str(error)
+
+
+def test_twelve_bits_in_sixteen_are_read_by_their_type_and_said_to_be_dark(tmp_path):
+    with open_source(grey_files(tmp_path / "f", (0, 4095), kind=np.uint16)) as source:
+        assert next(source).image.max() == 15
+        assert source.warnings == [
+            "16-bit grey with values up to 4095 in the first picture: 65535 is white, so it is almost black"
+        ]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_black_and_the_others_keep_their_bits(tmp_path, mode):
+    values = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    picture = Image.fromarray(values).convert("L" if mode == "LA" else "RGB")
+    if mode == "P":
+        picture = picture.quantize(16)
+        opaque = np.asarray(picture) != 3
+        wanted = np.asarray(picture.convert("RGB"))
+        picture.save(tmp_path / "0.png", transparency=3)
+    else:
+        opaque = np.arange(8) >= 4
+        wanted = np.asarray(picture.convert("RGB"))
+        picture.putalpha(Image.fromarray(np.repeat(opaque[None] * np.uint8(255), 8, 0)))
+        picture.save(tmp_path / "0.png")
+        opaque = np.broadcast_to(opaque, (8, 8))
+    with open_source(tmp_path / "0.png") as source:
+        pixels = next(source).image
+        assert source.notes == ["transparent parts are shown on black"]
+    assert 0 < opaque.sum() < 64
+    np.testing.assert_array_equal(pixels, wanted * opaque[:, :, None])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "CMYK", "YCbCr"])
+def test_modes_of_8_bits_are_what_pillow_makes_of_them(tmp_path, mode):
+    values = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(values).convert(mode).save(tmp_path / "0.tif", compression="raw")
+    with Image.open(tmp_path / "0.tif") as image:
+        assert image.mode == mode
+        np.testing.assert_array_equal(read(tmp_path / "0.tif")[0].image, np.asarray(image.convert("RGB")))
+
+
+# --- files of several pictures ---
+
+
+def pictures_in_one(path: Path, count: int = 5, **options) -> Path:
+    first, *others = [Image.fromarray(grey(i)) for i in range(count)]
+    first.save(path, save_all=True, append_images=others, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.png", "a.gif"])
+def test_an_animation_given_alone_is_read_whole_with_its_own_times(tmp_path, name):
+    options = {"lossless": True} if name == "a.webp" else {}
+    path = pictures_in_one(tmp_path / name, duration=[100, 200, 300, 40, 50], **options)
+    frames = read(path)
+    assert levels(frames) == [0, 1, 2, 3, 4]
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.1, 0.3, 0.6, 0.64])
+    assert [frame.time for frame in read(path, fps=10)] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert indices(read(path, start=1, stride=2)) == [1, 3]
+
+
+def test_pages_of_a_tiff_are_frames_but_its_thumbnails_are_not(tmp_path):
+    with open_source(pictures_in_one(tmp_path / "a.tif")) as source:
+        assert (source.kind, source.fps, source.frames_hint) == ("animation", DEFAULT_FPS, 5)
+        frames = list(source)
+    assert levels(frames) == [0, 1, 2, 3, 4]
+    assert frames[4].time == pytest.approx(4 / 24)
+    small = Image.fromarray(grey(3, 12, 16))
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    Image.fromarray(grey(2)).save(tmp_path / "b.tif", save_all=True, append_images=[small])
+    assert [frame.image.shape for frame in read(tmp_path / "b.tif")] == [(48, 64, 3)]
+
+
+def test_the_still_of_an_apng_for_old_viewers_is_no_frame(tmp_path):
+    path = pictures_in_one(tmp_path / "a.png", duration=100, default_image=True)
+    assert levels(read(path)) == [1, 2, 3, 4]
+
+
+def test_pictures_without_a_duration_last_as_long_as_in_a_browser(tmp_path):
+    path = pictures_in_one(tmp_path / "a.webp", lossless=True, duration=[50, 0, 50, 50, 50])
+    assert [frame.time for frame in read(path)] == pytest.approx([0, 0.05, 0.15, 0.2, 0.25])
+
+
+def test_an_animation_that_is_cut_says_how_many_pictures_are_left(tmp_path):
+    path = tmp_path / "a.png"
+    noise = [Image.fromarray(textured(i)) for i in range(5)]
+    noise[0].save(path, save_all=True, append_images=noise[1:], duration=50)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    with open_source(path) as source:
+        assert len(list(source)) == 3
+        assert source.end_note == "the header promises 5 pictures, 3 can be decoded"
+
+
+def test_among_frames_a_file_of_several_pictures_is_one_frame_and_a_warning(tmp_path):
+    folder = save(tmp_path / "f", ["0.tif", "1.tif", "2.tif"])
+    pictures_in_one(folder / "1.tif", 4)
+    with open_source(folder) as source:
+        assert source.warnings == [
+            "files of several pictures: 1.tif (4); among frames the first picture of each is used"
+        ]
+        assert levels(list(source)) == [0, 0, 2]
+
+
+# --- names, masks, and a folder that changes ---
+
+
+def test_masks_beside_their_images_are_no_frames(tmp_path):
+    folder = save(tmp_path / "f", ["0.jpg", "1.jpg", "0_mask.png", "1_mask.png"])
+    for source in (folder, str(folder / "*")):
+        with open_source(source) as opened:
+            assert [frame.name for frame in opened] == ["0.jpg", "1.jpg"]
+            assert opened.warnings == [
+                "0_mask.png, 1_mask.png: masks of other images by their names, which are no frames and are left out"
+            ]
+    assert [frame.name for frame in read(str(folder / "*_mask.png"))] == ["0_mask.png", "1_mask.png"]
+
+
+def test_images_that_differ_in_their_endings_alone_have_no_names_of_their_own(tmp_path):
+    folder = save(tmp_path / "f", ["a.png", "a.bmp", "b.png"])
+    with open_source(folder) as source:
+        assert [frame.name for frame in source] == ["", "", ""]
+        assert source.warnings == ["several images differ in their endings alone, so frames are named by their numbers"]
+
+
+def test_a_folder_that_changes_while_it_is_read_says_so(tmp_path):
+    folder = save(tmp_path / "f", ["0.png", "1.png", "2.png"])
+    with open_source(folder) as source:
+        (folder / "2.png").unlink()
+        (folder / "3.png").write_bytes((folder / "1.png").read_bytes())
+        frames = list(source)
+        assert [frame.problem for frame in frames] == ["", "", "undecodable: No such file or directory"]
+        assert source.end_note == "images came while the others were read, and are left out: 3.png"
+        assert len(source.digest()) == 64
+
+
+def test_a_file_that_is_written_to_while_it_is_read_says_so(tmp_path):
+    path = encode(tmp_path / "a.ts", [grey(i) for i in range(10)])
+    with open_source(path) as source:
+        with path.open("ab") as file:
+            file.write(b"more")
+        assert len(list(source)) == 10
+        assert source.end_note.startswith("the file changed while it was read")
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "ü ½.png", "-1.png", "a:b%20.png", os.fsdecode(b"\xff.png")])
+def test_a_frame_may_have_any_name(tmp_path, name):
+    folder = save(tmp_path / "f", [name])
+    with open_source(folder) as source:
+        assert [frame.name for frame in source] == [name]
+        assert len(source.digest()) == 64
 
 
 def test_mixed_sizes_in_a_folder_are_listed_unless_allowed(tmp_path):
@@ -658,6 +911,60 @@ def test_a_number_given_twice_is_a_fault(tmp_path):
 
 def test_every_fifth_frame_is_no_gap(tmp_path):
     assert len(read(save(tmp_path / "f", [f"{i:05d}.png" for i in range(0, 30, 5)]))) == 6
+
+
+# --- pipes ---
+
+
+def through(path: Path, data: bytes, seconds: float = 0.0) -> Path:
+    """A named pipe into which data goes, in the middle of which the writer waits."""
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+            file.flush()
+            time.sleep(seconds)
+            file.write(data[len(data) // 2 :])
+
+    threading.Thread(target=write, daemon=True).start()
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv", "a.mp4"])
+def test_a_pipe_gives_the_frames_of_the_file_once(tmp_path, name):
+    path = encode(tmp_path / name, [grey(i) for i in range(20)])
+    with open_source(through(tmp_path / "pipe", path.read_bytes(), 0.3)) as source:
+        assert (source.kind, source.fps, source.rereadable, source.digest()) == ("pipe", 10, False, "")
+        frames = list(source)
+    assert levels(frames) == list(range(20))
+    assert [frame.time for frame in frames] == [frame.time for frame in read(path)]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [(b"", "it is empty"), (b"hello", "it holds text"), (b"\0" * 99, "not a vi")]
+)
+def test_a_pipe_without_a_video_is_one_line(tmp_path, data, words):
+    error = refusal(through(tmp_path / "pipe", data))
+    assert error.code == "IN02"
+    assert words in str(error)
+
+
+def test_an_mp4_with_its_index_at_the_end_cannot_come_through_a_pipe_and_says_why(tmp_path):
+    path = encode(tmp_path / "a.mov", [textured(i) for i in range(20)], size=(96, 128))
+    assert "-movflags +faststart" in str(refusal(through(tmp_path / "pipe", path.read_bytes())))
+
+
+def test_a_reader_that_waits_for_a_pipe_can_be_stopped_by_another_thread(tmp_path):
+    data = encode(tmp_path / "a.mkv", [textured(i) for i in range(20)], size=(96, 128)).read_bytes()
+    with open_source(through(tmp_path / "pipe", data, 60)) as source:
+        threading.Timer(0.2, source.stop).start()
+        assert 0 < len(list(source)) < 20
+
+
+def test_a_playlist_in_a_pipe_reaches_no_file(tmp_path, clip):
+    text = f"#EXTM3U\n#EXTINF:2,\n{clip}\n#EXT-X-ENDLIST\n"
+    assert refusal(through(tmp_path / "pipe", text.encode())).code == "IN02"
 
 
 # --- IN07: size -------------------------------------------------------------------------------------------------------

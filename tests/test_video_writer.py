@@ -264,6 +264,27 @@ def test_sound_of_a_later_part_starts_with_its_first_frame(tmp_path):
     assert times[-1] < 0.4
 
 
+def test_of_several_sound_tracks_the_default_one_is_copied_and_named(tmp_path):
+    source = tmp_path / "s.mkv"
+    with av.open(str(source), "w") as out:
+        first, second = (out.add_stream("aac", rate=rate, layout="mono") for rate in (48000, 32000))
+        first.disposition, second.disposition = av.stream.Disposition(0), av.stream.Disposition.default
+        for stream, rate in ((first, 48000), (second, 32000)):
+            for start in range(0, rate, 1024):
+                sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                sound.sample_rate, sound.pts, sound.time_base = rate, start, Fraction(1, rate)
+                out.mux(stream.encode(sound))
+            out.mux(stream.encode(None))
+    path = tmp_path / "v.mp4"
+    with VideoWriter(path, 25, (96, 128)) as writer:
+        writer.copy_audio(source)
+        for index in range(10):
+            writer.write(smooth(index), index / 25)
+    assert writer.audio_note == "of 2 sound tracks number 1 is copied"
+    with av.open(str(path)) as container:
+        assert container.streams.audio[0].rate == 32000
+
+
 def test_a_source_without_sound_gives_a_silent_video_without_a_note(tmp_path):
     write(tmp_path / "s.mp4", [0.0, 0.04])
     with VideoWriter(tmp_path / "v.mp4", 25, (96, 128)) as writer:

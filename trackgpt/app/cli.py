@@ -39,7 +39,7 @@ def _option(group: str, *names: str, **about: Any) -> Any:
 
 @app.command()
 def track(
-    source: Annotated[str, typer.Argument(help="Video, folder of frames, glob, camera index, or stream URL")],
+    source: Annotated[str, typer.Argument(help="Video, folder of frames, glob, - for a pipe, camera index, or URL")],
     instruction: Annotated[
         list[str],
         typer.Option("-i", "--instruction", help="What to track; '240: TEXT' from frame 240, '@8.5: TEXT' from a time"),

@@ -101,7 +101,8 @@ class Outputs:
         picture = self._captions.on(result.frame, result.record)
         if self._video is None:
             size = (picture.shape[0], picture.shape[1])
-            self._video = VideoWriter(self._playback.run.path / "video.mp4", self._playback.source.fps, size)
+            source, path = self._playback.source, self._playback.run.path / "video.mp4"
+            self._video = VideoWriter(path, source.fps, size, pixel_aspect=source.pixel_aspect)
             if self._sound is not None:
                 self._video.copy_audio(self._sound)
         self._video.write(at_size(picture, self._video.size), result.time)
@@ -164,6 +165,8 @@ class Printer:
             print(event.to_json(), flush=True)
         elif event.type == "start":
             self._begin = event.index
+            for note in () if self._quiet else event.data.get("notes", ()):
+                say(f"note: {note}")
         elif event.type == "instruction":
             self._asked = True
         elif event.type == "answer" and self._asked:

@@ -13,6 +13,7 @@ from trackgpt.app.live import say
 from trackgpt.errors import InputError
 from trackgpt.export.exporting import export
 from trackgpt.export.records import MASKS, RUN, read_tracks
+from trackgpt.video.pipe import STDIN
 from trackgpt.video.source import open_source
 
 FILES = {"mp4": "video.mp4", "davis": MASKS, "coco": "coco.json", "mot": "mot.txt", "timeline": "timeline.png"}
@@ -30,16 +31,16 @@ def run(folder: Path, source: str) -> int:
         OutputError: OUT02.
     """
     facts = _facts(folder)
-    frames = sum(1 for _ in read_tracks(folder))
+    masks = [record.mask_name for record in read_tracks(folder)]
     wanted = [name for name in facts.get("formats", FILES) if name in FILES]
-    missing = [name for name in wanted if not _is_whole(folder, name, frames)]
+    missing = [name for name in wanted if not _is_whole(folder, name, masks)]
     for name in missing:
         export(folder, [name], _frames(facts, source) if name == "mp4" else None)
         say(f"made {FILES[name]}")
     part = folder / "video.part.mp4"
     if "mp4" in missing and part.exists():
         part.unlink()
-    print(f"frames={frames} made={','.join(missing) or 'nothing'} out={folder}")
+    print(f"frames={len(masks)} made={','.join(missing) or 'nothing'} out={folder}")
     return 0
 
 
@@ -54,16 +55,19 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _is_whole(folder: Path, name: str, frames: int) -> bool:
+def _is_whole(folder: Path, name: str, masks: list[str]) -> bool:
     place = folder / FILES[name]
-    return place.exists() and (name != "davis" or sum(1 for _ in place.glob("*.png")) >= frames)
+    return place.exists() and (name != "davis" or all((place / mask).exists() for mask in masks))
 
 
 def _frames(facts: dict[str, Any], source: str) -> Iterator[tuple[int, np.ndarray]]:
     """The frames of the source that a run was made from."""
-    given = source or str(facts.get("given", ""))
-    if not given:
-        raise InputError("run.json does not name the source; say it: trackgpt repair RUN --source VIDEO")
+    described = facts.get("source")
+    again = not isinstance(described, dict) or described.get("rereadable", True)
+    given = source or (str(facts.get("given", "")) if again else "")
+    if given in ("", STDIN):
+        why = "run.json does not name the source" if not given and again else "the source was read once, from a pipe"
+        raise InputError(f"{why}; say where its frames are: trackgpt repair RUN --source VIDEO")
     reading = {key: value for key, value in dict(facts.get("reading", {})).items() if value is not None}
     with open_source(given, **reading) as frames:
         for frame in frames:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from trackgpt.session.playback import InstructionTracker, Playback
     from trackgpt.video.frames import FrameSource
 
-AT_FRAME = re.compile(r"^(\d+): +(.*)$", re.DOTALL)
-AT_SECOND = re.compile(r"^@(\d+(?:\.\d+)?): +(.*)$", re.DOTALL)
+# Without a space, digits after the colon are no instruction: "12:30 train" and "16:9" stay words.
+AT_FRAME = re.compile(r"^(\d+):(?: +|(?=[^\s\d]))(.*)$", re.DOTALL)
+AT_SECOND = re.compile(r"^@(\d+(?:\.\d+)?):(?: +|(?=[^\s\d]))(.*)$", re.DOTALL)
 
 
 class InterruptedRunError(TrackGPTError):
@@ -97,7 +99,7 @@ def run(request: TrackRequest) -> int:
     Raises:
         TrackGPTError: see the error table; what was written before stays valid.
     """
-    outcome = RunSummary(request.output or next_folder(request.source))
+    outcome = RunSummary(request.output or Path("runs"))
     try:
         track(request, outcome)
     except KeyboardInterrupt as stop:
@@ -117,7 +119,7 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
 
     Args:
         request: what to do.
-        outcome: its folder is the one written to.
+        outcome: its folder is the one written to; where none was asked for, it is made here.
         tracker: a loaded model; by default the request's is loaded.
     """
     import cv2
@@ -129,8 +131,9 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
 
     spoken = _checked(request)
     cv2.setNumThreads(1)  # frames are too small to gain by threads, which PyTorch's then wait for
-    refuse_to_hold(outcome.out, files_of(request.source))
-    refuse_existing(outcome.out, request.overwrite)
+    if request.output is not None:
+        refuse_to_hold(outcome.out, files_of(request.source))
+        refuse_existing(outcome.out, request.overwrite)
     reading = {key: value for key, value in request.reading.items() if value is not None}
     with ExitStack() as stack:
         source: FrameSource | None = None
@@ -142,6 +145,8 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
             tracker.check(words.text)
         if source is None:
             source = stack.enter_context(open_source(request.source, **reading))
+        if request.output is None:
+            outcome.out = next_folder(request.source)
         how = request.overwrite, request.rethink, request.lookahead
         playback = stack.enter_context(Playback(tracker, source, outcome.out, *how, reopen=(request.source, reading)))
         _follow(request, playback, spoken, outcome)
@@ -220,12 +225,21 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 
 def next_folder(source: str) -> Path:
-    """runs/NAME-1, or the next number that is free."""
-    stem = re.sub(r"[^\w.-]+", "_", Path(source.rstrip("/")).stem) or "stream"
-    number = 1
-    while (folder := Path("runs") / f"{stem}-{number}").exists():
-        number += 1
-    return folder
+    """Make runs/NAME-1, or the next number that is free: two runs that begin at once get two folders.
+
+    Raises:
+        OutputError: OUT02.
+    """
+    from trackgpt.files import writing
+
+    name = "stdin" if source == "-" else source.rstrip("/")
+    stem = re.sub(r"[^\w.-]+", "_", Path(name).stem) or "stream"
+    for number in itertools.count(1):
+        folder = Path("runs") / f"{stem}-{number}"
+        with writing(folder), suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError
 
 
 def _is_live(source: str) -> bool:

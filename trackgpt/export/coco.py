@@ -1,13 +1,13 @@
 """coco.json: what COCO's own loader reads, with the fields that say which annotations are one object over time.
 
     videos       one: name, width, height, length, file_names (as YouTube-VIS has them)
-    images       one a frame: file_name, width, height, video_id, frame_id (of the source, from 0)
-    annotations  one an object and frame where it is present: segmentation (run lengths), bbox x, y, width, height in
+    images       one per frame: file_name, width, height, video_id, frame_id (of the source, from 0)
+    annotations  one per object and frame where it is present: segmentation (run lengths), bbox x, y, width, height in
                  pixels, area, iscrowd, score, track_id
-    tracks       one an object: id, category_id, video_id
+    tracks       one per object: id, category_id, video_id
 
-The category is always "object": the log holds what was followed, not what it is called. File names are those that an
-extractor of frames would give, 00000.jpg for frame 0; the pictures themselves are not written.
+The category is always "object": the log holds what was followed, not what it is called. File names are the frames' own
+where they have any, else those that an extractor of frames would give, 00000.jpg for frame 0.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _image(record: TrackRecord) -> dict[str, Any]:
 
 
 def _name(record: TrackRecord) -> str:
-    return f"{record.index:05d}.jpg"
+    return record.name or f"{record.index:05d}.jpg"
 
 
 def _array(key: str, items: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Masks as DAVIS keeps them: one indexed PNG a frame, 0 for background, otherwise the object's id."""
+"""Masks as DAVIS keeps them: one indexed PNG per frame, 0 for background, otherwise the object's id."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ PALETTE = palette()
 
 
 class DavisWriter:
-    """Writes masks/00000.png and on while a run goes, every frame, empty ones included.
+    """Writes a picture per frame into masks/ while a run goes, empty ones included: 00000.png and on, or the frames'
+    own names.
 
     Where objects overlap, the higher score has the pixel, of equal ones the lower id.
 
@@ -58,7 +59,7 @@ class DavisWriter:
         """Write one frame.
 
         Args:
-            record: the frame's objects; its index gives the name.
+            record: the frame's objects; it also gives the name.
             height: rows of the picture; masks of another size are resized.
             width: columns of the picture.
 
@@ -69,7 +70,7 @@ class DavisWriter:
         picture.putpalette(PALETTE)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-        return write_whole(self.folder / f"{record.index:05d}.png", [buffer.getvalue()])
+        return write_whole(self.folder / record.mask_name, [buffer.getvalue()])
 
     def indices(self, record: TrackRecord, height: int, width: int) -> np.ndarray:
         """The picture's values, uint8 (height, width): ids where objects are, 0 elsewhere. Counts overlaps."""

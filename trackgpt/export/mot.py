@@ -1,4 +1,4 @@
-"""mot.txt: the MOTChallenge result format, one line an object and frame where it is present.
+"""mot.txt: the MOTChallenge result format, one line per object and frame where it is present.
 
     frame, id, x, y, width, height, confidence, -1, -1, -1
 

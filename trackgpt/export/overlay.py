@@ -6,8 +6,10 @@ follow the frame's shorter side. Text is rendered once and kept, since most of i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import chain
@@ -19,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from trackgpt.errors import InputError
 from trackgpt.export.records import (
+    RUN,
     EventRecord,
     ObjectRecord,
     State,
@@ -534,7 +537,8 @@ def export_overlay(run: str | Path, frames: Iterable[tuple[int, np.ndarray]]) ->
     if first is None:
         raise InputError(f"{run}: none of the frames given belongs to this run; wanted the video it was made from")
     height, width = first[1].shape[:2]
-    with VideoWriter(Path(run) / "video.mp4", fps, (height, width), overwrite=True) as video:
+    path, aspect = Path(run) / "video.mp4", _pixel_aspect(Path(run) / RUN)
+    with VideoWriter(path, fps, (height, width), pixel_aspect=aspect, overwrite=True) as video:
         for record, picture in chain([first], drawn):
             video.write(at_size(picture, video.size), record.time)
     return video.path
@@ -546,6 +550,14 @@ def _rate(run: str | Path) -> float:
     for count, record in enumerate(read_tracks(run)):
         begin, end = (record.time if count == 0 else begin), record.time
     return count / (end - begin) if end > begin else DEFAULT_FPS
+
+
+def _pixel_aspect(place: Path) -> Fraction:
+    """Width by height of the source's pixels, from run.json; 1 where it does not say."""
+    try:
+        return Fraction(json.loads(place.read_text(encoding="utf-8"))["source"]["pixel_aspect"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ArithmeticError):
+        return Fraction(1)
 
 
 def at_size(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

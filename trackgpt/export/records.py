@@ -4,7 +4,7 @@
     tracks.jsonl   one line per frame: {"v":2,"take":1,"i":240,"t":8.0,"size":[480,854],"objs":[{"id":1,
                    "box":[x1,y1,x2,y2],"rle":"...","score":0.84,"state":"tracked","purport":0.84}]}; after "state" come
                    the system's own scores; an undecodable frame also has "problem", the first frame of a later take
-                   also "parent", the take it goes on from
+                   also "parent", the take it goes on from; a frame that has a file of its own also has its "name"
     events.jsonl   one line per event: {"v":2,"seq":3,"take":1,"i":240,"t":8.0,"type":"rethink","reason":"purport", ...}
 
 A take is one way through the video. A correction of what is past opens a new take and overwrites nothing: the new take
@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -100,6 +100,7 @@ class TrackRecord:
         problem: why the frame could not be read, else "".
         take: which way through the video it belongs to, from 1.
         parent: on the first frame of a later take, the take it goes on from; else 0.
+        name: of the frame's own file, where it has one ("00005.jpg"), else "".
     """
 
     index: int
@@ -109,6 +110,7 @@ class TrackRecord:
     problem: str = ""
     take: int = 1
     parent: int = 0
+    name: str = ""
 
     def to_json(self) -> str:
         """One line without its end; equal records give equal text."""
@@ -118,7 +120,8 @@ class TrackRecord:
         ]
         values = {"v": VERSION, "take": self.take, "i": self.index, "t": self.time, "size": self.size, "objs": objects}
         values |= {"problem": self.problem} if self.problem else {}
-        return _dump(values | ({"parent": self.parent} if self.parent else {}))
+        values |= {"parent": self.parent} if self.parent else {}
+        return _dump(values | ({"name": self.name} if self.name else {}))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> TrackRecord:
@@ -138,7 +141,13 @@ class TrackRecord:
             problem=_pick({"problem": ""} | values, "problem", lambda v: isinstance(v, str), "a text"),
             take=_take_from(values),
             parent=_pick({"parent": 0} | values, "parent", _is_index, "a whole number from 0"),
+            name=_pick({"name": ""} | values, "name", _is_name, "a file's name without a folder"),
         )
+
+    @property
+    def mask_name(self) -> str:
+        """The file of the frame's mask in masks/: named as the frame's own file, else by its index."""
+        return f"{PurePath(self.name).stem if self.name else f'{self.index:05d}'}.png"
 
     def masks(self) -> np.ndarray:
         """The masks of all objects, bool (objects, height, width); empty where an object is absent."""
@@ -502,6 +511,11 @@ def _is_id(value: Any) -> bool:
     return _is_index(value) and value >= 1
 
 
+def _is_name(value: Any) -> bool:
+    # A log may come from anybody, and files are written and removed under these names.
+    return isinstance(value, str) and value not in (".", "..") and not re.search(r"[/\\\0]", value)
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= LARGEST
 
@@ -539,7 +553,10 @@ class _Log:
         self.path = path
         self.end = 0
         with writing(path):
-            self.file = path.open("wb", buffering=0)
+            try:
+                self.file = path.open("xb", buffering=0)
+            except FileExistsError as error:
+                raise OutputError(f"{path}: another run is writing here; choose another folder", "OUT01") from error
 
     def append(self, line: str) -> None:
         # Half a surrogate pair (from an odd file name) cannot be UTF-8; written as \udc80 it is JSON and comes back.
@@ -597,14 +614,24 @@ def _clear(path: Path, present: set[str]) -> None:
     if masks.is_symlink():
         masks.unlink()
     elif masks.is_dir():
-        for file in masks.iterdir():
-            if re.fullmatch(r"\d{5,}\.png|\.\d{5,}\.png\.part", file.name):
-                file.unlink()
+        for name in _masks_of(path):
+            for file in (masks / name, masks / f".{name}.part"):
+                file.unlink(missing_ok=True)
         if not any(masks.iterdir()):
             masks.rmdir()
     parts = {f".{name}.part" for name in MADE_HERE}
     for name in sorted(present & ({*MADE_HERE} | parts), key=lambda name: (name in (TRACKS, EVENTS), name)):
         (path / name).unlink()
+
+
+def _masks_of(path: Path) -> Iterator[str]:
+    """Names of the masks that a run has written or was about to write, by what can be read of its log."""
+    if not (path / TRACKS).is_file():
+        return
+    with (path / TRACKS).open("rb") as log:
+        for line in log:
+            with suppress(InputError):
+                yield TrackRecord.from_json(line).mask_name
 
 
 def _dump(values: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ def default_lookahead(source: FrameSource) -> Lookahead:
     Measured by `python -m eval speed --only online`.
     """
     several = (os.cpu_count() or 1) > 1
-    return Lookahead(frames=AHEAD if several and source.kind in ("file", "folder") else 0)
+    return Lookahead(frames=AHEAD if several and source.kind in ("file", "folder", "animation") else 0)
 
 
 def lookahead_of(batch: int, frames: int | None) -> Lookahead | None:

@@ -420,15 +420,18 @@ class Playback:
 
     def _can_reread(self) -> bool:
         once = self._reopen is None or isinstance(self._reopen[0], Iterator)
-        return not once and self.source.kind not in ("stream", "camera")
+        return not once and self.source.rereadable
 
     def _start(self, frame: SourceFrame) -> None:
         self._started = True
         if self._scratch is None and not (self.run.path / RUN).exists():
             self.describe()
-        self.session.start(frame, source=self.source.name, size=self.source.size)
+        notes = {"notes": self.source.notes} if self.source.notes else {}
+        self.session.start(frame, source=self.source.name, size=self.source.size, **notes)
         if self.source.fps_note:
             self.session.warn("IN04", frame, self.source.fps_note)
+        for text in self.source.warnings:
+            self.session.warn("", frame, text)
 
     def _finish(self) -> None:
         """What is said once the source has ended."""
@@ -450,6 +453,7 @@ class Playback:
             closing.callback(self.run.close)
             closing.callback(self.source.close)
             closing.callback(self._coming.close)
+            closing.callback(self.source.stop)
 
     def _frames_again(self) -> Iterator[tuple[int, np.ndarray]]:
         if not self._can_reread():
@@ -491,6 +495,9 @@ def _facts(source: FrameSource) -> dict[str, Any]:
             "fps": source.fps,
             "fps_note": source.fps_note,
             "size": list(source.size),
+            "pixel_aspect": str(source.pixel_aspect),
+            "rereadable": source.rereadable,
+            "notes": [*source.notes, *source.warnings],
         },
         "boxes": "xyxy pixels of the frame, edges",
     }

@@ -400,7 +400,7 @@ class Session:
         take, parent = self._takes.record(record.index)
         if parent:
             self._event("take", record, parent=parent)
-        record = replace(record, take=take, parent=parent)
+        record = replace(record, take=take, parent=parent, name=frame.name)
         self._log.track(record)
         self.frames += 1
         self.last = record

@@ -10,11 +10,11 @@ import itertools
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from trackgpt.video.frames import (
     FrameSource,
     RawFrame,
     ReadOptions,
-    SourceKind,
     check_pixels,
     listed,
     one_line,
@@ -39,81 +38,168 @@ _REORDER = 16  # the deepest reordering of H.264 and HEVC, in frames
 _LONGEST_HOLE = 60.0  # seconds; a longer hole in damaged timestamps says more about the damage than about frames
 
 
-class FileSource(FrameSource):
-    """A video file, decoded by PyAV."""
+class ContainerSource(FrameSource):
+    """A video in a container that PyAV has open.
 
-    kind: SourceKind = "file"
+    Args of the constructor:
+        video: what `open_video` gives; closed with the source.
+        times: see `_packet_times`; empty where the source cannot be read twice.
+    """
 
-    def __init__(self, path: Path, options: ReadOptions) -> None:
-        super().__init__(path.name, options)
-        self._path = path
-        self._container, self._stream = _open_video(path)
-        stream = self._stream
-        self._summary = f"container {self._container.format.name}, codec {stream.codec_context.name}"
-        check_pixels(path.name, stream.codec_context.height, stream.codec_context.width, options.max_pixels)
-        times = _packet_times(path)
-        believed, note = believed_fps(stream, times)
-        self._clock_fps = believed
-        self._regular = _is_regular(times, believed)
+    def __init__(self, name: str, video: tuple[Any, Any], options: ReadOptions, times: Sequence[float] = ()) -> None:
+        super().__init__(name, options)
+        self._container, self._stream = video
+        context = self._stream.codec_context
+        check_pixels(name, context.height, context.width, options.max_pixels)
+        believed, note = believed_fps(self._stream, times) if _timed(self._container) else stated_fps(self._stream)
         if options.fps is None:
             self.fps, self.fps_note = believed, note
-        self._duration = _duration(self._container, stream)
-        total = stream.frames or (round(self._duration * believed) if self._duration else 0)
-        self.frames_hint = options.count(total) or None
-
-    def digest(self) -> str:
-        """sha256 of the file's bytes."""
-        return sha256([self._path], with_names=False)
+        self.pixel_aspect = pixel_aspect(self._stream)
+        self.notes = _other_tracks(self._container, self._stream)
+        self._clock = Clock(believed)
+        regular = _is_regular(times, believed)
+        self._decoder = Decoder(self._container, self._stream, self._clock, name, options, regular)
 
     def close(self) -> None:
         """Release the file; iteration ends."""
         super().close()
         self._container.close()
 
+    def _begin(self) -> Self:
+        super()._begin()
+        if self._decoder.sideways:
+            self.pixel_aspect = 1 / self.pixel_aspect
+        return self
+
     def _describe(self) -> str:
-        return self._summary
+        return f"container {self._container.format.name}, codec {self._stream.codec_context.name}"
 
     def _raw_frames(self) -> Iterator[RawFrame]:
-        clock = Clock(self._clock_fps)
-        yield from Decoder(self._container, self._stream, clock, self.name, self._options, self._regular)
-        if self._stream.frames > self._seen:
-            self.end_note = f"the header promises {self._stream.frames} frames, the file holds {self._seen}"
-        elif not self._stream.frames and self._duration and clock.last + 2 / clock.fps + 0.5 < self._duration:
-            self.end_note = f"the header promises {self._duration:.1f} s, the file ends after {clock.last:.1f} s"
+        yield from self._decoder
 
 
-def _open_video(path: Path) -> tuple[Any, Any]:
-    """The open container and its first video stream that is not a cover picture."""
+class FileSource(ContainerSource):
+    """A video file, decoded by PyAV."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self._path = path
+        self._version = _version(path)
+        super().__init__(path.name, _open_file(path), options, _packet_times(path))
+        self._promised = self._stream.frames
+        if hidden := _hidden(self._container, self._stream):
+            self.notes.append(f"its edit list leaves out {hidden} of {self._promised} frames")
+            self._promised -= hidden
+        self._duration = _duration(self._container, self._stream)
+        total = self._promised or (round(self._duration * self._clock.fps) if self._duration else 0)
+        self.frames_hint = options.count(total) or None
+
+    def digest(self) -> str:
+        """sha256 of the file's bytes."""
+        return sha256([self._path], with_names=False)
+
+    def _raw_frames(self) -> Iterator[RawFrame]:
+        yield from self._decoder
+        if _version(self._path) != self._version:
+            self.end_note = "the file changed while it was read: what was tracked may be neither the old nor the new"
+        elif self._promised > self._seen:
+            self.end_note = f"the header promises {self._promised} frames, the file holds {self._seen}"
+        elif not self._promised and self._duration and self._clock.last + 2 / self._clock.fps + 0.5 < self._duration:
+            self.end_note = f"the header promises {self._duration:.1f} s, the file ends after {self._clock.last:.1f} s"
+
+
+def _open_file(path: Path) -> tuple[Any, Any]:
+    # "file:" keeps FFmpeg from reading a colon in a name as a protocol.
+    return open_video(f"file:{path}", path.name, lambda: _head(path))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written to; None where it has gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def open_video(target: Any, name: str, head: Callable[[], bytes]) -> tuple[Any, Any]:
+    """The open container and its video stream.
+
+    Args:
+        target: what PyAV opens: a text or an object with `read`.
+        name: of the source, for messages.
+        head: gives the first bytes, which tell what it is instead of a video.
+
+    Raises:
+        InputError: IN02, it is no video.
+    """
     import av
 
     try:
-        # "file:" keeps FFmpeg from reading a colon in a name as a protocol; the whitelist keeps the file from
-        # pulling in others.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+        # The whitelist keeps the file from pulling in others.
+        container = av.open(target, options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _not_video(path, error) from error
+        raise _not_video(name, head(), error) from error
     if container.format.name in _NOT_VIDEO:
         container.close()
-        raise InputError(f"{path.name}: no frames could be decoded (text or a playlist, not a video)", code="IN02")
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams or streams[0].codec_context is None:
+        raise InputError(f"{name}: no frames could be decoded (text or a playlist, not a video)", code="IN02")
+    stream = default_track(container.streams.video)
+    if stream is None or stream.codec_context is None:
         held = listed([f"{s.type} {s.codec_context.name if s.codec_context else '?'}" for s in container.streams])
-        found = f"container {container.format.name}, {'codec unknown' if streams else 'no video stream'}: {held}"
+        found = f"container {container.format.name}, {'codec unknown' if stream else 'no video stream'}: {held}"
         container.close()
-        raise InputError(f"{path.name}: no frames could be decoded ({found}). Check that it plays", code="IN02")
-    return container, streams[0]
+        raise InputError(f"{name}: no frames could be decoded ({found}). Check that it plays", code="IN02")
+    return container, stream
 
 
-def _not_video(path: Path, error: Exception) -> InputError:
-    with path.open("rb") as file:
-        head = file.read(512)
+def default_track(tracks: Sequence[Any]) -> Any:
+    """The track that a player shows: the first one marked as default, else the first; None without any.
+
+    Cover pictures do not count, nor does a track of an unknown codec where there is another one.
+    """
+    from av.stream import Disposition
+
+    shown = [track for track in tracks if not track.disposition & Disposition.attached_pic]
+    known = [track for track in shown if track.codec_context is not None] or shown
+    marked = [track for track in known if track.disposition & Disposition.default]
+    return next(iter(marked or known), None)
+
+
+def _other_tracks(container: Any, stream: Any) -> list[str]:
+    """The sentence that says which video tracks are not read, if any."""
+    from av.stream import Disposition
+
+    others = [s for s in container.streams.video if s is not stream and not s.disposition & Disposition.attached_pic]
+    if not others:
+        return []
+    return [f"it has {len(others) + 1} video tracks, of which number {stream.index} is read"]
+
+
+def pixel_aspect(stream: Any) -> Fraction:
+    """Width of a stored pixel as shown, by its height; 1 where the stream does not say."""
+    found = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return Fraction(found) if found and found > 0 else Fraction(1)
+
+
+def _hidden(container: Any, stream: Any) -> int:
+    """How many frames an mp4's edit list leaves out."""
+    if not container.format.name.startswith("mov"):
+        return 0
+    return sum(entry.is_discard for entry in stream.index_entries)
+
+
+def _not_video(name: str, head: bytes, error: Exception) -> InputError:
     if not head:
-        found = "the file is empty"
+        found = "it is empty"
     elif all(byte in b"\t\r\n\f" or byte >= 32 for byte in head):
-        found = "the file holds text"
+        found = "it holds text"
     else:
         found = f"not a video, or its index is missing: {one_line(error)}"
-    return InputError(f"{path.name}: no frames could be decoded ({found}). Wanted a video, e.g. mp4", code="IN02")
+    return InputError(f"{name}: no frames could be decoded ({found}). Wanted a video, e.g. mp4", code="IN02")
 
 
 def _duration(container: Any, stream: Any) -> float:
@@ -123,6 +209,23 @@ def _duration(container: Any, stream: Any) -> float:
     if container.duration and len(container.streams) == 1:
         return float(container.duration / 1_000_000)
     return 0.0
+
+
+def _timed(container: Any) -> bool:
+    """Whether the container has a clock at all: a stream as it left the encoder has none."""
+    import av
+
+    return not container.format.flags & av.format.Flags.no_timestamps.value
+
+
+def stated_fps(stream: Any) -> tuple[float, str]:
+    """Frames per second of a stream without timestamps: what its codec states, or a guess and the note that says so."""
+    stated = _as_float(stream.codec_context.framerate)
+    if 0 < stated <= 1000:
+        return stated, ""
+    guessed = _as_float(stream.guessed_rate)
+    guess = guessed if 0 < guessed <= 1000 else DEFAULT_FPS
+    return guess, f"no timestamps and no fps in the stream; {guess:g} is a guess, pass --fps"
 
 
 def _has_timestamps(container: Any) -> bool:
@@ -135,7 +238,7 @@ def _packet_times(path: Path) -> list[float]:
     import av
 
     times: list[float] = []
-    container, stream = _open_video(path)
+    container, stream = _open_file(path)
     with container:
         try:
             for packet in itertools.islice(container.demux(stream), _FPS_PROBE_PACKETS):
@@ -244,6 +347,11 @@ class Decoder:
         self._rotation: int | None = None
         self._matrix: np.ndarray | None = None
         self._colours = reformatter()
+
+    @property
+    def sideways(self) -> bool:
+        """Whether the last frame was turned by a quarter, so that its rows were columns."""
+        return self._matrix is not None and abs(float(self._matrix[1])) > abs(float(self._matrix[0]))
 
     def __iter__(self) -> Iterator[RawFrame]:
         for packet, frames, error in _decoding_steps(self._container, self._stream):

@@ -1,4 +1,4 @@
-"""Folders and globs of images: each image is a frame, in natural order of the names. Pillow decodes them."""
+"""Folders and globs of images, each image a frame, in natural order of the names; and files of several pictures."""
 
 from __future__ import annotations
 
@@ -6,44 +6,65 @@ import glob
 import itertools
 import re
 import statistics
-import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from trackgpt.errors import InputError
-from trackgpt.video.frames import (
-    FrameSource,
-    RawFrame,
-    ReadOptions,
-    SourceKind,
-    check_pixels,
-    listed,
-    one_line,
-    sha256,
-    wxh,
+from trackgpt.video.frames import FrameSource, RawFrame, ReadOptions, SourceKind, check_pixels, listed, sha256, wxh
+from trackgpt.video.images import (
+    IMAGE_SUFFIXES,
+    UNDECODABLE,
+    ImageHeader,
+    WhiteLevel,
+    dark_note,
+    header_of,
+    opened,
+    read_image,
+    to_rgb,
 )
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_MASK = re.compile(r"(.+)[_.\- ]masks?", re.IGNORECASE)
+_UNTIMED = 0.1
+"""Seconds that browsers show a picture of an animation that has no duration."""
+_PROBED = 60
+"""Pictures of an animation whose durations give its rate."""
+
+
+_ON_BLACK = "transparent parts are shown on black"
 
 
 class FolderSource(FrameSource):
-    """Images in natural order of their names, each one a frame."""
+    """Images in natural order of their names, each one a frame.
+
+    Args of the constructor:
+        find: gives the images; called again at the end, to learn whether they are still the same.
+    """
 
     kind: SourceKind = "folder"
 
-    def __init__(self, name: str, paths: Sequence[Path], options: ReadOptions) -> None:
+    def __init__(self, name: str, find: Callable[[], Sequence[Path]], options: ReadOptions) -> None:
         super().__init__(name, options)
-        self._paths = paths
-        sizes = {path: _image_size(path, options.max_pixels) for path in paths}
+        self._find = find
+        self._paths, masks = _without_masks(find())
+        headers = {path: header_of(path, options.max_pixels) for path in self._paths}
         if not options.allow_gaps:
-            faults = _mixed_sizes(sizes) + _number_gaps(paths)
+            faults = _mixed_sizes(headers) + _number_gaps(self._paths)
             if faults:
                 advice = "Make the frames even, or pass --allow-gaps"
                 raise InputError(f"{name}: {'; '.join(faults)}. {advice}", code="IN08")
-        self.frames_hint = options.count(len(paths)) or None
+        known = {path: header for path, header in headers.items() if header is not None}
+        self._white, levels = _white_levels(name, known)
+        self._named = max(Counter(path.stem.casefold() for path in self._paths).values()) == 1
+        self.warnings = [*masks, *_left_out(known), *levels]
+        if not self._named:
+            self.warnings.append("several images differ in their endings alone, so frames are named by their numbers")
+        self.notes = [_ON_BLACK] if any(header.transparent for header in known.values()) else []
+        self.frames_hint = options.count(len(self._paths)) or None
 
     def digest(self) -> str:
         """sha256 of the names and bytes of all images, in order."""
@@ -54,8 +75,76 @@ class FolderSource(FrameSource):
 
     def _raw_frames(self) -> Iterator[RawFrame]:
         for index, path in enumerate(self._paths):
-            load = partial(_read_image, path, self._options.max_pixels)
-            yield RawFrame(index / self.fps, load, name=path.stem)
+            load = partial(read_image, path, self._options.max_pixels, self._white)
+            yield RawFrame(index / self.fps, load, name=path.name if self._named else "")
+        self.end_note = self._changes()
+
+    def _changes(self) -> str:
+        """What has come into the folder since it was opened; an image that has gone is a frame with a problem."""
+        try:
+            new = [path.name for path in _without_masks(self._find())[0] if path not in set(self._paths)]
+        except InputError:
+            new = []
+        return f"images came while the others were read, and are left out: {listed(new)}" if new else ""
+
+
+class AnimationSource(FrameSource):
+    """One image file of several pictures: an animation with its own times, or the pages of a TIFF."""
+
+    kind: SourceKind = "animation"
+
+    def __init__(self, path: Path, header: ImageHeader, options: ReadOptions) -> None:
+        super().__init__(path.name, options)
+        self._path = path
+        self._pages = header.pages
+        self.notes = [_ON_BLACK] if header.transparent else []
+        self._white, self.warnings = _white_levels(path.name, {path: header})
+        self._durations = self._probe()
+        if options.fps is None and self._durations:
+            self.fps = 1 / statistics.median(self._durations)
+        self.frames_hint = options.count(len(self._pages)) or None
+
+    def digest(self) -> str:
+        """sha256 of the file's bytes."""
+        return sha256([self._path], with_names=False)
+
+    def _describe(self) -> str:
+        return f"image file of {len(self._pages)} pictures"
+
+    def _probe(self) -> list[float]:
+        """Seconds of the first pictures; empty where none has a duration, as pages have none."""
+        found = []
+        with opened(self._path) as image:
+            for picture in _pictures(image, self._pages[:_PROBED]):
+                found.append(_seconds(picture))
+        return [seconds or _UNTIMED for seconds in found] if any(found) else []
+
+    def _raw_frames(self) -> Iterator[RawFrame]:
+        time, count = 0.0, 0
+        with opened(self._path) as image:
+            for picture in _pictures(image, self._pages):
+                # The file goes on to its next picture before this one is turned into pixels.
+                yield RawFrame(time, partial(self._pixels, picture.copy()))
+                time += (_seconds(picture) or _UNTIMED) if self._durations else 1 / self.fps
+                count += 1
+        if count < len(self._pages):
+            self.end_note = f"the header promises {len(self._pages)} pictures, {count} can be decoded"
+
+    def _pixels(self, picture: Any) -> np.ndarray:
+        check_pixels(self.name, picture.height, picture.width, self._options.max_pixels)
+        return to_rgb(picture, self._white)
+
+
+def image_source(path: Path, options: ReadOptions) -> FrameSource:
+    """An image file given alone: all its pictures.
+
+    Raises:
+        InputError: IN07 the image is too large.
+    """
+    header = header_of(path, options.max_pixels)
+    if header is None or len(header.pages) == 1:
+        return FolderSource(path.name, partial(list, [path]), options)
+    return AnimationSource(path, header, options)
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -102,42 +191,67 @@ def matches_of(pattern: Path) -> list[Path]:
     raise InputError(f"{pattern}: matches {len(found)} entries ({names}), wanted images or one video", code="IN01")
 
 
-def _image_size(path: Path, max_pixels: int) -> tuple[int, int] | None:
-    """(height, width) as displayed, from the header alone; None when the header cannot be read."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(0x0112, 1) >= 5
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path.name}: {one_line(error)}", code="IN07") from error
-    except (OSError, ValueError, SyntaxError, EOFError):
-        return None
-    check_pixels(path.name, height, width, max_pixels)
-    return (width, height) if turned else (height, width)
+def _pictures(image: Any, pages: Sequence[int]) -> Iterator[Any]:
+    """The open file at each of its pictures, decoded, up to the first one that cannot be."""
+    for page in pages:
+        try:
+            image.seek(page)
+            image.load()
+        except UNDECODABLE:
+            return
+        yield image
 
 
-def _read_image(path: Path, max_pixels: int) -> np.ndarray:
-    """An image file as uint8 RGB (height, width, 3), EXIF orientation applied."""
-    from PIL import Image, ImageOps
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as opened:
-            check_pixels(path.name, opened.height, opened.width, max_pixels)
-            image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB")).copy()
+def _seconds(picture: Any) -> float:
+    return float(picture.info.get("duration") or 0) / 1000
 
 
-def _mixed_sizes(sizes: dict[Path, tuple[int, int] | None]) -> list[str]:
-    known = [(path, size) for path, size in sizes.items() if size is not None]
+def _white_levels(name: str, headers: dict[Path, ImageHeader]) -> tuple[dict[str, float], list[str]]:
+    """The value of white for each mode that does not say it, and what to say about grey of more than 8 bits."""
+    white, said = {}, []
+    for mode in ("I", "F"):
+        paths = [path for path, header in headers.items() if header.mode == mode]
+        if paths:
+            level = WhiteLevel(name, mode, _decoded(headers, paths))
+            white[mode] = level.white
+            said.append(level.note)
+    wide = [path for path, header in headers.items() if header.mode.startswith("I;16")]
+    said += [note for image in itertools.islice(_decoded(headers, wide), 1) if (note := dark_note(image))]
+    return white, said
+
+
+def _decoded(headers: dict[Path, ImageHeader], paths: Sequence[Path]) -> Iterator[Any]:
+    for path in paths:
+        try:
+            with opened(path) as image:
+                yield from _pictures(image, headers[path].pages)
+        except UNDECODABLE:
+            continue  # a frame with a problem, when its turn comes
+
+
+def _left_out(headers: dict[Path, ImageHeader]) -> list[str]:
+    several = [path for path, header in headers.items() if len(header.pages) > 1]
+    if not several:
+        return []
+    held = f"{listed([f'{path.name} ({len(headers[path].pages)})' for path in several])}"
+    return [f"files of several pictures: {held}; among frames the first picture of each is used"]
+
+
+def _without_masks(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The images without those called NAME_mask that lie beside an image NAME, and the sentence that says so."""
+    names = {(path.parent, path.stem) for path in paths}
+    masks = {
+        path for path in paths if (found := _MASK.fullmatch(path.stem)) is not None and (path.parent, found[1]) in names
+    }
+    frames = [path for path in paths if path not in masks]
+    if not masks:
+        return frames, []
+    shown = listed([path.name for path in paths if path in masks])
+    return frames, [f"{shown}: masks of other images by their names, which are no frames and are left out"]
+
+
+def _mixed_sizes(headers: dict[Path, ImageHeader | None]) -> list[str]:
+    known = [(path, header.size) for path, header in headers.items() if header is not None]
     if not known:
         return []
     first, wanted = known[0]

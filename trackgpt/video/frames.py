@@ -8,10 +8,11 @@ are seconds since the source's first frame, strictly increasing, from timestamps
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -20,10 +21,13 @@ import numpy as np
 
 from trackgpt.errors import InputError, UsageError
 
-SourceKind = Literal["file", "folder", "stream", "camera", "array"]
+SourceKind = Literal["file", "folder", "animation", "pipe", "stream", "camera", "array"]
 
 DEFAULT_FPS = 24.0
 """Frames per second of sources that have no clock (image folders, arrays) when the caller names none."""
+
+HIGHEST_FPS = 10_000.0
+"""Frames per second that can be asked for; the log keeps microseconds, the overlay video steps of 1/90,000 s."""
 
 _LISTED = 3
 
@@ -38,7 +42,7 @@ class SourceFrame:
         image: uint8 RGB (height, width, 3), or None when this frame could not be decoded.
         problem: what is wrong with the frame, "" when nothing is. An image with a problem is still a valid image
             (the frame size changed, or a stream came back after a gap).
-        name: file stem, for folders.
+        name: file name, for folders.
         encoded: the perception's encoding, where it was computed ahead (see `trackgpt.session.ahead`), or None.
     """
 
@@ -62,8 +66,8 @@ class ReadOptions:
     allow_gaps: bool = False
 
     def __post_init__(self) -> None:
-        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise UsageError(f"fps is {self.fps}, wanted a positive number of frames per second")
+        if self.fps is not None and not 1e-6 <= self.fps <= HIGHEST_FPS:
+            raise UsageError(f"fps is {self.fps:g}, wanted frames per second, more than 0 and at most {HIGHEST_FPS:g}")
         if self.start < 0 or self.stride < 1 or (self.end is not None and self.end <= self.start):
             found = f"start {self.start}, end {self.end}, stride {self.stride}"
             raise UsageError(f"{found}: wanted start >= 0, end > start (end is not included), stride >= 1")
@@ -99,9 +103,13 @@ class FrameSource:
         kind: what sort of source it is.
         frames_hint: how many frames to expect, for a progress bar; None where unknown, and headers may lie.
         fps: frames per second: the caller's, the header's, or that of the timestamps.
-        fps_note: says so when the header's rate was not believed, else "".
-        end_note: set once the source is exhausted and held less than its header promised, else "".
+        fps_note: says so when the header's rate was not believed or is a guess, else "".
+        end_note: set once the source is exhausted and held less than its header promised, or has changed since it was
+            opened, else "".
+        warnings: what had to be assumed to read the source, or is left out although it may be wanted.
+        notes: what is left out by the source's own word; no fault.
         size: (height, width) of the first frame that could be decoded.
+        pixel_aspect: width of a pixel as shown, by its height.
     """
 
     kind: SourceKind = "file"
@@ -112,7 +120,10 @@ class FrameSource:
         self.fps = options.fps or DEFAULT_FPS
         self.fps_note = ""
         self.end_note = ""
+        self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.size = (0, 0)
+        self.pixel_aspect = Fraction(1)
         self._options = options
         self._seen = 0
         self._first_problem = ""
@@ -140,6 +151,14 @@ class FrameSource:
         """Release files and devices; iteration ends. Closing twice is allowed."""
         self._waiting.clear()
         self._frames = iter(())
+
+    @property
+    def rereadable(self) -> bool:
+        """Whether the same frames come when the source is opened again; an iterator of arrays does not know."""
+        return self.kind not in ("pipe", "stream", "camera")
+
+    def stop(self) -> None:
+        """End a wait for data in another thread, so that closing does not wait with it; iteration ends."""
 
     def digest(self) -> str:
         """sha256 of the source's content as hexadecimal text; "" where there is nothing to read twice."""
@@ -225,14 +244,18 @@ def check_pixels(name: str, height: int, width: int, max_pixels: int) -> None:
 
 
 def sha256(paths: Sequence[Path], *, with_names: bool) -> str:
-    """One hexadecimal sha256 over the bytes of files in order, with or without their names and sizes."""
+    """One hexadecimal sha256 over the bytes of files in order, with or without their names and sizes.
+
+    A file that has gone is left out.
+    """
     total = hashlib.sha256()
     for path in paths:
-        if with_names:
-            total.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
+        with suppress(OSError):
+            if with_names:
+                total.update(f"{path.name}\0{path.stat().st_size}\0".encode("utf-8", "backslashreplace"))
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    total.update(block)
     return total.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Frames from anywhere: a file, a folder, a glob, a camera, a stream or any iterator of arrays, decoded lazily.
+"""Frames from anywhere: a file, a folder, a glob, a pipe, a camera, a stream or any iterator of arrays, decoded lazily.
 
 Every source gives the same thing, `trackgpt.video.frames.SourceFrame` after `SourceFrame`. A frame that cannot be
 decoded keeps its index and arrives without an image, so that labels and frames never drift apart. Memory does not grow
@@ -18,8 +18,9 @@ import numpy as np
 
 from trackgpt.errors import InputError, UsageError
 from trackgpt.video.decoder import FileSource
-from trackgpt.video.folder import IMAGE_SUFFIXES, FolderSource, images_of, is_image, matches_of
+from trackgpt.video.folder import FolderSource, image_source, images_of, is_image, matches_of
 from trackgpt.video.frames import FrameSource, RawFrame, ReadOptions, SourceKind, check_pixels
+from trackgpt.video.pipe import STDIN, pipe_source, stdin_source
 from trackgpt.video.stream import camera_source, stream_source
 
 _NEARBY = 3
@@ -38,9 +39,9 @@ def open_source(
     """Open anything that holds frames; at least one frame has been decoded when this returns.
 
     Args:
-        source: a video file, an image, a folder of images, a glob, a camera index (0 or "0"), an address
-            (rtsp://, http://, ...), or an iterable of uint8 RGB arrays (height, width, 3).
-        fps: frames per second; overrides the source's own, and then time = index / fps.
+        source: a video file, an image, a folder of images, a glob, a pipe ("-" is standard input), a camera index
+            (0 or "0"), an address (rtsp://, http://, ...), or an iterable of uint8 RGB arrays (height, width, 3).
+        fps: frames per second, at most 10,000; overrides the source's own, and then time = index / fps.
         start: index of the first frame wanted.
         end: index after the last frame wanted; None means all.
         stride: every stride-th frame from `start`; frames keep the index they have in the source.
@@ -64,6 +65,10 @@ def open_source(
 
 def _open_text(source: str | Path, options: ReadOptions) -> FrameSource:
     text = str(source)
+    if source == "":
+        raise UsageError("the source is empty; wanted a video, a folder of frames, a camera index or a URL")
+    if source == STDIN:
+        return stdin_source(options)
     if isinstance(source, str) and "://" in text:
         return stream_source(text, options)
     path = Path(source).expanduser()
@@ -75,16 +80,20 @@ def _open_text(source: str | Path, options: ReadOptions) -> FrameSource:
         raise _not_found(path)
     _check_readable(path)
     if path.is_dir():
-        return FolderSource(path.resolve().name, images_of(path), options)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return FolderSource(path.name, [path], options)
+        return FolderSource(path.resolve().name, partial(images_of, path), options)
+    if path.is_fifo():
+        return pipe_source(path, options)
+    if is_image(path):
+        return image_source(path, options)
+    if path.is_socket():
+        raise InputError(f"{path}: is a socket; wanted a file, a folder or a pipe", code="IN01")
     return FileSource(path, options)
 
 
 def _open_glob(pattern: Path, options: ReadOptions) -> FrameSource:
     found = matches_of(pattern)
     if is_image(found[0]):
-        return FolderSource(str(pattern), found, options)
+        return FolderSource(str(pattern), partial(matches_of, pattern), options)
     return _open_text(found[0], options)
 
 

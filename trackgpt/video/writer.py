@@ -23,6 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from trackgpt.errors import OutputError, UsageError
+from trackgpt.video.decoder import default_track
 from trackgpt.video.frames import reformatter
 
 TIME_BASE = Fraction(1, 90_000)
@@ -54,6 +55,7 @@ class VideoWriter:
             given to `write` decide when each frame is shown.
         size: (height, width) of the frames in pixels. Odd sides are padded to even ones by repeating the last row
             or column.
+        pixel_aspect: width of a pixel as shown, by its height.
         crf: x264's constant quality, 0 (lossless) to 51.
         preset: x264's trade of speed against size.
         overwrite: replace an existing file when the new one is complete.
@@ -61,7 +63,7 @@ class VideoWriter:
     Attributes:
         frames: how many frames were written.
         part_path: the file that grows while frames arrive.
-        audio_note: why sound that the source has was not copied, else "".
+        audio_note: which sound of the source was not copied, and why, else "".
 
     Raises:
         OutputError: OUT01 the file exists, OUT02 it cannot be written.
@@ -74,6 +76,7 @@ class VideoWriter:
         fps: float,
         size: tuple[int, int],
         *,
+        pixel_aspect: Fraction = Fraction(1),
         crf: int = 18,
         preset: str = "veryfast",
         overwrite: bool = False,
@@ -90,7 +93,7 @@ class VideoWriter:
         self._last_stamp = -1
         self._audio: Path | None = None
         self._colour = _BT709 if size[0] >= _HD_HEIGHT else _BT601
-        self._container, self._stream = self._open_part(crf, preset)
+        self._container, self._stream = self._open_part(crf, preset, pixel_aspect)
         self._colours = reformatter()
 
     def __enter__(self) -> Self:
@@ -172,7 +175,7 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             raise self._refused(error, f"; the frames are kept in {self.part_path.name}") from error
 
-    def _open_part(self, crf: int, preset: str) -> tuple[Any, Any]:
+    def _open_part(self, crf: int, preset: str, pixel_aspect: Fraction) -> tuple[Any, Any]:
         import av
 
         options = {
@@ -197,6 +200,8 @@ class VideoWriter:
             context.time_base = TIME_BASE
             context.colorspace = context.color_primaries = context.color_trc = self._colour.code
             context.color_range = _LIMITED_RANGE
+            if pixel_aspect != 1:
+                context.sample_aspect_ratio = pixel_aspect
             container.start_encoding()  # creates the file, so that a place that cannot be written is known now
         except (av.error.FFmpegError, OSError) as error:
             raise self._refused(error) from error
@@ -238,7 +243,7 @@ class VideoWriter:
             self._remux(finished, None)
 
     def _remux(self, finished: Path, sound: Any) -> None:
-        """Copy the packets of the part, and of the sound's first track if there is one, into a faststart file."""
+        """Copy the packets of the part, and of the sound's default track if there is one, into a faststart file."""
         import av
 
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
@@ -251,11 +256,13 @@ class VideoWriter:
                 target.mux(packet)
 
     def _sound_packets(self, sound: Any, target: Any) -> Iterator[tuple[float, Any]]:
-        audio = sound.streams.audio[0]
+        audio, video = default_track(sound.streams.audio), default_track(sound.streams.video)
+        if len(sound.streams.audio) > 1:
+            self.audio_note = f"of {len(sound.streams.audio)} sound tracks number {audio.index} is copied"
         copy = target.add_stream_from_template(audio)
         begin = self._first_time
-        if sound.streams.video and sound.streams.video[0].start_time is not None:
-            begin += float(sound.streams.video[0].start_time * sound.streams.video[0].time_base)
+        if video is not None and video.start_time is not None:
+            begin += float(video.start_time * video.time_base)
         length = self._last_time - self._first_time + float(1 / self._rate)
         return _packets(sound, audio, copy, begin, length)
 
