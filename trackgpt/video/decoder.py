@@ -464,8 +464,9 @@ def _decoding_steps(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any
     while True:
         try:
             packet = next(packets, None)
-        except (av.error.InvalidDataError, av.error.EOFError):
-            return  # the container is cut or broken here; what comes before it has been given
+        except (av.error.InvalidDataError, av.error.EOFError, av.error.MemoryError):
+            # The container is cut or broken here, or names a size that cannot be; what comes before has been given.
+            return
         if packet is None:
             return
         try:
