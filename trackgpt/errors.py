@@ -10,7 +10,7 @@ CODES = {
     "IN01": "the source is missing or may not be read",
     "IN02": "no frame could be decoded",
     "IN03": "a frame in the middle is damaged: recorded as such, tracking goes on, indices stay",
-    "IN04": "the frame rate or length in the header does not hold, or is a guess; or the source changed while it was read",
+    "IN04": "the header's frame rate or length does not hold or is a guess, or the source changed while it was read",
     "IN05": "the frame size changes: recorded, tracking goes on",
     "IN06": "a stream dropped and did not come back",
     "IN07": "a frame is larger than `max_pixels`",
