@@ -691,7 +691,7 @@ def test_an_instruction_that_no_frame_has_heard_is_taken_back_without_a_trace(tr
 
 def test_with_nothing_said_there_is_nothing_to_take_back(tracker):
     session = tracker.session()
-    with pytest.raises(UsageError, match="nothing has been said that could be taken back"):
+    with pytest.raises(UsageError, match="nothing has been said here that could be taken back"):
         session.undo()
     session, _ = pushed(tracker, 2)
     session.undo()

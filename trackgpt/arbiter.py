@@ -20,7 +20,7 @@ class PurportRecord:
     Attributes:
         frame: frames tracked since then.
         ids: int64 (k,), the targets that `first` is of.
-        first: float32 (k,), the purport scores that tau is a share of.
+        first: float32 (k,), the purport scores that tau is a fraction of.
         consulted: frame on which the brain was last asked.
         rethinks: how often it was asked again.
         searching: nothing has been found yet.
@@ -74,7 +74,7 @@ class PurportArbiter:
         return "purport" if self._within_budget(record) else ""
 
     def doubts(self, state: TrackState, seen: Prediction, memory: object, prompt: Prompt | None) -> str:
-        """Nothing: a low score is heeded on the next frame (Algorithm 1, line 8)."""
+        """Always "": TrackGPT acts on a low score one frame later (Algorithm 1, line 8)."""
         return ""
 
     def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
@@ -152,7 +152,7 @@ def _without(state: TrackState, ids: tuple[int, ...]) -> Verdict:
 
 
 class Unasked:
-    """An arbiter that asks only when something is said; in all else it is the one it stands for."""
+    """An arbiter that asks only when something is said, and delegates everything else to the one it stands for."""
 
     def __init__(self, arbiter: Any) -> None:
         self._arbiter = arbiter

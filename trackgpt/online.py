@@ -44,7 +44,8 @@ class Reasoner(Protocol):
         Args:
             frame: the one to read; others that it needs (a first frame, a window) are in `state.memory`.
             state: the track so far, with all that was said and the cue in force.
-            prompt: what is said about this very frame, or None where the words in force (`state.text`) are read again.
+            prompt: what is said about this very frame, or None where the words in force are read again: those of the
+                active targets (`Target.prompt`), which are `state.text` where one instruction named all of them.
         """
         ...
 
@@ -99,7 +100,7 @@ class Arbiter(Protocol):
         ...
 
     def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
-        """Whom to believe.
+        """Whom to believe. It may be called twice per frame; the second verdict then decides what becomes of the frame.
 
         Args:
             state: the track; after looking, with the memory that looking gave.
@@ -204,6 +205,7 @@ def answered(
     if prompt is not None:
         now = replace(now, prompts=(*state.prompts, prompt))
     seen, memory = perception.perceive(frame, now, _cued(now, verdict))
+    now = _identified(state, now, seen, verdict)
     if not why and (why := arbiter.doubts(now, seen, memory, prompt)):
         looked = replace(now, memory=memory)
         cue = parts.reasoner.reason(image_of(frame), looked, prompt)
@@ -212,8 +214,7 @@ def answered(
         memory = now.memory
         if verdict.cue is not None:
             seen, memory = perception.perceive(frame, now, _cued(now, verdict))
-    if verdict.cue is not None and verdict.targets is None:
-        now = _identified(state, now, seen)
+            now = _identified(looked, now, seen, verdict)
     ids = np.array([target.id for target in now.active], np.int64)
     decided = verdict.kind if prompt is not None or why else ""
     seen = replace(seen, ids=ids, cue=cue if why else None, reason=why, verdict=decided)
@@ -308,8 +309,8 @@ def _heeded(state: TrackState, verdict: Verdict, cue: Cue | None, prompt: Prompt
     if verdict.cue is not None:
         # Who is who shows when they have been seen; until then every target of the cue is somebody new.
         named = state.prompt if prompt is None else prompt
-        targets = tuple(Target(state.next_id + k, named) for k in range(verdict.cue.targets))
-        return replace(state, targets=targets)
+        new = tuple(Target(state.next_id + k, named) for k in range(verdict.cue.targets))
+        return replace(state, targets=(*new, *(target for target in state.targets if not target.active)))
     return state
 
 
@@ -320,11 +321,13 @@ def _cued(now: TrackState, verdict: Verdict) -> tuple[int, ...]:
     return tuple(target.id for target in now.active)
 
 
-def _identified(before: TrackState, now: TrackState, seen: Prediction) -> TrackState:
+def _identified(before: TrackState, now: TrackState, seen: Prediction, verdict: Verdict) -> TrackState:
     """Hand identities from the active targets of before to those of a new cue, by where they are seen.
 
-    A target that matches no old one gets a new identity. Former targets stay.
+    A target that matches no old one gets a new identity; an old one that is not matched ends. Archived ones stay.
     """
+    if verdict.cue is None or verdict.targets is not None:
+        return now
     old = before.active
     origins = np.zeros(1, int) if len(seen.ids) == len(old) == 1 else _origins(old, seen)
     targets, following = [], before.next_id

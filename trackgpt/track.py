@@ -30,7 +30,7 @@ class TrackState:
     Attributes:
         memory: what the perception handed on, a frozen dataclass of the system (see `trackgpt.online.Memory`).
         record: what the arbiter keeps, a frozen dataclass of the system.
-        frame: how many frames have been looked at: the number of the next one.
+        frame: the number of steps so far; no index of the source, whose frames may be unreadable or told twice of.
         targets: all identities, active ones in the order of the perception's rows.
         cue: what is in force; its text is what the person was told.
         prompts: everything said on the way here, in order.
@@ -76,12 +76,16 @@ class TrackState:
             TypeError: memory or record holds something else.
             OutputError: OUT02, the file cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors: dict[str, Any] = {}
         written = json.dumps({"version": VERSION, "state": _plain(self, tensors)})
         with replacing(Path(path)) as part:
-            save_file(tensors, part, {"trackgpt": written})
+            try:
+                save_file(tensors, part, {"trackgpt": written})
+            except SafetensorError as error:  # what the system refused, in its words
+                raise OSError(str(error)) from error
 
     @classmethod
     def load(cls, path: str | Path, kinds: Iterable[type] = ()) -> TrackState:
@@ -104,8 +108,10 @@ class TrackState:
                 if written["version"] != VERSION:
                     raise ValueError(f"version {written['version']}, this trackgpt reads {VERSION}")
                 state = _restored(written["state"], file.get_tensor, known)
-            if not isinstance(state, cls):
+            if not isinstance(state, cls) or not all(isinstance(each, Target) for each in state.targets):
                 raise TypeError(f"it holds a {type(state).__name__}")
+            if not all(isinstance(each, Prompt) for each in state.prompts) or not isinstance(state.cue, Cue):
+                raise TypeError("its prompts or its cue are none")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
             raise InputError(
                 f"{path}: not a saved track of this system ({error}); wanted a file of TrackState.save"

@@ -115,8 +115,8 @@ class Verdict:
         targets: all identities from here on, active ones in the order of perception's rows; None leaves them, and
             where there is a new cue matches its targets with the active ones by where they are seen.
         cued: ids of the targets that the rows of `cue` name on this very frame; empty where it is not about the frame.
-        rows: which of the active targets before, counted from 0, go on as the active ones from here on; empty where
-            what is remembered of them does not hold any more.
+        rows: positions among the old active targets whose memory is kept, in the order of the new ones; only read where
+            there is a new cue, and empty where nothing of the memory is kept.
     """
 
     kind: str = "keep"

@@ -43,7 +43,7 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int
         # For the kind "none" this is right; for others the score says how wrong it is.
         print("nothing was found")
     value = _score(output, case, said)
-    print(f"J&F={value:.1f} frames={outcome.frames} rethinks={outcome.rethinks} out={output}")
+    print(f"J&F={value:.1f} frames={outcome.frames} rethinks={outcome.rethinks} clip={clip} out={output}")
     return 0
 
 

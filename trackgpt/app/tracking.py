@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Without a space, digits after the colon are no instruction: "12:30 train" and "16:9" stay words.
 AT_FRAME = re.compile(r"^(\d+):(?: +|(?=[^\s\d]))(.*)$", re.DOTALL)
 AT_SECOND = re.compile(r"^@(\d+(?:\.\d+)?):(?: +|(?=[^\s\d]))(.*)$", re.DOTALL)
+NO_MOMENT = re.compile(r"^(?:@[^:]*:|-\d+:|\d+:\s*$)")
+"""What looks like the moment of an instruction and is none."""
 
 
 class InterruptedRunError(TrackGPTError):
@@ -90,6 +92,9 @@ def parse_instruction(text: str) -> TimedInstruction:
         return TimedInstruction(found[2], frame=int(found[1]))
     if found := AT_SECOND.match(text):
         return TimedInstruction(found[2], second=float(found[1]))
+    if NO_MOMENT.match(text):
+        advice = "wanted 'FRAME: TEXT' or '@SECONDS: TEXT'; put \\ in front to say it literally"
+        raise UsageError(f"-i {text!r}: no moment and words; {advice}")
     return TimedInstruction(text)
 
 

@@ -22,7 +22,7 @@ class LateTracker:
         reading: where the slow model reads; a thread of its own by default.
 
     Attributes:
-        reading: the same, done when what was submitted before is done.
+        reading: the executor; it runs calls in order.
     """
 
     def __init__(self, parts: Tracker, reading: Executor | None = None) -> None:
@@ -33,8 +33,13 @@ class LateTracker:
 
     @property
     def arbiter(self) -> Arbiter:
-        """Of the system."""
+        """The system's arbiter."""
         return self.parts.arbiter
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """See `trackgpt.online.Tracker`."""
+        return self.parts.kinds
 
     def begin(self) -> TrackState:
         """A track on which nothing has been said."""

@@ -9,6 +9,7 @@ for result in playback:
 
 from __future__ import annotations
 
+import math
 import platform
 import shutil
 import tempfile
@@ -32,7 +33,7 @@ from trackgpt.files import writing
 from trackgpt.session.ahead import EncodedSource, Lookahead, default_lookahead
 from trackgpt.session.late import LateTracker
 from trackgpt.session.session import Reply, Result, Session, looked_at
-from trackgpt.session.takes import Kept
+from trackgpt.session.takes import Checkpoints
 from trackgpt.settings import to_dict
 from trackgpt.version import __version__, installed
 from trackgpt.video.frames import FrameSource, SourceFrame
@@ -49,7 +50,7 @@ RETHINKING = ("auto", "off", "async")
 PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "av")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlannedPrompt:
     """An instruction for a frame still to come, by index or by second of the source; `how` is as in `Session.say`."""
 
@@ -182,9 +183,9 @@ class Playback:
         self._upcoming: SourceFrame | None = None
         self._ready: deque[Result] = deque()
         self._planned: list[PlannedPrompt] = []
-        self._kept = Kept()
+        self._kept = Checkpoints()
         self._given = (-1, -1.0)
-        self._started = self._done = False
+        self._started = self._done = self._closed = False
 
     # --- what a person does ---
 
@@ -204,7 +205,9 @@ class Playback:
             UsageError: NL01, NL02 the instruction is empty or too long; the frame has passed, none is left, or both
                 `frame` and `second` are given.
         """
+        self._must_be_open()
         self.session.read(text, **how)
+        _check_moment(frame, second)
         plan = PlannedPrompt(text, frame, second, how)
         timed = frame is not None or second is not None
         if frame is not None and second is not None:
@@ -228,6 +231,7 @@ class Playback:
             InputError: the source breaks off (IN06), or has a frame too large (IN07).
             OutputError: OUT02 the log cannot be written; what was written stays valid.
         """
+        self._must_be_open()
         if not self.session.prompts and not self._planned:
             raise UsageError("nothing to track yet; say what to follow first: playback.say('the red car')")
         while (result := self._next()) is not None:
@@ -244,15 +248,17 @@ class Playback:
         Raises:
             UsageError: the frame has not been tracked yet, or the source can be read only once.
         """
-        if index == self._given[0] + 1 and not self.session.pending:
+        self._must_be_open()
+        upcoming = self._readable() if type(index) is int else None
+        if upcoming is not None and index == upcoming.index and not self.session.pending:
             return
-        if index > self._given[0] + 1:
+        if type(index) is not int or index > (self._given[0] if upcoming is None else upcoming.index):
             raise UsageError(f"frame {index} has not been tracked yet; iterate to it")
         kept = self._kept.nearest(index)
         if kept is None:
             raise UsageError(f"frame {index} lies before what was tracked")
         at, state = kept
-        said = [prompt for prompt in self.session.prompts if at <= prompt.frame < index]
+        said = self.session.heard(at, index - 1)
         self._read_from(at)
         while (frame := self._readable_before(index)) is not None:
             with self._coming.sharing():
@@ -264,10 +270,12 @@ class Playback:
             frame, self._upcoming = self._upcoming, None
             self._ready.append(self.session.step(frame))
         self._kept.forget_after(index)
-        self._given = (index - 1, -1.0 if self._upcoming is None else self._upcoming.time - 2 * CLOSE)
+        self._given_before(index)
 
     def undo(self) -> str:
         """Take back the last instruction and, where the source can be read again, go back to its frame.
+
+        An instruction for a frame still to come is taken back first.
 
         Returns:
             The words that were taken back.
@@ -275,12 +283,20 @@ class Playback:
         Raises:
             UsageError: there is nothing to take back.
         """
+        self._must_be_open()
+        if self._planned:
+            return self._planned.pop().text
         said = self.session.undo()
         if said.prompt.frame <= self._given[0] and self._can_reread():
             self._read_from(said.prompt.frame)
             self._kept.forget_after(said.prompt.frame)
-            self._given = (said.prompt.frame - 1, -1.0)
+            self._given_before(said.prompt.frame)
         return said.prompt.text
+
+    def _given_before(self, index: int) -> None:
+        """Frame `index` comes next: what is said about a time before it has passed."""
+        upcoming = self._readable()
+        self._given = (index - 1, -1.0 if upcoming is None else upcoming.time - 2 * CLOSE)
 
     def snapshot(self) -> TrackState:
         """See `Session.snapshot`."""
@@ -288,8 +304,9 @@ class Playback:
 
     def restore(self, state: TrackState) -> None:
         """Go on from a snapshot with the next frame, in this playback or in another one of the same system."""
+        self._must_be_open()
         self.session.restore(state)
-        self._kept = Kept()
+        self._kept = Checkpoints()
 
     def export(self, out: str | Path, formats: Sequence[str] = ("jsonl",), overwrite: bool = False) -> dict[str, Path]:
         """Write the run so far as a folder: the log and every format asked for ("mp4", "davis", "coco", "mot", ...).
@@ -300,6 +317,8 @@ class Playback:
                 is closed and its log was temporary.
         """
         check_formats(formats)
+        if not self.session.frames:
+            raise UsageError("no frame has been tracked yet; iterate over the playback first")
         frames = self._frames_again() if "mp4" in formats else None
         if not self.run.path.is_dir():
             raise UsageError("the session is closed and its log is gone; export first, or open the source with out=...")
@@ -366,7 +385,10 @@ class Playback:
         due = [plan for plan in self._planned if plan.due(frame.index, frame.time)]
         self._planned = [plan for plan in self._planned if plan not in due]
         for plan in due:
-            self._say_now(plan, frame)
+            try:
+                self._say_now(plan, frame)
+            except UsageError as error:  # the frame keeps its place, and what was tracked goes on
+                self.session.warn("", frame, f"{plan}: {plan.text!r} was not heeded: {error}")
         if not self.session.pending:
             self._kept.keep(frame.index, self.session.state)
         with self._coming.sharing():
@@ -448,7 +470,12 @@ class Playback:
             session.note("error", code="NL05", text=text)
         session.note("done", frames=session.frames)
 
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise UsageError("the playback is closed; open the source again")
+
     def _close_files(self) -> None:
+        self._closed = True
         with ExitStack() as closing:  # each is closed whatever another one raises
             closing.callback(self.run.close)
             closing.callback(self.source.close)
@@ -463,6 +490,13 @@ class Playback:
             )
         assert self._reopen is not None
         return _reread(*self._reopen)
+
+
+def _check_moment(frame: int | None, second: float | None) -> None:
+    if frame is not None and (type(frame) is not int or frame < 0):
+        raise UsageError(f"frame {frame!r}: wanted a whole number from 0")
+    if second is not None and not (isinstance(second, int | float) and 0 <= second < math.inf):
+        raise UsageError(f"second {second!r}: wanted a number from 0")
 
 
 def files_of(source: Any) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The push core of every way in: say something, give it frames, get results. It reads no source and writes no file.
+"""The core behind every entry point: say something, give it frames, get results. It reads no source and writes no file.
 
 The command line, Python, evaluation of files and a page go through it, which is why the same run gives the same log
 from a file, a folder, a stream and Python.
@@ -18,14 +18,15 @@ from trackgpt.errors import UsageError
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.masks import decode_rle
 from trackgpt.session.takes import Said, Takes
+from trackgpt.track import TrackState
 from trackgpt.types import PROMPT_KINDS, Box, Prediction, Prompt, PromptKind
 from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from trackgpt.online import Arbiter, Frame
-    from trackgpt.track import TrackState
 
 FPS = 24.0
 """Frames per second of frames that are given without a time."""
@@ -102,7 +103,12 @@ class Stepping(Protocol):
 
     @property
     def arbiter(self) -> Arbiter:
-        """Of the system."""
+        """The system's arbiter."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """See `trackgpt.online.Tracker`."""
         ...
 
     def begin(self) -> TrackState:
@@ -170,7 +176,7 @@ class Session:
         self._log = log or _NoLog()
         self._takes = Takes()
         self._said: list[Prompt] = []
-        self._pending: Prediction | None = None
+        self._pending: tuple[int, Prediction] | None = None
         self._present: dict[int, bool] | None = None
         self._events: list[EventRecord] = []
         self._unheard: deque[EventRecord] = deque(maxlen=MOST_EVENTS)
@@ -183,8 +189,8 @@ class Session:
 
         Args:
             text: the instruction.
-            about: the next frame, if it is at hand: it is looked at now, and the reply is about it. Without it the
-                instruction is about the frame of the next `step`, whose events have the answer.
+            about: the frame of a source that is stepped next: it is looked at now, and the reply is about it. Without
+                it the instruction is about the frame of the next `step`, whose events have the answer.
             how: `kind`, `ids`, `boxes`, `points` or `mask`, see `read`.
 
         Raises:
@@ -197,6 +203,8 @@ class Session:
         if about is None:
             self._said.append(prompt)
             return Reply()
+        if not isinstance(about, SourceFrame) or about.image is None:
+            raise UsageError("about: wanted the next frame of a source, with its image; else leave it out")
         return self._instruct(about, prompt)
 
     def read(
@@ -220,13 +228,20 @@ class Session:
             UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box or point is
                 none; the system cannot do what is wanted.
         """
+        if not isinstance(text, str):
+            raise UsageError(f"instruction is {type(text).__name__}; wanted text")
         if kind is not None and kind not in PROMPT_KINDS:
             raise UsageError(f"kind {kind!r} does not exist; wanted one of {', '.join(PROMPT_KINDS)}")
-        wordless = bool(len(boxes) or len(points)) or mask is not None or kind == "drop"
+        pointed_at = _checked_boxes(boxes), _checked_points(points)
+        wordless = any(pointed_at) or mask is not None or kind == "drop"
         cleaned = "" if wordless and not text else self._check(text)
         chosen: PromptKind = kind or ("switch" if self.state.prompts or self._said else "start")
-        numbers = tuple(int(number) for number in ids)
-        prompt = Prompt(cleaned, 0, chosen, numbers, _checked_boxes(boxes), _checked_points(points), mask)
+        if isinstance(ids, int) or not all(isinstance(number, int) for number in ids):
+            raise UsageError(f"ids {ids!r}: wanted a list of whole numbers")
+        if mask is not None and not (isinstance(mask, np.ndarray) and mask.dtype == bool and mask.ndim == 2):
+            raise UsageError("mask: wanted a bool array (height, width)")
+        numbers = tuple(ids)
+        prompt = Prompt(cleaned, 0, chosen, numbers, *pointed_at, mask)
         self.tracker.arbiter.due(self.state, prompt)  # which refuses what the system cannot do
         return prompt
 
@@ -242,6 +257,7 @@ class Session:
         """
         at = frame if isinstance(frame, SourceFrame) else self._numbered(frame, index, time)
         if at.image is None:
+            self._pending = None
             return self._unreadable(at)
         if at.problem:
             self.warn("IN06" if "lost" in at.problem else "IN05", at, f"frame {at.index}: {at.problem}")
@@ -250,9 +266,8 @@ class Session:
         if not self.state.prompts:
             height, width = at.image.shape[:2]
             return self._recorded(TrackRecord(at.index, round(at.time, 6), (height, width)), at, None)
-        prediction, self._pending = self._pending, None
-        if prediction is None:
-            prediction = self._track(at)
+        pending, self._pending = self._pending, None
+        prediction = pending[1] if pending is not None and pending[0] == at.index else self._track(at)
         return self._recorded(self._record(at, prediction), at, prediction)
 
     def undo(self) -> Said:
@@ -264,10 +279,10 @@ class Session:
             UsageError: there is nothing to take back.
         """
         if self._said:
-            return Said(self._said.pop(), self.state, self._present, self._takes.current)
-        if not self._takes.said:
-            raise UsageError("nothing has been said that could be taken back")
-        said = self._takes.said.pop()
+            return Said(self._said.pop(), self.state, self._present, self._takes.following)
+        said = self._takes.find(self.state.prompts[-1]) if self.state.prompts else None
+        if said is None:
+            raise UsageError("nothing has been said here that could be taken back")
         self._event("undo", self.last, text=said.prompt.text, frame=said.prompt.frame)
         self._go_to(said.before, said.seen)
         if self._takes.recorded(said.prompt.frame):
@@ -300,11 +315,33 @@ class Session:
         return self.state
 
     def restore(self, state: TrackState) -> None:
-        """Go on from a snapshot with the next frame, in this session or in another one of the same system."""
+        """Go on from a snapshot with the next frame, in this session or in another one of the same system.
+
+        What has been said about the next frame is dropped.
+
+        Raises:
+            UsageError: it is no state of this system.
+        """
+        fresh = self.tracker.begin()
+        kinds = (type(fresh.memory), type(fresh.record))
+        if not isinstance(state, TrackState) or (type(state.memory), type(state.record)) != kinds:
+            raise UsageError(f"{type(state).__name__}: not a state of this system; wanted one of its snapshot()")
         self._said = []
-        self._takes.said = [said for said in self._takes.said if said.before.frame < state.frame]
-        self._takes.branch(self._takes.current)
+        self._takes.branch()
         self._go_to(state, {target.id: target.last_seen == state.frame - 1 for target in state.active} or None)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a state that was saved: `restore` of a file of `TrackState.save`.
+
+        Raises:
+            InputError: the file is no saved state of this system.
+        """
+        self.restore(TrackState.load(path, self.tracker.kinds))
+
+    def heard(self, first: int, last: int) -> list[Prompt]:
+        """What was said in this session, on the way to the present state, about the frames from `first` to `last`."""
+        said = [prompt for prompt in self.state.prompts if self._takes.find(prompt) is not None]
+        return [prompt for prompt in said if first <= prompt.frame <= last]
 
     def events(self) -> list[EventRecord]:
         """What has happened since this was last asked, the last 1,000 events at most."""
@@ -331,9 +368,15 @@ class Session:
         self.state, self._pending, self._present = state, None, present
 
     def _numbered(self, image: np.ndarray | None, index: int | None, time: float | None) -> SourceFrame:
-        if image is not None and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
-            raise UsageError(f"frame is {image.dtype} {image.shape}; wanted uint8 (height, width, 3) RGB")
+        if image is not None and not is_rgb(image):
+            shown = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}".strip()
+            raise UsageError(f"frame is {shown}; wanted uint8 (height, width, 3) RGB")
         number = (0 if self.last is None else self.last.index + 1) if index is None else index
+        passed = -1 if self.last is None or self._takes.branching else self.last.index
+        if type(number) is not int or number <= passed:
+            raise UsageError(f"frame {number!r} cannot follow frame {passed}; wanted a larger whole number")
+        if time is not None and not math.isfinite(time):
+            raise UsageError(f"frame {number} at {time} seconds; wanted a number")
         problem = "" if image is not None else "no image was given"
         return SourceFrame(number, number / FPS if time is None else time, image, problem)
 
@@ -344,8 +387,8 @@ class Session:
         more = {name: value for name, value in more.items() if value}
         self._event("instruction", frame, text=prompt.text, kind=prompt.kind, **more)
         self.state, seen = self.tracker.step(before, looked_at(frame), prompt)
-        self._takes.hear(Said(prompt, before, present, self._takes.current))
-        self._pending, self._present = seen, None
+        self._takes.add(Said(prompt, before, present, self._takes.following))
+        self._pending, self._present = (frame.index, seen), None
         answer = self.state.cue.text if seen.cue is None else seen.cue.text
         self._event("answer", frame, text=answer, targets=len(seen.ids))
         return Reply(answer, objects_of(self._record(frame, seen)))
@@ -410,12 +453,17 @@ class Session:
 
     def _event(self, event_type: EventType, at: SourceFrame | TrackRecord | None, /, **data: Any) -> None:
         index, time = (0, 0.0) if at is None else (at.index, at.time)
-        event = EventRecord.of(self._seq, event_type, index, time, self._takes.current, **data)
+        event = EventRecord.of(self._seq, event_type, index, time, self._takes.following, **data)
         self._seq += 1
         self._log.event(event)
         self._events.append(event)
         self._unheard.append(event)
         self.on_event(event)
+
+
+def is_rgb(image: Any) -> bool:
+    """Whether a value is a uint8 array (height, width, 3)."""
+    return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
 def looked_at(frame: SourceFrame) -> Any:
@@ -431,19 +479,29 @@ def objects_of(record: TrackRecord) -> tuple[Object, ...]:
 def _checked_boxes(boxes: Sequence[Box]) -> tuple[Box, ...]:
     found = []
     for box in boxes:
-        x1, y1, x2, y2 = (float(v) for v in box) if len(box) == 4 else (math.nan,) * 4
+        x1, y1, x2, y2 = _numbers(box, 4)
         if not (math.isfinite(x1 + y1 + x2 + y2) and x1 < x2 and y1 < y2):
-            raise UsageError(f"box {tuple(box)}: wanted x1, y1, x2, y2 in pixels with x1 < x2 and y1 < y2")
+            raise UsageError(f"box {box!r}: wanted a list of x1, y1, x2, y2 in pixels with x1 < x2 and y1 < y2")
         found.append((x1, y1, x2, y2))
     return tuple(found)
+
+
+def _numbers(values: Any, count: int) -> tuple[float, ...]:
+    """So many numbers, NaN where they are none."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    return numbers if len(numbers) == count else (math.nan,) * count
 
 
 def _checked_points(points: Sequence[tuple[float, float, int]]) -> tuple[tuple[float, float, int], ...]:
     found = []
     for point in points:
-        if len(point) != 3 or not math.isfinite(point[0] + point[1]) or point[2] not in (0, 1):
-            raise UsageError(f"point {tuple(point)}: wanted x, y in pixels and 1 (on the target) or 0 (not on it)")
-        found.append((float(point[0]), float(point[1]), int(point[2])))
+        x, y, side = _numbers(point, 3)
+        if not math.isfinite(x + y) or side not in (0, 1):
+            raise UsageError(f"point {point!r}: wanted a list of x, y in pixels and 1 (on the target) or 0 (not on it)")
+        found.append((x, y, int(side)))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from trackgpt.types import Prompt
 MOST_SAID = 64
 """Instructions that can be taken back."""
 MOST_KEPT, MOST_BYTES = 32, 1 << 26
-"""States along the way, and their bytes; when there are more, every second one is let go."""
+"""States along the way, and their bytes; when there are more, every second one is dropped."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Takes:
     """The takes of a session; the first frame recorded after `branch` opens a new one.
 
     Attributes:
-        opened: all takes, in order; the last one is current.
-        said: what can be taken back, oldest first.
+        opened: all takes that have frames, in order.
+        said: what was said, oldest first; what of it can be taken back, the prompts of the present state tell.
     """
 
     opened: list[Take] = field(default_factory=lambda: [Take(1)])
@@ -46,18 +46,28 @@ class Takes:
     _last: int = -1
 
     @property
-    def current(self) -> int:
+    def following(self) -> int:
         """Number of the take that the next frame belongs to."""
         return self.opened[-1].number + (1 if self._parent else 0)
 
-    def hear(self, said: Said) -> None:
+    @property
+    def branching(self) -> bool:
+        """The next frame opens a take."""
+        return bool(self._parent)
+
+    def add(self, said: Said) -> None:
         """Keep an instruction; the oldest one can no longer be taken back when there are too many."""
         self.said = [*self.said, said][-MOST_SAID:]
 
-    def branch(self, parent: int) -> None:
-        """Go on from a take in a new one; where nothing has been recorded there is nothing to go on from."""
+    def find(self, prompt: Prompt) -> Said | None:
+        """The instruction of a prompt, if it was said here."""
+        return next((said for said in reversed(self.said) if said.prompt is prompt), None)
+
+    def branch(self, parent: int = 0) -> None:
+        """Go on in a new take from an opened one, or from the last; where nothing was recorded there is none."""
         if self._last >= 0:
-            self._parent = parent
+            known = {take.number for take in self.opened}
+            self._parent = parent if parent in known else self._parent or self.opened[-1].number
 
     def record(self, index: int) -> tuple[int, int]:
         """The take of the next frame, and its parent where the frame opens it, else 0."""
@@ -71,7 +81,7 @@ class Takes:
         return self._last >= index and not self._parent
 
 
-class Kept:
+class Checkpoints:
     """States along one way through the video, by the frame they are about to look at, thinned out as they grow many."""
 
     def __init__(self) -> None:
@@ -93,7 +103,7 @@ class Kept:
         self._count += 1
 
     def forget_after(self, index: int) -> None:
-        """Forget what lies behind frame `index`, which is being tracked anew."""
+        """Forget the states after frame `index`, which is being tracked anew."""
         self._states = {at: state for at, state in self._states.items() if at <= index}
         self._last = index - 1
 
