@@ -153,7 +153,7 @@ def _append(path: Path, text: str) -> None:
         with path.open("a") as file:
             file.write(text)
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}; make room; the last checkpoint is intact") from error
+        raise OutputError(f"{path}: {error.strerror}; make room; the last checkpoint is intact", "OUT02") from error
 
 
 class _TensorBoard:
