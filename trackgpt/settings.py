@@ -23,8 +23,12 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") -> T:
     """Build `schema` from nested dictionaries.
 
+    Metadata of its fields bound their values: "choices"; "range", the least and the greatest number; both hold for
+    every entry of a list or mapping. "of" is the schema of a mapping's values.
+
     Raises:
-        UsageError: a key the schema does not have (the nearest name is offered) or a value of the wrong type.
+        UsageError: a key the schema does not have (the nearest name is offered), a value of the wrong type, or one that
+            is out of bounds.
     """
     fields = {f.name: f for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
     default = schema()
@@ -38,10 +42,23 @@ def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") ->
         if "of" in fields[key].metadata:  # a mapping from any names to settings of one kind
             kind = fields[key].metadata["of"]
             made[key] = {name: _checked(each, kind(), f"{where}.{key}.{name}") for name, each in value.items()}
-        choices = fields[key].metadata.get("choices", (value,))
-        if value not in choices:
-            raise UsageError(f"{where}.{key}: `{value}` is none of {', '.join(choices)}")
+        choices = fields[key].metadata.get("choices", ())
+        for each in value if isinstance(value, list) else [value]:
+            if choices and each not in choices:
+                raise UsageError(f"{where}.{key}: `{each}` is none of {', '.join(map(str, choices))}")
+        if "range" in fields[key].metadata:
+            _must_lie_within(made[key], fields[key].metadata["range"], f"{where}.{key}")
     return dataclasses.replace(default, **made)  # type: ignore[type-var]
+
+
+def _must_lie_within(value: Any, bounds: tuple[float, float], where: str) -> None:
+    least, most = bounds
+    if isinstance(value, list | dict):
+        for place, each in value.items() if isinstance(value, dict) else enumerate(value):
+            _must_lie_within(each, bounds, f"{where}.{place}" if isinstance(value, dict) else f"{where}[{place}]")
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:  # NaN is refused
+        raise UsageError(f"{where}: wanted {least:,} to {most:,}, found {value}")
 
 
 def _checked(value: Any, default: Any, where: str) -> Any:
