@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from trackgpt.files import writing
+
 
 def read_log(folder: Path) -> list[dict[str, float]]:
     """The logged lines of a run; a resumed run's repeated steps keep their last values.
@@ -44,6 +46,7 @@ def draw_curves(folder: Path) -> Path | None:
         axis.axis("off")
     figure.tight_layout()
     path = folder / "curves.png"
-    figure.savefig(path, dpi=80)
+    with writing(path):
+        figure.savefig(path, dpi=80)
     plt.close(figure)
     return path
