@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from trackgpt.errors import InputError
+from trackgpt.files import writing
 from trackgpt.synthtrack.catalog import CATEGORIES
 
 CELL = 96
@@ -94,9 +95,10 @@ def build_atlas(font_path: str | Path, out: str | Path) -> Path:
         corner = (index % COLUMNS * CELL, index // COLUMNS * CELL)
         atlas.paste(fit_cell(without_specks(glyph_picture(font, glyph))), corner)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "atlas.png"
-    atlas.save(path, optimize=True)
     index_text = json.dumps({"cell": CELL, "columns": COLUMNS, "names": names}, indent=1)
-    (folder / "atlas.json").write_text(index_text + "\n", encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        atlas.save(path, optimize=True)
+        (folder / "atlas.json").write_text(index_text + "\n", encoding="utf-8")
     return path

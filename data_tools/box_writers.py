@@ -22,6 +22,7 @@ from data_tools.writers import Counts, single_target, stem, write_frames, write_
 from trackgpt.data.box_files import INTERACTTRACK_SCENES, LASOT_ATTRIBUTES, TNL2K_ATTRIBUTES, TNLLT_ATTRIBUTES
 from trackgpt.data.trees import read_json
 from trackgpt.errors import UsageError
+from trackgpt.files import writing
 from trackgpt.geometry.masks import box_of
 from trackgpt.synthtrack.clips import Case
 from trackgpt.synthtrack.scene import SceneInstruction
@@ -322,5 +323,6 @@ def _append(file: Path, name: str) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Write a text and a newline, with the folder."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text + "\n", encoding="utf-8")
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n", encoding="utf-8")

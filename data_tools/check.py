@@ -20,7 +20,7 @@ from data_tools.checks import CHECKS
 from data_tools.checks.report import Report, columns, lines
 from data_tools.checks.stages import STAGES
 from trackgpt.data.trees import Tree, listing, look_for_tree, named_folders
-from trackgpt.errors import InputError
+from trackgpt.errors import InputError, UsageError
 
 OPENED = 200  # pictures of a part of an image set, unless asked otherwise
 Benchmark = StrEnum("Benchmark", {name.replace("-", "_"): name for name in CHECKS})
@@ -103,6 +103,8 @@ def command(
     opened: Annotated[int, typer.Option("--open", help="Pictures opened of a part of an image set; 0: all")] = OPENED,
 ) -> None:
     """Check a data set on disk: one line for each problem, then counts; exit code 3 when something is wrong."""
+    if opened < 0:
+        raise UsageError(f"--open is {opened}; wanted 0 or more")
     if name in STAGES:
         _check_stage(name, root, every, opened)
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trackgpt.errors import InputError
-from trackgpt.files import write_whole
+from trackgpt.files import write_whole, writing
 from trackgpt.settings import parse_json
 
 SOURCES = ("refer-davis17", "vipseg")
@@ -76,7 +76,8 @@ def write_instructions(path: Path, instructions: Iterable[Instruction]) -> None:
     Raises:
         OutputError: OUT02, it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, (f"{one.to_json()}\n" for one in instructions))
 
 

@@ -28,6 +28,14 @@ from trackgpt.synthtrack.scene import Scene, SceneInstruction
 from trackgpt.synthtrack.world import leader, make_scene
 
 RUN = 10_000  # scenes that a run's seed may number
+RANGES = {
+    "videos": (1, RUN),
+    "seed": (0, 10**9),
+    "frames": (1, 10_000),
+    "longest": (32, 8192),
+    "instructions": (0, 10_000),
+}
+"""Of the numbers of an `Order`."""
 ANNOTATED = {"train": (0, 1, 2, 3), "test": (0, 1, 2, 5)}  # wordings of four annotators; training never hears the last
 _STREAM = 7  # of the scene's random numbers, for choosing what is said
 
@@ -242,15 +250,9 @@ def _write(order: Order, folder: Path, done: Callable[[], None]) -> Counts:
 
 
 def _check(order: Order) -> None:
-    for name, value, least in (
-        ("videos", order.videos, 1),
-        ("seed", order.seed, 0),
-        ("frames", order.frames, 1),
-        ("longest", order.longest, 32),
-        ("instructions", order.instructions, 0),
-    ):
-        if value < least:
-            raise UsageError(f"--{name} is {value}; wanted {least} or more")
+    for name, (least, most) in RANGES.items():
+        if not least <= (value := getattr(order, name)) <= most:
+            raise UsageError(f"--{name} is {value}; wanted {least:,} to {most:,}")
 
 
 def _plain(order: Order) -> dict[str, object]:

@@ -26,7 +26,7 @@ from data_tools.samples import (
     video_rows,
     video_sets,
 )
-from data_tools.synthtrack import scene_seed
+from data_tools.synthtrack import RANGES, scene_seed
 from trackgpt.data.trees import listing, read_object
 from trackgpt.errors import InputError, UsageError
 from trackgpt.files import replacing
@@ -201,8 +201,10 @@ def command(
     layout: Annotated[str, typer.Option(help="Show this data set of the folder alone; names are those of check")] = "",
 ) -> None:
     """Draw a contact sheet of videos or pictures, their targets, and what is said about them."""
-    if videos < 1:
-        raise UsageError(f"--videos is {videos}; wanted 1 or more")
+    for name, value in (("videos", videos), ("seed", seed), ("frames", frames)):
+        least, most = RANGES[name]
+        if not least <= value <= most:
+            raise UsageError(f"--{name} is {value}; wanted {least:,} to {most:,}")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"{out}: wanted a name that ends in .png or .jpg")
     if layout and layout not in SETS:

@@ -44,6 +44,19 @@ def command(
 
 
 @pytest.fixture
+def train_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., "Done"]:
+    """Runs `python -m train ARGS...` in an empty folder."""
+    from command_line import command_of
+
+    from train.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    return command_of(capsys, monkeypatch, main)
+
+
+@pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> "ScriptedModel":
     """A model that does as its script says, under every name."""
     from scripted_model import hire

@@ -6,7 +6,6 @@ from pathlib import Path
 import foreign_checkpoints as foreign
 import pytest
 import torch
-from command_line import command_of
 from small_sets import write_sets
 from test_sam_parity import build_sam
 from tiny_models import tiny_trackgpt
@@ -23,7 +22,6 @@ from trackgpt.planning.outline import FROM_DIMENSIONS, FROM_FILES, outline_of, w
 from trackgpt.planning.published import BRAINS, ENCODERS
 from trackgpt.planning.tracing import LiveBytes, without_memory
 from trackgpt.settings import read, read_values
-from train.__main__ import main
 from train.assemble import assemble, freeze
 from train.config import DataConfig, Kind, Shape, TrainConfig
 from train.dry_run import dry_run
@@ -47,13 +45,6 @@ BRAINS_HERE = {
     "qwen3_vl": foreign.qwen3,
     "smolvlm": foreign.smolvlm,
 }
-
-
-@pytest.fixture
-def train_command(capsys, monkeypatch, tmp_path):
-    """Runs `python -m train ARGS...` in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return command_of(capsys, monkeypatch, main)
 
 
 @pytest.fixture(scope="module")
@@ -503,13 +494,13 @@ def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(train
     [
         ("plan.batchs=4", "plan: no setting `batchs`; did you mean `batch`?"),
         ("plan.batch=many", "plan.batch: wanted int, found str ('many')"),
-        ("plan.batch=0", "plan.batch: wanted 1 or more, found 0"),
+        ("plan.batch=0", "plan.batch: wanted 1 to 65,536, found 0"),
         ("frozen=[tail]", "frozen: `tail` is none of brain, perception"),
         ("data.mask_loss=full", "data.mask_loss: `full` is none of grid, original"),
         ("plan.offload=disk", "plan.offload: `disk` is none of none, optimizer, parameters"),
         ("brain=runs/no/model", "MD01: runs/no/model: not a model on this machine"),
         ("stage=dance", "stage `dance` is not one of tracking, words, masks, language, join"),
-        ("shape.frames=0", "shape.frames: wanted 1 or more, found 0"),
+        ("shape.frames=0", "shape.frames: wanted 1 to 1,000, found 0"),
     ],
 )
 def test_a_plan_that_cannot_be_is_one_line(train_command, tmp_path, override, said):

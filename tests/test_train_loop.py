@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -12,12 +13,12 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny_trackgpt
 from tiny_runs import CPU, SMALL, TIMES, Line, plan, run, tiny_join
 from torch import nn
 
-from trackgpt.errors import OutputError, TrackGPTError, UsageError
+from trackgpt.errors import InputError, OutputError, TrackGPTError, UsageError
 from train.__main__ import run as train_config
 from train.assemble import assemble
 from train.checkpoints import whole_checkpoints
@@ -162,14 +163,129 @@ def test_a_checkpoint_is_written_while_training_goes_on_and_two_are_kept(tmp_pat
     assert (tmp_path / "checkpoints/latest").read_text() == "000004\n"
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
-    run(Line(), tmp_path / "straight")
-    run(Line(), tmp_path / "cut", save_every=3)
-    file = tmp_path / "cut/checkpoints/000004/trained.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    assert [place.name for place in whole_checkpoints(tmp_path / "cut")] == ["000003"]
+def halved(place):
+    file = place / "trained.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def emptied(place):
+    (place / "optimizer_0.pt").write_bytes(b"")
+
+
+def zeroed(place):
+    file = place / "optimizer_0.pt"
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def flipped(place):
+    file = place / "trained.safetensors"
+    file.write_bytes(b"\xff" * 8 + file.read_bytes()[8:])
+
+
+def no_numbers(place):
+    file = place / "trained.safetensors"
+    weights = load_file(file)
+    weights["parts.0.3.bias"] *= math.nan
+    save_file(weights, file)
+
+
+def misnamed(place):
+    state = json.loads((place / "state.json").read_text())
+    state["progress"]["step"] = 40
+    (place / "state.json").write_text(json.dumps(state))
+
+
+def uncounted(place):
+    (place / "state.json").write_text('{"progress": {"step": "4"}, "files": {}, "layout": {}}')
+
+
+DAMAGES = [
+    (halved, "trained.safetensors: 100 bytes, wanted"),
+    (emptied, "optimizer_0.pt: 0 bytes, wanted"),
+    (zeroed, "optimizer_0.pt: not a file that torch.save wrote"),
+    (flipped, "trained.safetensors: "),
+    (no_numbers, "parts.0.3.bias holds NaN or infinity"),
+    (misnamed, "state.json: not that of step 4"),
+    (uncounted, "state.json: config.step: wanted int, found str ('4')"),
+]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run of four steps with checkpoints of steps 3 and 4, and the undisturbed run."""
+    folder = tmp_path_factory.mktemp("stopped")
+    run(Line(), folder / "straight")
+    run(Line(), folder / "cut", save_every=3)
+    return folder
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_and_that_is_said(
+    tmp_path, stopped, capsys, damage, reason
+):
+    shutil.copytree(stopped / "cut", tmp_path / "cut")
+    places = tmp_path / "cut/checkpoints"
+    damage(places / "000004")
+    assert run(Line(), tmp_path / "cut", keep=1) == 4
+    said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("train: "))
+    assert reason in said
+    assert said.endswith("; going on from 000003")
+    assert sorted(place.name for place in places.iterdir()) == ["000004", "000004.damaged", "latest"]
+    assert_same(stopped / "straight", tmp_path / "cut")
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_silently_begin_again(tmp_path, stopped):
+    shutil.copytree(stopped / "cut", tmp_path / "cut")
+    for step in (3, 4):
+        halved(tmp_path / f"cut/checkpoints/{step:06d}")
+    with pytest.raises(InputError, match="000004: damaged .* no older checkpoint is whole; bring one back, or delete"):
+        run(Line(), tmp_path / "cut")
+    assert sorted(place.name for place in (tmp_path / "cut/checkpoints").iterdir()) == ["000003", "000004", "latest"]
+
+
+class Bomb:
+    """Pickled, it makes whoever opens the file write another."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def plant(file, bomb):
+    """Put a bomb beside what a file of a checkpoint holds, which stays as long as `state.json` says."""
+    torch.save({**torch.load(file, weights_only=True), "hyper": bomb}, file)
+    state = json.loads((file.parent / "state.json").read_text())
+    state["files"][file.name] = file.stat().st_size
+    (file.parent / "state.json").write_text(json.dumps(state))
+
+
+def test_a_checkpoint_that_names_code_is_refused_and_the_code_does_not_run(tmp_path, stopped):
+    shutil.copytree(stopped / "cut", tmp_path / "cut")
+    plant(tmp_path / "cut/checkpoints/000004/optimizer_0.pt", Bomb(tmp_path / "ran"))
+    with pytest.raises(InputError, match=r"optimizer_0.pt: refused: it asks for posix.mkdir, which could run code"):
+        run(Line(), tmp_path / "cut")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_without_an_archive_is_not_opened_at_all(tmp_path, stopped):
+    shutil.copytree(stopped / "cut", tmp_path / "cut")
+    file = tmp_path / "cut/checkpoints/000004/optimizer_0.pt"
+    size = file.stat().st_size
+    file.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")).ljust(size, b"\0"))
     assert run(Line(), tmp_path / "cut") == 4
-    assert_same(tmp_path / "straight", tmp_path / "cut")
+    assert not (tmp_path / "ran").exists()
+    assert_same(stopped / "straight", tmp_path / "cut")
+
+
+def test_a_checkpoint_of_another_width_is_refused(tmp_path, stopped):
+    shutil.copytree(stopped / "cut", tmp_path / "cut")
+    wider = Line()
+    wider.model[0], wider.model[1] = nn.Linear(4, 9), nn.BatchNorm1d(9)
+    wider.model[3] = nn.Linear(9, 1)
+    with pytest.raises(InputError, match=r"000004: parts.0.0.weight is \(8, 4\), this model's \(9, 4\)"):
+        run(wider, tmp_path / "cut")
 
 
 def test_a_checkpoint_that_was_never_given_its_name_is_no_checkpoint_and_is_cleared_away(tmp_path):

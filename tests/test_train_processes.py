@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +26,12 @@ CUT = {"deepspeed": {"zero_optimization": {"stage3_param_persistence_threshold":
 LOSSES, WEIGHTS, NO_GRADIENT = 1e-4, 5e-4, "k_proj.bias"
 
 
-def two_processes(folder: Path, *runs: dict) -> None:
+def two_processes(folder: Path, *runs: dict) -> subprocess.CompletedProcess[str]:
     """Several runs, one after the other, in one pair of processes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     program = [str(ROOT / "tests/tiny_runs.py"), str(folder), *map(json.dumps, runs)]
-    done = subprocess.run([*launch, *program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
+    return subprocess.run([*launch, *program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def figures(folder: Path) -> list[dict[str, float]]:
@@ -72,16 +72,21 @@ def assert_equal_outputs(folder: Path, name: str, other: str) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The join stage in one process and in two, under ZeRO-2 and ZeRO-3, this one stopped after its first step."""
+    """The join stage in one process and in two, under ZeRO-2 and ZeRO-3, this one stopped after its first step, and
+    ZeRO-2 stopped after its first step, too.
+    """
     folder = tmp_path_factory.mktemp("runs")
     run_join(folder / "one", CPU, batch=2, accumulate=2, validate_every=2)
     shared = {"batch": 2, "validate_every": 2, **CUT}
-    two_processes(
+    done = two_processes(
         folder,
         {"name": "zero2", "zero": 2, **shared},
+        {"name": "resumed2", "zero": 2, "minutes": 1e-9, **shared},
+        {"name": "resumed2", "zero": 2, **shared},
         {"name": "zero3", "zero": 3, "minutes": 1e-9, **shared},
         {"name": "zero3", "zero": 3, **shared},
     )
+    assert done.returncode == 0, done.stderr[-4000:]
     return folder
 
 
@@ -104,13 +109,33 @@ def test_each_process_keeps_half_of_the_optimiser(runs):
         assert all(shard.stat().st_size == pytest.approx(12 * whole / 2, rel=0.1) for shard in shards)
 
 
+def test_a_resumed_run_of_two_processes_is_the_undisturbed_one_bit_for_bit(runs):
+    one, other = (runs / name / "checkpoints/000004/trained.safetensors" for name in ("zero2", "resumed2"))
+    assert one.read_bytes() == other.read_bytes()
+    assert figures(runs / "zero2") == figures(runs / "resumed2")
+
+
+def test_a_shard_that_names_code_is_refused_on_every_process_and_the_code_does_not_run(runs, tmp_path):
+    shutil.copytree(runs / "zero2", tmp_path / "zero2")
+    place = tmp_path / "zero2/checkpoints/000004"
+    file = place / "optimizer_1.pt"
+    torch.save({"hyper": Path(tmp_path / "ran")}, file)  # any class that is not one of DeepSpeed's three will do
+    state = json.loads((place / "state.json").read_text())
+    state["files"][file.name] = file.stat().st_size
+    (place / "state.json").write_text(json.dumps(state))
+    done = two_processes(tmp_path, {"name": "zero2", "zero": 2, "batch": 2, **CUT})
+    assert done.returncode != 0
+    refusals = [line for line in done.stderr.splitlines() if "optimizer_1.pt: refused: it asks for pathlib" in line]
+    assert len(refusals) == 2
+
+
 @pytest.mark.slow
 def test_adapters_recomputing_bfloat16_and_every_other_stage_of_zero(tmp_path):
     two = {"batch": 2, **CUT}
     run_join(tmp_path / "one", CPU, batch=2, accumulate=2)
     run_join(tmp_path / "adapters", CPU, stage="lora", batch=2, accumulate=2)
     run_join(tmp_path / "rounded", CPU, batch=2, accumulate=2, bf16=True)
-    two_processes(
+    done = two_processes(
         tmp_path,
         {"name": "zero0", "zero": 0, "minutes": 1e-9, **two},
         {"name": "zero0", "zero": 0, **two},
@@ -125,6 +150,7 @@ def test_adapters_recomputing_bfloat16_and_every_other_stage_of_zero(tmp_path):
         {"name": "adapters2", "stage": "lora", "zero": 2, "checkpointing": True, **two},
         {"name": "rounded2", "zero": 2, "bf16": True, **two},
     )
+    assert done.returncode == 0, done.stderr[-4000:]
     for name in ("zero0", "zero1", "zero2", "offloaded", "far", "recomputed"):
         assert_equal_runs(tmp_path, "one", name)
     for name in ("adapters3", "adapters2"):

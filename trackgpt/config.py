@@ -17,9 +17,9 @@ class LoraConfig:
     rank 0 means no LoRA: the language model itself is trained, as nano is.
     """
 
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.05
+    rank: int = field(default=8, metadata={"range": (0, 4096)})
+    alpha: int = field(default=16, metadata={"range": (1, 65_536)})
+    dropout: float = field(default=0.05, metadata={"range": (0.0, 1.0)})
 
 
 @dataclass
@@ -42,11 +42,15 @@ class BrainConfig:
     """
 
     llava: Any = None
-    projection_depth: int = 2
+    projection_depth: int = field(default=2, metadata={"range": (1, 64)})
     read_at: str = field(default="predict", metadata={"choices": ("predict", "token")})
-    image_side: int = 336
-    pixel_mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
-    pixel_std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
+    image_side: int = field(default=336, metadata={"range": (1, 8192)})
+    pixel_mean: list[float] = field(
+        default_factory=lambda: [0.48145466, 0.4578275, 0.40821073], metadata={"range": (-1e3, 1e3)}
+    )
+    pixel_std: list[float] = field(
+        default_factory=lambda: [0.26862954, 0.26130258, 0.27577711], metadata={"range": (1e-6, 1e3)}
+    )
     conversation: str = field(
         default="vicuna",
         metadata={
@@ -56,8 +60,8 @@ class BrainConfig:
     fit: str = field(default="pad", metadata={"choices": ("pad", "centre-crop")})
     answer: str = field(default="generated", metadata={"choices": ("generated", "forced")})
     forced_answer: str = "Sure, I track the object. <TK>, <PO>"
-    max_answer_tokens: int = 96
-    max_instruction_tokens: int = 512
+    max_answer_tokens: int = field(default=96, metadata={"range": (1, 10**6)})
+    max_instruction_tokens: int = field(default=512, metadata={"range": (1, 10**6)})
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 
@@ -74,8 +78,8 @@ class EncoderConfig:
 
     kind: str = field(default="sam_vit", metadata={"choices": ("sam_vit", "sam2", "conv")})
     sam: Any = None
-    channels: list[int] = field(default_factory=lambda: [32, 48, 96, 192])
-    blocks: list[int] = field(default_factory=lambda: [1, 2, 4, 5])
+    channels: list[int] = field(default_factory=lambda: [32, 48, 96, 192], metadata={"range": (1, 65_536)})
+    blocks: list[int] = field(default_factory=lambda: [1, 2, 4, 5], metadata={"range": (0, 1000)})
 
 
 @dataclass
@@ -95,15 +99,15 @@ class DecoderConfig:
     """
 
     style: str = field(default="sam", metadata={"choices": ("sam", "sam2")})
-    hidden_size: int = 256
-    mlp_dim: int = 2048
-    layers: int = 2
-    heads: int = 8
-    multimask: int = 3
-    iou_head_depth: int = 3
-    iou_head_hidden: int = 256
+    hidden_size: int = field(default=256, metadata={"range": (1, 65_536)})
+    mlp_dim: int = field(default=2048, metadata={"range": (1, 10**6)})
+    layers: int = field(default=2, metadata={"range": (1, 1000)})
+    heads: int = field(default=8, metadata={"range": (1, 1024)})
+    multimask: int = field(default=3, metadata={"range": (0, 64)})
+    iou_head_depth: int = field(default=3, metadata={"range": (1, 64)})
+    iou_head_hidden: int = field(default=256, metadata={"range": (1, 65_536)})
     skips: bool = False
-    adapter_depth: int = 3
+    adapter_depth: int = field(default=3, metadata={"range": (1, 64)})
     propagate: bool = True
     purport: bool = True
 
@@ -114,7 +118,7 @@ class PerceptionConfig:
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    image_side: int = 1024
+    image_side: int = field(default=1024, metadata={"range": (16, 8192)})
 
 
 @dataclass
@@ -133,13 +137,13 @@ class RethinkConfig:
     """
 
     enabled: bool = True
-    ratio: float = field(default=0.5, metadata={"least": 0})
-    floor: float = field(default=0.0, metadata={"least": 0, "most": 1})
+    ratio: float = field(default=0.5, metadata={"range": (0.0, 1e3)})
+    floor: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     rebase: bool = False
     reset_online: bool = True
-    cooldown: int = field(default=0, metadata={"least": 0})
-    budget: float = field(default=1.0, metadata={"least": 0, "most": 1})
-    search_every: int = field(default=8, metadata={"least": 1})
+    cooldown: int = field(default=0, metadata={"range": (0, 10**9)})
+    budget: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
+    search_every: int = field(default=8, metadata={"range": (1, 10**9)})
 
 
 @dataclass
@@ -150,8 +154,8 @@ class TrackGPTConfig:
     brain: BrainConfig = field(default_factory=BrainConfig)
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     rethink: RethinkConfig = field(default_factory=RethinkConfig)
-    mask_threshold: float = 0.0
-    min_area: float = 0.0002
+    mask_threshold: float = field(default=0.0, metadata={"range": (-1e6, 1e6)})
+    min_area: float = field(default=0.0002, metadata={"range": (0.0, 1.0)})
 
 
 @dataclass(frozen=True)

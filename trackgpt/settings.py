@@ -9,7 +9,7 @@ import difflib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,9 +34,12 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") -> T:
     """Build `schema` from nested dictionaries.
 
+    Metadata of its fields bound their values: "choices"; "range", the least and the greatest number; both hold for
+    every entry of a list or mapping. "of" is the schema of a mapping's values.
+
     Raises:
-        UsageError: a key the schema does not have (the nearest name is offered), a value of the wrong type, or a number
-            beyond `least` or `most` in its field's metadata.
+        UsageError: a key the schema does not have (the nearest name is offered), a value of the wrong type, or one that
+            is out of bounds.
     """
     fields = {f.name: f for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
     default = schema()
@@ -50,18 +53,23 @@ def from_dict(schema: type[T], values: dict[str, Any], where: str = "config") ->
         if "of" in fields[key].metadata:  # a mapping from any names to settings of one kind
             kind = fields[key].metadata["of"]
             made[key] = {name: _checked(each, kind(), f"{where}.{key}.{name}") for name, each in value.items()}
-        choices = fields[key].metadata.get("choices", (value,))
-        if value not in choices:
-            raise UsageError(f"{where}.{key}: `{value}` is none of {', '.join(choices)}")
-        _check_range(made[key], fields[key].metadata, f"{where}.{key}")
+        choices = fields[key].metadata.get("choices", ())
+        for each in value if isinstance(value, list) else [value]:
+            if choices and each not in choices:
+                raise UsageError(f"{where}.{key}: `{each}` is none of {', '.join(map(str, choices))}")
+        if "range" in fields[key].metadata:
+            _must_lie_within(made[key], fields[key].metadata["range"], f"{where}.{key}")
     return dataclasses.replace(default, **made)  # type: ignore[type-var]
 
 
-def _check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
-    least, most = metadata.get("least", -math.inf), metadata.get("most", math.inf)
-    if isinstance(value, int | float) and not least <= value <= most:
-        wanted = f"{least} to {most}" if most < math.inf else f"{least} or more"
-        raise UsageError(f"{where}: {value} is out of range; wanted {wanted}")
+def _must_lie_within(value: Any, bounds: tuple[float, float], where: str) -> None:
+    least, most = bounds
+    if isinstance(value, list | dict):
+        for place, each in value.items() if isinstance(value, dict) else enumerate(value):
+            _must_lie_within(each, bounds, f"{where}.{place}" if isinstance(value, dict) else f"{where}[{place}]")
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:  # NaN is refused
+        raise UsageError(f"{where}: wanted {least:,} to {most:,}, found {value}")
 
 
 def _checked(value: Any, default: Any, where: str) -> Any:

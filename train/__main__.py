@@ -23,14 +23,15 @@ import typer
 
 from trackgpt import ending
 from trackgpt.errors import UsageError
-from trackgpt.settings import read, write_json
-from train.config import TrainConfig
+from trackgpt.settings import read
+from train.config import TrainConfig, ValidationConfig
 
 if TYPE_CHECKING:
     from trackgpt.systems.trackgpt import TrackGPT
     from train.engine import Engine
     from train.loop import Validate
     from train.processes import Processes
+    from train.stages import Stage
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -69,45 +70,78 @@ def train(
 def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
     """Build the model the configuration names, train it, and write it to `out/model`."""
     from train.processes import join_processes
-    from train.stages import stage_class
+    from train.run_folder import claimed
 
-    stage_class(config.stage)
+    must_make_sense(config)
     processes = join_processes(config.device, config.plan.zero)
+    out = Path(config.out)
     try:
         if cache:
             _fill_cache(config, processes)
+        elif dry:
+            _dry_run(config, out, processes)
         else:
-            _run(config, processes, dry)
+            with claimed(out, config, processes):
+                _run(config, out, processes)
         processes.sum(0)  # wait for all before the process group is destroyed
     finally:
         processes.leave()
 
 
-def _run(config: TrainConfig, processes: Processes, dry: bool) -> None:
+def must_make_sense(config: TrainConfig) -> None:
+    """Refuse, before anything is loaded or written, what no field can see alone.
+
+    Raises:
+        UsageError: there is no such stage, loss part or validation set.
+        InputError: the validation set is not there.
+    """
+    from train.stages import stage_class
+    from train.validation import open_validation
+
+    parts = stage_class(config.stage).weights
+    for name in config.plan.loss_weights:
+        if name not in parts:
+            raise UsageError(
+                f"plan.loss_weights: `{name}` is no loss of stage {config.stage}; it has {', '.join(parts)}"
+            )
+    if config.validate.kit:
+        open_validation(_validated_on(config))
+
+
+def _dry_run(config: TrainConfig, out: Path, processes: Processes) -> None:
+    from train.dry_run import dry_run
+
+    text = dry_run(_begin(config, processes), config, out, processes)
+    if processes.rank == 0:
+        typer.echo(text)
+
+
+def _begin(config: TrainConfig, processes: Processes) -> Stage:
+    """The stage of a run with its model; data sets are opened before the model is loaded."""
     import torch
 
-    from train.assemble import origin
-    from train.dry_run import dry_run
-    from train.loop import fit
-    from train.model_folder import export_model, exported_step, training_record
-    from train.previews import draw_previews
-    from train.report import draw_curves
     from train.stages import make_stage
+    from train.tracking import TrackingStage, open_sources
 
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.plan.seed)
-    model = build(config, processes)
-    stage = make_stage(config, model, processes.device)
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    if dry:
-        text = dry_run(stage, config, out, processes)
-        if processes.rank == 0:
-            typer.echo(text)
-        return
-    if processes.rank == 0:
-        write_json(config, out / "stage.json")
+    sources = open_sources(config.data) if config.stage == "tracking" else []
+    stage = make_stage(config, build(config, processes), processes.device)
+    if isinstance(stage, TrackingStage):
+        stage.samples.sources = sources
+    return stage
+
+
+def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
+    from train.assemble import origin
+    from train.loop import fit
+    from train.model_folder import export_model, exported_step, training_record
+    from train.previews import draw_previews
+    from train.report import draw_curves
+
+    stage = _begin(config, processes)
+    model = stage.model
     came_from = origin(model, config.brain, config.perception, config.encoder_from_tower)
 
     def export(step: int, engine: Engine) -> None:
@@ -132,19 +166,24 @@ def validation(config: TrainConfig, model: TrackGPT, processes: Processes) -> Va
         return None
     from train.validation import Validation
 
-    chosen = replace(config.validate, data=config.validate.data or config.data.root)
-    return Validation(chosen, model, processes.rank, processes.size)
+    return Validation(_validated_on(config), model, processes.rank, processes.size)
+
+
+def _validated_on(config: TrainConfig) -> ValidationConfig:
+    return replace(config.validate, data=config.validate.data or config.data.root)
 
 
 def _fill_cache(config: TrainConfig, processes: Processes) -> None:
     """Encode this process's share of the pictures; says what it will take before it begins."""
     from eval.run_folder import progress
-    from train.stages import make_stage
+    from train.tracking import TrackingStage
 
-    stage = make_stage(config, build(config, processes), processes.device)
-    cache = getattr(stage, "cache", None)
-    if cache is None:
+    if config.stage != "tracking" or not config.data.cache:
         raise UsageError("--cache-features: the stage has no data.cache; name a folder in data.cache=FOLDER")
+    stage = _begin(config, processes)
+    assert isinstance(stage, TrackingStage)
+    assert stage.cache is not None
+    cache = stage.cache
     pictures = stage.samples.pictures()
     segmenter = stage.model.segmenter
     left = [picture for picture in pictures if not cache.path(picture).exists()]
@@ -184,7 +223,7 @@ def build(config: TrainConfig, processes: Processes) -> TrackGPT:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command (see `trackgpt.ending`)."""
+    """Run a stage (see `trackgpt.ending`)."""
     ending.run("train", lambda: app(args=arguments, prog_name="python -m train", standalone_mode=False))
 
 

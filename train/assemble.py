@@ -98,8 +98,8 @@ def renew_referring(model: TrackGPT, seed: int) -> None:
         decoder.first_online.weight.normal_(std=decoder.first_online.weight.std().item())
 
 
-def carries_lora(model: TrackGPT) -> bool:
-    """Whether the brain has adapters; then these are exported without the frozen models."""
+def carries_lora(model: nn.Module) -> bool:
+    """Whether a model has adapters; then these are exported without the frozen models."""
     return any("lora_" in name for name, _ in model.named_parameters())
 
 

@@ -13,19 +13,25 @@ they are functions of the seed and of the sample.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trackgpt.data.trees import read_object
-from trackgpt.errors import InputError, OutputError, UsageError
+from trackgpt.ending import say
+from trackgpt.errors import InputError, OutputError, TrackGPTError, UsageError
+from trackgpt.settings import from_dict, read_json
 from train.engine import Engine, trained
 from train.processes import Processes
 
@@ -104,34 +110,137 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, engine: Engine, layout: dict[str, int], processes: Processes) -> Progress:
-    """Restore the newest complete checkpoint of a run into its engine; without one the run starts at step 0.
+    """Restore the newest whole checkpoint of a run into its engine; without any the run starts at step 0.
+
+    Newer ones that are damaged are said and renamed to `*.damaged`. Nothing in a checkpoint is ever executed.
 
     Raises:
         UsageError: the checkpoint is spread over another number of processes or by another ZeRO stage.
-        InputError: its weights are not those of this stage.
+        InputError: its weights are not those of this stage, every checkpoint is damaged, or one names code.
     """
-    whole = whole_checkpoints(folder)
-    if not whole:
-        return Progress()
-    place = whole[-1]
-    state = read_object(place / STATE)
+    damaged: list[tuple[Path, str]] = []
+    for place in reversed(_numbered(folder)):
+        contents, fault = None, ("", "")
+        try:
+            contents = _read(place, layout, processes.rank if engine.sharded else 0)
+        except _DamagedError as error:
+            fault = str(error), ""
+        except InputError as error:
+            fault = "", error.message
+        reasons, refusals = zip(*processes.gather(fault), strict=True)
+        if any(refusals):
+            raise InputError(max(refusals))  # on every process, so that none waits for another
+        if any(reasons) or contents is None:
+            damaged.append((place, max(reasons)))
+            continue
+        _set_aside(damaged, place, processes)
+        _restore(engine, contents, place, layout)
+        return contents.progress
+    if damaged:
+        place, reason = damaged[0]
+        raise InputError(
+            f"{place}: damaged ({reason}), and no older checkpoint is whole; "
+            f"bring one back, or delete {folder / FOLDER} to begin again"
+        )
+    return Progress()
+
+
+class _DamagedError(Exception):
+    """A checkpoint is not whole; the message says how."""
+
+
+@dataclass
+class _Contents:
+    """What one process reads of a checkpoint."""
+
+    progress: Progress
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+def _read(place: Path, layout: dict[str, int], rank: int) -> _Contents:
+    state = _state(place)
     if state["layout"] != layout:
         was, now = (" ".join(f"{key}={value}" for key, value in x.items()) for x in (state["layout"], layout))
         raise UsageError(f"{place}: written with {was}, this run has {now}; go on as it was, or choose another `out`")
-    weights = load_file(place / TRAINED)
+    try:
+        weights = load_file(place / TRAINED)
+    except (SafetensorError, OSError) as error:
+        raise _DamagedError(f"{TRAINED}: {_one_line(error)}") from error
+    optimizer = _plain_load(place / _optimizer_file(rank), layout["zero"])
+    # Padding of ZeRO's shards holds whatever was there; all else that a run writes is finite, or it would have stopped.
+    numbers = weights if layout["zero"] else {**weights, "the optimiser": optimizer}
+    for name, value in numbers.items():
+        if not _is_finite(value):
+            raise _DamagedError(f"{name} holds NaN or infinity")
+    return _Contents(from_dict(Progress, state["progress"]), weights, optimizer)
+
+
+def _plain_load(path: Path, zero: int) -> dict[str, Any]:
+    """A file that `torch.save` wrote: tensors and plain values, and under ZeRO three classes of DeepSpeed's.
+
+    Raises:
+        InputError: it names any other class or function.
+        _DamagedError: it is not whole.
+    """
+    classes: list[Any] = []
+    if zero:
+        from deepspeed.runtime.fp16.loss_scaler import LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        classes = [LossScaler, ZeroStageEnum, fragment_address]
+    if not zipfile.is_zipfile(path):
+        raise _DamagedError(f"{path.name}: not a file that torch.save wrote")
+    try:
+        with torch.serialization.safe_globals(classes):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        raise InputError(
+            f"{path}: refused: it asks for {named[1] if named else 'more than tensors'}, which could run code; "
+            "no checkpoint of this trainer does; delete its folder to go on from the one before"
+        ) from error
+    except Exception as error:  # a damaged archive may raise anything at all
+        raise _DamagedError(f"{path.name}: {_one_line(error)}") from error
+    if not isinstance(state, dict):
+        raise _DamagedError(f"{path.name}: holds a {type(state).__name__}, wanted the state of an optimiser")
+    return state
+
+
+def _set_aside(damaged: list[tuple[Path, str]], chosen: Path, processes: Processes) -> None:
+    """Say which checkpoints are passed over, and rename them: by number they would be taken for the newest."""
+
+    def rename() -> None:
+        for place, reason in damaged:
+            say("train", f"{place}: damaged ({reason}); going on from {chosen.name}")
+            aside = place.with_suffix(".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            place.rename(aside)
+
+    together(processes, f"{chosen.parent}: a damaged checkpoint", rename if processes.rank == 0 else _nothing)
+
+
+def _restore(engine: Engine, contents: _Contents, place: Path, layout: dict[str, int]) -> None:
     with engine.whole(trained(engine.module).values()):
-        _fill(engine.module, weights, place, sharded=layout["zero"] == 3)
-    mine = place / _optimizer_file(processes.rank if engine.sharded else 0)
-    # Trusted as the run's own: DeepSpeed's states hold objects that the safe reader refuses.
-    engine.restore(torch.load(mine, map_location="cpu", weights_only=layout["zero"] == 0))
-    return Progress(**state["progress"])
+        _fill(engine.module, contents.weights, place, sharded=layout["zero"] == 3)
+    try:
+        engine.restore(contents.optimizer)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"{place}: its optimiser is not this stage's ({_one_line(error)}); choose another `out`"
+        ) from error
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
     """A run's complete checkpoints, the oldest first."""
+    return [place for place in _numbered(folder) if _is_whole(place)]
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Folders of a run that are named as checkpoints are, the oldest first."""
     places = (folder / FOLDER).iterdir() if (folder / FOLDER).is_dir() else ()
-    whole = (place for place in places if place.name.isdigit() and _is_whole(place))
-    return sorted(whole, key=lambda place: int(place.name))
+    return sorted((place for place in places if place.name.isdecimal()), key=lambda place: int(place.name))
 
 
 def replace_folder(unfinished: Path, place: Path) -> None:
@@ -162,7 +271,8 @@ def together(processes: Processes, what: str, write: Callable[[], object]) -> No
     if reasons:
         raise OutputError(
             f"{what} cannot be written: {'; '.join(reasons)[:300]}; the last one is intact: "
-            "make room (or lower plan.keep) and run the same command again"
+            "make room (or lower plan.keep) and run the same command again",
+            "OUT02",
         )
 
 
@@ -188,16 +298,54 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], place: Path, sharded: b
             "run's own; choose another `out`"
         )
     for name, value in targets.items():
+        if value.shape != weights[name].shape:
+            was, here = tuple(weights[name].shape), tuple(value.shape)
+            raise InputError(f"{place}: {name} is {was}, this model's {here}; choose another `out`")
         if not (sharded and isinstance(value, nn.Parameter)):
             value.copy_(weights[name])
 
 
 def _is_whole(place: Path) -> bool:
     try:
-        files = read_object(place / STATE)["files"]
-        return all((place / name).stat().st_size == size for name, size in files.items())
-    except (InputError, OSError, AttributeError, KeyError):
+        _state(place)
+    except _DamagedError:
         return False
+    return True
+
+
+def _state(place: Path) -> dict[str, Any]:
+    """What `state.json` says, where every file that it names is there and has its size.
+
+    Raises:
+        _DamagedError: one is not, or the file is damaged itself.
+    """
+    try:
+        state = read_json(place / STATE)
+        progress = from_dict(Progress, state["progress"])
+        sizes = {name: (place / name).stat().st_size for name in state["files"]}
+        wrong = [name for name, size in state["files"].items() if sizes[name] != size]
+        counted = all(len(pair) == 2 and math.isfinite(sum(pair)) for pair in progress.window.values())
+    except OSError as error:
+        raise _DamagedError(f"{Path(error.filename).name}: {error.strerror}") from error
+    except (TrackGPTError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _DamagedError(f"{STATE}: {_one_line(error)}") from error
+    if wrong:
+        name = wrong[0]
+        raise _DamagedError(f"{name}: {sizes[name]} bytes, wanted {state['files'][name]}")
+    if progress.step != int(place.name) or not counted or TRAINED not in sizes or "layout" not in state:
+        raise _DamagedError(f"{STATE}: not that of step {int(place.name)}")
+    return state
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether every tensor in nested dictionaries and lists is finite; what holds no tensor is."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(value.isfinite().all())
+    return all(map(_is_finite, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _optimizer_file(rank: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from trackgpt.errors import UsageError
 from train.plan import Plan
 
 
@@ -12,7 +11,7 @@ from train.plan import Plan
 class Kind:
     """Data sets that share one sampling weight equally."""
 
-    weight: float = 1.0
+    weight: float = field(default=1.0, metadata={"range": (1e-9, 1e9)})
     sets: list[str] = field(default_factory=list)
 
 
@@ -45,13 +44,13 @@ class DataConfig:
     roots: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     mixture: dict[str, Kind] = field(default_factory=dict, metadata={"of": Kind})
-    frames: int = 1
-    turns: int = 3
-    targets: int = 1
-    gap: int = 0
-    wordings: list[int] = field(default_factory=list)
+    frames: int = field(default=1, metadata={"range": (1, 1000)})
+    turns: int = field(default=3, metadata={"range": (1, 1000)})
+    targets: int = field(default=1, metadata={"range": (1, 1000)})
+    gap: int = field(default=0, metadata={"range": (0, 10**6)})
+    wordings: list[int] = field(default_factory=list, metadata={"range": (0, 5)})
     echo: bool = False
-    own_answers: float = 0.0
+    own_answers: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     mask_loss: str = field(default="grid", metadata={"choices": ("grid", "original")})
     detach: bool = False
     cache: str = ""
@@ -71,7 +70,7 @@ class ValidationConfig:
     kit: str = ""
     data: str = ""
     split: str = "train"
-    tasks: int = 8
+    tasks: int = field(default=8, metadata={"range": (1, 10**6)})
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,9 @@ class Shape:
         targets: per clip; in "join" instructions per clip.
     """
 
-    side: int = 128
-    frames: int = 3
-    targets: int = 2
+    side: int = field(default=128, metadata={"range": (16, 4096)})
+    frames: int = field(default=3, metadata={"range": (1, 1000)})
+    targets: int = field(default=2, metadata={"range": (1, 1000)})
 
 
 @dataclass
@@ -123,26 +122,20 @@ class TrainConfig:
     random_encoder: bool = False
     new_referring: bool = False
     propagate: bool = True
-    frozen: list[str] = field(default_factory=list)
+    frozen: list[str] = field(default_factory=list, metadata={"choices": ("brain", "perception")})
     data: DataConfig = field(default_factory=DataConfig)
     validate: ValidationConfig = field(default_factory=ValidationConfig)
     shape: Shape = field(default_factory=Shape)
-    device: str = "auto"
-    threads: int = 0
+    device: str = field(default="auto", metadata={"choices": ("auto", "cpu", "cuda")})
+    threads: int = field(default=0, metadata={"range": (0, 4096)})
     previews: bool = True
     plan: Plan = field(default_factory=Plan)
 
-    def __post_init__(self) -> None:
-        """Refuse counts below 1.
 
-        Raises:
-            UsageError: there is one.
-        """
-        for part, names in {
-            "data": ("frames", "turns", "targets"),
-            "shape": ("side", "frames", "targets"),
-            "plan": ("batch", "accumulate"),
-        }.items():
-            for name in names:
-                if (count := getattr(getattr(self, part), name)) < 1:
-                    raise UsageError(f"{part}.{name}: wanted 1 or more, found {count}")
+MAY_CHANGE = frozenset(
+    ("out", "device", "threads", "previews", "validate", "data.root", "data.roots", "data.cache")
+    + tuple(f"plan.{name}" for name in ("steps", "minutes", "save_minutes", "save_every", "keep", "log_every"))
+    + tuple(f"plan.{name}" for name in ("validate_every", "workers", "max_skipped", "checkpointing", "zero", "offload"))
+    + ("plan.tensorboard", "plan.wandb")
+)
+"""Settings that may change when a run goes on. With other `plan.steps` the learning rate follows the new schedule."""

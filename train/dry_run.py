@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
+from trackgpt.files import writing
 from trackgpt.planning.memory_plan import GIB, load_of
 from trackgpt.planning.outline import FROM_FILES, ModelOutline
 from train.config import TrainConfig
@@ -118,8 +119,9 @@ def _draw(stage: Stage, plan: Plan, out: Path, processes: Processes) -> Path | N
         return None
     batch = next(batches(stage, replace(plan, workers=0), processes, count=1))
     path = out / "dry_run" / "batch.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(batch.samples)).save(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(batch.samples)).save(path)
     return path
 
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from trackgpt.errors import UsageError
+from trackgpt.precision import round_frozen
+from train.assemble import carries_lora
 from train.feed import Batch
 from train.plan import Plan
 from train.processes import Processes, import_deepspeed
@@ -40,7 +42,7 @@ class StageModule(nn.Module):
     Args:
         stage: its `modules()` become this module's and go into training mode.
         weights: of loss parts, winning over the stage's.
-        bf16: autocast to bfloat16.
+        bf16: autocast to bfloat16; frozen matrices are stored in it where the model carries LoRA.
         device: where it computes.
         touch: give every trainable parameter a gradient, if of zero, even where a batch did not use it. ZeRO-1 and 2
             wait for each of them on every process.
@@ -49,6 +51,8 @@ class StageModule(nn.Module):
     def __init__(self, stage: Stage, weights: dict[str, float], bf16: bool, device: torch.device, touch: bool) -> None:
         super().__init__()
         self.parts = nn.ModuleList(stage.modules()).train()
+        if bf16 and carries_lora(stage.model):
+            round_frozen(stage.model)  # what the stage itself has frozen by now, e.g. SAM's encoder
         self.stage, self.weights, self.bf16, self.device, self.touch = stage, weights, bf16, device, touch
 
     def forward(self, batch: Batch) -> tuple[Tensor, Losses, dict[str, float]]:

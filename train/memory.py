@@ -25,7 +25,6 @@ from trackgpt.planning.inference import FRAME, PREFIX
 from trackgpt.planning.memory_plan import GIB, Load, load_of
 from trackgpt.planning.outline import ModelOutline
 from trackgpt.planning.tracing import without_memory
-from trackgpt.precision import round_frozen
 from trackgpt.reasoners.brain import Brain
 from train.assemble import freeze, recompute
 from train.codes import WIDTH
@@ -250,10 +249,6 @@ def _learner(outline: ModelOutline, config: TrainConfig, bf16: bool) -> StageMod
     """The stage on a model without numbers, prepared as `python -m train` prepares it."""
     model = outline.skeleton(adapters=True)
     freeze(model, config.frozen)
-    if config.stage == "tracking":
-        model.segmenter.image_encoder.requires_grad_(False)
-    if bf16 and outline.config.brain.lora.rank:
-        round_frozen(model)
     # A cache is named by the encoder's weights, which are not there.
     config = replace(config, data=replace(config.data, cache=""))
     return StageModule(make_stage(config, model, CPU), {}, bf16, CPU, touch=False)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from trackgpt.errors import OutputError, UsageError
+from trackgpt.files import writing
 from train.plan import Plan
 from train.processes import Processes
 
@@ -129,7 +130,8 @@ def _loggers(folder: Path, plan: Plan, step: int) -> list[Any]:
         except ImportError:
             pass  # an extra; the log holds the same
         else:
-            loggers.append(_TensorBoard(SummaryWriter(str(folder / "tensorboard"), purge_step=step)))
+            with writing(folder / "tensorboard"):
+                loggers.append(_TensorBoard(SummaryWriter(str(folder / "tensorboard"), purge_step=step)))
     if plan.wandb:
         loggers.append(_Wandb(folder, plan))
     return loggers
@@ -153,7 +155,7 @@ def _append(path: Path, text: str) -> None:
         with path.open("a") as file:
             file.write(text)
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}; make room; the last checkpoint is intact") from error
+        raise OutputError(f"{path}: {error.strerror}; make room; the last checkpoint is intact", "OUT02") from error
 
 
 class _TensorBoard:

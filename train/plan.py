@@ -43,32 +43,32 @@ class Plan:
         loss_weights: weights of loss parts that win over the stage's own.
     """
 
-    steps: int = 1000
-    batch: int = 32
-    accumulate: int = 1
-    lr: float = 1e-3
-    warmup: int = 100
-    decay: float = 0.3
-    beta2: float = 0.98
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    seed: int = 0
-    minutes: float = 0.0
-    save_minutes: float = 3.0
-    save_every: int = 0
-    keep: int = 2
-    log_every: int = 20
-    validate_every: int = 0
-    workers: int = 1
-    max_skipped: float = 0.01
-    bf16: Any = None
+    steps: int = field(default=1000, metadata={"range": (1, 10**8)})
+    batch: int = field(default=32, metadata={"range": (1, 65_536)})
+    accumulate: int = field(default=1, metadata={"range": (1, 65_536)})
+    lr: float = field(default=1e-3, metadata={"range": (1e-12, 10.0)})
+    warmup: int = field(default=100, metadata={"range": (0, 10**8)})
+    decay: float = field(default=0.3, metadata={"range": (0.0, 1.0)})
+    beta2: float = field(default=0.98, metadata={"range": (0.0, 0.999999)})
+    weight_decay: float = field(default=0.02, metadata={"range": (0.0, 10.0)})
+    clip: float = field(default=1.0, metadata={"range": (0.0, 1e6)})
+    seed: int = field(default=0, metadata={"range": (0, 10**9)})
+    minutes: float = field(default=0.0, metadata={"range": (0.0, 1e6)})
+    save_minutes: float = field(default=3.0, metadata={"range": (0.0, 1e6)})
+    save_every: int = field(default=0, metadata={"range": (0, 10**8)})
+    keep: int = field(default=2, metadata={"range": (1, 1000)})
+    log_every: int = field(default=20, metadata={"range": (1, 10**9)})
+    validate_every: int = field(default=0, metadata={"range": (0, 10**8)})
+    workers: int = field(default=1, metadata={"range": (0, 1024)})
+    max_skipped: float = field(default=0.01, metadata={"range": (0.0, 1.0)})
+    bf16: Any = field(default=None, metadata={"choices": ("auto", True, False, None)})
     checkpointing: bool = False
-    zero: int = 0
+    zero: int = field(default=0, metadata={"range": (0, 3)})
     offload: str = field(default="none", metadata={"choices": ("none", "optimizer", "parameters")})
     deepspeed: dict[str, Any] = field(default_factory=dict)
     tensorboard: bool = True
     wandb: str = ""
-    loss_weights: dict[str, float] = field(default_factory=dict)
+    loss_weights: dict[str, float] = field(default_factory=dict, metadata={"range": (0.0, 1e6)})
 
 
 def learning_rate(step: int, plan: Plan) -> float:

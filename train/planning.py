@@ -32,6 +32,10 @@ def memory_report(path: Path, config: TrainConfig, memory: float, words: int, fr
         ModelError: see `trackgpt.planning.outline.outline_of`.
     """
     plan = config.plan
+    if not 0 < memory <= 1e6:  # NaN is refused
+        raise UsageError(f"--memory: wanted GiB above 0 and up to 1,000,000, found {memory:g}")
+    if not 0 <= words <= 10**6:
+        raise UsageError(f"--words: wanted 0 to 1,000,000 tokens, found {words}")
     stage_class(config.stage)
     outline = outline_for(config, path)
     bf16 = plan.bf16 is not False
@@ -69,7 +73,7 @@ def parse_size(size: str) -> tuple[int, int]:
     Raises:
         UsageError: it is written otherwise.
     """
-    if not (said := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)):
+    if not (said := re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size)):
         raise UsageError(f"--frame-size: wanted WIDTHxHEIGHT in pixels such as 1280x720, found `{size}`")
     return int(said[2]), int(said[1])
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from trackgpt.export.overlay import draw
+from trackgpt.files import writing
 from trackgpt.online import follow
 from trackgpt.synthtrack.clips import Case, make_case
 from trackgpt.synthtrack.scene import SceneInstruction
@@ -27,8 +28,9 @@ def draw_previews(model: TrackGPT, path: Path) -> None:
         for k, seed in enumerate(SEEDS):
             case = make_case(seed, split="train", frames=SHOWN[-1] + 1, longest=CELL)
             rows.append(_row(model, case, case.expressions[k % len(case.expressions)]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows)).save(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(rows)).save(path)
 
 
 def _row(model: TrackGPT, case: Case, expression: SceneInstruction) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackgpt.errors import InputError
+from trackgpt.files import writing
 from trackgpt.settings import parse_json
 
 
@@ -46,6 +47,7 @@ def draw_curves(folder: Path) -> Path | None:
         axis.axis("off")
     figure.tight_layout()
     path = folder / "curves.png"
-    figure.savefig(path, dpi=80)
+    with writing(path):
+        figure.savefig(path, dpi=80)
     plt.close(figure)
     return path

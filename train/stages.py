@@ -11,7 +11,7 @@ Then, with the losses of paper section 3.5:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,6 +51,7 @@ from train.tracking import Losses, TrackingStage, unrolled_losses
 class Stage(Protocol):
     """A stage of the recipe."""
 
+    model: Any
     weights: dict[str, float]
 
     def sample(self, seed: int) -> Any:
@@ -356,7 +357,7 @@ def code_loss(written: Tensor, wanted: Tensor) -> Tensor:
     return F.mse_loss(written.float(), wanted) if len(wanted) else written.sum() * 0
 
 
-STAGES: dict[str, Callable[..., Stage]] = {
+STAGES: dict[str, type[Stage]] = {
     "tracking": TrackingStage,
     "words": WordsStage,
     "masks": MasksStage,
@@ -365,7 +366,7 @@ STAGES: dict[str, Callable[..., Stage]] = {
 }
 
 
-def stage_class(name: str) -> Callable[..., Stage]:
+def stage_class(name: str) -> Any:
     """The stage of a name.
 
     Raises:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trackgpt.errors import UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.perception.encoders import Features
 from trackgpt.systems.trackgpt import TrackGPT
@@ -41,21 +42,36 @@ from train.truth import TrueMasks
 Losses = dict[str, Tensor]
 
 
+def open_sources(config: DataConfig) -> list[Source]:
+    """The data sets of a configuration, in the order in which its mixture names them.
+
+    Raises:
+        UsageError: it names none, or one that nobody knows.
+        InputError: one is not below its root.
+    """
+    if not config.mixture:
+        raise UsageError("data.mixture: names no data set; see configs/trackgpt/recipe")
+    return [
+        open_source(name, Path(config.roots.get(name, config.root)), config.splits.get(name, ""), config.wordings)
+        for name in _shares(config)
+    ]
+
+
+def _shares(config: DataConfig) -> dict[str, float]:
+    return shares({name: (kind.weight, kind.sets) for name, kind in config.mixture.items()})
+
+
 class MixtureSamples:
     """The mixture of a configuration; sample i is a function of (seed, i). Sets are opened at the first sample."""
 
     def __init__(self, config: DataConfig, spec: SampleSpec, cache: FeatureCache | None = None) -> None:
         self.config, self.spec, self.cache = config, spec, cache
-        self.shares = shares({name: (kind.weight, kind.sets) for name, kind in config.mixture.items()})
+        self.shares = _shares(config)
 
     @cached_property
     def sources(self) -> list[Source]:
         """The sets in the order of `shares`."""
-        config = self.config
-        return [
-            open_source(name, Path(config.roots.get(name, config.root)), config.splits.get(name, ""), config.wordings)
-            for name in self.shares
-        ]
+        return open_sources(self.config)
 
     def __call__(self, number: int) -> TrackingSample:
         """The sample of a run: number = seed * SEED_STRIDE + i.
