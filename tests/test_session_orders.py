@@ -235,3 +235,12 @@ def test_two_verdicts_on_one_frame_give_no_identity_twice():
     assert first.ids.tolist() == [1]
     assert state.next_id > max(target.id for target in state.targets)
     assert len({target.id for target in state.targets}) == len(state.targets)
+
+
+@pytest.mark.parametrize("text", ["5:", "5: ", "-3: the cow", "@x: the dog", "@-1: the dog", "@: the dog"])
+def test_what_looks_like_a_moment_and_is_none_is_refused_unless_a_backslash_says_otherwise(text):
+    from trackgpt.app.tracking import parse_instruction
+
+    with pytest.raises(UsageError, match="put .* in front to say it literally"):
+        parse_instruction(text)
+    assert parse_instruction("\\" + text).text == text
