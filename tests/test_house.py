@@ -251,6 +251,7 @@ def test_every_dependency_has_a_tested_version_within_its_range():
         "quantised",
         "check",
         "onnx",
+        "sentencepiece",
         "web",
         "dev",
     }

@@ -108,6 +108,7 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     from trackgpt.precision import inference_dtype
     from trackgpt.reasoners.brain_quantised import BITS, quantise, require_quantised
     from trackgpt.settings import from_dict
+    from trackgpt.weights import some
 
     how = from_dict(Execution, execution, "execution")
     chosen = chosen_device(device)
@@ -118,6 +119,8 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     model, report = load_reported(name, inference_dtype(how.dtype, place))
     for line in report.lines():
         log.info(line)
+    if report.changed:
+        log.warning(f"{name}: weights are in the model otherwise than in its files: {some(report.changed)}")
     model.fold()
     if how.dtype in BITS:
         quantise(model.brain, how.dtype, place)
