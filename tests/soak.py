@@ -29,7 +29,7 @@ EVERY = 5000
 
 
 def frames(count: int) -> Iterator[np.ndarray]:
-    """The frames of one clip, to and fro."""
+    """The frames of one clip, forwards and backwards in turns."""
     clip = make_case(8, split="test", frames=48, longest=240).clip.frames
     for index in range(count):
         place = index % (2 * len(clip) - 2)
