@@ -75,7 +75,7 @@ TRAIN = {
     "run.yaml stage=tracking data.mixture=null": (2, "data.mixture: wanted dict, found NoneType"),
     "run.yaml --cache-features": (2, "--cache-features: the stage has no data.cache"),
     "run.yaml brain=models/none --plan": (4, "models/none"),
-    "run.yaml --plan --memory nan": (2, "--memory: wanted GiB above 0 and up to 1,000,000, found nan"),
+    "run.yaml --plan --memory nan": (2, "--memory: wanted 0 to 1,000,000 GiB, found nan"),
     "run.yaml --plan --words -3": (2, "--words: wanted 0 to 1,000,000 tokens, found -3"),
     "run.yaml --plan --frame-size 0x0": (2, "--frame-size: wanted WIDTHxHEIGHT in pixels such as 1280x720"),
     "run.yaml out=run.yaml/out": (6, "OUT02: run.yaml/out: cannot be written (Not a directory)"),

@@ -32,8 +32,8 @@ def memory_report(path: Path, config: TrainConfig, memory: float, words: int, fr
         ModelError: see `trackgpt.planning.outline.outline_of`.
     """
     plan = config.plan
-    if not 0 < memory <= 1e6:  # NaN is refused
-        raise UsageError(f"--memory: wanted GiB above 0 and up to 1,000,000, found {memory:g}")
+    if not 0 <= memory <= 1e6:  # NaN is refused
+        raise UsageError(f"--memory: wanted 0 to 1,000,000 GiB, found {memory:g}")
     if not 0 <= words <= 10**6:
         raise UsageError(f"--words: wanted 0 to 1,000,000 tokens, found {words}")
     stage_class(config.stage)
