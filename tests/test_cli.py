@@ -303,10 +303,7 @@ def test_file_folder_and_python_give_equal_logs(command, tiny, clip, tmp_path):
         ("240:the dog", TimedInstruction("the dog", frame=240)),
         ("@8.5:the dog", TimedInstruction("the dog", second=8.5)),
         ("12:30 train", TimedInstruction("12:30 train")),
-        ("240:", TimedInstruction("240:")),
         ("at 3: the dog", TimedInstruction("at 3: the dog")),
-        ("-3: the dog", TimedInstruction("-3: the dog")),
-        ("@.5: the dog", TimedInstruction("@.5: the dog")),
         ("2: 3: the dog", TimedInstruction("3: the dog", frame=2)),
     ],
 )
@@ -551,7 +548,7 @@ def test_doctor_says_what_a_model_needs_before_it_is_loaded_and_loads_nothing_th
     assert "loading" not in done.out
 
 
-DEMO = r"J&F=\d+\.\d frames=\d+ rethinks=\d+ out=\S+"
+DEMO = r"J&F=\d+\.\d frames=\d+ rethinks=\d+ clip=\S+ out=\S+"
 
 
 def test_demo_ends_with_its_values_and_can_be_run_again(command, tiny):
@@ -559,7 +556,8 @@ def test_demo_ends_with_its_values_and_can_be_run_again(command, tiny):
         done = command("demo", "-m", tiny, "-o", "demo", "--frames", 3, "--kind", "explicit")
         assert done.code == 0, done.err
         assert re.fullmatch(DEMO, done.last)
-        assert done.values() == {"J&F": done.values()["J&F"], "frames": "3", "rethinks": "0", "out": "demo"}
+        values = {"J&F": done.values()["J&F"], "frames": "3", "rethinks": "0", "clip": "demo-clip.mp4", "out": "demo"}
+        assert done.values() == values
         assert done.out.splitlines()[0].startswith("instruction: ")
         assert sorted(os.listdir("demo")) == EVERYTHING
         assert Path("demo-clip.mp4").is_file()
@@ -584,7 +582,7 @@ def test_demo_scores_what_was_found_against_the_truth(command, monkeypatch):
 
     hire(monkeypatch, Oracle())
     done = command("demo", "-o", "demo", "--frames", 2, "--kind", "explicit")
-    assert done.last == "J&F=100.0 frames=2 rethinks=0 out=demo"
+    assert done.last == "J&F=100.0 frames=2 rethinks=0 clip=demo-clip.mp4 out=demo"
 
 
 def test_demo_leaves_a_folder_alone_that_is_no_run(command, model):

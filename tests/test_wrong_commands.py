@@ -106,7 +106,7 @@ def test_a_number_out_of_range_is_refused_with_its_range_before_anything_is_done
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert f"run.yaml.{name}" in done.err
     assert ": wanted " in done.err
-    assert " to " in done.err
+    assert " to " in done.err or "a finite number" in done.err
     assert sorted(path.name for path in here.iterdir()) == ["broken.yaml", "empty", "run.yaml"]
 
 

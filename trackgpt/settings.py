@@ -74,7 +74,7 @@ def _must_lie_within(value: Any, bounds: tuple[float, float], where: str) -> Non
 
 def _checked(value: Any, default: Any, where: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{where}: {value} is no number to work with; wanted a finite one")
+        raise UsageError(f"{where}: wanted a finite number, found {value}")
     if default is None or type(value) is type(default) is not list:
         return value
     if dataclasses.is_dataclass(default) and isinstance(value, dict):
