@@ -257,3 +257,32 @@ def test_trackgpt_refuses_what_only_other_systems_can(tiny):
         with pytest.raises(UsageError, match="TrackGPT"):
             session.say(**wrong)
     assert session.step(np.zeros((40, 40, 3), np.uint8)).objects == ()
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_kit_runs_and_scores_them(name, monkeypatch, tmp_path, capsys):
+    from PIL import Image
+
+    import trackgpt.hub
+    from eval.__main__ import main
+
+    monkeypatch.setattr(trackgpt.hub, "load_model", lambda *_, **__: TOYS[name]())
+    monkeypatch.setattr("typer.echo", print)
+    folder = tmp_path / "LaSOT/red/red-1"
+    (folder / "img").mkdir(parents=True)
+    for t, frame in enumerate(moving(8)):
+        Image.fromarray(frame).save(folder / f"img/{t + 1:08d}.jpg", quality=95)
+    (folder / "groundtruth.txt").write_text("".join(f"{5 + 2 * t},9,12,12\n" for t in range(8)))
+    (folder / "nlp.txt").write_text("the red one\n")
+    for flags in ("full_occlusion.txt", "out_of_view.txt"):
+        (folder / flags).write_text(",".join("0" * 8) + "\n")
+    (tmp_path / "LaSOT/testing_set.txt").write_text("red-1\n")
+    with pytest.raises(SystemExit) as left:
+        main(["lasot", "--model", "nano", "--data", str(tmp_path / "LaSOT"), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert (left.value.code, said.err) == (0, "")
+    boxes = np.loadtxt(tmp_path / "out/results/red-1.txt", delimiter=",")
+    assert boxes.shape == (8, 4)
+    auc = float(dict(pair.split("=") for pair in said.out.splitlines()[-1].split(" "))["lasot_matlab/AUC"])
+    # The policy answers once per window and holds its boxes in between, which move on by 2 of 12 pixels per frame.
+    assert (auc > 85) if name != "policy" else (60 < auc < 85)
