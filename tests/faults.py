@@ -138,6 +138,8 @@ def unheard(out: Path, clip: Path, chance: random.Random) -> Happened:
 def problem(out: Path, whole: Path, happened: Happened, kind: str) -> str:
     """What was lost or left half; empty where nothing was."""
     codes = {"kill": (-9, 0), "stop": (143, 0), "interrupt": (130, 0), "full": (0, 6), "stdout": (0, 6)}[kind]
+    if happened.code < 0 and not happened.recorded:
+        return ""  # it struck before the program began
     if happened.code not in codes:
         return f"exit code {happened.code}, wanted one of {codes}"
     if not (out / "tracks.jsonl").exists():

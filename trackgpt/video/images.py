@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from trackgpt.errors import InputError
 from trackgpt.video.frames import check_pixels, one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError)
+UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, OverflowError, struct.error)
 """What Pillow raises for files that are damaged or are no images."""
 MANY = ("PNG", "WEBP", "TIFF")
 """Formats whose further pictures are frames or pages; those of a phone's JPEG (MPO) are other views of the same."""
