@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,19 +66,35 @@ def header_of(path: Path, max_pixels: int) -> ImageHeader | None:
             check_pixels(path.name, height, width, max_pixels)
             turned = image.getexif().get(0x0112, 1) >= 5
             mode, transparent = image.mode, image.has_transparency_data
-            return ImageHeader((width, height) if turned else (height, width), mode, _pages(image), transparent)
+            return ImageHeader((width, height) if turned else (height, width), mode, _pages(image, path), transparent)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path.name}: {one_line(error)}", code="IN07") from error
     except UNDECODABLE:
         return None
 
 
-def _pages(image: Any) -> tuple[int, ...]:
+def _pages(image: Any, path: Path) -> tuple[int, ...]:
     """Numbers of the pictures that are frames: no APNG's still for old viewers, no thumbnails of a TIFF."""
-    count = image.n_frames if image.format in MANY else 1
+    count, whole = _count(image, path) if image.format in MANY else (1, True)
     if image.format == "TIFF" and count > 1:
-        return tuple(page for page in range(count) if not _tag(image, page) & REDUCED) or (0,)
+        last = () if whole else (count - 1,)
+        with opened(path) as again:
+            return (*(page for page in range(count - len(last)) if not _tag(again, page) & REDUCED), *last) or (0,)
     return tuple(range(1 if getattr(image, "default_image", False) and count > 1 else 0, count))
+
+
+def _count(image: Any, path: Path) -> tuple[int, bool]:
+    """How many pictures there are, and whether all can be reached; a damaged one counts as the last."""
+    try:
+        return int(image.n_frames), True
+    except UNDECODABLE:
+        pass
+    reached = 1
+    with opened(path) as again, suppress(*UNDECODABLE):  # what failed above leaves the picture in no defined state
+        while True:
+            again.seek(reached)
+            reached += 1
+    return reached + 1, False
 
 
 def _tag(image: Any, page: int) -> int:
