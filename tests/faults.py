@@ -52,7 +52,7 @@ class Happened:
     code: int
 
 
-def track(out: Path, clip: Path, pause: float, before: Callable[[], None]) -> int:
+def track(out: Path, clip: Path | str, pause: float, before: Callable[[], None]) -> int:
     """Start a run in a process of its own; gives its number."""
     number = os.fork()
     if number:
@@ -84,14 +84,14 @@ def lines(out: Path, name: str) -> list[bytes]:
 
 def ended(number: int) -> int:
     """Wait for a process; its exit code, or minus the signal that ended it."""
-    for _ in range(2000):
+    for _ in range(3000):
         done, status = os.waitpid(number, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
-    raise AssertionError("the run did not end within 20 s")
+    raise AssertionError("the run did not end within 30 s")
 
 
 def struck(out: Path, clip: Path, chance: random.Random, by: signal.Signals) -> Happened:
@@ -135,15 +135,90 @@ def unheard(out: Path, clip: Path, chance: random.Random) -> Happened:
     return Happened(FRAMES, ended(track(out, clip, 0.0, broken)))
 
 
+def refused(out: Path, clip: Path, chance: random.Random) -> Happened:
+    """The output cannot be made at all: below a file, or where the system lets nobody write."""
+    place = chance.choice((clip / "out", Path("/proc/out"), Path("/sys/out")))
+    return Happened(0, ended(track(place, clip, 0.0, lambda: None)))
+
+
+def transport_stream(path: Path) -> Path:
+    """The clip as MPEG-TS, which can be read from any beginning."""
+    import av
+
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=12)
+        stream.height, stream.width, stream.pix_fmt = scripted_model.HEIGHT, scripted_model.WIDTH, "yuv420p"
+        for picture in scripted_model.pictures(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode(None))
+    return path
+
+
+def streamed(out: Path, data: bytes, chance: random.Random) -> Happened:
+    """An HTTP sender that is slow, and that goes away in the middle and does not come back."""
+    import http.server
+    import threading
+
+    end, pause = chance.randrange(len(data) // 4, len(data)), chance.choice((0.0, 0.05))
+    served: list[int] = []
+
+    class Sender(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name of the method in the library
+            served.append(1)
+            if len(served) > 1:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.end_headers()
+            for start in range(0, end, 4096):
+                self.wfile.write(data[start : min(end, start + 4096)])
+                self.wfile.flush()
+                time.sleep(pause)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sender) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            return Happened(0, ended(track(out, f"http://127.0.0.1:{server.server_port}/clip.ts", 0.0, lambda: None)))
+        finally:
+            server.shutdown()
+
+
+def stream_problem(out: Path, happened: Happened) -> str:
+    """What is wrong with the run of a stream that broke off: its frames are no function of the clip alone."""
+    if happened.code not in (0, 3):
+        return f"exit code {happened.code}, wanted 0 or 3"
+    if not (out / "tracks.jsonl").exists():
+        return ""
+    found = [record.index for record in records.read_tracks(out)]
+    if found != list(range(len(found))) or not list(records.read_events(out)):
+        return f"frames {found}"
+    lacking = [name for name in ("masks", "coco.json", "mot.txt") if found and not (out / name).exists()]
+    return f"no {lacking[0]}" if lacking else ""
+
+
 def problem(out: Path, whole: Path, happened: Happened, kind: str) -> str:
     """What was lost or left half; empty where nothing was."""
-    codes = {"kill": (-9, 0), "stop": (143, 0), "interrupt": (130, 0), "full": (0, 6), "stdout": (0, 6)}[kind]
+    if kind == "stream":
+        return stream_problem(out, happened)
+    codes = {
+        "refused": (6,),
+        "kill": (-9, 0),
+        "stop": (143, 0),
+        "interrupt": (130, 0),
+        "full": (0, 6),
+        "stdout": (0, 6),
+    }[kind]
     if happened.code < 0 and not happened.recorded:
         return ""  # it struck before the program began
     if happened.code not in codes:
         return f"exit code {happened.code}, wanted one of {codes}"
     if not (out / "tracks.jsonl").exists():
-        return "" if happened.code and not happened.recorded else "no log"  # it struck before the run began
+        return (
+            "" if kind == "refused" or happened.code and not happened.recorded else "no log"
+        )  # it struck before the run began
     for name in NAMES:
         ours, theirs = lines(out, name), lines(whole, name)
         shown = [line for line in ours if b'"type":"error"' not in line and b'"type":"warn"' not in line]
@@ -187,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         clip, whole = scripted_model.film(Path(folder) / "clip.mp4", FRAMES), Path(folder) / "whole"
         assert ended(track(whole, clip, 0.0, lambda: None)) == 0
         exporting.export(whole, ["davis", "coco", "mot", "timeline"])  # imports what every run would import anew
+        sent = transport_stream(Path(folder) / "clip.ts").read_bytes()
         largest = max(path.stat().st_size for path in whole.rglob("*") if path.is_file())
         kinds: dict[str, Callable[[Path], Happened]] = {
             "kill": lambda out: struck(out, clip, chance, signal.SIGKILL),
@@ -194,6 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "interrupt": lambda out: struck(out, clip, chance, signal.SIGINT),
             "full": lambda out: filled(out, clip, chance, largest),
             "stdout": lambda out: unheard(out, clip, chance),
+            "refused": lambda out: refused(out, clip, chance),
+            "stream": lambda out: streamed(out, sent, chance),
         }
         tried, lost = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
         for number in range(options.faults):
