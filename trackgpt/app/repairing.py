@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from trackgpt.app.live import say
 from trackgpt.errors import InputError
 from trackgpt.export.exporting import export
 from trackgpt.export.records import MASKS, RUN, read_tracks
+from trackgpt.settings import parse_json
 from trackgpt.video.pipe import STDIN
 from trackgpt.video.source import open_source
 
@@ -47,9 +47,11 @@ def run(folder: Path, source: str) -> int:
 def _facts(folder: Path) -> dict[str, Any]:
     place = folder / RUN
     try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{place}: cannot be read ({error}); wanted a folder that `trackgpt track` wrote") from error
+        data = place.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{place}: cannot be read ({reason}); wanted a folder of `trackgpt track`", "IN01") from error
+    facts = parse_json(data, place)
     if not isinstance(facts, dict) or not isinstance(facts.get("formats", []), list):
         raise InputError(f"{place}: is no description of a run; wanted a folder that `trackgpt track` wrote")
     return facts

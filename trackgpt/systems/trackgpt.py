@@ -31,7 +31,16 @@ from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.settings import from_dict, read, read_json, to_dict, write_json
 from trackgpt.track import TrackState
 from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
-from trackgpt.weights import Lazy, describing, give, read_lazily, refuse_oversized, refuse_two_values, unfilled
+from trackgpt.weights import (
+    Lazy,
+    describing,
+    give,
+    read_lazily,
+    refuse_oversized,
+    refuse_pointer,
+    refuse_two_values,
+    unfilled,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -95,6 +104,9 @@ class TrackGPT(nn.Module):
             ModelError: MD01 a file is missing; MD02 a file is damaged, or the weights do not fit the configuration.
         """
         folder = Path(folder)
+        for file in (folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES)):
+            if file.is_file():
+                refuse_pointer(file)  # the first thing to say, whatever else is missing
         for name in (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES):
             if not (folder / name).is_file():
                 raise ModelError(f"{folder}: {name} is missing; wanted a folder written by save_pretrained", "MD01")
