@@ -249,9 +249,11 @@ def test_a_folder_whose_configuration_ties_what_its_file_holds_apart_is_refused(
 
 def test_a_git_lfs_pointer_is_called_one(saved):
     for name in ("model.safetensors", "tokenizer.json"):
+        whole = (saved / name).read_bytes()
         (saved / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
         with pytest.raises(ModelError, match=f"MD01: .*{name}: a Git LFS pointer .*git lfs pull"):
             TrackGPT.from_pretrained(saved)
+        (saved / name).write_bytes(whole)
 
 
 def test_a_damaged_tokenizer_is_refused(saved):
