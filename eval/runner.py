@@ -60,6 +60,7 @@ class Worker:
     def __call__(self, task: str) -> list[Row] | None:
         """Track a task if that is wanted and not done, and score it; None if its results are missing."""
         self._track(task)
+        soft_masks()  # those of an earlier task are none of this one's
         try:
             rows = self.kit.score(task, self.job.results)
         except MissingResultError:

@@ -183,3 +183,38 @@ def test_repair_of_a_video_whose_source_has_moved_asks_for_it(command, model, tm
     assert command("repair", "run").code == 3
     assert command("repair", "run", "--source", "moved.mp4").code == 0
     assert command("repair", "nothing").code == 3
+
+
+def test_repair_leaves_sources_links_and_live_runs_alone(command, model, tmp_path):
+    from trackgpt.export.records import RunFolder
+
+    film(tmp_path / "clip.mp4", 3)
+    assert command("track", "clip.mp4", *SAY, "-o", "run").code == 0
+    run, mine = tmp_path / "run", tmp_path / "mine.txt"
+    (run / "video.mp4").rename(run / "video.part.mp4")
+    part = (run / "video.part.mp4").read_bytes()
+    assert command("repair", "run", "--source", "run/video.part.mp4").code == 6
+    assert (run / "video.part.mp4").read_bytes() == part
+    mine.write_text("precious")
+    (run / "coco.json").unlink()
+    (run / ".coco.json.part").symlink_to(mine)
+    assert command("repair", "run").code == 0
+    assert mine.read_text() == "precious"
+    (run / "mot.txt").unlink()
+    (run / "mot.txt").symlink_to(mine)
+    assert command("repair", "run").code == 6
+    with RunFolder(tmp_path / "live"):
+        done = command("repair", "live")
+        assert (done.code, "run.json" in done.err or "being written" in done.err) == (done.code, True)
+        again = command("track", "clip.mp4", *SAY, "-o", "live", "--overwrite")
+        assert (again.code, "a run is being written there" in again.err) == (6, True)
+
+
+@pytest.mark.parametrize("facts", ['{"reading":[1]}', '{"reading":{"bogus":1}}', '{"formats":5}', "[1]", "{"])
+def test_repair_of_a_damaged_description_is_a_line(command, model, tmp_path, facts):
+    film(tmp_path / "clip.mp4", 3)
+    assert command("track", "clip.mp4", *SAY, "-o", "run").code == 0
+    (tmp_path / "run/video.mp4").unlink()
+    (tmp_path / "run/run.json").write_text(facts)
+    done = command("repair", "run", "--source", "clip.mp4")
+    assert (done.code, done.err.count("\n")) == (3, 1)

@@ -44,8 +44,8 @@ def table() -> str:
     return "\n".join(["| exit code | |", "|---|---|", *ends, "", "| code | situation |", "|---|---|", *codes]) + "\n"
 
 
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM came; what Ctrl-C keeps is kept."""
+class TerminatedError(BaseException):
+    """SIGTERM came; what Ctrl-C keeps is kept. No KeyboardInterrupt, which typer would take for Ctrl-C."""
 
 
 def run(program: str, command: Callable[[], Any]) -> None:

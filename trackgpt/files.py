@@ -31,6 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part")
     try:
         with writing(path):
+            part.unlink(missing_ok=True)  # what an earlier writer left, or a link to somewhere else
             yield part
             os.replace(part, path)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from trackgpt.app.live import say
-from trackgpt.errors import InputError
+from trackgpt.errors import InputError, OutputError
 from trackgpt.export.exporting import export
-from trackgpt.export.records import MASKS, RUN, read_tracks
+from trackgpt.export.records import MASKS, RUN, read_tracks, refuse_a_live_run, refuse_to_hold
+from trackgpt.session.playback import files_of
 from trackgpt.settings import parse_json
 from trackgpt.video.pipe import STDIN
 from trackgpt.video.source import open_source
@@ -31,8 +33,11 @@ def run(folder: Path, source: str) -> int:
         OutputError: OUT02.
     """
     facts = _facts(folder)
+    refuse_a_live_run(folder)
+    refuse_to_hold(folder, files_of(source or str(facts.get("given", ""))))
+    _refuse_links(folder)
     masks = [record.mask_name for record in read_tracks(folder)]
-    wanted = [name for name in facts.get("formats", FILES) if name in FILES]
+    wanted = [name for name in FILES if name in facts.get("formats", list(FILES))]
     missing = [name for name in wanted if not _is_whole(folder, name, masks)]
     for name in missing:
         export(folder, [name], _frames(facts, source) if name == "mp4" else None)
@@ -44,22 +49,36 @@ def run(folder: Path, source: str) -> int:
     return 0
 
 
+def _refuse_links(folder: Path) -> None:
+    """Outputs that are links would be written somewhere else.
+
+    Raises:
+        OutputError: OUT01.
+    """
+    for name in (*FILES.values(), "video.part.mp4", "video.finished.mp4"):
+        if (folder / name).is_symlink():
+            raise OutputError(f"{folder / name}: is a link; remove it, and repair writes a file of its own", "OUT01")
+
+
 def _facts(folder: Path) -> dict[str, Any]:
     place = folder / RUN
     try:
+        if place.exists() and not place.is_file():
+            raise OSError(errno.EINVAL, "no regular file")
         data = place.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"{place}: cannot be read ({reason}); wanted a folder of `trackgpt track`", "IN01") from error
     facts = parse_json(data, place)
-    if not isinstance(facts, dict) or not isinstance(facts.get("formats", []), list):
+    formats = facts.get("formats", []) if isinstance(facts, dict) else None
+    if not isinstance(formats, list) or not isinstance(facts.get("reading", {}), dict):
         raise InputError(f"{place}: is no description of a run; wanted a folder that `trackgpt track` wrote")
     return facts
 
 
 def _is_whole(folder: Path, name: str, masks: list[str]) -> bool:
     place = folder / FILES[name]
-    return place.exists() and (name != "davis" or all((place / mask).exists() for mask in masks))
+    return all((place / mask).is_file() for mask in masks) if name == "davis" else place.is_file()
 
 
 def _frames(facts: dict[str, Any], source: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -71,7 +90,11 @@ def _frames(facts: dict[str, Any], source: str) -> Iterator[tuple[int, np.ndarra
         why = "run.json does not name the source" if not given and again else "the source was read once, from a pipe"
         raise InputError(f"{why}; say where its frames are: trackgpt repair RUN --source VIDEO")
     reading = {key: value for key, value in dict(facts.get("reading", {})).items() if value is not None}
-    with open_source(given, **reading) as frames:
+    try:
+        opened = open_source(given, **reading)
+    except TypeError as error:
+        raise InputError(f"run.json says to read the source by {reading}, which cannot be ({error})") from error
+    with opened as frames:
         for frame in frames:
             if frame.image is not None:
                 yield frame.index, frame.image

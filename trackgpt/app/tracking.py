@@ -107,7 +107,7 @@ def run(request: TrackRequest) -> int:
     outcome = RunSummary(request.output or Path("runs"))
     try:
         track(request, outcome)
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, TerminatedError) as stop:
         kept = f"{outcome.frames} frames are kept in {outcome.out}" if outcome.frames else "nothing was tracked yet"
         raise InterruptedRunError(kept, isinstance(stop, TerminatedError)) from None
     finally:

@@ -555,6 +555,7 @@ class _Log:
         with writing(path):
             try:
                 self.file = path.open("xb", buffering=0)
+                _locked(self.file)  # for as long as it is written (see `refuse_a_live_run`)
             except FileExistsError as error:
                 raise OutputError(f"{path}: another run is writing here; choose another folder", "OUT01") from error
 
@@ -590,6 +591,35 @@ def refuse_to_hold(out: Path, reads: Iterable[Path]) -> None:
             raise OutputError(f"{out}: holds {read}, which is read; choose another folder for the output", "OUT01")
 
 
+def refuse_a_live_run(folder: Path) -> None:
+    """Refuse a folder that another process is writing a run to.
+
+    Raises:
+        OutputError: OUT01.
+    """
+    log = folder / TRACKS
+    if not log.is_file():
+        return
+    with writing(log), log.open("rb") as file:
+        if not _locked(file):
+            raise OutputError(f"{folder}: a run is being written there; wait for it, or choose another folder", "OUT01")
+
+
+def _locked(file: Any) -> bool:
+    """Lock a file until it is closed; False where another process has it. Systems without locks say True."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
 def _take_over(path: Path, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path}: is a file; wanted a folder for the run", "OUT01")
@@ -598,6 +628,7 @@ def _take_over(path: Path, overwrite: bool) -> None:
         present = {entry.name for entry in path.iterdir()}
     if not present:
         return
+    refuse_a_live_run(path)
     if not overwrite:
         raise OutputError(f"{path}: exists and is not empty; needs --overwrite, or another folder", "OUT01")
     ours = present & {*MADE_HERE, MASKS}

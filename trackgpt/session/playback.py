@@ -352,7 +352,7 @@ class Playback:
     ) -> None:
         """Close the source and the log's files; a temporary log stays until `close`, so that it can be exported."""
         if error is not None and not self._done:
-            text = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            text = str(error) if isinstance(error, Exception) else "interrupted"
             with suppress(OutputError):
                 self.session.note("error", text=text)
         self._close_files()
