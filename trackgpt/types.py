@@ -21,6 +21,21 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
+class VisualPrompt:
+    """Where one target is on a frame, as a person or a detector shows it: a box, points, a mask, or several of these.
+
+    Attributes:
+        box: or None.
+        points: x, y in pixels and 1 (on the target) or 0 (not on it).
+        mask: bool (height, width), or None; not compared by `==`.
+    """
+
+    box: Box | None = None
+    points: tuple[tuple[float, float, int], ...] = ()
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What a person says or points at, and how it relates to what is being tracked.
 
