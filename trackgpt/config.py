@@ -122,6 +122,28 @@ class PerceptionConfig:
 
 
 @dataclass
+class MaskPropagationConfig:
+    """nano's mask propagation network (see `trackgpt.perception.mask_propagation`).
+
+    Attributes:
+        name: of the model.
+        channels, blocks: of the convolutional encoder, at strides 2, 4, 8 and 16.
+        width: of the maps at stride 16.
+        key: of the vectors that cells are matched by.
+        value: of what is read from remembered frames.
+        side: of the square window that the network sees, pixels.
+    """
+
+    name: str = "nano-memory"
+    channels: list[int] = field(default_factory=lambda: [32, 48, 96, 192], metadata={"range": (1, 65_536)})
+    blocks: list[int] = field(default_factory=lambda: [1, 2, 4, 5], metadata={"range": (0, 1000)})
+    width: int = field(default=128, metadata={"range": (1, 65_536)})
+    key: int = field(default=64, metadata={"range": (1, 65_536)})
+    value: int = field(default=96, metadata={"range": (1, 65_536)})
+    side: int = field(default=256, metadata={"range": (16, 8192)})
+
+
+@dataclass
 class RethinkConfig:
     """When the brain is asked again (Algorithm 1) and what that resets.
 

@@ -89,6 +89,29 @@ class Shape:
 
 
 @dataclass
+class MemoryConfig:
+    """How the stage "memory" unrolls a clip (see `train.memory_tracking`).
+
+    Attributes:
+        prompts: shares of targets that are shown by a mask, by a box and by a point.
+        refine: share of batches in which a first frame is looked at twice.
+        click: share of later frames that get a corrective click.
+        force: share of later masks that are remembered as they truly are.
+        spoil: share of remembered masks that are damaged.
+        drop: share of targets without each of the last mask, what is carried over, and what is read.
+        echo: how often a drawn clip is used, the second time mirrored, in other colours and backwards.
+    """
+
+    prompts: tuple[float, float, float] = (0.4, 0.4, 0.2)
+    refine: float = field(default=0.5, metadata={"range": (0.0, 1.0)})
+    click: float = field(default=0.15, metadata={"range": (0.0, 1.0)})
+    force: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
+    spoil: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
+    drop: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
+    echo: int = field(default=2, metadata={"range": (1, 2)})
+
+
+@dataclass
 class TrainConfig:
     """Configuration of one stage.
 

@@ -176,13 +176,17 @@ class ConvEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Features:
         """Normalised pixels (b, 3, s, s), s a multiple of 16, to features."""
+        _, four, eight, embedding = self.pyramid(pixels)
+        return Features(embedding, (four, eight))
+
+    def pyramid(self, pixels: Tensor) -> list[Tensor]:
+        """Maps at strides 2, 4, 8 and, after the neck, 16, of normalised pixels (b, 3, s, s)."""
         maps = []
         x = pixels.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        embedding = x if self.neck is None else self.neck(x)
-        return Features(embedding, (maps[1], maps[2]))
+        return maps if self.neck is None else [*maps[:-1], self.neck(x)]
 
     def fold(self) -> None:
         """Fold every unit for inference (see `ConvUnit.fold`)."""
