@@ -126,6 +126,7 @@ class MaskPropagationConfig:
     """nano's mask propagation network (see `trackgpt.perception.mask_propagation`).
 
     Attributes:
+        kind: what tells such a folder from others.
         name: of the model.
         channels, blocks: of the convolutional encoder, at strides 2, 4, 8 and 16.
         width: of the maps at stride 16.
@@ -134,12 +135,13 @@ class MaskPropagationConfig:
         side: of the square window that the network sees, pixels.
     """
 
+    kind: str = field(default="mask_propagation", metadata={"choices": ("mask_propagation",)})
     name: str = "nano-memory"
     channels: list[int] = field(default_factory=lambda: [32, 48, 96, 192], metadata={"range": (1, 65_536)})
     blocks: list[int] = field(default_factory=lambda: [1, 2, 4, 5], metadata={"range": (0, 1000)})
     width: int = field(default=128, metadata={"range": (1, 65_536)})
-    key: int = field(default=64, metadata={"range": (1, 65_536)})
-    value: int = field(default=96, metadata={"range": (1, 65_536)})
+    key: int = field(default=56, metadata={"range": (1, 65_536)})
+    value: int = field(default=56, metadata={"range": (1, 65_536)})
     side: int = field(default=256, metadata={"range": (16, 8192)})
 
 

@@ -230,6 +230,29 @@ def refuse_two_values(where: object, name: str, one: Tensor, other: Tensor) -> N
         raise ModelError(f"{where}: holds two different values of the weight {name}; fetch it again", "MD02")
 
 
+def must_fit(
+    wanted: Mapping[str, Tensor], weights: Mapping[str, Lazy], where: object, optional: Iterable[str] = ()
+) -> None:
+    """Refuse a checkpoint that does not hold every weight of a model, and nothing else, in its shape.
+
+    Args:
+        wanted: the model's state dict.
+        weights: the checkpoint.
+        where: its file in errors.
+        optional: names that it need not hold.
+
+    Raises:
+        ModelError: MD02, with the names.
+    """
+    missing = sorted(set(wanted) - set(weights) - set(optional))
+    unknown = sorted(set(weights) - set(wanted))
+    reshaped = sorted(k for k in set(wanted) & set(weights) if wanted[k].shape != weights[k].shape)
+    for problem, names in (("lacks", missing), ("does not know", unknown), ("differs in shape for", reshaped)):
+        if names:
+            shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+            raise ModelError(f"{where}: the model {problem} {len(names)} weights: {shown}", "MD02")
+
+
 def give(module: nn.Module, weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype, where: object) -> None:
     """Put weights into an unfilled module, in place; floating ones become `dtype`, and none shares a file's memory.
 

@@ -120,6 +120,7 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
     """The stage of a run with its model; data sets are opened before the model is loaded."""
     import torch
 
+    from train.assemble import new_propagation
     from train.stages import make_stage
     from train.tracking import TrackingStage, open_sources
 
@@ -127,22 +128,27 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.plan.seed)
     sources = open_sources(config.data) if config.stage == "tracking" else []
-    stage = make_stage(config, build(config, processes), processes.device)
+    model = new_propagation(config).to(processes.device) if config.stage == "memory" else build(config, processes)
+    stage = make_stage(config, model, processes.device)
     if isinstance(stage, TrackingStage):
         stage.samples.sources = sources
     return stage
 
 
 def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
-    from train.assemble import origin
+    from train.assemble import Origin, origin
     from train.loop import fit
     from train.model_folder import export_model, exported_step, training_record
-    from train.previews import draw_previews
+    from train.previews import draw_previews, draw_propagation
     from train.report import draw_curves
 
     stage = _begin(config, processes)
     model = stage.model
-    came_from = origin(model, config.brain, config.perception, config.encoder_from_tower)
+    if config.stage == "memory":
+        came_from, preview = Origin(config.brain), draw_propagation
+    else:
+        came_from = origin(model, config.brain, config.perception, config.encoder_from_tower)
+        preview = draw_previews
 
     def export(step: int, engine: Engine) -> None:
         if exported_step(out / "model") == step:
@@ -151,7 +157,7 @@ def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
         if config.previews:
             with engine.inference():
                 if processes.rank == 0:
-                    draw_previews(model, out / "previews" / f"{step:06d}.png")
+                    preview(model, out / "previews" / f"{step:06d}.png")
         if processes.rank == 0:
             draw_curves(out)
 

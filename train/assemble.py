@@ -11,14 +11,17 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from trackgpt.config import MaskPropagationConfig
 from trackgpt.errors import UsageError
 from trackgpt.hub import find, load_reported, load_tuned
 from trackgpt.perception.encoders import ConvEncoder
+from trackgpt.perception.mask_propagation import MaskPropagation, is_nano_memory
 from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.reasoners.lora import add_lora
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.systems.trackgpt_tuned import TUNED_FILE, base_of, is_tuned, save_tuned, tuned_names
 from train.codes import Codes
+from train.config import TrainConfig
 from train.nano import new_nano
 
 
@@ -49,6 +52,29 @@ def assemble(brain: str, perception: str, encoder_from_tower: bool, seed: int) -
     if encoder_from_tower:
         _copy_tower(model)
     return model
+
+
+def new_propagation(config: TrainConfig) -> MaskPropagation:
+    """The memory segmenter that a configuration starts from, for windows of `shape.side`.
+
+    Raises:
+        ModelError: the model to start from is missing or damaged.
+        UsageError: it has no convolutional encoder of the same shape.
+    """
+    folder = find(config.brain) if config.brain else None
+    if folder and is_nano_memory(folder):
+        model = MaskPropagation.from_pretrained(folder)
+    else:
+        model = MaskPropagation(MaskPropagationConfig())
+        if folder:
+            encoder = load_reported(config.brain)[0].segmenter.image_encoder
+            try:
+                model.encoder.load_state_dict(encoder.state_dict())
+            except RuntimeError as error:
+                raise UsageError(f"brain: {config.brain} has no encoder of nano's shape; leave it empty") from error
+    model.config.side = config.shape.side
+    # The layout that convolutions compute in: half the time of a step in bfloat16 on a CPU.
+    return model.to(memory_format=torch.channels_last)
 
 
 def _copy_tower(model: TrackGPT) -> None:

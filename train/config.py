@@ -102,7 +102,7 @@ class MemoryConfig:
         echo: how often a drawn clip is used, the second time mirrored, in other colours and backwards.
     """
 
-    prompts: tuple[float, float, float] = (0.4, 0.4, 0.2)
+    prompts: list[float] = field(default_factory=lambda: [0.4, 0.4, 0.2], metadata={"range": (0.0, 1.0)})
     refine: float = field(default=0.5, metadata={"range": (0.0, 1.0)})
     click: float = field(default=0.15, metadata={"range": (0.0, 1.0)})
     force: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
@@ -116,10 +116,11 @@ class TrainConfig:
     """Configuration of one stage.
 
     Attributes:
-        stage: "tracking", the three-part recipe on data sets (see `train.tracking`), or a part of nano's foundation, a
-            name in `train.stages.STAGES`.
+        stage: "tracking", the three-part recipe on data sets (see `train.tracking`); "memory", the memory segmenter
+            (see `train.memory_tracking`); or a part of nano's foundation, a name in `train.stages.STAGES`.
         out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
-        brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano.
+        brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano. In the stage
+            "memory" it is a memory segmenter, or a TrackGPT whose convolutional encoder a new one begins with.
         perception: load the perception from this model instead.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
         matching_heads: initialise attention heads that match words to image patches (see `train.mimetic`).
@@ -129,7 +130,8 @@ class TrainConfig:
         frozen: parts that do not learn: "brain", "perception".
         data: of the stage "tracking".
         validate: on what, every `plan.validate_every` steps.
-        shape: of the foundation's samples.
+        shape: of the foundation's samples, and of the memory segmenter's clips.
+        memory: how the stage "memory" unrolls them.
         device: "auto", "cpu" or "cuda".
         threads: CPU threads for the arithmetic; 0 leaves torch's choice.
         previews: draw answers and tracks in SynthTrack after every checkpoint.
@@ -149,6 +151,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     validate: ValidationConfig = field(default_factory=ValidationConfig)
     shape: Shape = field(default_factory=Shape)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     device: str = field(default="auto", metadata={"choices": ("auto", "cpu", "cuda")})
     threads: int = field(default=0, metadata={"range": (0, 4096)})
     previews: bool = True

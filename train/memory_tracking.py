@@ -21,8 +21,8 @@ from trackgpt.perception.encoders import normalise
 from trackgpt.perception.mask_propagation import (
     SURE,
     Decoded,
-    MaskPropagation,
     Maps,
+    MaskPropagation,
     Reference,
     Shown,
     bumps,
@@ -105,7 +105,7 @@ class Prompted:
     points: Tensor
 
 
-def prompted(truth: Tensor, shares: tuple[float, float, float]) -> Prompted:
+def prompted(truth: Tensor, shares: list[float]) -> Prompted:
     """Draw a prompt for each target: masks (n, s, s) of the first frame; shares of masks, boxes and points."""
     n, side = len(truth), truth.shape[-1]
     kind = torch.multinomial(torch.tensor(shares), n, replacement=True)
@@ -127,7 +127,7 @@ def jittered_box(mask: np.ndarray, jitter: float = 0.04) -> Tensor:
 
 
 def click_in(region: np.ndarray, middle: bool) -> Tensor:
-    """A click (2,) of x and y in pixels on a region, bool (h, w): in the middle of it or anywhere; NaN if it is empty."""
+    """A click (2,), x and y in pixels, on a region, bool (h, w): in its middle or anywhere; NaN if it is empty."""
     if not region.any():
         return torch.full((2,), torch.nan)
     if middle:
@@ -175,7 +175,7 @@ def unroll(
 def _begin(model: MaskPropagation, maps: Maps, shown: Prompted, costs: _Costs, memory: MemoryConfig) -> _Track:
     exact = costs.exact(0)
     given = (shown.kind == 0).view(-1, 1, 1, 1)
-    quarter, eighth = exact.shape[-1], exact.shape[-1] // 2
+    quarter = exact.shape[-1]
     box, on = filled(shown.boxes, quarter), bumps(shown.points, quarter)
     inside = F.avg_pool2d(box, 2)
     clicked = (shown.kind == 2).view(-1, 1, 1, 1)
@@ -192,9 +192,7 @@ def _begin(model: MaskPropagation, maps: Maps, shown: Prompted, costs: _Costs, m
     return _Track(logits, [reference], reference)
 
 
-def _follow(
-    model: MaskPropagation, maps: Maps, track: _Track, step: int, costs: _Costs, memory: MemoryConfig
-) -> None:
+def _follow(model: MaskPropagation, maps: Maps, track: _Track, step: int, costs: _Costs, memory: MemoryConfig) -> None:
     n = len(track.last)
     device = track.last.device
     blank = torch.zeros_like(track.last)
@@ -225,17 +223,15 @@ def _decode(
     drop: float = 0.0,
 ) -> Decoded:
     """Decode with what is carried over and read; each is left out for a share `drop` of the targets."""
-    carried = [model.carried(maps.key, each, k) for k, each in enumerate((last, first))]
     n = len(shown.last)
-    if drop:
-        carried = [one * _kept(n, drop, one) for one in carried]
-    if track is None:
-        read = model.unread(maps)
-    else:
-        found = model.read(maps.key, [track.first, *track.recent])
-        keep = _kept(n, drop, found)
-        read = keep * found + (1 - keep) * model.unread(maps)
-    return model.decode(maps, shown, torch.cat(carried, 1), read)
+    carried, read = [], []
+    for which, references in enumerate((last, first)):
+        masks, values = model.recall(maps.key, references, which)
+        keep = _kept(n, drop, masks)
+        carried.append(keep * masks)
+        keep = _kept(n, drop, values) if track else torch.zeros_like(values[:, :1])
+        read.append(keep * values + (1 - keep) * model.unread(maps, which).to(values.dtype))
+    return model.decode(maps, shown, torch.cat(carried, 1), torch.cat(read, 1))
 
 
 def _kept(n: int, drop: float, like: Tensor) -> Tensor:
@@ -380,7 +376,7 @@ class _Costs:
 
 
 def mask_cost(logits: Tensor, truth: Tensor, present: Tensor) -> Tensor:
-    """2 x cross-entropy, in which small targets count more, + Dice, mean over masks: (n, h, w), soft truth, present (n,).
+    """2 x cross-entropy, in which small targets count more, + Dice: mean over masks (n, h, w), present (n,).
 
     A mask without a target is scored by cross-entropy alone.
     """

@@ -104,7 +104,7 @@ def card(record: dict[str, Any], adapters: bool) -> str:
     )
     return "\n".join(
         [
-            f"# TrackGPT, stage {config['stage']}, step {record['step']} of {plan['steps']}",
+            f"# trackgpt, stage {config['stage']}, step {record['step']} of {plan['steps']}",
             "",
             f"This folder holds {form}. Read it with `trackgpt.load(folder)`.",
             "",

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from trackgpt.export.overlay import draw
 from trackgpt.files import writing
 from trackgpt.online import follow
+from trackgpt.perception.mask_propagation import MaskPropagation
+from trackgpt.perception.memory_segmenter import Asked
+from trackgpt.perception.nano_memory import NanoMemory
 from trackgpt.synthtrack.clips import Case, make_case
+from trackgpt.synthtrack.randomised import randomised_clip
 from trackgpt.synthtrack.scene import SceneInstruction
 from trackgpt.systems.trackgpt import TrackGPT
-from trackgpt.types import Prompt
+from trackgpt.types import Prompt, VisualPrompt
 from train.engine import evaluating
 
 SEEDS = (900_000_001, 900_000_002, 900_000_003, 900_000_004)
@@ -31,6 +36,36 @@ def draw_previews(model: TrackGPT, path: Path) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def draw_propagation(model: MaskPropagation, path: Path) -> None:
+    """Follow the first target of four clips that no run trains on, from its first mask; one row per clip."""
+    side = model.config.side
+    rows = []
+    with evaluating(model):
+        network = NanoMemory(model)
+        for seed in SEEDS:
+            clip = randomised_clip(seed, SHOWN[-1] + 1, side)
+            rows.append(_followed(network, clip.frames, clip.ids == 1))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def _followed(network: NanoMemory, frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Frames with the mask in red and the outline of the true one in green."""
+    cells, memory = [], None
+    for t, frame in enumerate(frames):
+        shown = VisualPrompt(mask=truth[0]) if t == 0 else None
+        (found,) = network.segment(frame, [Asked(memory, shown)])
+        memory = found.memory
+        if t in SHOWN:
+            cell = frame.copy()
+            cell[found.mask] = cell[found.mask] // 2 + np.array([127, 0, 0], np.uint8)
+            edge = cv2.morphologyEx(truth[t].astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+            cell[edge > 0] = (0, 255, 0)
+            cells.append(cell)
+    return np.concatenate(cells, axis=1)
 
 
 def _row(model: TrackGPT, case: Case, expression: SceneInstruction) -> np.ndarray:

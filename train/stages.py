@@ -7,6 +7,8 @@ Foundation (nano's pre-training, in the place of SAM's and LLaVA's):
 Then, with the losses of paper section 3.5:
     join      instruction to masks, end to end, unrolled over I_0, I_t, I_t+1
     tracking  the same on data sets (`train.tracking`)
+And, of its own (`train.memory_tracking`):
+    memory    the memory segmenter learns to follow what it is shown
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
 from train.config import Shape, TrainConfig
 from train.losses import text_loss, word_patch_loss
+from train.memory_tracking import MemoryTrackingStage
 from train.packing import (
     OwnAnswers,
     Packed,
@@ -363,6 +366,7 @@ STAGES: dict[str, type[Stage]] = {
     "masks": MasksStage,
     "language": LanguageStage,
     "join": JoinStage,
+    "memory": MemoryTrackingStage,
 }
 
 
@@ -377,6 +381,8 @@ def stage_class(name: str) -> Any:
     return STAGES[name]
 
 
-def make_stage(config: TrainConfig, model: TrackGPT, device: torch.device) -> Stage:
+def make_stage(config: TrainConfig, model: Any, device: torch.device) -> Stage:
     """The stage that a configuration names, for a model."""
+    if config.stage == "memory":
+        return MemoryTrackingStage(model, config.shape, config.memory, device)
     return stage_class(config.stage)(model, config.data if config.stage == "tracking" else config.shape, device)

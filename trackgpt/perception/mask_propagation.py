@@ -10,15 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trackgpt.config import MaskPropagationConfig
-from trackgpt.perception.encoders import ConvEncoder
+from trackgpt.errors import ModelError, UsageError
+from trackgpt.perception.encoders import ConvEncoder, ConvUnit
+from trackgpt.settings import from_dict, read_json, to_dict, write_json
+from trackgpt.weights import describing, give, must_fit, read_lazily, refuse_oversized, refuse_pointer, unfilled
 
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
 SURE = 10.0
 """The logit of a mask that was given, and the largest that is handed on."""
 CARRIED, SHOWN = 6, 7
@@ -30,7 +36,9 @@ class Maps:
     """What the encoder makes of n windows of side s.
 
     Attributes:
-        two, four, eight, sixteen: (n, c, s/stride, s/stride).
+        two, four, eight: (n, c, s/stride, s/stride), as the decoder adds them.
+        sixteen: (n, c, s/16, s/16).
+        seen: (n, v, s/8, s/8), what of it may be remembered.
         key: (n, k, s/8, s/8), unit vectors.
     """
 
@@ -38,6 +46,7 @@ class Maps:
     four: Tensor
     eight: Tensor
     sixteen: Tensor
+    seen: Tensor
     key: Tensor
 
     def of(self, index: Tensor) -> Maps:
@@ -52,7 +61,7 @@ class Reference:
     Attributes:
         key: (n, k, h, w), unit vectors at stride 8.
         on, off: (n, 1, h, w), how much each cell is known to be of the target, or not to be of it, 0 to 1.
-        value: (n, v, h/2, w/2), what the network wants to know of it.
+        value: (n, v, h, w), what the network wants to know of it.
         place: float (4,) x, y, width and height of its window in units of the present one, (0, 0, 1, 1) where both are
             the same.
     """
@@ -121,20 +130,24 @@ class MaskPropagation(nn.Module):
         width, key, value = config.width, config.key, config.value
         self.encoder = ConvEncoder(config.channels, config.blocks, width)
         self.key_fine, self.key_coarse = nn.Conv2d(eight, key, 1), nn.Conv2d(width, key, 1)
-        self.value = nn.Sequential(nn.Conv2d(width + 2, value, 1), ResidualBlock(value, value))
-        self.nothing = nn.Parameter(torch.zeros(value))  # read where nothing is remembered
-        self.sharpness = nn.Parameter(torch.tensor([3.0, 3.0, 3.0]))  # logarithms: last, shown, values
+        self.value_fine, self.value_coarse = nn.Conv2d(eight, value, 1), nn.Conv2d(width, value, 1)
+        self.value = nn.Sequential(nn.Conv2d(value + 2, value, 3, padding=1), nn.ReLU(), nn.Conv2d(value, value, 1))
+        self.nothing = nn.Parameter(torch.zeros(2, value))  # read where nothing is remembered
+        self.sharpness = nn.Parameter(torch.tensor([3.0, 3.0]))  # logarithms, of the last frame and of shown ones
         self.reach = nn.Parameter(torch.tensor([-4.0, -1.5]))  # logarithms of squared distances, in windows
+        self.unlike = nn.Parameter(torch.tensor([0.6, 0.6]))  # the cosine that a cell without a like competes with
         hints = CARRIED + SHOWN
-        self.sixteen = nn.Sequential(ResidualBlock(width + value + hints, width), ResidualBlock(width, width))
-        self.down_eight, self.side_eight = nn.Conv2d(width, 64, 1), nn.Conv2d(eight + hints, 64, 3, padding=1)
-        self.eight = ResidualBlock(64, 64)
-        self.coarse = nn.Conv2d(64, 1, 1)
-        self.down_four, self.side_four = nn.Conv2d(64, 32, 1), nn.Conv2d(four + 4, 32, 3, padding=1)
-        self.four = ResidualBlock(32, 32)
-        self.down_two, self.side_two = nn.Conv2d(32, 16, 1), nn.Conv2d(two, 16, 3, padding=1)
+        self.sixteen = nn.Sequential(ResidualBlock(width + 2 * value + hints, width), ResidualBlock(width, width))
+        self.side_two, self.side_four, self.side_eight = (
+            nn.Conv2d(inputs, outputs, 3, padding=1) for inputs, outputs in ((two, 16), (four, 32), (eight, 64))
+        )
+        self.hint_four, self.hint_eight = nn.Conv2d(4, 32, 3, padding=1), nn.Conv2d(hints, 64, 3, padding=1)
+        self.down_eight, self.down_four, self.down_two = (
+            nn.Conv2d(inputs, outputs, 1) for inputs, outputs in ((width, 64), (64, 32), (32, 16))
+        )
+        self.eight, self.four = ResidualBlock(64, 64), ResidualBlock(32, 32)
         self.two = nn.Conv2d(16, 16, 3, padding=1)
-        self.fine = nn.Conv2d(16, 1, 3, padding=1)
+        self.coarse, self.fine = nn.Conv2d(64, 1, 1), nn.Conv2d(16, 1, 3, padding=1)
         self.scores = nn.Sequential(
             nn.Linear(2 * width + 2 * hints + 1, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 2)
         )
@@ -142,19 +155,67 @@ class MaskPropagation(nn.Module):
             nn.init.normal_(last.weight, std=1e-3)
             nn.init.zeros_(last.bias)
 
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> MaskPropagation:
+        """Read a folder of `save_pretrained`; in evaluation mode, not folded, in float32.
+
+        Raises:
+            ModelError: MD01 a file is missing; MD02 a file is damaged, or the weights do not fit the configuration.
+        """
+        folder = Path(folder)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise ModelError(f"{folder}: {name} is missing; wanted a folder of nano-memory", "MD01")
+            refuse_pointer(folder / name)
+        file = folder / CONFIG_FILE
+        try:
+            config = from_dict(MaskPropagationConfig, read_json(file))
+        except UsageError as error:
+            raise ModelError(f"{file}: not a configuration of nano-memory ({error})", "MD02") from error
+        weights = read_lazily(folder / WEIGHTS_FILE)
+        with describing(file):
+            refuse_oversized(to_dict(config), weights, lambda: cls(config), file)
+            with unfilled():
+                model = cls(config)
+        must_fit(model.state_dict(), weights, folder / WEIGHTS_FILE)
+        give(model, ((name, lazy.make()) for name, lazy in weights.items()), torch.float32, folder / WEIGHTS_FILE)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write config and weights to a folder; `dtype` stores floating weights smaller (as shipped: bf16).
+
+        Raises:
+            ModelError: the model is folded, so the folder could not be read back.
+        """
+        if any(isinstance(unit, ConvUnit) and unit.norm is None for unit in self.encoder.modules()):
+            raise ModelError(f"{folder}: the model is folded for inference; save it before fold()")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.config, folder / CONFIG_FILE)
+        stored = {
+            name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous()
+            for name, value in self.state_dict().items()
+        }
+        save_file(stored, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
     def encode(self, pixels: Tensor) -> Maps:
         """Normalised windows (n, 3, s, s), s a multiple of 16."""
         two, four, eight, sixteen = self.encoder.pyramid(pixels)
-        key = self.key_fine(eight) + F.interpolate(self.key_coarse(sixteen), scale_factor=2.0, mode="bilinear")
-        return Maps(two, four, eight, sixteen, F.normalize(key.float(), dim=1))
+        key = self.key_fine(eight) + up(self.key_coarse(sixteen))
+        seen = self.value_fine(eight) + up(self.value_coarse(sixteen))
+        sides = self.side_two(two), self.side_four(four), self.side_eight(eight)
+        return Maps(*sides, sixteen, seen, F.normalize(key.float(), dim=1))
 
     def remember(self, maps: Maps, on: Tensor, off: Tensor) -> Reference:
-        """What to remember of windows in which cells are known to be of the target, or not: on, off (n, 1, s/8, s/8)."""
-        half = F.avg_pool2d(torch.cat([on, off], 1), 2)
-        return Reference(maps.key, on, off, self.value(torch.cat([maps.sixteen, half.to(maps.sixteen.dtype)], 1)))
+        """What to remember of windows whose cells are known to be of the target, or not: on, off (n, 1, s/8, s/8)."""
+        value = self.value(torch.cat([maps.seen, on.to(maps.seen.dtype), off.to(maps.seen.dtype)], 1))
+        return Reference(maps.key, on, off, value)
 
-    def carried(self, key: Tensor, references: Sequence[Reference], which: int) -> Tensor:
-        """Masks of remembered frames, carried over to the present one by likeness of keys.
+    def recall(self, key: Tensor, references: Sequence[Reference], which: int) -> tuple[Tensor, Tensor]:
+        """Attention of a frame's cells to those of remembered frames, by likeness of keys and by distance.
+
+        All of it is one attention: the distance is a product of coordinates, and one more cell, as like as `unlike`,
+        takes the weight of those that resemble nothing.
 
         Args:
             key: (n, k, h, w).
@@ -162,40 +223,42 @@ class MaskPropagation(nn.Module):
             which: 0 for the last frame, near cells count more; 1 for shown ones.
 
         Returns:
-            (n, 3, h, w): log-odds of the target against the rest, and how much each cell resembles either, each
-            divided such that 1 is a lot.
+            (n, 3, h, w), masks carried over: log-odds of the target against the rest, of the target against nothing,
+            and of the rest against nothing, a quarter of each; and (n, v, h, w), the values read.
         """
         n, _, h, w = key.shape
-        scale = self.sharpness[which].exp()
-        with torch.autocast(key.device.type, enabled=False):
-            flat = rearrange(key.float(), "n k h w -> n (h w) k")
-            likeness = [
-                flat @ rearrange(r.key.float(), "n k h w -> n k (h w)") * scale
-                - apart(h, w, r.place, key.device) / self.reach[which].exp()
-                for r in references
-            ]
-            known = [rearrange(torch.cat([r.on, r.off], 1).float(), "n c h w -> n (h w) c") for r in references]
-            alike = torch.cat(likeness, 2)
-            most = alike.amax(2, keepdim=True).detach()
-            found = torch.log(torch.exp(alike - most) @ torch.cat(known, 1) + 1e-6) + most
-            on, off = found.unbind(2)
-            out = torch.stack([(on - off).clamp(-SURE, SURE) / 4, on / scale, off / scale], 1)
-        return out.view(n, 3, h, w)
+        scale, reach = self.sharpness[which].exp(), self.reach[which].exp()
+        at = cells(h, w, (0.0, 0.0, 1.0, 1.0), key)
+        square = (at**2).sum(1, keepdim=True)
+        query = torch.cat(
+            [
+                key * scale,
+                (torch.cat([2 * at, -square, -torch.ones_like(square)], 1) / reach).expand(n, -1, -1, -1),
+                torch.ones_like(key[:, :1]),
+            ],
+            1,
+        )
+        keys, values = [self._alone(key, scale * self.unlike[which])], [key.new_zeros(n, 3 + self.config.value, 1)]
+        values[0][:, 2] = 1
+        for one in references:
+            there = cells(h, w, one.place, key)
+            square = (there**2).sum(1, keepdim=True)
+            place = torch.cat([there, torch.ones_like(square), square, torch.zeros_like(square)], 1)
+            keys.append(torch.cat([one.key, place.expand(n, -1, -1, -1)], 1).flatten(2))
+            values.append(torch.cat([one.on, one.off, torch.zeros_like(one.on), one.value.float()], 1).flatten(2))
+        found = attend(query.flatten(2), torch.cat(keys, 2), torch.cat(values, 2)).view(n, -1, h, w)
+        on, off, none = (found[:, :3].float().clamp(min=0) + 1e-4).log().unbind(1)
+        return torch.stack([on - off, on - none, off - none], 1) / 4, found[:, 3:]
 
-    def read(self, key: Tensor, references: Sequence[Reference]) -> Tensor:
-        """Values (n, v, h/2, w/2) of remembered frames by attention over keys at stride 16; `key` as in `carried`."""
-        n, _, h, w = key.shape
-        with torch.autocast(key.device.type, enabled=False):
-            query, keys = (coarse_key(k) for k in (key, torch.cat([r.key for r in references], 3)))
-            alike = query.transpose(1, 2) @ keys * self.sharpness[2].exp()
-            value = torch.cat([r.value.float() for r in references], 3).flatten(2)
-            found = torch.softmax(alike, 2) @ value.transpose(1, 2)
-        return found.transpose(1, 2).reshape(n, -1, h // 2, w // 2)
+    def _alone(self, key: Tensor, alike: Tensor) -> Tensor:
+        """The key (n, k + 5, 1) of the cell that stands for nothing: as like as `alike` to every cell."""
+        made = key.new_zeros(len(key), key.shape[1] + 4, 1)
+        return torch.cat([made, alike.expand(len(key), 1, 1).to(key.dtype)], 1)
 
-    def unread(self, maps: Maps) -> Tensor:
-        """In the place of `read` where nothing is remembered."""
-        n, _, h, w = maps.sixteen.shape
-        return self.nothing.view(1, -1, 1, 1).expand(n, -1, h, w)
+    def unread(self, maps: Maps, which: int) -> Tensor:
+        """In the place of values where nothing is remembered."""
+        n, _, h, w = maps.eight.shape
+        return self.nothing[which].view(1, -1, 1, 1).expand(n, -1, h, w)
 
     def decode(self, maps: Maps, shown: Shown, carried: Tensor, read: Tensor) -> Decoded:
         """Masks and scores from all that is known.
@@ -204,7 +267,7 @@ class MaskPropagation(nn.Module):
             maps: of the windows.
             shown: on this frame.
             carried: (n, 6, s/8, s/8), of the last frame and of the shown ones; 0 where there is none.
-            read: (n, v, s/16, s/16).
+            read: (n, 2 v, s/8, s/8), values of the last frame and of the shown ones.
         """
         dtype = maps.sixteen.dtype
         last = torch.tanh(0.25 * shown.last)
@@ -214,11 +277,11 @@ class MaskPropagation(nn.Module):
         told = torch.stack(used, 1)[:, :, None, None].expand(-1, -1, *half.shape[2:])
         hints8 = torch.cat([carried.to(dtype), half, told], 1)
         hints16 = F.avg_pool2d(hints8, 2)
-        x16 = self.sixteen(torch.cat([maps.sixteen, read.to(dtype), hints16], 1))
-        x8 = self.eight(up(self.down_eight(x16)) + self.side_eight(torch.cat([maps.eight, hints8], 1)))
+        x16 = self.sixteen(torch.cat([maps.sixteen, F.avg_pool2d(read.to(dtype), 2), hints16], 1))
+        x8 = self.eight(up(self.down_eight(F.relu(x16))) + maps.eight + self.hint_eight(hints8))
         coarse = self.coarse(F.relu(x8))
-        x4 = self.four(up(self.down_four(F.relu(x8))) + self.side_four(torch.cat([maps.four, hints4], 1)))
-        x2 = up(self.down_two(F.relu(x4))) + self.side_two(maps.two)
+        x4 = self.four(up(self.down_four(F.relu(x8))) + maps.four + self.hint_four(hints4))
+        x2 = up(self.down_two(F.relu(x4))) + maps.two
         fine = self.fine(F.relu(self.two(F.relu(x2))))
         logits = fine.float() + F.interpolate(coarse.float(), scale_factor=4.0, mode="bilinear")
         weight = torch.sigmoid(F.avg_pool2d(coarse, 2))
@@ -241,24 +304,31 @@ def weighted(x: Tensor, weight: Tensor) -> Tensor:
     return (x * weight).sum((2, 3)) / (weight.sum((2, 3)) + 1)
 
 
-def coarse_key(key: Tensor) -> Tensor:
-    """Keys (n, k, h, w) at stride 8 as unit vectors (n, k, h/2 w/2) at stride 16."""
-    return F.normalize(F.avg_pool2d(key.float(), 2), dim=1).flatten(2)
+def cells(h: int, w: int, place: tuple[float, float, float, float], like: Tensor) -> Tensor:
+    """The middles of a window's cells, (1, 2, h, w) of x and y, from the middle of the window that gives the units.
 
-
-def apart(h: int, w: int, place: tuple[float, float, float, float], device: torch.device) -> Tensor:
-    """Squared distances (h w, h w) from the cells of a window to those of another, in units of the first one's side.
+    Products of small numbers are what bfloat16 rounds least.
 
     Args:
-        h, w: cells of both windows.
-        place: x, y, width and height of the other one in units of the first.
-        device: of the result.
+        h, w: cells of the window.
+        place: its x, y, width and height, in the units wanted.
+        like: a tensor of the dtype and on the device wanted.
     """
     x, y, width, height = place
-    across, down = (torch.arange(count, device=device) + 0.5 for count in (w, h))
-    dx = (across[:, None] / w - x - across[None] * width / w) ** 2
-    dy = (down[:, None] / h - y - down[None] * height / h) ** 2
-    return (dy[:, None, :, None] + dx[None, :, None, :]).reshape(h * w, h * w)
+    across, down = (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5 for count in (w, h))
+    grid = torch.meshgrid(y + down * (height / h), x + across * (width / w), indexing="ij")
+    return torch.stack(grid[::-1])[None] - 0.5
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """softmax(query keys^T) values of (n, c, q), (n, c, m) and (n, v, m): (n, v, q).
+
+    PyTorch's fused kernels want equal widths of keys and values, so the narrower one is padded.
+    """
+    width = -(-max(query.shape[1], values.shape[1]) // 16) * 16
+    dtype = torch.bfloat16 if torch.is_autocast_enabled(query.device.type) else query.dtype
+    q, k, v = (F.pad(x.transpose(1, 2), (0, width - x.shape[1])).to(dtype).unsqueeze(1) for x in (query, keys, values))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0, :, : values.shape[1]].transpose(1, 2)
 
 
 def bumps(points: Tensor, side: int, radius: float = 0.03) -> Tensor:
@@ -279,3 +349,12 @@ def filled(boxes: Tensor, side: int) -> Tensor:
     across, down = (at >= x1) & (at <= x2), (at >= y1) & (at <= y2)
     return (down[:, :, None] & across[:, None, :]).float().unsqueeze(1)
 
+
+def is_nano_memory(folder: Path) -> bool:
+    """Whether a folder holds a mask propagation network.
+
+    Raises:
+        ModelError: MD02, its config.json is damaged.
+    """
+    file = folder / CONFIG_FILE
+    return file.is_file() and read_json(file).get("kind") == MaskPropagationConfig.kind

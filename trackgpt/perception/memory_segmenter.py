@@ -1,8 +1,8 @@
 """A fast model that follows what it was shown: from a box, a mask or points to masks on every later frame, online.
 
 `MemorySegmenter` is the perception of the shared loop: several targets with identities, added, corrected and dropped at
-any frame. What it computes with is a `MemoryNetwork`: the shipped `nano-memory` (`trackgpt.perception.nano_memory`) or a
-public SAM 2.1 (`trackgpt.perception.sam2_memory`). All state is in the frozen memory of each target.
+any frame. What it computes with is a `MemoryNetwork`: the shipped `nano-memory` (`trackgpt.perception.nano_memory`) or
+a public SAM 2.1 (`trackgpt.perception.sam2_memory`). All state is in the frozen memory of each target.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from trackgpt.weights import (
     Lazy,
     describing,
     give,
+    must_fit,
     read_lazily,
     refuse_oversized,
     refuse_pointer,
@@ -176,13 +177,7 @@ class TrackGPT(nn.Module):
     def _load(self, weights: dict[str, Lazy], dtype: torch.dtype, file: Path) -> None:
         self.brain.llava.tie_weights()  # making parameters on `meta` parted what is one
         wanted, tied = self.state_dict(), tied_names(self)
-        missing = sorted(set(wanted) - set(weights) - set(tied))
-        unknown = sorted(set(weights) - set(wanted))
-        reshaped = sorted(k for k in set(wanted) & set(weights) if wanted[k].shape != weights[k].shape)
-        for problem, names in (("lacks", missing), ("does not know", unknown), ("differs in shape for", reshaped)):
-            if names:
-                shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-                raise ModelError(f"{file}: the model {problem} {len(names)} weights: {shown}", "MD02")
+        must_fit(wanted, weights, file, tied)
         for name in tied.keys() & weights.keys():
             both = f"{name}, which {CONFIG_FILE} ties to {tied[name]}"
             refuse_two_values(file, both, weights[name].make(), weights[tied[name]].make())

@@ -1,0 +1,134 @@
+"""The part of a frame that a tracker looks at: where it lies, what the network sees of it, and its mask in the frame.
+
+Boxes are xyxy pixels of the frame, with edges.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from trackgpt.types import Box
+
+SMALLEST = 48
+"""Side of the smallest window, pixels: below it there is nothing to see but interpolation."""
+TRIMMED = 0.005
+"""Share of a mask's pixels that is left out at each side of its extent: a stray pixel must not move the window."""
+FASTEST = (0.93, 1.08)
+"""How much the size that a window follows may change from frame to frame."""
+
+
+@dataclass(frozen=True)
+class SearchWindow:
+    """A rectangle of a frame that the network sees, resized to a square: x, y, width and height, whole pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def cut(self, image: np.ndarray, side: int) -> np.ndarray:
+        """The window of an image or a mask (height, width, ...), resized to (side, side, ...)."""
+        how = cv2.INTER_AREA if max(self.width, self.height) > side else cv2.INTER_LINEAR
+        part = image[self.y : self.y + self.height, self.x : self.x + self.width]
+        return cv2.resize(part, (side, side), interpolation=how)
+
+    def paste(self, logits: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Logits of the window, float32 (s, s), as the mask of a frame, bool (height, width)."""
+        mask = np.zeros((height, width), bool)
+        large = cv2.resize(logits, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
+        np.greater(large, 0, out=mask[self.y : self.y + self.height, self.x : self.x + self.width])
+        return mask
+
+    def seen_from(self, other: SearchWindow) -> tuple[float, float, float, float]:
+        """x, y, width and height in units of another window."""
+        return (
+            (self.x - other.x) / other.width,
+            (self.y - other.y) / other.height,
+            self.width / other.width,
+            self.height / other.height,
+        )
+
+    def moved(self, logits: np.ndarray, other: SearchWindow, outside: float) -> np.ndarray:
+        """Logits of this window, float32 (s, s), as another one shows them; `outside` where this one shows nothing."""
+        side = logits.shape[0]
+        x, y, width, height = other.seen_from(self)
+        move = np.array([[width, 0, x * side], [0, height, y * side]])
+        move[:, 2] += 0.5 * (move[:, 0] + move[:, 1]) - 0.5  # cells are where their middles are
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(logits, move, (side, side), flags=how, borderValue=outside)
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """Where to look for a target next.
+
+    Attributes:
+        x, y: the middle of the target, pixels of the frame.
+        size: its size, pixels.
+    """
+
+    x: float
+    y: float
+    size: float
+
+    @classmethod
+    def at(cls, box: Box) -> Gaze:
+        """At a box."""
+        x1, y1, x2, y2 = box
+        return cls((x1 + x2) / 2, (y1 + y2) / 2, size_of(box))
+
+    def following(self, box: Box | None, most: float) -> Gaze:
+        """The next one: its size follows slowly, and grows up to `most` while nothing is seen."""
+        if box is None:
+            return Gaze(self.x, self.y, min(1.1 * self.size, most))
+        size = self.size * float(np.clip(size_of(box) / self.size, *FASTEST))
+        return Gaze((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, size)
+
+    def window(self, zoom: float, height: int, width: int) -> SearchWindow:
+        """The window of `zoom` sizes around it, inside a frame."""
+        side = round(max(SMALLEST, zoom * self.size))
+        w, h = min(side, width), min(side, height)
+        x = int(np.clip(self.x - w / 2, 0, width - w))
+        y = int(np.clip(self.y - h / 2, 0, height - h))
+        return SearchWindow(x, y, w, h)
+
+
+def size_of(box: Box) -> float:
+    """The size of a box that a window is measured by, pixels: long ones count as larger than their area."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    return max(math.sqrt(width * height), 0.75 * max(width, height), 1.0)
+
+
+def extent(mask: np.ndarray) -> Box | None:
+    """The box of a mask, bool (height, width), without its outermost pixels (see `TRIMMED`); None where it is empty."""
+    found = []
+    for counts in (mask.sum(0), mask.sum(1)):
+        total = int(counts.sum())
+        if not total:
+            return None
+        part = np.cumsum(counts) / total
+        found.append((float(np.searchsorted(part, TRIMMED)), float(np.searchsorted(part, 1 - TRIMMED) + 1)))
+    (x1, x2), (y1, y2) = found
+    return x1, y1, x2, y2
+
+
+def without_strays(logits: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Logits, float32 (s, s), without the pieces that lie apart from the last mask's logits.
+
+    The piece that overlaps the last mask most always stays.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((logits > 0).astype(np.uint8), connectivity=8)
+    if count <= 2:
+        return logits
+    side = logits.shape[0]
+    near = cv2.resize(last, (side, side), interpolation=cv2.INTER_LINEAR) > 0
+    reach = 2 * (side // 24) + 1
+    near = cv2.dilate(near.astype(np.uint8), np.ones((reach, reach), np.uint8))
+    shared = np.bincount(labels.ravel(), weights=near.ravel(), minlength=count)[1:]
+    keep = shared >= 0.25 * stats[1:, cv2.CC_STAT_AREA]
+    keep[int(np.argmax(shared))] = True
+    return np.where(np.concatenate([[False], ~keep])[labels], np.float32(-10), logits)
