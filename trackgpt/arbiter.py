@@ -117,7 +117,7 @@ class PurportArbiter:
         )
 
     def _due_to(self, prompt: Prompt, state: TrackState) -> str:
-        if prompt.points_at:
+        if prompt.visual:
             raise UsageError("TrackGPT is told what to track in words; leave boxes, points and masks out")
         if prompt.kind in ("resume", "add"):
             raise UsageError(f"TrackGPT cannot {prompt.kind} targets; name all of them in one instruction")

@@ -1,8 +1,8 @@
 """A fast model that follows what it was shown: from a box, a mask or points to masks on every later frame, online.
 
 `MemorySegmenter` is the perception of the shared loop: several targets with identities, added, corrected and dropped at
-any frame. What it computes with is a `MemoryNetwork`: the shipped `nano-memory` (`trackgpt.perception.nano_memory`) or a
-public SAM 2.1 (`trackgpt.perception.sam2_memory`). All state is in the frozen memory of each target.
+any frame. What it computes with is a `MemoryNetwork`: the shipped `nano-memory` (`trackgpt.perception.nano_memory`) or
+a public SAM 2.1 (`trackgpt.perception.sam2_memory`). All state is in the frozen memory of each target.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class SegmenterMemory:
         return sum(memory.nbytes for _, memory in self.targets)
 
     def heed(self, verdict: Verdict, cue: Cue | None) -> SegmenterMemory:
-        """Forget targets that are no more; a new beginning forgets all."""
-        if verdict.kind in ("start", "switch"):
+        """Forget targets that are no more; a new beginning forgets all, also those whose numbers are given again."""
+        if verdict.kind == "start":
             return SegmenterMemory()
         if verdict.targets is None:
             return self
