@@ -274,13 +274,13 @@ def log_targets(work: Path) -> dict[str, Target]:
     mask[3:8, 2:9] = True
     rle = encode_rle(mask)
     lines = [
-        json.dumps({"v": 2, "take": 1, "i": i, "t": i / 12, "size": [12, 16], "objs": [
+        json.dumps({"v": 3, "take": 1, "i": i, "t": i / 12, "size": [12, 16], "objs": [
             {"id": 1, "box": [2.0, 3.0, 9.0, 8.0], "rle": rle, "score": 0.8, "state": "tracked", "purport": 0.8}]})
         for i in range(3)
     ]  # fmt: skip
     old = '{"v":1,"i":0,"t":0.0,"size":[12,16],"objs":[{"id":1,"box":null,"rle":null,"purport":0.5,"state":"absent"}]}'
     events = [
-        '{"v":2,"seq":0,"take":1,"i":0,"t":0.0,"type":"start","source":"a.mp4"}',
+        '{"v":3,"seq":0,"take":1,"i":0,"t":0.0,"type":"start","source":"a.mp4"}',
         '{"v":2,"seq":1,"take":1,"i":0,"t":0.0,"type":"rethink","reason":"purport","old":[0.1],"new":[0.5]}',
     ]
     queries = np.ones((1, 4), np.float32)

@@ -167,7 +167,7 @@ def test_repair_makes_what_is_missing_and_nothing_else(command, model, tmp_path)
     wanted = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "video.mp4"}
     for name in ("video.mp4", "coco.json", "mot.txt", "masks/00002.png"):
         (run / name).unlink()
-    (run / "tracks.jsonl").write_bytes((run / "tracks.jsonl").read_bytes() + b'{"v":2,"take":1,"i":6,')
+    (run / "tracks.jsonl").write_bytes((run / "tracks.jsonl").read_bytes() + b'{"v":3,"take":1,"i":6,')
     done = command("repair", "run")
     assert (done.code, done.values()) == (0, {"frames": "6", "made": "mp4,davis,coco,mot", "out": "run"})
     assert all(path.read_bytes() == data for path, data in wanted.items() if path.name != "tracks.jsonl")

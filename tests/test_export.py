@@ -84,7 +84,7 @@ def test_a_frame_is_one_line_with_rounded_numbers():
     line = record_of(240, 8 / 3, SIZE, prediction(square(2, 3, 4), EMPTY)).to_json()
     rle = json.dumps(encode_rle(square(2, 3, 4)))
     assert line == (
-        '{"v":2,"take":1,"i":240,"t":2.666667,"size":[12,16],"objs":['
+        '{"v":3,"take":1,"i":240,"t":2.666667,"size":[12,16],"objs":['
         f'{{"id":1,"box":[3.0,2.0,7.0,6.0],"rle":{rle},"score":0.84,"state":"tracked","purport":0.84}},'
         '{"id":2,"box":null,"rle":null,"score":0.5,"state":"absent","purport":0.5}]}'
     )
@@ -114,7 +114,7 @@ def test_no_negative_zero_reaches_the_log():
 
 
 def test_a_prediction_without_targets_is_a_record_without_objects():
-    line = '{"v":2,"take":1,"i":5,"t":0.2,"size":[12,16],"objs":[]}'
+    line = '{"v":3,"take":1,"i":5,"t":0.2,"size":[12,16],"objs":[]}'
     assert record_of(5, 0.2, SIZE, prediction()).to_json() == line
 
 
@@ -152,7 +152,7 @@ def test_events_are_counted_cleaned_and_read_back(run):
     assert [(e.seq, e.type) for e in events] == [(0, "start"), (1, "instruction"), (2, "rethink"), (3, "done")]
     assert events[2] == EventRecord(2, 2, 0.666667, "rethink", 1, {"reason": "purport", "old": 0.3, "new": None})
     assert (run / "events.jsonl").read_text().splitlines()[2] == (
-        '{"v":2,"seq":2,"take":1,"i":2,"t":0.666667,"type":"rethink","id":1,"reason":"purport","old":0.3,"new":null}'
+        '{"v":3,"seq":2,"take":1,"i":2,"t":0.666667,"type":"rethink","id":1,"reason":"purport","old":0.3,"new":null}'
     )
 
 
@@ -372,8 +372,8 @@ def test_a_run_that_was_killed_exports_what_it_has(run):
 @pytest.mark.parametrize(
     ("old", "new", "wanted"),
     [
-        (b'"v":2', b'"v":3', "\"v\" is '3'; wanted 1 or 2; a newer trackgpt may have written it"),
-        (b'"v":2', b'"v":true', "\"v\" is 'True'; wanted 1 or 2"),
+        (b'"v":3', b'"v":4', "\"v\" is '4'; wanted 1 or 2 or 3; a newer trackgpt may have written it"),
+        (b'"v":3', b'"v":true', "\"v\" is 'True'; wanted 1 or 2 or 3"),
         (b'"take":1', b'"take":0', "\"take\" is '0'; wanted a whole number from 1"),
         (b'"take":1,', b"", '"take" is missing; wanted a whole number from 1'),
         (b'"purport":0.84', b'"purport":"high"', "\"purport\" is 'high'; wanted a number or null"),

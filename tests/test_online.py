@@ -18,7 +18,7 @@ from trackgpt.geometry.boxes import box_iou
 from trackgpt.memory import QueryMemory
 from trackgpt.online import Tracker, follow, follow_all
 from trackgpt.track import TrackState
-from trackgpt.types import Cue, Prediction, Prompt, Target, Verdict
+from trackgpt.types import Cue, Prediction, Prompt, Target, Verdict, VisualPrompt
 
 SAY = Prompt("track it")
 
@@ -394,10 +394,13 @@ def test_dropping_all_stops_tracking_and_asking(ids):
     [
         (Prompt("a dog", 2, "add"), "TrackGPT cannot add targets; name all of them in one instruction"),
         (Prompt("", 2, "resume", ids=(1,)), "TrackGPT cannot resume targets"),
-        (Prompt("it", 2, boxes=((0, 0, 4, 4),)), "told what to track in words; leave boxes, points and masks out"),
-        (Prompt("", 2, points=((1, 1, 1),)), "told what to track in words"),
-        (Prompt("", 2, mask=np.ones((4, 4), bool)), "told what to track in words"),
-        (Prompt("", 2, "correct", boxes=((0, 0, 4, 4),)), "told what to track in words"),
+        (
+            Prompt("it", 2, visual=(VisualPrompt((0, 0, 4, 4)),)),
+            "in words; leave boxes, points and masks out",
+        ),
+        (Prompt("", 2, visual=(VisualPrompt(points=((1, 1, 1),)),)), "told what to track in words"),
+        (Prompt("", 2, visual=(VisualPrompt(mask=np.ones((4, 4), bool)),)), "told what to track in words"),
+        (Prompt("", 2, "correct", visual=(VisualPrompt((0, 0, 4, 4)),)), "told what to track in words"),
         (Prompt("", 2, "drop", ids=(2, 7)), r"drop \[7\]: tracked are \[1, 2\]"),
     ],
 )
@@ -419,7 +422,7 @@ class Doubter(PurportArbiter):
     """Asks after looking, where a score is below 0.5, and believes the answer where it names a target."""
 
     def due(self, state, prompt):
-        return "prompt" if prompt is not None and not prompt.points_at else ""
+        return "prompt" if prompt is not None and not prompt.visual else ""
 
     def doubts(self, state, seen, memory, prompt):
         return "low" if prompt is None and (seen.scores < 0.5).any() else ""
@@ -446,7 +449,7 @@ def test_a_doubt_after_looking_is_settled_on_the_same_frame():
 def test_what_a_prompt_points_at_is_the_cue_and_asks_nobody():
     tracker = replace(scripted([0.8, 0.8]), arbiter=Doubter(RethinkConfig()))
     track = Track(tracker)
-    boxes = ((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0))
+    shown = VisualPrompt((1.0, 2.0, 3.0, 4.0)), VisualPrompt(points=((2.0, 3.0, 1),))
     looked = []
 
     def perceive(image, state, cued):
@@ -454,11 +457,11 @@ def test_what_a_prompt_points_at_is_the_cue_and_asks_nobody():
         return nothing_seen(2)
 
     tracker.perception.perceive = perceive
-    seen = track.look(numbered(0), Prompt("this", boxes=boxes))
+    seen = track.look(numbered(0), Prompt("this", visual=shown))
     assert tracker.reasoner.reads == []
     assert (seen.reason, seen.cue, seen.verdict, seen.ids.tolist()) == ("", None, "start", [1, 2])
     state, cued = looked[0]
-    assert (state.cue.text, state.cue.boxes.tolist(), cued) == ("this", [list(box) for box in boxes], (1, 2))
+    assert (state.cue.text, state.cue.visual, state.cue.boxes, cued) == ("this", shown, None, (1, 2))
 
 
 def nothing_seen(count):
@@ -558,7 +561,7 @@ def test_dropping_one_target_of_a_whole_model_leaves_the_other_as_it_is():
 
 def test_a_saved_state_comes_back_field_by_field(tmp_path):
     track = Track(scripted([0.8, 0.1, 0.8], targets=[2, 2]))
-    said = Prompt("der mit dem “Hut”", 4, "start", ids=(3,), boxes=(), points=())
+    said = Prompt("der mit dem “Hut”", 4, "start", ids=(3,))
     track.look(numbered(0), said)
     track.look(numbered(1))
     state = track.state
@@ -610,7 +613,7 @@ def test_a_memory_of_any_shape_is_saved_and_restored(tmp_path):
         inner=QueryMemory(np.array([[np.nan, np.inf]], np.float32)),
     )
     mask = np.eye(3, dtype=bool)
-    pointed = Prompt("", 3, "add", (2,), ((0.5, 1, 2, 3),), ((1.5, 2, 0),), mask)
+    pointed = Prompt("", 3, "add", (2,), (VisualPrompt((0.5, 1, 2, 3), ((1.5, 2, 0),), mask),))
     targets = (Target(1, SAY, None), Target(2, pointed, (0.0, 0.0, 1.0, 1.0), 4, False, 0.5))
     state = TrackState(bank, PurportRecord(3), 5, targets, Cue("yes"), (SAY, pointed), 9)
     path = tmp_path / "track.safetensors"
@@ -629,7 +632,7 @@ def test_a_memory_of_any_shape_is_saved_and_restored(tmp_path):
     assert (type(kept.number), float(kept.number), math.isnan(kept.odd)) == (np.float32, 0.25, True)
     assert np.array_equal(kept.inner.online, bank.inner.online, equal_nan=True)
     assert (back.record, back.frame, back.next_id, back.prompts) == (PurportRecord(3), 5, 9, (SAY, pointed))
-    assert np.array_equal(back.prompts[1].mask, mask)
+    assert np.array_equal(back.prompts[1].visual[0].mask, mask)
     assert (back.targets[1], math.isnan(back.targets[0].score)) == (targets[1], True)
     assert path.stat().st_size < 6000  # a view does not drag its whole storage along
     state.save(tmp_path / "again")
@@ -676,11 +679,11 @@ def test_a_file_that_is_no_saved_track_is_refused(tmp_path):
     described = {
         "none": "{}",
         "list": "[]",
-        "prompt": '{"version": 1, "state": {"class": "Prompt", "fields": {"text": "x"}}}',
-        "fields": '{"version": 1, "state": {"class": "TrackState", "fields": {"colour": 1}}}',
-        "absent_array": '{"version": 1, "state": {"array": "7"}}',
-        "odd": '{"version": 1, "state": {"heap": "7"}}',
-        "newer": '{"version": 2, "state": null}',
+        "prompt": '{"version": 2, "state": {"class": "Prompt", "fields": {"text": "x"}}}',
+        "fields": '{"version": 2, "state": {"class": "TrackState", "fields": {"colour": 1}}}',
+        "absent_array": '{"version": 2, "state": {"array": "7"}}',
+        "odd": '{"version": 2, "state": {"heap": "7"}}',
+        "newer": '{"version": 3, "state": null}',
     }
     for name, text in described.items():
         save_file({"0": torch.zeros(3)}, tmp_path / name, {"trackgpt": text})
@@ -688,7 +691,7 @@ def test_a_file_that_is_no_saved_track_is_refused(tmp_path):
     for name in names:
         with pytest.raises(InputError, match=f"{name}: not a saved track"):
             TrackState.load(tmp_path / name, tracker.kinds)
-    with pytest.raises(InputError, match="version 2, this trackgpt reads 1"):
+    with pytest.raises(InputError, match="version 3, this trackgpt reads 2"):
         TrackState.load(tmp_path / "newer", tracker.kinds)
 
 

@@ -10,7 +10,7 @@ from trackgpt.export.records import read_events, read_takes, read_tracks
 from trackgpt.online import Tracker
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.track import TrackState
-from trackgpt.types import Prompt, Verdict
+from trackgpt.types import Prompt, Verdict, VisualPrompt
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_planned_instruction_that_is_refused_is_a_warning_and_its_frame_keeps_
     (warning,) = (event for event in read_events(playback.run.path) if event.type == "warn")
     assert (warning.index, warning.data["text"]) == (
         5,
-        "frame 5: '' was not heeded: drop [1]: tracked are [2]",
+        "frame 5: 'drop 1' was not heeded: drop [1]: tracked are [2]",
     )
     playback.close()
 
@@ -151,11 +151,25 @@ def test_nothing_can_be_exported_before_a_frame_was_tracked(tracker, tmp_path):
         {"text": 5},
         {"text": "a", "ids": 1},
         {"text": "a", "ids": ("x",)},
-        {"boxes": (1, 2, 3, 4)},
-        {"boxes": [("a", 1, 2, 3)]},
-        {"boxes": [(5, 5, 1, 1)]},
+        {"text": "a", "ids": (0,)},
+        {"text": "a", "ids": (2, 2)},
+        {"visual": (1, 2, 3, 4)},
+        {"visual": 5},
+        {"visual": [VisualPrompt()]},
+        {"visual": VisualPrompt((1, 2, 3, 4)), "box": (1, 2, 3, 4)},
+        {"visual": VisualPrompt((1, 2, 3, 4)), "ids": (1, 2)},
+        {"text": Prompt("a"), "kind": "add"},
+        {"text": Prompt("", visual=(VisualPrompt((4, 2, 3, 4)),))},
+        {"box": ("a", 1, 2, 3)},
+        {"box": (5, 5, 1, 1)},
+        {"box": (0, 0, float("inf"), 4)},
+        {"box": 3},
         {"points": (1, 2, 1)},
         {"points": [(1, 2, 7)]},
+        {"points": 7},
+        {"points": "xyz"},
+        {"mask": np.zeros((4, 4), bool)},
+        {"mask": np.ones((4, 4), np.uint8)},
         {"mask": "x"},
         {"text": "a", "kind": "follow"},
         {"text": "a", "about": picture(0)},
@@ -207,8 +221,8 @@ def test_a_state_is_restored_only_by_the_system_it_is_of(tracker, tmp_path):
 
 def test_two_prompts_with_masks_for_one_frame_are_both_heard():
     playback = InstructionTracker(ToyImat(), "toy").open([scene(red=(4, 4), green=(30, 30))] * 4)
-    playback.say(boxes=[(4, 4, 16, 16)], frame=2)
-    playback.say(boxes=[(30, 30, 42, 42)], kind="add", frame=2)
+    playback.say(box=(4, 4, 16, 16), frame=2)
+    playback.say(box=(30, 30, 42, 42), kind="add", frame=2)
     assert [len(result.objects) for result in playback] == [0, 0, 2, 2]
     playback.close()
 
@@ -229,9 +243,11 @@ def test_two_verdicts_on_one_frame_give_no_identity_twice():
     toy = Doubting()
     parts: Tracker = toy.tracker()
     frame = scene(red=(4, 4), green=(50, 40))
-    state, first = parts.step(parts.begin(), frame, Prompt("the red one", boxes=((4.0, 4.0, 16.0, 16.0),)))
+    state, first = parts.step(
+        parts.begin(), frame, Prompt("the red one", visual=(VisualPrompt((4.0, 4.0, 16.0, 16.0)),))
+    )
     state, _ = parts.step(state, frame, Prompt("", kind="drop", ids=(1,)))
-    state, second = parts.step(state, frame, Prompt("the green one", boxes=((50.0, 40.0, 62.0, 52.0),)))
+    state, second = parts.step(state, frame, Prompt("the green one", visual=(VisualPrompt((50.0, 40.0, 62.0, 52.0)),)))
     assert first.ids.tolist() == [1]
     assert state.next_id > max(target.id for target in state.targets)
     assert len({target.id for target in state.targets}) == len(state.targets)

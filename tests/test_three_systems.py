@@ -11,7 +11,7 @@ from trackgpt.export.records import read_events, read_takes, read_tracks
 from trackgpt.online import follow
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.track import TrackState
-from trackgpt.types import Prompt
+from trackgpt.types import Prompt, VisualPrompt
 
 TOYS = {"imat": ToyImat, "boxes": ToyBoxTracker, "policy": ToyPolicy}
 
@@ -74,7 +74,7 @@ def test_two_targets_are_followed_after_an_added_one_and_one_after_a_drop():
 
 def test_a_box_starts_a_track_without_asking():
     toy = ToyImat()
-    seen = run(toy, moving(3), Prompt(boxes=((60.0, 40.0, 72.0, 52.0),)))
+    seen = run(toy, moving(3), Prompt(visual=(VisualPrompt((60.0, 40.0, 72.0, 52.0)),)))
     assert toy.asked == []
     assert [p.boxes[0].tolist() for p in seen] == [[60, 40, 72, 52]] * 3
 
@@ -128,7 +128,7 @@ def test_a_still_target_is_not_described_anew():
 
 def test_words_and_a_box_may_come_together():
     toy = ToyBoxTracker()
-    seen = run(toy, moving(3), Prompt("the red one", boxes=((4.0, 8.0, 16.0, 20.0),)))
+    seen = run(toy, moving(3), Prompt("the red one", visual=(VisualPrompt((4.0, 8.0, 16.0, 20.0)),)))
     assert seen[0].boxes[0].tolist() == [4, 8, 16, 20]
     assert seen[2].boxes[0].tolist() == [8, 8, 20, 20]
 
@@ -242,7 +242,7 @@ def test_the_command_line_tracks_logs_and_exports_them(name, command, monkeypatc
     assert done.code == 0
     assert done.values()["frames"] == "6"
     line = json.loads((tmp_path / "out/tracks.jsonl").read_text().splitlines()[1])
-    assert (line["v"], line["take"], line["objs"][0]["id"]) == (2, 1, 1)
+    assert (line["v"], line["take"], line["objs"][0]["id"]) == (3, 1, 1)
     assert (line["objs"][0]["rle"] is None) == (name != "imat")
     assert (line["objs"][0].get("presence") is None) == (name != "imat")
     assert (tmp_path / "out/mot.txt").read_text().splitlines()[0].startswith("1,1,4.00,8.00,12.00,12.00")
@@ -253,7 +253,7 @@ def test_trackgpt_refuses_what_only_other_systems_can(tiny):
     import trackgpt
 
     session = trackgpt.load(tiny, device="cpu").session()
-    for wrong in ({"boxes": [(0.0, 0.0, 4.0, 4.0)]}, {"text": "the dog", "kind": "add"}):
+    for wrong in ({"box": (0.0, 0.0, 4.0, 4.0)}, {"text": "the dog", "kind": "add"}):
         with pytest.raises(UsageError, match="TrackGPT"):
             session.say(**wrong)
     assert session.step(np.zeros((40, 40, 3), np.uint8)).objects == ()

@@ -44,6 +44,11 @@ def box_named(frame: np.ndarray, text: str) -> np.ndarray:
     return NO_BOX
 
 
+def boxes_of(cue: Cue) -> np.ndarray:
+    """The boxes of a cue, grounded or shown, float32 (targets, 4)."""
+    return np.float32([shown.box for shown in cue.visual]) if cue.boxes is None else cue.boxes
+
+
 def nothing() -> Prediction:
     """No target, and no masks."""
     return Prediction(np.zeros((0, 4), np.float32), None, np.zeros(0, np.float32), np.zeros(0, bool), np.zeros(0, int))
@@ -181,7 +186,7 @@ class ToyImat(Toy):
         for bank in state.memory.banks:
             tool.learned[bank.id] = [] if bank.positive is None else list(bank.positive)
             tool.wrong[bank.id] = [] if bank.negative is None else list(bank.negative)
-        for number, box in zip(cued, state.cue.boxes if cued else (), strict=True):
+        for number, box in zip(cued, boxes_of(state.cue) if cued else (), strict=True):
             tool.learn(number, image, box)
         masks = (
             np.stack([tool.follow(t.id, image) for t in state.active])
@@ -203,11 +208,11 @@ class ToyImat(Toy):
         return seen, Banks(banks, views, state.memory.verified)
 
     def due(self, state: TrackState, prompt: Prompt | None) -> str:
-        return "prompt" if prompt is not None and not prompt.points_at and not state.active else ""
+        return "prompt" if prompt is not None and not prompt.visual and not state.active else ""
 
     def doubts(self, state: TrackState, seen: Prediction, memory: Banks, prompt: Prompt | None) -> str:
         if prompt is not None:
-            return "" if prompt.points_at or prompt.kind == "drop" else "prompt"
+            return "" if prompt.visual or prompt.kind == "drop" else "prompt"
         gone = [t for t, here in zip(state.active, seen.present, strict=True) if not here]
         return "lost" if gone and (state.frame - gone[0].last_seen) % 3 == 0 else ""
 
@@ -266,7 +271,7 @@ class ToyBoxTracker(Toy):
 
     def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
         self.asked.append((state.frame, "prompt" if prompt else "describe"))
-        boxes = np.array(prompt.boxes, np.float32) if prompt and prompt.boxes else None
+        boxes = boxes_of(Cue(visual=prompt.visual)) if prompt and prompt.visual else None
         text = prompt.text if prompt else state.text
         return Cue(
             f"{text}, as of frame {state.frame}", boxes=boxes, reasoning="it has moved" if prompt is None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,7 +118,7 @@ class PurportArbiter:
         )
 
     def _due_to(self, prompt: Prompt, state: TrackState) -> str:
-        if prompt.points_at:
+        if prompt.visual:
             raise UsageError("TrackGPT is told what to track in words; leave boxes, points and masks out")
         if prompt.kind in ("resume", "add"):
             raise UsageError(f"TrackGPT cannot {prompt.kind} targets; name all of them in one instruction")
@@ -167,3 +168,123 @@ class Unasked:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._arbiter, name)
+
+
+MOST_ARCHIVED = 16
+"""Former targets whose memory is kept for a return; the one that was given up first is forgotten first."""
+
+
+class PointedArbiter:
+    """The rule of a system that follows what it is shown: it never asks, and believes every visual prompt.
+
+    Args:
+        name: of the model, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def begin(self) -> None:
+        """The record of a track that has not begun: none is kept."""
+
+    def due(self, state: TrackState, prompt: Prompt | None) -> str:
+        """Always "".
+
+        Raises:
+            UsageError: the prompt shows nothing where something must be shown, names targets that it cannot be about,
+                or says of a new target only where it is not.
+        """
+        if prompt is not None:
+            _named(self.name, state, prompt)
+        return ""
+
+    def doubts(self, state: TrackState, seen: Prediction, memory: object, prompt: Prompt | None) -> str:
+        """Always ""."""
+        return ""
+
+    def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
+        """What the prompt says: its targets begin, are corrected, taken up again or given up (see `Prompt.kind`)."""
+        if prompt is None:
+            return Verdict()
+        ids = _named(self.name, state, prompt)
+        known = {} if prompt.kind == "start" else {target.id: target for target in state.targets}
+        followed = [target.id for target in state.active if target.id in known]
+        if prompt.kind == "drop":
+            following = [number for number in followed if number not in ids]
+        elif prompt.kind in ("add", "correct"):
+            following = [*followed, *(number for number in ids if number not in followed)]
+        else:
+            following = list(ids)
+        active = [replace(known[n], active=True) if n in known else Target(n, prompt) for n in following]
+        by_age = sorted(known.values(), key=lambda target: target.active)  # those given up now come last
+        former = [replace(target, active=False) for target in by_age if target.id not in following]
+        return Verdict(prompt.kind, cue, (*active, *former[-MOST_ARCHIVED:]), ids if prompt.visual else ())
+
+    def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> None:
+        """No record is kept."""
+
+    def threshold(self, state: TrackState) -> np.ndarray:
+        """0 for every active target: no score makes it ask."""
+        return np.zeros(len(state.active), np.float32)
+
+
+def _named(model: str, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
+    """The targets that a prompt is about, one for each of its visual prompts where it has any.
+
+    Raises:
+        UsageError: see `PointedArbiter.due`.
+    """
+    active = tuple(target.id for target in state.active)
+    former = tuple(target.id for target in state.targets if not target.active)
+    if prompt.kind == "drop":
+        return _chosen(prompt, active, prompt.ids or active, "tracked are")
+    if prompt.kind == "resume":
+        return _chosen(prompt, former, prompt.ids or _only(prompt, former), "targets that were given up are")
+    again = prompt.kind == "add" and prompt.ids and set(prompt.ids) <= {*active, *former}
+    if not prompt.visual and not again:
+        raise UsageError(
+            f"{model} follows what it is shown, not words: point at the target with --box ID:x,y,w,h, --mask FILE.png "
+            "or --point ID:x,y (in Python say(box=...), in a benchmark --prompt), or choose a model that reads: -m nano"
+        )
+    if prompt.kind == "correct":
+        return _chosen(prompt, active, prompt.ids or _only(prompt, active), "tracked are")
+    known = () if prompt.kind == "start" else (*active, *former)
+    ids = prompt.ids or tuple(range(state.next_id, state.next_id + len(prompt.visual)))
+    taken = [number for number in ids if number in known]
+    if prompt.kind == "switch" and taken:
+        raise UsageError(f"switch to {_listed(taken)}: known already; give new ids, or resume or correct it instead")
+    for number, shown in zip(ids, prompt.visual):
+        if number not in known and not shown.finds:
+            raise UsageError(f"target {number} is new, and it is only shown where it is not; show where it is, too")
+    return ids
+
+
+def _only(prompt: Prompt, among: Sequence[int]) -> tuple[int, ...]:
+    """The only target that there is.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if len(among) > 1:
+        raise UsageError(f"{prompt.kind}: which of {_listed(among)}? Say so by ids")
+    return tuple(among)
+
+
+def _chosen(prompt: Prompt, among: Sequence[int], ids: tuple[int, ...], there: str) -> tuple[int, ...]:
+    """The ids, which are all among those that there are.
+
+    Raises:
+        UsageError: some are not, none are, or their number is not that of what is shown.
+    """
+    unknown = [number for number in ids if number not in among]
+    if unknown or not ids:
+        what = f"{prompt.kind} {_listed(unknown)}" if unknown else prompt.kind
+        raise UsageError(f"{what}: {there} {_listed(among)}")
+    if prompt.visual and (prompt.kind == "drop" or len(ids) != len(prompt.visual)):
+        wanted = "no visual prompt" if prompt.kind == "drop" else f"one for each of {_listed(ids)}"
+        raise UsageError(f"{prompt.kind} {_listed(ids)}: {len(prompt.visual)} visual prompts; wanted {wanted}")
+    return ids
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from trackgpt.geometry.boxes import box_iou
+from trackgpt.geometry.pointing import refuse_misplaced
 from trackgpt.track import TrackState
 from trackgpt.types import Box, Cue, EncodedFrame, Prediction, Prompt, Target, Verdict
 
@@ -185,11 +186,18 @@ def step(
     """One frame, and what is said about it: ask if that is due, look, ask if in doubt and look again.
 
     Raises:
-        UsageError: the system cannot do what the prompt wants.
+        UsageError: the system cannot do what the prompt wants, or the prompt shows something outside of the frame.
     """
-    why = parts.arbiter.due(state, prompt)
+    why = _due(parts, state, frame, prompt)
     cue = parts.reasoner.reason(image_of(frame), state, prompt) if why else None
     return answered(parts, state, frame, prompt, why, cue)
+
+
+def _due(parts: Tracker, state: TrackState, frame: Frame, prompt: Prompt | None) -> str:
+    """Why to ask before looking, or "", of a prompt that fits the frame."""
+    if prompt is not None:
+        refuse_misplaced(prompt, image_of(frame).shape[:2])
+    return parts.arbiter.due(state, prompt)
 
 
 def answered(
@@ -276,7 +284,7 @@ def _first_steps(
     """What is left of every track's first step once the frame has been read for all; None where each reads alone."""
     if len(prompts) < 2 or not isinstance(tracker.reasoner, BatchReasoner) or None in prompts:
         return None
-    whys = [tracker.arbiter.due(state, prompt) for state, prompt in zip(states, prompts, strict=True)]
+    whys = [_due(tracker, state, frame, prompt) for state, prompt in zip(states, prompts, strict=True)]
     asked = [prompt for prompt, why in zip(prompts, whys, strict=True) if prompt is not None and why]
     cues = iter(tracker.reasoner.reason_many(image_of(frame), asked))
     return [
@@ -292,10 +300,7 @@ def image_of(frame: Frame) -> np.ndarray:
 
 def pointed(prompt: Prompt | None) -> Cue | None:
     """What a prompt points at, as a cue; None where it has words alone, or there is none."""
-    if prompt is None or not prompt.points_at:
-        return None
-    boxes, points = (np.array(values, np.float32) if values else None for values in (prompt.boxes, prompt.points))
-    return Cue(prompt.text, boxes=boxes, points=points, mask=prompt.mask)
+    return Cue(prompt.text, visual=prompt.visual) if prompt is not None and prompt.visual else None
 
 
 def _heeded(state: TrackState, verdict: Verdict, cue: Cue | None, prompt: Prompt | None) -> TrackState:

@@ -16,10 +16,10 @@ import numpy as np
 
 from trackgpt.errors import InputError
 from trackgpt.files import replacing
-from trackgpt.types import Cue, Prompt, Target
+from trackgpt.types import Cue, Prompt, Target, VisualPrompt
 
-VERSION = 1
-OWN = (Prompt, Cue, Target)
+VERSION = 2
+OWN = (Prompt, VisualPrompt, Cue, Target)
 """Classes that every state may hold."""
 
 

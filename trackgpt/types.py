@@ -34,39 +34,54 @@ class VisualPrompt:
     points: tuple[tuple[float, float, int], ...] = ()
     mask: np.ndarray | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def finds(self) -> bool:
+        """It says where the target is, and not only where it is not."""
+        return self.box is not None or self.mask is not None or any(side for _, _, side in self.points)
+
+    @property
+    def summary(self) -> str:
+        """What is shown, for people: "box, 3 points"."""
+        count = len(self.points)
+        points = [f"{count} point{'s' if count > 1 else ''}"] if count else []
+        shown = [name for name in ("box", "mask") if getattr(self, name) is not None]
+        return ", ".join(shown + points)
+
 
 @dataclass(frozen=True)
 class Prompt:
     """What a person says or points at, and how it relates to what is being tracked.
 
     Attributes:
-        text: the words; empty where a box, points or a mask say it all.
+        text: the words; empty where what is shown says it all.
         frame: index of the source frame that it is about.
-        kind: "start" and "switch" replace all targets by new ones, "correct" gives the same targets another place,
-            "resume" returns to former targets, "add" follows further ones, "drop" ends some.
-        ids: targets that "correct", "resume" and "drop" are about; empty for all.
-        boxes: one per target.
-        points: x, y in pixels and 1 (on the target) or 0 (not on it), of one target.
-        mask: bool (height, width) of one target; not compared by `==`.
+        kind: "start" and "switch" replace all targets by new ones, which of former ones "start" forgets for good;
+            "correct" gives targets another place; "add" follows further ones, corrects those that are followed already
+            and takes up former ones again; "resume" returns to former ones alone; "drop" ends some.
+        ids: the targets it is about, one for each of `visual` where both are given. Without ids, new targets get new
+            numbers, a correction is about the only target, and "drop" ends all.
+        visual: where the targets are on this frame, one each.
     """
 
     text: str = ""
     frame: int = 0
     kind: PromptKind = "start"
     ids: tuple[int, ...] = ()
-    boxes: tuple[Box, ...] = ()
-    points: tuple[tuple[float, float, int], ...] = ()
-    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
+    visual: tuple[VisualPrompt, ...] = ()
 
     @property
-    def points_at(self) -> bool:
-        """It says where the target is, with or without words."""
-        return bool(self.boxes or self.points) or self.mask is not None
+    def summary(self) -> str:
+        """What it says in a line for people: the words, or "add 2: box, 3 points; 4: mask"."""
+        if self.text:
+            return self.text
+        named, shown = [str(number) for number in self.ids], [each.summary for each in self.visual]
+        each = [": ".join(pair) for pair in zip(named, shown, strict=True)] if named and shown else named or shown
+        return f"{self.kind} {'; '.join(each)}".strip()
 
 
 @dataclass(frozen=True)
 class Cue:
-    """What the slow model, or a person who points, tells the fast one; unused fields stay None.
+    """What the slow model, or a person who points, tells the fast one; unused fields stay empty.
 
     Attributes:
         text: the answer shown to the user, without the tokens that carry queries.
@@ -74,8 +89,7 @@ class Cue:
         purport: purport queries Q_p, one per target, float32 (targets, channels).
         boxes: grounded boxes, float32 (targets, 4), NaN for a target that is not on the frame.
         scores: of the boxes, float32 (targets,), where the reasoner has any.
-        points: float32 (n, 3) of x, y and 1 or 0 (on the target or not), of one target.
-        mask: bool (height, width), of one target.
+        visual: what a person has shown, one per target.
         reasoning: a chain of thought, for people.
         answer: the answer as the model wrote it; given back when it is asked again, it saves time.
     """
@@ -85,8 +99,7 @@ class Cue:
     purport: np.ndarray | None = None
     boxes: np.ndarray | None = None
     scores: np.ndarray | None = None
-    points: np.ndarray | None = None
-    mask: np.ndarray | None = None
+    visual: tuple[VisualPrompt, ...] = ()
     reasoning: str = ""
     answer: str = ""
 
@@ -96,7 +109,7 @@ class Cue:
         for values in (self.referring, self.boxes):
             if values is not None:
                 return len(values)
-        return int(self.points is not None or self.mask is not None)
+        return len(self.visual)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """The run folder and its log: one line per frame, one line per event, and every other format is made from them.
 
     run.json       what ran on what, replaced as a whole
-    tracks.jsonl   one line per frame: {"v":2,"take":1,"i":240,"t":8.0,"size":[480,854],"objs":[{"id":1,
+    tracks.jsonl   one line per frame: {"v":3,"take":1,"i":240,"t":8.0,"size":[480,854],"objs":[{"id":1,
                    "box":[x1,y1,x2,y2],"rle":"...","score":0.84,"state":"tracked","purport":0.84}]}; after "state" come
                    the system's own scores; an undecodable frame also has "problem", the first frame of a later take
                    also "parent", the take it goes on from; a frame that has a file of its own also has its "name"
-    events.jsonl   one line per event: {"v":2,"seq":3,"take":1,"i":240,"t":8.0,"type":"rethink","reason":"purport", ...}
+    events.jsonl   one line per event: {"v":3,"seq":3,"take":1,"i":240,"t":8.0,"type":"rethink","reason":"purport", ...}
+                   instructions as in `trackgpt.export.prompts`
 
 A take is one way through the video. A correction of what is past opens a new take and overwrites nothing: the new take
-shows the frames of its parent up to its own first one. Version 1, which had one take and "purport" in the place of
-"score", is still read.
+shows the frames of its parent up to its own first one. Version 2, whose instructions had no "visual", and version 1,
+which had one take and "purport" in the place of "score", are still read.
 
 A line is written whole or not at all, and holds no wall-clock value, so that equal runs give equal bytes.
 Boxes are xyxy pixels of the frame with edges; "i" counts frames of the source from 0; "t" is seconds of the source.
@@ -52,13 +53,15 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "done": (),
 }
 """The fields that an event of each type has besides the common ones; it may have more."""
+EXACT = ("visual",)
+"""Fields of events whose numbers are not rounded, since what was shown may be shown again."""
 COMMON = ("v", "seq", "take", "i", "t", "type", "id")
 OF_OBJECT = ("id", "box", "rle", "score", "state")
 """Fields of an object; every other one is a score of the system's own."""
-VERSION = 2
+VERSION = 3
 LARGEST = 2**53
 """No number of a log is larger: what JSON readers keep exactly."""
-READABLE = (1, 2)
+READABLE = (1, 2, 3)
 TRACKS, EVENTS, RUN, MASKS = "tracks.jsonl", "events.jsonl", "run.json", "masks"
 VIDEOS = ("video.mp4", "video.part.mp4", "video.finished.mp4")
 """The overlay, and what a video that was cut short leaves (`trackgpt.video.writer`)."""
@@ -201,7 +204,8 @@ class EventRecord:
             time: seconds of the source.
             take: see the class.
             id: of the object concerned.
-            data: further fields; arrays become lists, floats keep four decimals, what is not finite becomes null.
+            data: further fields; arrays become lists, floats keep four decimals but for those of `EXACT`, what is not
+                finite becomes null.
 
         Raises:
             UsageError: a field is missing or has a reserved name.
@@ -211,7 +215,7 @@ class EventRecord:
         missing, reserved = set(NEEDED[type]) - data.keys(), data.keys() & set(COMMON)
         if missing or reserved:
             raise UsageError(f"event {type!r}: missing fields {sorted(missing)}, reserved fields {sorted(reserved)}")
-        kept = {key: plain(value, 4) for key, value in data.items()}
+        kept = {key: plain(value, None if key in EXACT else 4) for key, value in data.items()}
         return cls(seq, int(index), _rounded(time, 6), type, None if id is None else int(id), kept, take)
 
     def to_json(self) -> str:

@@ -81,8 +81,8 @@ class SegmenterMemory:
         return sum(memory.nbytes for _, memory in self.targets)
 
     def heed(self, verdict: Verdict, cue: Cue | None) -> SegmenterMemory:
-        """Forget targets that are no more; a new beginning forgets all."""
-        if verdict.kind in ("start", "switch"):
+        """Forget targets that are no more; a new beginning forgets all, also those whose numbers are given again."""
+        if verdict.kind == "start":
             return SegmenterMemory()
         if verdict.targets is None:
             return self

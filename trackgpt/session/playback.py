@@ -35,6 +35,7 @@ from trackgpt.session.late import LateTracker
 from trackgpt.session.session import Reply, Result, Session, looked_at
 from trackgpt.session.takes import Checkpoints
 from trackgpt.settings import to_dict
+from trackgpt.types import Prompt
 from trackgpt.version import __version__, installed
 from trackgpt.video.frames import FrameSource, SourceFrame
 from trackgpt.video.source import open_source
@@ -42,7 +43,6 @@ from trackgpt.video.source import open_source
 if TYPE_CHECKING:
     from trackgpt.online import System
     from trackgpt.track import TrackState
-    from trackgpt.types import Prompt
 
 CLOSE = 1e-6
 """Seconds by which the time of a frame may miss the time it was asked for."""
@@ -52,12 +52,19 @@ PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "av")
 
 @dataclass(frozen=True, eq=False)
 class PlannedPrompt:
-    """An instruction for a frame still to come, by index or by second of the source; `how` is as in `Session.say`."""
+    """What is to be said about a frame still to come, by index or by second of the source.
 
-    text: str
-    frame: int | None
-    second: float | None
+    Attributes:
+        text, how: as in `Session.say`.
+        summary: of it, for people.
+        frame, second: when; None where the other one says it.
+    """
+
+    text: str | Prompt
     how: dict[str, Any]
+    summary: str
+    frame: int | None = None
+    second: float | None = None
 
     def due(self, index: int, time: float) -> bool:
         """True on the wanted frame and after it: the frame itself may be unreadable, or left out by a stride."""
@@ -189,26 +196,27 @@ class Playback:
 
     # --- what a person does ---
 
-    def say(self, text: str = "", frame: int | None = None, second: float | None = None, **how: Any) -> Reply:
-        """Tell the tracker what to follow.
+    def say(self, text: str | Prompt = "", frame: int | None = None, second: float | None = None, **how: Any) -> Reply:
+        """Tell the tracker what to follow, in words or by pointing at it (see `Session.say`).
 
         Args:
-            text: the instruction.
+            text: the instruction, or a whole prompt, which may say its `frame` itself.
             frame: the index of a frame still to come that it is about; by default the next one.
             second: the same as a time of the source: the first frame that is not before it.
-            how: `kind`, `ids`, `boxes`, `points` or `mask`, see `Session.say`.
+            how: `kind`, `ids`, `visual`, or `box`, `points` and `mask` of one target, see `Session.read`.
 
         Returns:
             The answer; for a frame still to come the answer is given when it is reached, and this one is empty.
 
         Raises:
-            UsageError: NL01, NL02 the instruction is empty or too long; the frame has passed, none is left, or both
-                `frame` and `second` are given.
+            UsageError: see `Session.say`; the frame has passed, none is left, or both `frame` and `second` are given.
         """
         self._must_be_open()
-        self.session.read(text, **how)
+        prompt = self.session.read(text, **how)
+        if isinstance(text, Prompt) and frame is None and second is None:
+            frame = text.frame or None
         _check_moment(frame, second)
-        plan = PlannedPrompt(text, frame, second, how)
+        plan = PlannedPrompt(text, how, prompt.summary, frame, second)
         timed = frame is not None or second is not None
         if frame is not None and second is not None:
             raise UsageError(f"frame {frame} and second {second:g} are two moments; give one of them")
@@ -278,20 +286,20 @@ class Playback:
         An instruction for a frame still to come is taken back first.
 
         Returns:
-            The words that were taken back.
+            The words that were taken back; where there were none, what was shown in words.
 
         Raises:
             UsageError: there is nothing to take back.
         """
         self._must_be_open()
         if self._planned:
-            return self._planned.pop().text
+            return self._planned.pop().summary
         said = self.session.undo()
         if said.prompt.frame <= self._given[0] and self._can_reread():
             self._read_from(said.prompt.frame)
             self._kept.forget_after(said.prompt.frame)
             self._given_before(said.prompt.frame)
-        return said.prompt.text
+        return said.prompt.summary
 
     def _given_before(self, index: int) -> None:
         """Frame `index` comes next: what is said about a time before it has passed."""
@@ -388,7 +396,7 @@ class Playback:
             try:
                 self._say_now(plan, frame)
             except UsageError as error:  # the frame keeps its place, and what was tracked goes on
-                self.session.warn("", frame, f"{plan}: {plan.text!r} was not heeded: {error}")
+                self.session.warn("", frame, f"{plan}: {plan.summary!r} was not heeded: {error}")
         if not self.session.pending:
             self._kept.keep(frame.index, self.session.state)
         with self._coming.sharing():
@@ -462,11 +470,11 @@ class Playback:
         self._done = True
         session = self.session
         for plan in self._planned:
-            session.warn("", session.last, f"the source ended before {plan}, so {plan.text!r} was never read")
+            session.warn("", session.last, f"the source ended before {plan}, so {plan.summary!r} was never read")
         if self.source.end_note:
             session.warn("IN04", session.last, self.source.end_note)
         if not session.found and session.prompts:
-            text = f"nothing matched {session.prompts[-1].text!r} on any of {session.frames} frames"
+            text = f"nothing matched {session.prompts[-1].summary!r} on any of {session.frames} frames"
             session.note("error", code="NL05", text=text)
         session.note("done", frames=session.frames)
 

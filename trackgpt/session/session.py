@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from trackgpt.errors import UsageError
+from trackgpt.export.prompts import written_prompt
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.masks import decode_rle
+from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
 from trackgpt.session.takes import Said, Takes
 from trackgpt.track import TrackState
-from trackgpt.types import PROMPT_KINDS, Box, Prediction, Prompt, PromptKind
+from trackgpt.types import PROMPT_KINDS, Box, Prediction, Prompt, PromptKind, VisualPrompt
 from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
@@ -184,20 +186,26 @@ class Session:
 
     # --- what a person does ---
 
-    def say(self, text: str = "", *, about: SourceFrame | None = None, **how: Any) -> Reply:
+    def say(self, text: str | Prompt = "", *, about: SourceFrame | None = None, **how: Any) -> Reply:
         """Tell the tracker what to follow, in words or by pointing at it.
 
+            session.say("the red car")
+            session.say(box=(10, 20, 60, 90))                   # x1, y1, x2, y2
+            session.say(points=[(30, 40, 0)], kind="correct")   # 0: not here
+            session.say(visual=[VisualPrompt(box=a), VisualPrompt(mask=b)], ids=(7, 9))
+
         Args:
-            text: the instruction.
+            text: the instruction, or a whole prompt, whose `frame` does not matter here.
             about: the frame of a source that is stepped next: it is looked at now, and the reply is about it. Without
                 it the instruction is about the frame of the next `step`, whose events have the answer.
-            how: `kind`, `ids`, `boxes`, `points` or `mask`, see `read`.
+            how: `kind`, `ids`, `visual`, or `box`, `points` and `mask` of one target, see `read`.
 
         Raises:
-            UsageError: see `read`.
+            UsageError: see `read`; what is shown lies outside of the frame.
         """
         prompt = self.read(text, **how)
-        if prompt.text != " ".join(text.split()):
+        words = text.text if isinstance(text, Prompt) else text
+        if prompt.text != " ".join(words.split()):
             markup = f"markup was taken out of the instruction, which is read as {prompt.text!r}"
             self.warn("NL03", about or self.last, markup)
         if about is None:
@@ -209,39 +217,47 @@ class Session:
 
     def read(
         self,
-        text: str = "",
+        text: str | Prompt = "",
         *,
         kind: PromptKind | None = None,
         ids: Sequence[int] = (),
-        boxes: Sequence[Box] = (),
+        visual: VisualPrompt | Sequence[VisualPrompt] = (),
+        box: Box | None = None,
         points: Sequence[tuple[float, float, int]] = (),
         mask: np.ndarray | None = None,
     ) -> Prompt:
         """The prompt of what is said, without saying it.
 
         Args:
-            text: the instruction.
+            text: the instruction, or a whole prompt.
             kind: see `Prompt`; by default "start", or "switch" where something has been said before.
-            ids, boxes, points, mask: see `Prompt`.
+            ids: see `Prompt`.
+            visual: what is shown, one per target.
+            box, points, mask: the short form for one target, see `VisualPrompt`.
 
         Raises:
-            UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box or point is
-                none; the system cannot do what is wanted.
+            UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box, point or mask
+                is none; ids and targets differ in number; the system cannot do what is wanted.
         """
+        shown = _shown(visual, VisualPrompt(box, points, mask))  # type: ignore[arg-type]
+        if not isinstance(text, Prompt):
+            return self._prompt(text, kind, ids, shown)
+        if kind is not None or ids != () or shown != ():
+            raise UsageError("a whole Prompt and more beside it: wanted one of them")
+        return self._prompt(text.text, text.kind, text.ids, text.visual)
+
+    def _prompt(self, text: Any, kind: Any, ids: Any, shown: Any) -> Prompt:
         if not isinstance(text, str):
-            raise UsageError(f"instruction is {type(text).__name__}; wanted text")
+            raise UsageError(f"instruction is {type(text).__name__}; wanted text or a Prompt")
         if kind is not None and kind not in PROMPT_KINDS:
             raise UsageError(f"kind {kind!r} does not exist; wanted one of {', '.join(PROMPT_KINDS)}")
-        pointed_at = _checked_boxes(boxes), _checked_points(points)
-        wordless = any(pointed_at) or mask is not None or kind == "drop"
-        cleaned = "" if wordless and not text else self._check(text)
         chosen: PromptKind = kind or ("switch" if self.state.prompts or self._said else "start")
-        if isinstance(ids, int) or not all(isinstance(number, int) for number in ids):
-            raise UsageError(f"ids {ids!r}: wanted a list of whole numbers")
-        if mask is not None and not (isinstance(mask, np.ndarray) and mask.dtype == bool and mask.ndim == 2):
-            raise UsageError("mask: wanted a bool array (height, width)")
-        numbers = tuple(ids)
-        prompt = Prompt(cleaned, 0, chosen, numbers, *pointed_at, mask)
+        pointed_at, numbers = visual_prompts(shown), _checked_ids(ids)
+        if pointed_at and numbers and len(pointed_at) != len(numbers):
+            raise UsageError(f"{len(numbers)} ids for {len(pointed_at)} visual prompts; wanted one of each per target")
+        wordless = pointed_at or chosen in ("drop", "resume") or (numbers and chosen == "add")
+        cleaned = "" if wordless and not text else self._check(text)
+        prompt = Prompt(cleaned, 0, chosen, numbers, pointed_at)
         self.tracker.arbiter.due(self.state, prompt)  # which refuses what the system cannot do
         return prompt
 
@@ -283,9 +299,10 @@ class Session:
         said = self._takes.find(self.state.prompts[-1]) if self.state.prompts else None
         if said is None:
             raise UsageError("nothing has been said here that could be taken back")
-        self._event("undo", self.last, text=said.prompt.text, frame=said.prompt.frame)
+        frame, recorded = said.prompt.frame, self._takes.recorded(said.prompt.frame)
+        self._event("undo", self.last, text=said.prompt.summary, frame=frame, recorded=recorded)
         self._go_to(said.before, said.seen)
-        if self._takes.recorded(said.prompt.frame):
+        if recorded:
             self._takes.branch(said.take)
         return said
 
@@ -381,11 +398,11 @@ class Session:
         return SourceFrame(number, number / FPS if time is None else time, image, problem)
 
     def _instruct(self, frame: SourceFrame, said: Prompt) -> Reply:
+        assert frame.image is not None
         prompt = replace(said, frame=frame.index)
+        refuse_misplaced(prompt, frame.image.shape[:2])
         before, present = self.state, self._present
-        more: dict[str, Any] = {"boxes": prompt.boxes, "points": prompt.points, "ids": prompt.ids}
-        more = {name: value for name, value in more.items() if value}
-        self._event("instruction", frame, text=prompt.text, kind=prompt.kind, **more)
+        self._event("instruction", frame, **written_prompt(prompt))
         self.state, seen = self.tracker.step(before, looked_at(frame), prompt)
         self._takes.add(Said(prompt, before, present, self._takes.following))
         self._pending, self._present = (frame.index, seen), None
@@ -476,33 +493,25 @@ def objects_of(record: TrackRecord) -> tuple[Object, ...]:
     return tuple(Object(o.id, o.box, o.score, o.state, o.own_scores, o.rle, record.size) for o in record.objects)
 
 
-def _checked_boxes(boxes: Sequence[Box]) -> tuple[Box, ...]:
-    found = []
-    for box in boxes:
-        x1, y1, x2, y2 = _numbers(box, 4)
-        if not (math.isfinite(x1 + y1 + x2 + y2) and x1 < x2 and y1 < y2):
-            raise UsageError(f"box {box!r}: wanted a list of x1, y1, x2, y2 in pixels with x1 < x2 and y1 < y2")
-        found.append((x1, y1, x2, y2))
-    return tuple(found)
+def _shown(visual: Any, short: VisualPrompt) -> Any:
+    """What is shown, by `visual` or in the short form of one target.
+
+    Raises:
+        UsageError: by both.
+    """
+    if short.box is None and short.mask is None and isinstance(short.points, Sequence) and not short.points:
+        return visual
+    if isinstance(visual, tuple | list) and not visual:
+        return (short,)
+    raise UsageError("visual beside box, points or mask: wanted one of them; `visual` holds all targets")
 
 
-def _numbers(values: Any, count: int) -> tuple[float, ...]:
-    """So many numbers, NaN where they are none."""
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        numbers = ()
-    return numbers if len(numbers) == count else (math.nan,) * count
-
-
-def _checked_points(points: Sequence[tuple[float, float, int]]) -> tuple[tuple[float, float, int], ...]:
-    found = []
-    for point in points:
-        x, y, side = _numbers(point, 3)
-        if not math.isfinite(x + y) or side not in (0, 1):
-            raise UsageError(f"point {point!r}: wanted a list of x, y in pixels and 1 (on the target) or 0 (not on it)")
-        found.append((x, y, int(side)))
-    return tuple(found)
+def _checked_ids(ids: Any) -> tuple[int, ...]:
+    """Identities as they are given; whole numbers from 1, none twice."""
+    whole = isinstance(ids, Sequence) and all(type(number) is int and number >= 1 for number in ids)
+    if not whole or len(set(ids)) != len(ids):
+        raise UsageError(f"ids {ids!r:.60}: wanted a list of whole numbers from 1, none twice")
+    return tuple(ids)
 
 
 def _ignore(event: EventRecord) -> None:

@@ -1,0 +1,97 @@
+"""A memory network without weights: it follows the colour of what it was shown, on frames of `toy_systems.scene`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import trackgpt.hub
+from trackgpt.errors import UsageError
+from trackgpt.online import Frame, image_of
+from trackgpt.perception.memory_segmenter import Asked, Segmented
+from trackgpt.systems.pointed import Pointed
+from trackgpt.types import EncodedFrame, VisualPrompt
+
+NAME = "toy-memory"
+
+
+@dataclass(frozen=True)
+class ColourMemory:
+    """The colour that a target had where it was shown, and those that were shown not to be it, float64 (3,), (n, 3)."""
+
+    colour: np.ndarray
+    wrong: np.ndarray
+    seen: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.colour.nbytes + self.wrong.nbytes
+
+
+class ColourNetwork:
+    """See the module.
+
+    Attributes:
+        encoded: how many frames were encoded.
+        forgetful: an ablation: nothing is seen but where something is shown.
+    """
+
+    kinds = (ColourMemory,)
+
+    def __init__(self, forgetful: bool = False, near: int = 60) -> None:
+        self.forgetful, self.near = forgetful, near
+        self.encoded = 0
+
+    def encode(self, images: Sequence[np.ndarray]) -> Sequence[Frame]:
+        self.encoded += len(images)
+        return [EncodedFrame(image, image.astype(int)) for image in images]
+
+    def segment(self, frame: Frame, asked: Sequence[Asked]) -> list[Segmented]:
+        pixels = frame.features if isinstance(frame, EncodedFrame) else image_of(frame).astype(int)
+        return [self._one(pixels, one) for one in asked]
+
+    def _one(self, pixels: np.ndarray, asked: Asked) -> Segmented:
+        memory = asked.memory if asked.shown is None else _learned(pixels, asked.memory, asked.shown)
+        mask = self._like(pixels, memory.colour)
+        for colour in memory.wrong:
+            mask &= ~self._like(pixels, colour)
+        if self.forgetful and asked.shown is None:
+            mask[:] = False
+        return Segmented(mask, 0.9, float(mask.any()), replace(memory, seen=memory.seen + 1))
+
+    def _like(self, pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
+        return np.abs(pixels - colour).sum(axis=2) < self.near
+
+    def ablated(self, name: str) -> "ColourNetwork":
+        if name != "no-memory":
+            raise UsageError(f"ablation {name}: not one of full, no-memory")
+        return ColourNetwork(forgetful=True, near=self.near)
+
+    def configured(self, settings: Sequence[str]) -> "ColourNetwork":
+        ((key, value),) = (setting.split("=") for setting in settings)
+        if key != "near":
+            raise UsageError(f"no setting `{key}`; it has near")
+        return ColourNetwork(self.forgetful, int(value))
+
+
+def _learned(pixels: np.ndarray, memory: ColourMemory | None, shown: VisualPrompt) -> ColourMemory:
+    here = np.zeros(pixels.shape[:2], bool) if shown.mask is None else shown.mask.copy()
+    if shown.box is not None:
+        x1, y1, x2, y2 = (max(0, round(v)) for v in shown.box)
+        here[y1:y2, x1:x2] = True
+    for x, y, side in shown.points:
+        here[int(y), int(x)] |= bool(side)
+    colour = np.median(pixels[here], axis=0) if here.any() else memory.colour
+    others = [pixels[int(y), int(x)] for x, y, side in shown.points if not side]
+    wrong = np.array([] if memory is None else memory.wrong, float).reshape(-1, 3)
+    return ColourMemory(colour, np.concatenate([wrong, np.array(others, float).reshape(-1, 3)]))
+
+
+def pointed() -> Pointed:
+    """The network as a system."""
+    return Pointed(ColourNetwork(), NAME)
+
+
+def hire(monkeypatch) -> None:
+    """Let every name of a model give this one."""
+    monkeypatch.setattr(trackgpt.hub, "load_model", lambda *_, **__: pointed())

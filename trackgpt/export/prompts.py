@@ -1,0 +1,84 @@
+"""What was said in a run, as its log keeps it: words, kind, identities, and what was shown, masks as run lengths.
+
+    {"type":"instruction", ..., "text":"","kind":"add","ids":[2],"visual":[{"box":[10,20,40,60],
+     "points":[[30.5,40.5,1]],"mask":{"size":[480,854],"rle":"..."}}]}
+
+Numbers of what was shown are kept exactly, so that what is read back and said again gives the same track.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trackgpt.errors import InputError, UsageError
+from trackgpt.export.records import EventRecord, events_of_take, read_takes
+from trackgpt.geometry.masks import decode_rle, encode_rle, is_size
+from trackgpt.geometry.pointing import visual_prompts
+from trackgpt.types import PROMPT_KINDS, Prompt, VisualPrompt
+
+
+def written_prompt(prompt: Prompt) -> dict[str, Any]:
+    """The fields of an "instruction" event; what is empty is left out, but for the words."""
+    more = {"ids": list(prompt.ids), "visual": [_written(shown) for shown in prompt.visual]}
+    return {"text": prompt.text, "kind": prompt.kind} | {name: value for name, value in more.items() if value}
+
+
+def _written(shown: VisualPrompt) -> dict[str, Any]:
+    mask = None if shown.mask is None else {"size": list(shown.mask.shape), "rle": encode_rle(shown.mask)}
+    values = {"box": shown.box and list(shown.box), "points": [list(point) for point in shown.points], "mask": mask}
+    return {name: value for name, value in values.items() if value}
+
+
+def prompt_of(event: EventRecord) -> Prompt:
+    """The prompt of an "instruction" event.
+
+    Raises:
+        InputError: its fields are none of `written_prompt`.
+    """
+    where, data = f"instruction of frame {event.index}", event.data
+    kind, ids, shown = data.get("kind", "start"), data.get("ids", []), data.get("visual", [])
+    if kind not in PROMPT_KINDS or not isinstance(data["text"], str):
+        raise InputError(f"{where}: kind {kind!r:.40}; wanted a text and one of {', '.join(PROMPT_KINDS)}")
+    if not isinstance(ids, list) or not all(type(number) is int and number >= 1 for number in ids):
+        raise InputError(f"{where}: ids {ids!r:.40}; wanted whole numbers from 1")
+    if not isinstance(shown, list) or not all(isinstance(values, dict) for values in shown):
+        raise InputError(f"{where}: visual {shown!r:.40}; wanted objects with box, points or mask")
+    if ids and shown and len(ids) != len(shown):
+        raise InputError(f"{where}: {len(ids)} ids for {len(shown)} visual; wanted one of each per target")
+    try:
+        visual = visual_prompts([_shown(values) for values in shown])
+    except (InputError, UsageError) as error:
+        raise InputError(f"{where}: {error.message}") from error
+    return Prompt(data["text"], event.index, kind, tuple(ids), visual)
+
+
+def _shown(values: Mapping[str, Any]) -> VisualPrompt:
+    mask = values.get("mask")
+    if mask is not None:
+        size = mask.get("size") if isinstance(mask, dict) else None
+        if not isinstance(size, list) or not is_size(*size) or not isinstance(mask.get("rle"), str):
+            raise InputError(f"mask {mask!r:.40}; wanted its size, [height, width], and its run lengths")
+        mask = decode_rle(mask["rle"], *size)
+    return VisualPrompt(values.get("box"), values.get("points", []), mask)
+
+
+def read_prompts(run: str | Path, take: int | None = None) -> list[Prompt]:
+    """What was said on the way through a take, the last one by default, as its frames were tracked; by frame.
+
+    Said again to the same system about the same frames, it gives the same track (`trackgpt.online.follow`).
+
+    Raises:
+        InputError: the folder holds no run, or a damaged one.
+        UsageError: there is no such take.
+    """
+    takes = read_takes(run)
+    wanted = take if take is not None or not takes else takes[-1].number
+    said: list[Prompt] = []
+    for event in events_of_take(run, take):
+        if event.type == "instruction":
+            said.append(prompt_of(event))
+        elif event.type == "undo" and (event.take != wanted or not event.data.get("recorded")):
+            said = said[:-1] if said and said[-1].frame == event.data.get("frame") else said
+    return said
