@@ -7,7 +7,7 @@ where to look next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from trackgpt.perception.encoders import normalise
 from trackgpt.perception.mask_propagation import SURE, Decoded, Maps, MaskPropagation, Reference, Shown, bumps, filled
 from trackgpt.perception.memory_segmenter import Asked, Segmented
 from trackgpt.perception.search_window import Gaze, SearchWindow, extent, without_strays
+from trackgpt.settings import read, to_dict
 from trackgpt.types import VisualPrompt
 
 FEWEST_PIXELS = 12
@@ -44,15 +45,15 @@ class WindowSettings:
         presence: the probability below which a target counts as absent.
     """
 
-    zoom: float = 2.0
+    zoom: float = field(default=2.0, metadata={"range": (0.0, 100.0)})
     hint: bool = True
     carry: bool = True
     read: bool = True
-    steady: int = 1
-    steady_every: int = 5
-    steady_iou: float = 0.8
+    steady: int = field(default=1, metadata={"range": (0, 64)})
+    steady_every: int = field(default=5, metadata={"range": (1, 10**6)})
+    steady_iou: float = field(default=0.8, metadata={"range": (0.0, 1.0)})
     tidy: bool = True
-    presence: float = 0.5
+    presence: float = field(default=0.5, metadata={"range": (0.0, 1.0)})
 
 
 ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -133,13 +134,14 @@ class NanoMemory:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> NanoMemory:
-        """Read a folder of `save_pretrained`; the model is folded, in evaluation mode, in float32.
+        """Read a folder of `MaskPropagation.save_pretrained`; the model is folded, in evaluation mode, in float32.
 
         Raises:
             ModelError: MD01 a file is missing; MD02 a file is damaged, or the weights do not fit the configuration.
         """
         model = MaskPropagation.from_pretrained(folder)
         model.fold()
+        model.encoder.pack(model.config.side)
         return cls(model)
 
     def ablated(self, name: str) -> NanoMemory:
@@ -151,6 +153,15 @@ class NanoMemory:
         if name not in ABLATIONS:
             raise UsageError(f"ablation {name}: not one of {', '.join(ABLATIONS)}")
         return NanoMemory(self.model, replace(self.settings, **ABLATIONS[name][1]))
+
+    def configured(self, settings: Sequence[str]) -> NanoMemory:
+        """The same weights, used otherwise: "key=value" of `WindowSettings`.
+
+        Raises:
+            UsageError: there is no such setting, or not of this value.
+        """
+        own = [f"{key}={value}" for key, value in to_dict(self.settings).items()]
+        return NanoMemory(self.model, read(WindowSettings, None, [*own, *settings]))
 
     def encode(self, images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         """The frames themselves."""
