@@ -1,4 +1,7 @@
-"""`python -m train.ship FOLDER`: store a trained model as the nano inside the package, if it fits."""
+"""`python -m train.ship FOLDER`: store a trained model as the nano inside the package, if it fits.
+
+`python -m train.known_world` is to be run after it: what the old weights knew of their world goes with them.
+"""
 
 from __future__ import annotations
 

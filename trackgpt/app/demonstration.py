@@ -36,7 +36,7 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int
     clip = output.parent / f"{output.name}-clip.mp4"
     _film(case, clip)
     print(f"instruction: {said.text}", flush=True)
-    request = TrackRequest(str(clip), ("\\" + said.text,), model, output, FORMATS, overwrite=True)
+    request = TrackRequest(str(clip), ("\\" + said.text,), model, output, FORMATS, guess=True, overwrite=True)
     outcome = RunSummary(output)
     track(request, outcome, tracker)
     if not outcome.found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from trackgpt.ending import INTERRUPTED, STOPPED, TerminatedError
 from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
+    from trackgpt.perception.known_world import KnownWorld
     from trackgpt.session.ahead import Lookahead
     from trackgpt.session.playback import InstructionTracker, Playback
     from trackgpt.video.frames import FrameSource
@@ -47,6 +49,7 @@ class TrackRequest:
     execution: dict[str, Any] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
     rethink: str = "auto"
+    guess: bool = False
     lookahead: Lookahead | None = None
     overwrite: bool = False
     strict: bool = False
@@ -150,6 +153,8 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
             tracker.check(words.text)
         if source is None:
             source = stack.enter_context(open_source(request.source, **reading))
+        if not request.guess:
+            refuse_unknown_world(tracker, source, request)
         if request.output is None:
             outcome.out = next_folder(request.source)
         how = request.overwrite, request.rethink, request.lookahead
@@ -168,6 +173,7 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
         instructions=list(request.instructions),
         reading=request.reading,
         rethink=request.rethink,
+        guess=request.guess,
         device=request.device,
         execution=request.execution,
     )
@@ -212,6 +218,30 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
                 "(-i '240: the dog') or name all targets in one instruction"
             )
     return spoken
+
+
+def refuse_unknown_world(tracker: InstructionTracker, source: FrameSource, request: TrackRequest) -> None:
+    """Refuse words about footage unlike all that the model was trained on, by the first image of the source.
+
+    Models that do not say what their world looks like (see `trackgpt.perception.known_world`) refuse nothing.
+
+    Raises:
+        UsageError: the footage is unlike it; the line says what to do instead.
+    """
+    from trackgpt.perception.known_world import MOST
+
+    known: KnownWorld | None = getattr(tracker.model, "known_world", None)
+    if known is None:
+        return
+    (encoded,) = tracker.model.tracker().perception.encode([source.first])
+    found = known.unlikeness(encoded.features, source.size)
+    if found > MOST:
+        raise UsageError(
+            f"{source.name}: {request.model} was trained on drawn scenes alone and this footage is unlike them "
+            f"(unlikeness {found:.2f}, wanted at most {MOST:g}); show it the target instead: "
+            f"trackgpt track {shlex.quote(request.source)} --box 1:x,y,w,h (from a box nano-memory follows real "
+            "objects), or name a larger model with -m; --guess goes on"
+        )
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:
