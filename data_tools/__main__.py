@@ -15,6 +15,7 @@ app = typer.Typer(
     help="Make, check and show data. Example: python -m data_tools view -o sheet.png",
     no_args_is_help=True,
     add_completion=False,
+    context_settings=ending.HELP,
     pretty_exceptions_enable=False,
 )
 app.command("make")(synthtrack.command)

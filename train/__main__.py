@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from train.stages import Stage
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -22,6 +22,7 @@ app = typer.Typer(
     "Example: trackgpt track race.mp4 -i 'who will win the race?'",
     no_args_is_help=True,
     add_completion=False,
+    context_settings=ending.HELP,
     pretty_exceptions_enable=False,
 )
 
