@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackgpt.errors import ModelError, UsageError
+from trackgpt.errors import ModelError, OutputError, UsageError
+from trackgpt.files import refuse_existing, refuse_strangers, refuse_to_hold
 
 if TYPE_CHECKING:
     import torch
@@ -239,6 +240,45 @@ def load_tuned(folder: str | Path, base: str | Path = "", dtype: torch.dtype | N
 
     model, _ = load_reported(base or base_of(folder), dtype)
     return apply_tuned(model, folder)
+
+
+def places(name: str | Path) -> list[Path]:
+    """Where a model of `load_model` is read from: its folder, or those of a brain and its perception.
+
+    Raises:
+        ModelError: MD01, see `find`.
+    """
+    return [find(part) for part in ([name] if Path(name).exists() else str(name).split("+"))]
+
+
+def refuse_to_replace(out: Path, overwrite: bool, reads: Iterable[Path] = ()) -> None:
+    """Refuse a folder that a whole model may not be written to, before anything slow is done for it.
+
+    Args:
+        out: the folder.
+        overwrite: a whole TrackGPT that is there may be replaced; other files stay.
+        reads: what the model is made from.
+
+    Raises:
+        OutputError: OUT01, the folder holds something and `overwrite` is off, or a model of another kind, or what is
+            read.
+    """
+    from trackgpt.reasoners.brain_weights import TOKENIZER_FILES
+    from trackgpt.systems.trackgpt import CONFIG_FILE, WEIGHTS_FILE, read_config
+    from trackgpt.systems.trackgpt_tuned import is_tuned
+
+    refuse_existing(out, overwrite)
+    refuse_to_hold(out, reads)
+    refuse_strangers(out, (WEIGHTS_FILE, *TOKENIZER_FILES), (CONFIG_FILE,), "it is no whole TrackGPT")
+    if not (out / CONFIG_FILE).exists():
+        return
+    try:
+        read_config(out / CONFIG_FILE)
+        ours = not is_tuned(out)
+    except ModelError:
+        ours = False
+    if not ours:
+        raise OutputError(f"{out}: holds a model that is no whole TrackGPT; choose another folder", "OUT01")
 
 
 def merge(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from train.stages import Stage
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -70,7 +70,7 @@ def train(
 def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
     """Build the model the configuration names, train it, and write it to `out/model`."""
     from train.processes import join_processes
-    from train.run_folder import claimed
+    from train.run_folder import claimed, must_be_free
 
     must_make_sense(config)
     processes = join_processes(config.device, config.plan.zero)
@@ -79,6 +79,7 @@ def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
         if cache:
             _fill_cache(config, processes)
         elif dry:
+            must_be_free(out, processes)
             _dry_run(config, out, processes)
         else:
             with claimed(out, config, processes):

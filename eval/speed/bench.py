@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eval.run_folder import commit, write_json
 from trackgpt.errors import UsageError
+from trackgpt.files import refuse_existing_file
 from trackgpt.types import Cue, Prompt
 
 if TYPE_CHECKING:
@@ -199,12 +200,15 @@ def command(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: what is faster here")] = "float32",
     backend: Annotated[str, typer.Option(help="torch or onnxruntime")] = "torch",
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file")] = False,
 ) -> None:
     """Ratios measured side by side: the tracker, its state, the data, the start, the brain."""
     names = only or [name for name in PARTS if name not in ASKED]
     for name in names:
         if name not in PARTS:
             raise UsageError(f"--only {name}: no such part; choose from {', '.join(PARTS)}")
+    if out is not None:
+        refuse_existing_file(out, overwrite)
     workload = Workload(model, device, pairs, frames, stream, *size, targets, vit, dtype, backend)
     where = conditions(workload, threads)
     done: dict[str, PartResult] = {}

@@ -13,6 +13,7 @@ import typer
 
 from trackgpt import ending
 from trackgpt.app.live import say
+from trackgpt.files import refuse_existing, refuse_strangers
 
 if TYPE_CHECKING:
     from trackgpt.weights import LoadReport
@@ -22,6 +23,7 @@ app = typer.Typer(
     "Example: trackgpt track race.mp4 -i 'who will win the race?'",
     no_args_is_help=True,
     add_completion=False,
+    context_settings=ending.HELP,
     pretty_exceptions_enable=False,
 )
 
@@ -107,11 +109,12 @@ def demo(
     model: Model = "nano",
     kind: Annotated[str, typer.Option(help="explicit, implicit, multi or none")] = "implicit",
     frames: Annotated[int, typer.Option(help="Length of the clip")] = 48,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo and its clip")] = False,
 ) -> int:
     """Make a SynthTrack clip, track it, and show J&F against its truth. Example: trackgpt demo --seed 3"""
     from trackgpt.app.demonstration import run
 
-    return run(output, seed, model, kind, frames)
+    return run(output, seed, model, kind, frames, overwrite)
 
 
 @app.command()
@@ -191,11 +194,14 @@ def sam(
 def onnx(
     model: Annotated[str, typer.Argument(help="Shipped name or folder")],
     out: Annotated[Path, typer.Argument(help="Folder for encoder.onnx, decoder.onnx and onnx.json")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export")] = False,
 ) -> int:
     """Encoder and mask decoder as ONNX files for other programs. Example: trackgpt convert onnx nano nano-onnx"""
     from trackgpt.hub import load_model
-    from trackgpt.perception.onnx_segmenter import export_onnx
+    from trackgpt.perception.onnx_segmenter import DECODER, ENCODER, SHAPES, export_onnx
 
+    refuse_existing(out, overwrite)
+    refuse_strangers(out, (ENCODER, DECODER), (SHAPES,), "it is no export of this command")
     described = export_onnx(load_model(model, "cpu", packed=False).segmenter, out)
     print(f"image_side={described['image_side']} opset={described['opset']} out={out}")
     return 0
@@ -215,7 +221,7 @@ def merge(
     out: Annotated[Path, typer.Argument(help="Folder of the whole model")],
     base: Annotated[str, typer.Option(help="Its frozen models, if they are not where it says")] = "",
     dtype: Annotated[str, typer.Option(help="Store as float32 or bfloat16")] = "float32",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a TrackGPT that is there")] = False,
 ) -> int:
     """A model folder of its own from an adapter and its frozen models: LoRA merged into the weights.
 

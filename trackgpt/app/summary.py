@@ -22,12 +22,17 @@ def summarise(run: Path) -> str:
     records, events = list(read_tracks(run)), list(read_events(run))
     counts = Counter(event.type for event in events)
     ended = "complete" if counts["done"] else "cut short"
-    lines = [f"{run}: {len(records)} frames, {counts['rethink']} rethinks, {counts['warn']} warnings, {ended}"]
+    told = _counted("frame", len(records)), _counted("rethink", counts["rethink"]), _counted("warning", counts["warn"])
+    lines = [f"{run}: {', '.join(told)}, {ended}"]
     shown = [event for event in events if event.type in SHOWN]
     lines += [_event(event) for event in shown[:MOST_EVENTS]]
     if len(shown) > MOST_EVENTS:
         lines.append(f"        and {len(shown) - MOST_EVENTS} more in events.jsonl")
     return "\n".join(lines + _objects(records))
+
+
+def _counted(noun: str, count: int) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _event(event: EventRecord) -> str:

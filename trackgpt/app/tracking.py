@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackgpt.ending import INTERRUPTED, STOPPED, TerminatedError
-from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, UsageError
+from trackgpt.errors import NothingFoundError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
     from trackgpt.session.ahead import Lookahead
@@ -130,7 +130,8 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
     import cv2
 
     from trackgpt.export.exporting import check_space, estimate
-    from trackgpt.export.records import refuse_to_hold
+    from trackgpt.export.records import refuse_taken
+    from trackgpt.files import refuse_to_hold
     from trackgpt.session.playback import InstructionTracker, Playback, files_of
     from trackgpt.video.source import open_source
 
@@ -138,7 +139,7 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
     cv2.setNumThreads(1)  # frames are too small to gain by threads, which PyTorch's then wait for
     if request.output is not None:
         refuse_to_hold(outcome.out, files_of(request.source))
-        refuse_existing(outcome.out, request.overwrite)
+        refuse_taken(outcome.out, request.overwrite)
     reading = {key: value for key, value in request.reading.items() if value is not None}
     with ExitStack() as stack:
         source: FrameSource | None = None
@@ -212,21 +213,6 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
                 "(-i '240: the dog') or name all targets in one instruction"
             )
     return spoken
-
-
-def refuse_existing(out: Path, overwrite: bool) -> None:
-    """Refuse a folder in use before anything slow is done for it; `RunFolder` has the last word.
-
-    Raises:
-        OutputError: OUT01.
-    """
-    from trackgpt.files import writing
-
-    with writing(out):
-        if out.exists() and not out.is_dir():
-            raise OutputError(f"{out}: is a file; wanted a folder for the run", "OUT01")
-        if not overwrite and out.is_dir() and any(out.iterdir()):
-            raise OutputError(f"{out}: exists and is not empty; needs --overwrite, or another folder", "OUT01")
 
 
 def next_folder(source: str) -> Path:
