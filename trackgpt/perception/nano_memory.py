@@ -108,8 +108,8 @@ class WindowMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays held."""
-        windows = {id(one): one for one in (*self.shown, *self.steady, self.last)}.values()
+        """Bytes of all arrays held, of a window that stands at two places twice: what a saved track holds, too."""
+        windows = (*self.shown, *self.steady, self.last)
         held = sum(getattr(one, name).nbytes for one in windows for name in ("key", "on", "off", "value"))
         return held + self.logits.nbytes
 
