@@ -313,6 +313,19 @@ def test_views_are_added_to_the_steady_ones_only_where_they_are_expected_to_be_g
         assert len(known(track).steady) == count
 
 
+def test_steady_views_lie_as_many_frames_apart_as_the_setting_says_and_the_newest_stay(system):
+    track = begun(system, settings=(*SEES, "steady=3", "steady_iou=0.0", "steady_every=4"))
+    counts, added = [], []
+    for frame in moving(21)[1:]:
+        track.look(frame)
+        memory = known(track)
+        counts.append(len(memory.steady))
+        if memory.waited == 0:
+            added.append(bits(memory.last))
+    assert counts == [0] * 3 + [1] * 4 + [2] * 4 + [3] * 9
+    assert [bits(view) for view in memory.steady] == added[2:]
+
+
 # Settings and ablations
 
 
