@@ -188,7 +188,7 @@ def _begin(model: MaskPropagation, maps: Maps, shown: Prompted, costs: _Costs, m
     if learn.any() and torch.rand(()) < memory.refine:
         decoded = _again(model, maps, here, decoded, costs, 0, learn, clicks=bool(torch.rand(()) < 0.5))
     logits = torch.where(given, exact, handed_on(decoded.logits))
-    reference = _reference(model, maps, _damaged(logits, memory.spoil * 0.5))
+    reference = _reference(model, maps, damaged(logits, memory.spoil * 0.5))
     return _Track(logits, [reference], reference)
 
 
@@ -204,7 +204,7 @@ def _follow(model: MaskPropagation, maps: Maps, track: _Track, step: int, costs:
         decoded = _again(model, maps, here, decoded, costs, step, None, clicks=True, track=track)
     exact, made = costs.exact(step), handed_on(decoded.logits)
     forced = (torch.rand(n, device=device) < memory.force).view(-1, 1, 1, 1)
-    logits = torch.where(forced, exact, _damaged(made, memory.spoil))
+    logits = torch.where(forced, exact, damaged(made, memory.spoil))
     seen = (decoded.presence.detach() > 0) if torch.rand(()) < 0.5 else costs.present[:, step]
     seen = (seen & (logits > 0).flatten(1).any(1)).view(-1, 1, 1, 1)
     reference = _reference(model, maps, logits)
@@ -278,7 +278,7 @@ def handed_on(logits: Tensor) -> Tensor:
     return F.avg_pool2d(logits.detach(), 2).clamp(-SURE, SURE)
 
 
-def _damaged(logits: Tensor, share: float) -> Tensor:
+def damaged(logits: Tensor, share: float) -> Tensor:
     """Logits (n, 1, h, w) in which a share of the masks has a piece too much, a piece missing, or a shift."""
     out = logits.clone()
     side = out.shape[-1]
