@@ -197,12 +197,12 @@ def onnx(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export")] = False,
 ) -> int:
     """Encoder and mask decoder as ONNX files for other programs. Example: trackgpt convert onnx nano nano-onnx"""
-    from trackgpt.hub import load_model
+    from trackgpt.hub import load_trackgpt
     from trackgpt.perception.onnx_segmenter import DECODER, ENCODER, SHAPES, export_onnx
 
     refuse_existing(out, overwrite)
     refuse_strangers(out, (ENCODER, DECODER), (SHAPES,), "it is no export of this command")
-    described = export_onnx(load_model(model, "cpu", packed=False).segmenter, out)
+    described = export_onnx(load_trackgpt(model, "cpu", packed=False).segmenter, out)
     print(f"image_side={described['image_side']} opset={described['opset']} out={out}")
     return 0
 
