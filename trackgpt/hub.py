@@ -294,7 +294,7 @@ def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[T
         return model, LoadReport(tuple(sorted(model.state_dict())))
     if not is_brain(folder):
         if not whole:
-            raise UsageError(f"{brain} is a whole TrackGPT, and needs no perception beside it; leave {perception} out")
+            raise UsageError(f"{brain} is a whole model, and needs no perception beside it; leave {perception} out")
         model = TrackGPT.from_pretrained(folder, dtype or torch.float32)
         return model, LoadReport(tuple(sorted(model.state_dict())))
     if whole:
