@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from toy_memory import NAME, hire, pointed
 from toy_systems import scene
 from tracks import Track
@@ -379,8 +378,8 @@ def test_a_memory_network_is_loaded_by_a_shipped_name_or_a_folder_and_run_where_
         tracker = trackgpt.load(name, device="cpu")
         assert isinstance(tracker.model, Pointed)
         assert (tracker.model.config.name, tracker.model.config.network) == (str(name), "ColourNetwork")
-        assert tracker.model.network.moved == ()
-    assert trackgpt.load("nano-memory", "cpu", dtype="bfloat16").model.network.moved[1] == torch.bfloat16
+    with pytest.raises(UsageError, match="nano-memory computes in float32; leave the dtype bfloat16 out"):
+        trackgpt.load("nano-memory", "cpu", dtype="bfloat16")
     for wrong in ({"compile": True}, {"backend": "onnxruntime"}):
         with pytest.raises(UsageError, match="a memory segmenter runs in torch, not compiled"):
             trackgpt.load("nano-memory", "cpu", **wrong)

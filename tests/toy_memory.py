@@ -45,15 +45,10 @@ class ColourNetwork:
     def __init__(self, forgetful: bool = False, near: int = 60) -> None:
         self.forgetful, self.near = forgetful, near
         self.encoded = 0
-        self.moved: tuple[object, ...] = ()
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "ColourNetwork":
         return cls(near=int((folder / "toy.json").read_text()))
-
-    def to(self, *where: object) -> "ColourNetwork":
-        self.moved = where
-        return self
 
     def encode(self, images: Sequence[np.ndarray]) -> Sequence[Frame]:
         self.encoded += len(images)
@@ -115,6 +110,6 @@ def hire(monkeypatch, folder: Path) -> Path:
     (folder / "toy.json").write_text("60")
     (folder / "model.safetensors").write_bytes(bytes(1000))
     shipped = trackgpt.hub.shipped()[0], trackgpt.hub.Shipped(trackgpt.hub.NANO_MEMORY, folder, "a toy")
-    monkeypatch.setattr(trackgpt.hub, "NETWORKS", (("toy_memory", "is_toy", "ColourNetwork"),))
+    monkeypatch.setattr(trackgpt.hub, "NETWORKS", (("toy_memory:is_toy", "toy_memory:ColourNetwork"),))
     monkeypatch.setattr(trackgpt.hub, "shipped", lambda: shipped)
     return folder

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,10 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NANO_MEMORY = "nano-memory"
 """The shipped model that follows what is pointed at."""
 NETWORKS = (
-    ("trackgpt.perception.nano_memory", "is_nano_memory", "NanoMemory"),
-    ("trackgpt.perception.sam2_memory", "is_sam2_video", "Sam2Memory"),
+    ("trackgpt.perception.mask_propagation:is_nano_memory", "trackgpt.perception.nano_memory:NanoMemory"),
+    ("trackgpt.perception.sam2_memory:is_sam2_video", "trackgpt.perception.sam2_memory:Sam2Memory"),
 )
-"""Memory networks: the module, what tells whether a folder holds one, and the class, which has `from_pretrained`."""
+"""Memory networks: what tells whether a folder holds one, and the class, which has `from_pretrained`."""
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 log = logging.getLogger(__name__)
@@ -162,11 +163,17 @@ def find_network(name: str | Path) -> tuple[Any, Path] | None:
     if "+" in str(name) and not Path(name).exists():
         return None
     folder = find(name)
-    for place, test, kind in NETWORKS:
-        module = import_module(place) if find_spec(place) is not None else None
-        if module is not None and getattr(module, test)(folder):
-            return getattr(module, kind), folder
+    for test, kind in NETWORKS:
+        holds = _imported(test)
+        if holds is not None and holds(folder):
+            return _imported(kind), folder
     return None
+
+
+def _imported(place: str) -> Any:
+    """What "module:name" names; None where there is no such module."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name) if find_spec(module) is not None else None
 
 
 def _load_pointed(name: str | Path, kind: Any, folder: Path, how: Execution, place: torch.device) -> Pointed:
@@ -175,18 +182,17 @@ def _load_pointed(name: str | Path, kind: Any, folder: Path, how: Execution, pla
     Raises:
         UsageError: an execution that only a TrackGPT has.
     """
-    import torch
-
     from trackgpt.precision import inference_dtype
     from trackgpt.reasoners.brain_quantised import BITS
     from trackgpt.systems.pointed import Pointed
 
     if how.backend != "torch" or how.compile or how.dtype in BITS:
         raise UsageError(f"{name}: a memory segmenter runs in torch, not compiled, in float32 or bfloat16")
-    network, dtype = kind.from_pretrained(folder), inference_dtype(how.dtype, place)
-    if place.type != "cpu" or dtype != torch.float32:
-        network = network.to(place, dtype)
-    return Pointed(network, str(name))
+    dtype, one_dtype = inference_dtype(how.dtype, place), "dtype" not in signature(kind.from_pretrained).parameters
+    if one_dtype and how.dtype not in ("float32", "auto"):
+        raise UsageError(f"{name} computes in float32; leave the dtype {how.dtype} out")
+    network = kind.from_pretrained(folder) if one_dtype else kind.from_pretrained(folder, dtype=dtype)
+    return Pointed(network if place.type == "cpu" else network.to(place), str(name))
 
 
 def _load_trackgpt(name: str | Path, how: Execution, place: torch.device) -> TrackGPT:
