@@ -288,9 +288,9 @@ def _number(value: float) -> str:
 
 def model_of(workload: Workload) -> TrackGPT:
     """Load the model that is measured."""
-    from trackgpt.hub import load_model
+    from trackgpt.hub import load_trackgpt
 
-    return load_model(workload.model, workload.device, dtype=workload.dtype, backend=workload.backend)
+    return load_trackgpt(workload.model, workload.device, dtype=workload.dtype, backend=workload.backend)
 
 
 def clip_of(workload: Workload, frames: int) -> Clip:
