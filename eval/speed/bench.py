@@ -173,6 +173,8 @@ PARTS = {
     "precision": "precision:measure",
     "memory": "memory:measure",
     "attention": "attention:measure",
+    "pointed": "propagation:measure",
+    "pointed-state": "propagation:measure_state",
 }
 """Name of the part: "module:function" in this folder, imported when the part is measured."""
 ASKED = ("attention",)
