@@ -95,24 +95,25 @@ def read_pointing(pointing: Pointing, first: int) -> list[Prompt]:
 
 def _placed(pointing: Pointing, first: int) -> Iterator[Placed]:
     for text in pointing.box:
-        item, rest = _place(f"--box {text}", text, first, BOX)
+        item, rest = _place("--box", text, first, BOX)
         yield replace(item, shown=VisualPrompt(_box(item.given, rest)))
     for text in pointing.mask:
-        item, rest = _place(f"--mask {text}", text, first, MASK)
+        item, rest = _place("--mask", text, first, MASK)
         for number, mask in masks_in(Path(rest).expanduser(), item.id):
             yield replace(item, id=number, shown=VisualPrompt(mask=mask))
     for text in pointing.point:
-        item, rest = _place(f"--point {text}", text, first, POINT)
+        item, rest = _place("--point", text, first, POINT)
         yield replace(item, shown=VisualPrompt(points=(_point(item.given, rest),)))
     for text in pointing.drop:
-        item, rest = _place(f"--drop {text}", f"{text}:", first, DROP)
+        item, rest = _place("--drop", f"{text}:", first, DROP)
         if item.id is None or rest or not text.startswith("@"):
             raise UsageError(f"{item.given}: wanted {DROP}, the target that ends and the frame, such as @300:2")
         yield item
 
 
-def _place(given: str, text: str, first: int, wanted: str) -> tuple[Placed, str]:
+def _place(option: str, text: str, first: int, wanted: str) -> tuple[Placed, str]:
     """Frame and id of a value, and the rest of it."""
+    given = f"{option} {' '.join(text.removesuffix(':').split()):.60}"
     found = PLACED.fullmatch(text)
     assert found is not None
     frame, number, rest = found.groups()
