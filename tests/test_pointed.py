@@ -387,6 +387,16 @@ def test_a_memory_network_is_loaded_by_a_shipped_name_or_a_folder_and_run_where_
         load_trackgpt("nano-memory", "cpu")
 
 
+def test_doctor_shows_a_memory_network_a_box_and_demo_refuses_one_that_reads_no_words(command, monkeypatch, tmp_path):
+    hire(monkeypatch, tmp_path / "toy")
+    done = command("doctor", "-m", "nano-memory", "--device", "cpu")
+    assert (done.code, done.values()["failed"]) == (0, "0"), done.out
+    assert "self-test              5 frames in" in done.out
+    done = command("demo", "-m", "nano-memory", "--frames", "4")
+    assert (done.code, "nano-memory follows what it is shown, not words" in done.err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_shipped_network_that_is_not_there_is_named(monkeypatch, tmp_path):
     folder = hire(monkeypatch, tmp_path / "toy")
     folder.rename(tmp_path / "gone")

@@ -25,7 +25,7 @@ def summarise(run: Path) -> str:
     ended = "complete" if counts["done"] else "cut short"
     told = _counted("frame", len(records)), _counted("rethink", counts["rethink"]), _counted("warning", counts["warn"])
     lines = [f"{run}: {', '.join(told)}, {ended}"]
-    shown = [event for event in events if event.type in SHOWN]
+    shown = [event for event in events if event.type in SHOWN and not _is_no_answer(event)]
     lines += [_event(event) for event in shown[:MOST_EVENTS]]
     if len(shown) > MOST_EVENTS:
         lines.append(f"        and {len(shown) - MOST_EVENTS} more in events.jsonl")
@@ -34,6 +34,11 @@ def summarise(run: Path) -> str:
 
 def _counted(noun: str, count: int) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _is_no_answer(event: EventRecord) -> bool:
+    """What is pointed at is followed without a word."""
+    return event.type == "answer" and not event.data["text"]
 
 
 def _event(event: EventRecord) -> str:
