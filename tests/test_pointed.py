@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from foreign_checkpoints import sam2_video
+from tiny_propagation import tiny_propagation
 from toy_memory import NAME, hire, pointed
 from toy_systems import scene
 from tracks import Track
@@ -402,6 +404,43 @@ def test_a_shipped_network_that_is_not_there_is_named(monkeypatch, tmp_path):
     folder.rename(tmp_path / "gone")
     with pytest.raises(ModelError, match="MD01: nano-memory: .* is missing; reinstall the package"):
         trackgpt.load("nano-memory", "cpu")
+
+
+def saved_network(kind, folder):
+    """A folder of one of the two networks, small and random."""
+    if kind == "sam2":
+        sam2_video(folder)
+    else:
+        tiny_propagation().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["nano", "sam2"])
+def test_either_network_of_a_folder_runs_from_prompt_to_log_and_a_saved_state_goes_on(kind, tmp_path):
+    tracker = trackgpt.load(saved_network(kind, tmp_path / "model"), device="cpu")
+    frames, states = moving(10), []
+    playback = tracker.open(frames, out=tmp_path / "run")
+    with playback:
+        playback.say(visual=[RED, VisualPrompt(mask=frames[0][:, :, 1] > 200)], ids=(7, 9))
+        playback.say(points=[(50, 20, 1), (2, 2, 0)], kind="add", frame=3)
+        playback.say(kind="drop", ids=(7,), frame=5)
+        playback.say(kind="resume", ids=(7,), frame=7)
+        results = []
+        for result in playback:
+            results.append(result)
+            states.append(playback.snapshot())
+    ids = [[7, 9]] * 3 + [[7, 9, 10]] * 2 + [[9, 10]] * 2 + [[7]] * 3
+    assert [[o.id for o in r.objects] for r in results] == ids
+    assert not [event for event in read_events(tmp_path / "run") if event.type == "warn"]
+    assert {tuple(o.own_scores) for r in results for o in r.objects} == {("iou", "presence")}
+    states[4].save(tmp_path / "state")
+    session = trackgpt.load(tmp_path / "model", device="cpu").session()
+    session.load(tmp_path / "state")
+    said = {prompt.frame: prompt for prompt in read_prompts(tmp_path / "run")}
+    for t in range(5, 10):
+        if t in said:
+            session.say(said[t])
+        assert session.step(frames[t], index=t).objects == results[t].objects
 
 
 # What is pointed at

@@ -100,16 +100,18 @@ def pointed() -> Pointed:
     return Pointed(ColourNetwork(), NAME)
 
 
-def is_toy(folder: Path) -> bool:
-    return (folder / "toy.json").is_file()
-
-
 def hire(monkeypatch, folder: Path) -> Path:
     """Let the hub load the network from a folder that is made here, and ship it as `nano-memory`."""
     folder.mkdir()
     (folder / "toy.json").write_text("60")
     (folder / "model.safetensors").write_bytes(bytes(1000))
+    find_network = trackgpt.hub.find_network
+
+    def find_toy(name: object) -> tuple[type, Path] | None:
+        found = name != "nano" and "+" not in str(name) and (trackgpt.hub.find(name) / "toy.json").is_file()
+        return (ColourNetwork, trackgpt.hub.find(name)) if found else find_network(name)
+
     shipped = trackgpt.hub.shipped()[0], trackgpt.hub.Shipped(trackgpt.hub.NANO_MEMORY, folder, "a toy")
-    monkeypatch.setattr(trackgpt.hub, "NETWORKS", (("toy_memory:is_toy", "toy_memory:ColourNetwork"),))
+    monkeypatch.setattr(trackgpt.hub, "find_network", find_toy)
     monkeypatch.setattr(trackgpt.hub, "shipped", lambda: shipped)
     return folder

@@ -11,8 +11,6 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +32,6 @@ ASSETS = Path(__file__).parent / "assets"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NANO_MEMORY = "nano-memory"
 """The shipped model that follows what is pointed at."""
-NETWORKS = (
-    ("trackgpt.perception.mask_propagation:is_nano_memory", "trackgpt.perception.nano_memory:NanoMemory"),
-    ("trackgpt.perception.sam2_memory:is_sam2_video", "trackgpt.perception.sam2_memory:Sam2Memory"),
-)
-"""Memory networks: what tells whether a folder holds one, and the class, which has `from_pretrained`."""
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 log = logging.getLogger(__name__)
@@ -162,18 +155,17 @@ def find_network(name: str | Path) -> tuple[Any, Path] | None:
     """
     if "+" in str(name) and not Path(name).exists():
         return None
+    from trackgpt.perception.mask_propagation import is_nano_memory
+    from trackgpt.perception.nano_memory import NanoMemory
+
     folder = find(name)
-    for test, kind in NETWORKS:
-        holds = _imported(test)
-        if holds is not None and holds(folder):
-            return _imported(kind), folder
-    return None
+    if is_nano_memory(folder):
+        return NanoMemory, folder
+    if not is_brain(folder):  # nor anything else in transformers' layout
+        return None
+    from trackgpt.perception.sam2_memory import Sam2Memory, is_sam2_video
 
-
-def _imported(place: str) -> Any:
-    """What "module:name" names; None where there is no such module."""
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name) if find_spec(module) is not None else None
+    return (Sam2Memory, folder) if is_sam2_video(folder) else None
 
 
 def _load_pointed(name: str | Path, kind: Any, folder: Path, how: Execution, place: torch.device) -> Pointed:
