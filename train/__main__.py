@@ -94,8 +94,9 @@ def must_make_sense(config: TrainConfig) -> None:
 
     Raises:
         UsageError: there is no such stage, loss part or validation set.
-        InputError: the validation set is not there.
+        InputError: the validation set, or a set of the stage "memory", is not there.
     """
+    from train.memory_sets import open_mask_videos
     from train.stages import stage_class
     from train.validation import open_validation
 
@@ -107,6 +108,8 @@ def must_make_sense(config: TrainConfig) -> None:
             )
     if config.validate.kit:
         open_validation(_validated_on(config))
+    for folder in config.memory.sets if config.stage == "memory" else ():
+        open_mask_videos(folder)
 
 
 def _dry_run(config: TrainConfig, out: Path, processes: Processes) -> None:
