@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -124,7 +124,7 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
     """The stage of a run with its model; data sets are opened before the model is loaded."""
     import torch
 
-    from train.assemble import new_propagation
+    from train.assemble import memory_model
     from train.stages import make_stage
     from train.tracking import TrackingStage, open_sources
 
@@ -132,7 +132,7 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.plan.seed)
     sources = open_sources(config.data) if config.stage == "tracking" else []
-    model = new_propagation(config).to(processes.device) if config.stage == "memory" else build(config, processes)
+    model = memory_model(config).to(processes.device) if config.stage == "memory" else build(config, processes)
     stage = make_stage(config, model, processes.device)
     if isinstance(stage, TrackingStage):
         stage.samples.sources = sources
@@ -140,6 +140,7 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
 
 
 def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
+    from trackgpt.perception.mask_propagation import MaskPropagation
     from train.assemble import Origin, origin
     from train.loop import fit
     from train.model_folder import export_model, exported_step, training_record
@@ -148,17 +149,18 @@ def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
 
     stage = _begin(config, processes)
     model = stage.model
+    preview: Any = draw_previews
     if config.stage == "memory":
-        came_from, preview = Origin(config.brain), draw_propagation
+        came_from = Origin(config.brain)
+        preview = draw_propagation if isinstance(model, MaskPropagation) else None
     else:
         came_from = origin(model, config.brain, config.perception, config.encoder_from_tower)
-        preview = draw_previews
 
     def export(step: int, engine: Engine) -> None:
         if exported_step(out / "model") == step:
             return
         export_model(model, came_from, engine, out / "model", training_record(config, out, step, processes), processes)
-        if config.previews:
+        if config.previews and preview is not None:
             with engine.inference():
                 if processes.rank == 0:
                     preview(model, out / "previews" / f"{step:06d}.png")
