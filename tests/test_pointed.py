@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
-from toy_memory import NAME, pointed
+from toy_memory import NAME, hire, pointed
 from toy_systems import scene
 from tracks import Track
 
-from trackgpt.errors import InputError, UsageError
+import trackgpt
+from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.export.prompts import prompt_of, read_prompts, written_prompt
 from trackgpt.export.records import EventRecord, read_events, read_tracks
 from trackgpt.geometry.masks import box_of
 from trackgpt.geometry.pointing import deepest_point
+from trackgpt.hub import load_trackgpt
 from trackgpt.online import follow
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.systems.pointed import Pointed
@@ -365,6 +367,31 @@ def test_an_instruction_comes_back_from_a_line_of_the_log():
     assert back == prompt
     assert np.array_equal(back.visual[0].mask, prompt.visual[0].mask)
     assert list(written_prompt(Prompt("the dog"))) == ["text", "kind"]
+
+
+# Loading
+
+
+def test_a_memory_network_is_loaded_by_a_shipped_name_or_a_folder_and_run_where_it_is_wanted(monkeypatch, tmp_path):
+    folder = hire(monkeypatch, tmp_path / "toy")
+    for name in ("nano-memory", folder):
+        tracker = trackgpt.load(name, device="cpu")
+        assert isinstance(tracker.model, Pointed)
+        assert (tracker.model.config.name, tracker.model.config.network) == (str(name), "ColourNetwork")
+    with pytest.raises(UsageError, match="nano-memory computes in float32; leave the dtype bfloat16 out"):
+        trackgpt.load("nano-memory", "cpu", dtype="bfloat16")
+    for wrong in ({"compile": True}, {"backend": "onnxruntime"}):
+        with pytest.raises(UsageError, match="a memory segmenter runs in torch, not compiled"):
+            trackgpt.load("nano-memory", "cpu", **wrong)
+    with pytest.raises(UsageError, match="nano-memory is a memory segmenter; wanted a TrackGPT, such as nano"):
+        load_trackgpt("nano-memory", "cpu")
+
+
+def test_a_shipped_network_that_is_not_there_is_named(monkeypatch, tmp_path):
+    folder = hire(monkeypatch, tmp_path / "toy")
+    folder.rename(tmp_path / "gone")
+    with pytest.raises(ModelError, match="MD01: nano-memory: .* is missing; reinstall the package"):
+        trackgpt.load("nano-memory", "cpu")
 
 
 # What is pointed at

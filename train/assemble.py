@@ -73,8 +73,10 @@ def new_propagation(config: TrainConfig) -> MaskPropagation:
 
     Raises:
         ModelError: the model to start from is missing or damaged.
-        UsageError: it has no convolutional encoder of the same shape.
+        UsageError: it has no convolutional encoder of the same shape; the side is no multiple of 16.
     """
+    if config.shape.side % 16:
+        raise UsageError(f"shape.side {config.shape.side}: wanted a multiple of 16")
     folder = find(config.brain) if config.brain else None
     if folder and is_nano_memory(folder):
         model = MaskPropagation.from_pretrained(folder)

@@ -41,11 +41,25 @@ def _option(group: str, *names: str, **about: Any) -> Any:
 
 @app.command()
 def track(
-    source: Annotated[str, typer.Argument(help="Video, folder of frames, glob, - for a pipe, camera index, or URL")],
+    source: Annotated[str, typer.Argument(help="Video, folder, glob, - for a pipe, camera, URL")],
     instruction: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("-i", "--instruction", help="What to track; '240: TEXT' from frame 240, '@8.5: TEXT' from a time"),
-    ],
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        _option("Pointing", metavar="ID:x,y,w,h", help="A box, in pixels as displayed; ID may be left out"),
+    ] = None,
+    mask: Annotated[
+        list[str] | None, _option("Pointing", metavar="ID:FILE", help="A mask, or a label map of several targets")
+    ] = None,
+    point: Annotated[
+        list[str] | None, _option("Pointing", metavar="ID:x,y[,-]", help="A point on the target; - for not on it")
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        _option("Pointing", metavar="@FRAME:ID", help="Ends a target. @FRAME: may begin the others, too"),
+    ] = None,
     output: Annotated[Path | None, _option("Output", "-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[str, _option("Output", "--format", help="What to write, with commas")] = FORMATS,
     overwrite: Annotated[bool, _option("Output", "--overwrite", help="Replace an existing run")] = False,
@@ -53,10 +67,11 @@ def track(
     quiet: Annotated[bool, _option("Output", "-q", "--quiet", help="No progress bar, no warnings")] = False,
     as_json: Annotated[bool, _option("Output", "--json", help="Print events and frames as JSON lines")] = False,
     model: Annotated[
-        str, _option("Model", "-m", "--model", help="Shipped name, folder, or brain (folder, hub id)")
-    ] = "nano",
+        str | None,
+        _option("Model", "-m", "--model", help="Name, folder, hub id; else nano, or nano-memory"),
+    ] = None,
     perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
-    rethink: Annotated[str, _option("Model", help="auto, off; for live sources async")] = "auto",
+    rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
     start: Annotated[int, _option("Source", help="First frame")] = 0,
     end: Annotated[int | None, _option("Source", help="Frame to stop before")] = None,
     stride: Annotated[int, _option("Source", help="Take every n-th frame")] = 1,
@@ -70,23 +85,28 @@ def track(
     batch: Annotated[int, _option("Speed", help="Frames encoded at once")] = 1,
     ahead: Annotated[int | None, _option("Speed", help="Frames encoded ahead")] = None,
 ) -> int:
-    """Track what an instruction means.
+    """Track what an instruction means, or what is pointed at.
 
     Examples:
-        trackgpt track race.mp4 -i "who will win the race?"
+        trackgpt track race.mp4 -i "who will win the race?" -i "240: the blue one"
 
-        trackgpt track frames/ -i "the red car" -i "240: the blue one" -o out
+        trackgpt track race.mp4 --box 1:40,80,120,60 --point @240:1:95,100,-
+
+        trackgpt track frames/ --mask first.png --drop @300:2 -o out
     """
+    from trackgpt.app.pointing import Pointing
     from trackgpt.app.tracking import TrackRequest, run
-    from trackgpt.hub import pair
+    from trackgpt.hub import NANO_MEMORY, pair
     from trackgpt.session.ahead import lookahead_of
 
+    pointing = Pointing(*(tuple(given or ()) for given in (box, mask, point, drop)))
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
     return run(
         TrackRequest(
             source=source,
-            instructions=tuple(instruction),
-            model=pair(model, perception),
+            instructions=tuple(instruction or ()),
+            pointing=pointing,
+            model=pair(model or (NANO_MEMORY if pointing else "nano"), perception),
             output=output,
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,
@@ -197,12 +217,12 @@ def onnx(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export")] = False,
 ) -> int:
     """Encoder and mask decoder as ONNX files for other programs. Example: trackgpt convert onnx nano nano-onnx"""
-    from trackgpt.hub import load_model
+    from trackgpt.hub import load_trackgpt
     from trackgpt.perception.onnx_segmenter import DECODER, ENCODER, SHAPES, export_onnx
 
     refuse_existing(out, overwrite)
     refuse_strangers(out, (ENCODER, DECODER), (SHAPES,), "it is no export of this command")
-    described = export_onnx(load_model(model, "cpu", packed=False).segmenter, out)
+    described = export_onnx(load_trackgpt(model, "cpu", packed=False).segmenter, out)
     print(f"image_side={described['image_side']} opset={described['opset']} out={out}")
     return 0
 

@@ -25,7 +25,7 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48, overwr
     The clip lies beside the run folder, so that it can be tracked again with other words.
 
     Raises:
-        UsageError: no such kind, or the clip has no instruction of it.
+        UsageError: no such kind, or the clip has no instruction of it; a model that reads no words.
         ModelError: the model cannot be loaded.
         OutputError: OUT01, there is a run or a clip and `overwrite` is off, or one that is no demo's; OUT02.
     """
@@ -38,6 +38,8 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48, overwr
     _refuse_another_clip(clip, overwrite)
     tracker = InstructionTracker.from_pretrained(model)
     case, said = _case(seed, kind, frames)
+    session = tracker.session()
+    session.refuse(session.read(said.text))
     _film(case, clip)
     print(f"instruction: {said.text}", flush=True)
     request = TrackRequest(str(clip), ("\\" + said.text,), model, output, FORMATS, overwrite=overwrite)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from trackgpt.export.prompts import prompt_of
 from trackgpt.export.records import EventRecord, TrackRecord, read_events, read_tracks
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -37,6 +38,8 @@ def _counted(noun: str, count: int) -> str:
 
 def _event(event: EventRecord) -> str:
     what = str(event.data.get("text", event.data.get("reason", "")))
+    if event.type == "instruction" and not what:
+        what = prompt_of(event).summary
     if event.type == "take":
         what = f"take {event.take} goes on from take {event.data['parent']}"
     if event.type == "rethink":
