@@ -6,38 +6,52 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from foreign_checkpoints import sam2_video
 from mask_sets import write_davis
 from safetensors.torch import load_file, save_file
-from tiny_sam2 import SIDE, rectangle, session, tiny_sam2, video
 from transformers import Sam2VideoModel
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.perception.encoders import normalise
+from trackgpt.perception.memory_segmenter import Asked
+from trackgpt.perception.sam2_memory import NEUTRAL, Sam2Memory
+from trackgpt.types import VisualPrompt
 from train.assemble import carries_lora
 from train.config import MemoryConfig, Shape
 from train.memory_tracking import MemoryTrackingStage, Prompted
-from train.sam2_tracking import Sam2Steps, TrainedSam2, choose_what_learns, merged_weights, sam2_to_train
+from train.sam2_tracking import Sam2Steps, merged_weights, sam2_to_train
 
 CPU = torch.device("cpu")
-CLOSE = 5e-6
-"""Roundings change masks by a tenth of this, memories without bfloat16's rounding by more, without pointers by 8e-4."""
-ABSENT = 0.0555
-"""Bias of the object logit with which targets come and go."""
-MASKS = torch.stack([rectangle(20, 60), rectangle(50, 100), rectangle(8, 40)])
+SIDE = 64
+CLOSE = 1e-6
+"""Roundings change masks by a fifth of this, memories without bfloat16's rounding by twice, no pointers by 70 times."""
+MASKS = torch.zeros(3, SIDE, SIDE)
 """Of three targets of one clip."""
-BOXES = torch.tensor([[20, 20, 70, 60], [50, 50, 110, 100], [8, 8, 50, 40]]) / SIDE
-POINTS = torch.tensor([[[40.0, 40.0]], [[70.0, 70.0]], [[20.0, 20.0]]]) / SIDE
+for number, (x1, y1, x2, y2) in enumerate(((10, 10, 35, 30), (25, 25, 55, 50), (4, 4, 25, 20))):
+    MASKS[number, y1:y2, x1:x2] = 1
+BOXES = torch.tensor([[10, 10, 35, 30], [25, 25, 55, 50], [4, 4, 25, 20]]) / SIDE
+POINTS = torch.tensor([[[20.0, 20.0]], [[35.0, 35.0]], [[10.0, 10.0]]]) / SIDE
+EVERY = torch.zeros(3, dtype=torch.int64)
+NOWHERE = torch.full((3, 1, 2), torch.nan)
+
+
+def video(count, seed=1):
+    """Frames uint8 (t, 3, s, s)."""
+    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return (255 * F.interpolate(coarse, (SIDE, SIDE), mode="bilinear")).to(torch.uint8)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_sam2()
+    return sam2_video()
 
 
 @pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
+def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("sam2") / "tiny"
-    model.save_pretrained(where)
+    sam2_video(where)
     return where
 
 
@@ -51,17 +65,17 @@ def shown_as(kinds):
 @torch.no_grad()
 def unrolled(model, frames, kinds):
     """Logits of the tracked frames and object logits, of three targets at once, by the steps of training."""
-    steps, every = Sam2Steps(model), torch.zeros(3, dtype=torch.int64)
+    steps = Sam2Steps(model)
     maps = steps.encode(frames)
-    track, found = steps.begin(maps.of(every), shown_as(kinds), MASKS)
+    track, found = steps.begin(maps.of(EVERY), shown_as(kinds), MASKS)
     given = track.given.view(-1, 1, 1, 1)
     kept = torch.where(given, steps.exact(MASKS), steps.handed_on(found))
-    steps.remember(maps.of(every), track, found, kept, kept, track.given | (found.presence > 0))
+    steps.remember(maps.of(EVERY), track, found, kept, kept, track.given | (found.presence > 0))
     logits = []
     for t in range(1, len(frames)):
-        found = steps.follow(maps.of(every + t), track)
+        found = steps.follow(maps.of(EVERY + t), track)
         kept, seen = steps.handed_on(found), found.presence > 0
-        steps.remember(maps.of(every + t), track, found, kept, kept, seen)
+        steps.remember(maps.of(EVERY + t), track, found, kept, kept, seen)
         logits.append(torch.where(seen.view(-1, 1, 1), found.small[:, 0], torch.tensor(-1024.0)))
     return torch.stack(logits, 1)
 
@@ -69,7 +83,9 @@ def unrolled(model, frames, kinds):
 @torch.no_grad()
 def streamed(model, frames, kind, target):
     """The same of one target, by transformers."""
-    held, logits = session(), []
+    held, logits = Sam2VideoInferenceSession(video_height=SIDE, video_width=SIDE, dtype=torch.float32), []
+    held.obj_id_to_idx(1)
+    held.obj_with_new_inputs = [1]
     if kind == 0:
         held.add_mask_inputs(0, 0, MASKS[target][None, None])
     else:
@@ -102,8 +118,10 @@ def test_the_steps_of_training_are_stock_streaming(model, kinds, count):
 
 def test_an_absent_target_is_remembered_as_stock_streaming_does(model):
     frames, model = video(8), copy.deepcopy(model)
+    head = model.mask_decoder.pred_obj_score_head.proj_out
     with torch.no_grad():
-        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(ABSENT)
+        head.weight.mul_(1e4)
+        head.bias.fill_(-12.09)  # with which targets come and go
     found = unrolled(model, frames, [0, 0, 0])
     gone = (found == -1024).flatten(2).all(2)
     assert gone.any()
@@ -112,24 +130,47 @@ def test_an_absent_target_is_remembered_as_stock_streaming_does(model):
         assert (found[target] - streamed(model, frames, 0, target)).abs().max() < CLOSE
 
 
-def test_clicks_change_the_clicked_targets_alone_and_are_remembered_as_shown(model):
-    frames, every = video(3), torch.zeros(3, dtype=torch.int64)
-    steps = Sam2Steps(model)
+def test_a_click_on_a_tracked_frame_is_what_inference_makes_of_it(model, folder):
+    frames, network = video(5), Sam2Memory.from_pretrained(folder, settings=NEUTRAL)
+    steps, memory = Sam2Steps(model), None
     with torch.no_grad():
         maps = steps.encode(frames)
-        track, found = steps.begin(maps.of(every), shown_as([0, 1, 2]), MASKS)
-        nowhere = torch.full((3, 1, 2), torch.nan)
-        click = nowhere.clone()
+        track, found = steps.begin(maps.of(EVERY), shown_as([0, 0, 0]), MASKS)
+        kept = steps.exact(MASKS)
+        for t, frame in enumerate(frames):
+            shown = {0: VisualPrompt(mask=MASKS[0].numpy() > 0), 2: VisualPrompt(points=((20.0, 44.0, 1),))}.get(t)
+            (wanted,) = network.segment(frame.permute(1, 2, 0).numpy(), [Asked(memory, shown)])
+            memory = wanted.memory
+            if t:
+                found = steps.follow(maps.of(EVERY + t), track)
+                if t == 2:
+                    click = torch.tensor([20.0, 44.0]).expand(3, 1, 2) / SIDE
+                    found = steps.again(maps.of(EVERY + t), track, found, (click, NOWHERE))
+                kept = steps.handed_on(found)
+                assert (kept[0, 0] > 0).numpy().tolist() == wanted.mask.tolist()
+                assert found.iou[0, 0].sigmoid().item() == pytest.approx(wanted.iou, abs=1e-6)
+            steps.remember(maps.of(EVERY + t), track, found, kept, kept, torch.ones(3, dtype=torch.bool))
+            newest = max((*memory.conditioning, *memory.recent), key=lambda entry: entry.frame)
+            assert (track.frames[-1].pointer[0] - newest.pointer.flatten()).abs().max() < 1e-5
+            assert (track.frames[-1].memory[:, 0] - newest.features[:, 0].float()).abs().max() < 0.02  # of bfloat16
+
+
+def test_clicks_change_the_clicked_targets_alone_and_are_remembered_as_shown(model):
+    frames, steps = video(3), Sam2Steps(model)
+    with torch.no_grad():
+        maps = steps.encode(frames)
+        track, found = steps.begin(maps.of(EVERY), shown_as([0, 1, 2]), MASKS)
+        click = NOWHERE.clone()
         click[0], click[1] = 0.3, 0.6
-        assert steps.again(maps.of(every), track, found, None) is None
-        again = steps.again(maps.of(every), track, found, (click, nowhere))
+        assert steps.again(maps.of(EVERY), track, found, None) is None
+        again = steps.again(maps.of(EVERY), track, found, (click, NOWHERE))
         changed = [(again.small[k] != found.small[k]).any().item() for k in range(3)]
         assert changed == [False, True, False]  # the first was given by its mask
         kept = steps.handed_on(again)
-        steps.remember(maps.of(every), track, again, kept, kept, torch.ones(3, dtype=torch.bool))
-        found = steps.follow(maps.of(every + 1), track)
+        steps.remember(maps.of(EVERY), track, again, kept, kept, torch.ones(3, dtype=torch.bool))
+        found = steps.follow(maps.of(EVERY + 1), track)
         assert not track.shown
-        again = steps.again(maps.of(every + 1), track, found, (nowhere, click))
+        again = steps.again(maps.of(EVERY + 1), track, found, (NOWHERE, click))
         assert [(again.small[k] != found.small[k]).any().item() for k in range(3)] == [True, True, False]
         assert track.shown
 
@@ -167,7 +208,7 @@ def clip(frames, seed):
     """A sample of the stage, of two targets."""
     ids = np.zeros((frames, SIDE, SIDE), np.uint8)
     for t in range(frames):
-        ids[t, 20 + t : 60 + t, 20:60], ids[t, 70:110, 60:100] = 1, 2
+        ids[t, 10 + t : 30 + t, 10:30], ids[t, 36:56, 32:52] = 1, 2
     return {"frames": video(frames, seed).permute(0, 2, 3, 1).numpy(), "ids": ids}
 
 
@@ -178,7 +219,7 @@ def test_merged_adapters_give_the_masks_of_the_adapted_model(folder):
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.05)
-    plain = tiny_sam2()
+    plain = sam2_video()
     before = unrolled(plain, video(3), [0, 1, 2])
     plain.load_state_dict(merged_weights(model))
     adapted, merged = unrolled(model, video(3), [0, 1, 2]), unrolled(plain, video(3), [0, 1, 2])
@@ -198,7 +239,7 @@ def test_a_model_that_cannot_be_trained_is_one_line(folder, tmp_path, wrong, err
         weights.pop("no_object_pointer")
         save_file(weights, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(error) as caught:
-        sam2_to_train(copy, "all", 64 if wrong == "side" else SIDE)
+        sam2_to_train(copy, "all", 32 if wrong == "side" else SIDE)
     assert "\n" not in str(caught.value)
 
 
@@ -207,11 +248,11 @@ def train_tiny(train_command, folder, tmp_path):
     """Runs two steps on a miniature of DAVIS, or as many as are given; returns the run's folder."""
     sets = write_davis(tmp_path / "davis", count=3)
 
-    def go(learn, steps=2, out="out", **plan):
+    def go(learn, out="out", previews="false", **plan):
         settings = {"steps": 2, "batch": 1, "bf16": "false", "workers": 0, "tensorboard": "false", "warmup": 0, **plan}
         config = tmp_path / f"{out}.yaml"
         config.write_text(
-            f"stage: memory\nbrain: {folder}\nout: {out}\nshape: {{side: {SIDE}, frames: 2, targets: 1}}\n"
+            f"stage: memory\nbrain: {folder}\nout: {out}\npreviews: {previews}\nshape: {{side: {SIDE}, frames: 2, targets: 1}}\n"
             f"memory: {{sets: [{sets}], learn: {learn}, click: 0.5}}\n"
             f"plan: {{{', '.join(f'{key}: {value}' for key, value in settings.items())}}}\n"
         )
@@ -224,7 +265,9 @@ def train_tiny(train_command, folder, tmp_path):
 
 @pytest.mark.parametrize("learn", ["decoder-memory", "lora", "all"])
 def test_a_run_exports_a_whole_sam2_in_which_what_was_frozen_is_as_it_was(train_tiny, model, learn):
-    out = train_tiny(learn)
+    out = train_tiny(learn, previews=str(learn == "all").lower())
+    assert Sam2Memory.from_pretrained(out / "model")
+    assert (out / "previews/000002.png").exists() == (learn == "all")
     trained, report = Sam2VideoModel.from_pretrained(out / "model", output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     before, after = model.state_dict(), trained.state_dict()
@@ -250,10 +293,3 @@ def test_a_run_that_goes_on_ends_with_the_bits_of_one_that_never_stopped(train_t
     train_tiny(learn, out="parts", save_every=1)
     one, other = (folder / "model/model.safetensors" for folder in (whole, parts))
     assert one.read_bytes() == other.read_bytes()
-
-
-def test_the_class_that_trains_loads_what_the_plain_one_wrote(folder):
-    assert isinstance(sam2_to_train(folder, "all", SIDE), TrainedSam2)
-    frozen = tiny_sam2(TrainedSam2)
-    choose_what_learns(frozen, "decoder-memory")
-    assert Sam2Steps(frozen).frozen

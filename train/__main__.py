@@ -144,7 +144,7 @@ def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
     from train.assemble import Origin, origin
     from train.loop import fit
     from train.model_folder import export_model, exported_step, training_record
-    from train.previews import draw_previews, draw_propagation
+    from train.previews import draw_previews, draw_propagation, draw_sam2
     from train.report import draw_curves
 
     stage = _begin(config, processes)
@@ -152,7 +152,9 @@ def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
     preview: Any = draw_previews
     if config.stage == "memory":
         came_from = Origin(config.brain)
-        preview = draw_propagation if isinstance(model, MaskPropagation) else None
+        preview = draw_propagation
+        if not isinstance(model, MaskPropagation):
+            preview = lambda _, path: draw_sam2(out / "model", processes.device, path)  # noqa: E731
     else:
         came_from = origin(model, config.brain, config.perception, config.encoder_from_tower)
 
@@ -160,7 +162,7 @@ def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
         if exported_step(out / "model") == step:
             return
         export_model(model, came_from, engine, out / "model", training_record(config, out, step, processes), processes)
-        if config.previews and preview is not None:
+        if config.previews:
             with engine.inference():
                 if processes.rank == 0:
                     preview(model, out / "previews" / f"{step:06d}.png")

@@ -60,10 +60,11 @@ def memory_model(config: TrainConfig) -> nn.Module:
     Raises:
         ModelError, UsageError: see `new_propagation` and `train.sam2_tracking.sam2_to_train`.
     """
-    from train.sam2_tracking import is_sam2_video_folder, sam2_to_train
+    from trackgpt.perception.sam2_memory import is_sam2_video
+    from train.sam2_tracking import sam2_to_train
 
     folder = find(config.brain) if config.brain else None
-    if folder and is_sam2_video_folder(folder):
+    if folder and is_sam2_video(folder):
         return sam2_to_train(folder, config.memory.learn, config.shape.side)
     return new_propagation(config)
 

@@ -219,9 +219,9 @@ def jittered(gaze: Gaze, rng: np.random.Generator) -> Gaze:
 
 def square_picture(picture: np.ndarray, side: int) -> np.ndarray:
     """A frame, uint8 (height, width, 3), squashed to (side, side, 3) as SAM 2's image processor does."""
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    scaled = F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
-    return np.asarray(scaled[0].permute(1, 2, 0).numpy())
+    from trackgpt.perception.sam2_memory import square
+
+    return np.asarray(square(np.array(picture), side, torch.device("cpu"))[0].permute(1, 2, 0).numpy())
 
 
 def square_mask(mask: np.ndarray, side: int) -> np.ndarray:

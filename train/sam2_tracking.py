@@ -1,10 +1,10 @@
 """Fine-tuning of SAM 2.1 by the stage "memory": `Sam2VideoModel`'s steps for many targets at once, with gradients.
 
-They are those of transformers' streaming, and of `trackgpt.perception.sam2_memory`: on the first frame a mask is taken
+They are those of transformers' streaming and of `trackgpt.perception.sam2_memory`: on the first frame a mask is taken
 as it is, a box or a point is decoded without memory; the memory encoder writes the mask that was found, hard where
 something was shown and soft elsewhere, with the occlusion embedding where the target is absent; memory attention reads
-the frames on which something was shown, the last 6 others, and the object pointers of the last 15. A test holds them to
-stock streaming. With clicks a frame counts as shown for all targets of the batch.
+the frames on which something was shown, the last 6 others, and the object pointers of the last 15. Tests hold them
+to both. With clicks a frame counts as shown for all targets of the batch.
 
 What learns (`memory.learn`):
     decoder-memory  mask decoder, prompt encoder, memory attention, memory encoder and pointers; the image encoder is
@@ -24,17 +24,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import NO_OBJ_SCORE
 
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.perception.encoders import normalise
-from trackgpt.settings import read_json
+from trackgpt.perception.sam2_video_weights import load_sam2_video
 from train.memory_tracking import Prompted
 
-KIND = "sam2_video"
 RANK, ALPHA = 8, 16
 ADAPTED = (
     r"(vision_encoder\.backbone\.blocks\.\d+\.attn\.(qkv|proj)"
@@ -65,40 +63,23 @@ class TrainedSam2(Sam2VideoModel):
         plain.save_pretrained(save_directory, **settings)
 
 
-def is_sam2_video_folder(folder: Path) -> bool:
-    """Whether a folder holds a SAM 2 with its memory.
-
-    Raises:
-        ModelError: MD02, its config.json is damaged.
-    """
-    file = folder / "config.json"
-    return file.is_file() and read_json(file).get("model_type") == KIND
-
-
 def sam2_to_train(folder: Path, learn: str, side: int) -> TrainedSam2:
     """The model of a folder, in float32, frozen and adapted as configured.
 
     Args:
-        folder: of `Sam2VideoModel.save_pretrained`, or as the hub holds facebook/sam2.1-hiera-tiny.
+        folder: see `trackgpt.perception.sam2_memory.Sam2Memory.from_pretrained`.
         learn: see the module.
         side: of the square that clips are scaled to.
 
     Raises:
-        ModelError: MD02, the folder is damaged or lacks weights.
+        ModelError: as there.
         UsageError: the model sees squares of another side.
     """
-    try:
-        model, report = TrainedSam2.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{folder}: no whole SAM 2 with memory ({reason}); fetch it again", "MD02") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(f"{folder}: {len(missing)} weights are missing, first {missing[0]}; fetch it again", "MD02")
-    if side != model.image_size:
-        raise UsageError(f"shape.side: {folder} sees squares of {model.image_size} pixels, found {side}")
+    loaded = load_sam2_video(folder)
+    if side != loaded.image_size:
+        raise UsageError(f"shape.side: {folder} sees squares of {loaded.image_size} pixels, found {side}")
+    model = TrainedSam2(loaded.config)
+    model.load_state_dict(loaded.state_dict())
     choose_what_learns(model, learn)
     return model
 
