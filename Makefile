@@ -14,7 +14,7 @@ help:  ## list the targets
 		printf '  make %-7s %s\n' "$$target" "$$what"; done
 
 demo: $(READY)  ## track by instruction on a drawn clip; the last line of stdout is key=value
-	@$(BIN)/trackgpt demo
+	@$(BIN)/trackgpt demo --overwrite
 
 test: lint  ## everything that must hold before a change lands: lint, then the fast tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)

@@ -10,11 +10,13 @@ import typer
 
 from data_tools import build_instrack, check, nanotrack, rephrase, synthtrack, view
 from trackgpt import ending
+from trackgpt.files import refuse_existing_file
 
 app = typer.Typer(
     help="Make, check and show data. Example: python -m data_tools view -o sheet.png",
     no_args_is_help=True,
     add_completion=False,
+    context_settings=ending.HELP,
     pretty_exceptions_enable=False,
 )
 app.command("make")(synthtrack.command)
@@ -29,10 +31,13 @@ app.command("nanotrack")(nanotrack.command)
 def atlas(
     font: Annotated[Path, typer.Argument(help="NotoColorEmoji.ttf")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for atlas.png and atlas.json")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these two files")] = False,
 ) -> None:
     """Build the sprite atlas of SynthTrack from a colour emoji font."""
     from data_tools.atlas import build_atlas
 
+    for name in ("atlas.png", "atlas.json"):
+        refuse_existing_file(out / name, overwrite, [font])
     print(f"atlas={build_atlas(font, out)}")
 
 

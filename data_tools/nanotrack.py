@@ -20,10 +20,14 @@ import numpy as np
 import typer
 
 from data_tools.box_writers import boxes_of_object, line_of, one_based, write_text
+from data_tools.writers import take_folder, write_json
 from trackgpt.data.trees import listing
 from trackgpt.data.videos import LabelMasks, read_image
 from trackgpt.errors import InputError, ModelError
+from trackgpt.files import refuse_to_hold, writing
 
+MANIFEST = "nanotrack.json"
+MADE = ("annotations", "results")
 SIZES = ("480p", "240p")  # of DAVIS, the first that has a sequence is taken
 
 
@@ -128,6 +132,7 @@ def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for annotations and results")],
     weights: Annotated[Path, typer.Option(help="Folder of nanotrack_backbone*.onnx and nanotrack_head*.onnx")],
     size: Annotated[str, typer.Option(help="480p or 240p; empty takes the larger one of each sequence")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there")] = False,
 ) -> None:
     """Track DAVIS with NanoTrack, for `python -m eval lasot --data OUT/annotations --results OUT/results`."""
     import cv2
@@ -135,6 +140,10 @@ def command(
     cv2.setNumThreads(1)
     sequences = davis_sequences(davis, [size] if size else SIZES)
     tracker = nanotrack(weights)
+    refuse_to_hold(out, [davis, weights])
+    with writing(out):
+        take_folder(out, overwrite, MADE, MANIFEST, "nanotrack")
+        write_json(out / MANIFEST, {"made by": "python -m data_tools nanotrack", "davis": str(davis)})
     for sequence in sequences:
         truth = sequence.boxes()
         write_annotations(out / "annotations", sequence.name, truth)

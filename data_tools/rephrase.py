@@ -21,8 +21,8 @@ import typer
 
 from data_tools.chat_models import ChatModel, Endpoint, LocalChatModel, key_of
 from data_tools.instructions import PARAPHRASES, Instruction, read_instructions, write_instructions
-from trackgpt.errors import InputError, ModelError, OutputError, UsageError
-from trackgpt.files import writing
+from trackgpt.errors import InputError, ModelError, UsageError
+from trackgpt.files import refuse_existing_file, writing
 from trackgpt.settings import parse_json
 
 SYSTEM = (
@@ -170,17 +170,19 @@ def command(
     seed: Annotated[int, typer.Option(help="Another one gives other answers")] = 0,
     attempts: Annotated[int, typer.Option(help="How often a model is asked about one instruction")] = ATTEMPTS,
     cache: Annotated[Path | None, typer.Option(help="Cache of answers; by default next to the output")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file to write")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file to write; the cache is used either way")
+    ] = False,
 ) -> None:
     """Write five paraphrases of each seed instruction by a chat model; exit code 4 when some have none."""
     if bool(model) == bool(endpoint) or bool(endpoint) != bool(endpoint_model):
         raise UsageError("give either --model, or --endpoint and --endpoint-model")
     if attempts < 1 or seed < 0:
         raise UsageError(f"--attempts is {attempts}, --seed {seed}; wanted 1 or more, and 0 or more")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: exists; needs --overwrite, or another name; the cache is used either way", "OUT01")
+    answers = cache or out.with_name(f"{out.stem}.cache.jsonl")
+    refuse_existing_file(out, overwrite, [annotations, answers])
     instructions = read_instructions(annotations)
-    kept = Cache(cache or out.with_name(f"{out.stem}.cache.jsonl"))
+    kept = Cache(answers)
     chat: ChatModel = LocalChatModel.load(model) if model else Endpoint(endpoint, endpoint_model, key_of(api_key_env))
     done = [rephrase(one, chat, kept, seed, attempts) for one in _progress(instructions)]
     failures = [one for one in done if isinstance(one, Failure)]

@@ -230,10 +230,14 @@ def make(order: Order, out: Path, overwrite: bool = False, done: Callable[[], No
     wanted = orders(order, out)
     with writing(out):
         take_folder(out, overwrite)
-        write_json(out / MANIFEST, {"made by": "python -m data_tools make", **_plain(order)})
+        others = {entry.name for entry in out.iterdir()} | {MANIFEST}
+        about = {"made by": "python -m data_tools make", **_plain(order)}
+        write_json(out / MANIFEST, about)
         counts = Counts()
         for one, folder in wanted:
             counts.add_all(_write(one, folder, done))
+        held = sorted(entry.name for entry in out.iterdir() if entry.name not in others)
+        write_json(out / MANIFEST, about | {"holds": held})
     return counts
 
 

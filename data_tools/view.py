@@ -28,8 +28,8 @@ from data_tools.samples import (
 )
 from data_tools.synthtrack import RANGES, scene_seed
 from trackgpt.data.trees import listing, read_object
-from trackgpt.errors import InputError, UsageError
-from trackgpt.files import replacing
+from trackgpt.errors import InputError, OutputError, UsageError
+from trackgpt.files import refuse_existing_file, replacing
 from trackgpt.synthtrack.clips import Case, make_case
 from trackgpt.video.source import open_source
 
@@ -191,6 +191,16 @@ def sheet_of_tree(root: Path, count: int, split: Split | None, layout: str) -> t
     return stacked(sheets), len(rows) + sum(len(found) for _, found in groups)
 
 
+def _refuse_data(out: Path, root: Path | None) -> None:
+    """Refuse a picture that is there, below a folder of the tree that is shown; beside these folders a sheet may lie.
+
+    Raises:
+        OutputError: OUT01.
+    """
+    if root is not None and out.exists() and root.resolve() in list(out.resolve().parents)[1:]:
+        raise OutputError(f"{out}: lies in the data that is shown; choose another name", "OUT01")
+
+
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="The picture to write, sheet.png")],
     root: Annotated[Path | None, typer.Argument(help="Show what lies here instead of drawing scenes")] = None,
@@ -199,6 +209,7 @@ def command(
     split: Annotated[Split | None, typer.Option(help="train or test; without it test")] = None,
     frames: Annotated[int, typer.Option(help="Frames of each scene")] = 48,
     layout: Annotated[str, typer.Option(help="Show this data set of the folder alone; names are those of check")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture to write")] = False,
 ) -> None:
     """Draw a contact sheet of videos or pictures, their targets, and what is said about them."""
     for name, value in (("videos", videos), ("seed", seed), ("frames", frames)):
@@ -209,6 +220,8 @@ def command(
         raise UsageError(f"{out}: wanted a name that ends in .png or .jpg")
     if layout and layout not in SETS:
         raise UsageError(f"--layout {layout}: no such data set; choose one of {', '.join(SETS)}")
+    refuse_existing_file(out, overwrite)
+    _refuse_data(out, root)
     if root is None:
         part = split or Split.test
         rows = list(synthetic_rows(seed, videos, part, frames))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from trackgpt.errors import OutputError
+from trackgpt.data.trees import read_object
+from trackgpt.errors import InputError
 from trackgpt.export.davis import PALETTE
+from trackgpt.files import refuse_existing, refuse_strangers
 from trackgpt.synthtrack.clips import Case
 from trackgpt.synthtrack.scene import SceneInstruction
 
@@ -103,32 +106,42 @@ def write_binary_masks(folder: Path, masks: np.ndarray, indices: range) -> None:
         Image.fromarray(np.where(masks[index], np.uint8(255), np.uint8(0))).save(folder / f"{stem(index)}.png")
 
 
-def take_folder(out: Path, overwrite: bool) -> None:
-    """Make a folder to write into, or empty one that `make` wrote before.
+def take_folder(
+    out: Path, overwrite: bool, made: Collection[str] = _MADE, manifest: str = MANIFEST, verb: str = "make"
+) -> None:
+    """Make a folder to write into, or empty one that a verb wrote before.
 
-    Only names that writers make are removed, and only where there is a manifest: other files stay.
+    Only what it wrote is removed, and only where there is its manifest: other files stay.
+
+    Args:
+        out: the folder.
+        overwrite: it may be emptied.
+        made: names that the verb makes in it, for a manifest that does not list them ("holds").
+        manifest: a file that it writes before these.
+        verb: of `python -m data_tools`.
 
     Raises:
         OutputError: OUT01, there is a file, or a folder that is not empty and may not or must not be replaced.
     """
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; wanted a folder; choose another name", "OUT01")
+    refuse_existing(out, overwrite)
     present = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if present and not overwrite:
-        raise OutputError(f"{out}: exists and is not empty; needs --overwrite, or another folder", "OUT01")
-    if present and MANIFEST not in present:
-        raise OutputError(
-            f"{out}: holds {min(present)} but no {MANIFEST}, so it was not made by `data_tools make`; "
-            "choose another folder",
-            "OUT01",
-        )
+    refuse_strangers(out, present, (manifest,), f"it was not made by `data_tools {verb}`")
     out.mkdir(parents=True, exist_ok=True)
-    for name in sorted(present & _MADE):
+    for name in sorted(present.intersection(_held(out / manifest) or made)):
         entry = out / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _held(manifest: Path) -> set[str]:
+    """Names that a manifest lists as written beside it; none where it is missing or of a run that was cut short."""
+    try:
+        held = read_object(manifest).get("holds")
+    except InputError:
+        return set()
+    return {name for name in held if isinstance(name, str)} if isinstance(held, list) else set()
 
 
 def single_target(case: Case) -> list[SceneInstruction]:

@@ -17,6 +17,7 @@ app = typer.Typer(
     "python -m eval refer-davis17 --results their_masks --data ref-davis",
     no_args_is_help=True,
     add_completion=False,
+    context_settings=ending.HELP,
     pretty_exceptions_enable=False,
 )
 register(app)

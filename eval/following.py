@@ -22,10 +22,10 @@ class UnitRecord:
     """How one unit was tracked.
 
     Attributes:
-        text: the first instruction.
+        text: the first instruction, or what was shown in words.
         answer: what the tracker said to it.
         refused: the answer named no target.
-        score: the lowest score of a frame's targets, NaN where there was none; one per frame.
+        score: the lowest score of a frame's targets of this unit, NaN where there was none; one per frame.
         asked: (frame, reason) of every reading after the first.
         seconds: of every frame, tracker alone; what several units share counts for each.
     """
@@ -37,14 +37,15 @@ class UnitRecord:
     asked: list[tuple[int, str]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def add(self, followed: Followed) -> None:
-        """One more frame."""
+    def add(self, followed: Followed, target: int | None = None) -> None:
+        """One more frame, of all targets or of one."""
         seen, t = followed.seen, len(self.score)
+        mine = seen.ids == target if target is not None else np.ones(len(seen.ids), bool)
         self.seconds.append(followed.seconds)
-        self.score.append(float(seen.scores.min()) if len(seen.scores) else np.nan)
+        self.score.append(float(seen.scores[mine].min()) if mine.any() else np.nan)
         if t == 0:
             self.answer = seen.cue.text if seen.cue else ""
-            self.refused = len(seen.ids) == 0
+            self.refused = not mine.any()
         elif seen.reason:
             self.asked.append((t, seen.reason))
 
@@ -56,6 +57,8 @@ class UnitRecord:
 
 class Following:
     """A tracker that is run over the units of a task, with their records (`eval.kit.Follow`).
+
+    Where a unit's first prompt names its targets by ids, each of them has a record, as UNIT/ID.
 
     Args:
         tracker: the system.
@@ -73,15 +76,20 @@ class Following:
         Raises:
             InputError: a unit's first prompt is not about frame 0, or two are about the same frame.
         """
-        records = [self._record(name, prompts) for name, prompts in said.items()]
+        records = [self._records(name, prompts) for name, prompts in said.items()]
         for followed in follow_all(self.tracker, frames, list(said.values())):
-            for record, one in zip(records, followed, strict=True):
-                record.add(one)
+            for mine, one in zip(records, followed, strict=True):
+                for target, record in mine.items():
+                    record.add(one, target)
             yield tuple(one.seen for one in followed)
 
-    def _record(self, name: str, prompts: Sequence[Prompt]) -> UnitRecord:
+    def _records(self, name: str, prompts: Sequence[Prompt]) -> dict[int | None, UnitRecord]:
+        """New records of a unit, by target; None stands for all of them."""
         frames = [prompt.frame for prompt in prompts]
         if 0 not in frames or len(set(frames)) != len(frames):
             raise InputError(f"{name}: prompts at frames {frames}; wanted 0 first, one per frame")
-        self.records[name] = UnitRecord(next(prompt.text for prompt in prompts if prompt.frame == 0))
-        return self.records[name]
+        first = next(prompt for prompt in prompts if prompt.frame == 0)
+        made: dict[int | None, UnitRecord] = {target: UnitRecord(first.summary) for target in first.ids or (None,)}
+        for target, record in made.items():
+            self.records[name if target is None else f"{name}/{target}"] = record
+        return made

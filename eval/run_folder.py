@@ -4,7 +4,9 @@ run.json                settings: kit, protocol, model and its digest, split, se
 results/                the benchmark's own result files (with --model)
 diagnostics/TASK.json   answers, scores, readings and times of a task; written last, so it marks it as done
 rows.jsonl              one line per scored unit
-summary.json, report.md, *.png, *.svg
+summary.json, report.md, *.png, *.svg, submission.zip
+
+Where some of these lie and no run.json, no run has made them, and they are left alone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,11 +25,16 @@ from typing import Any
 
 from eval.kit import Row
 from trackgpt.data.trees import read_object
-from trackgpt.errors import InputError, OutputError, UsageError
-from trackgpt.files import write_whole, writing
+from trackgpt.errors import InputError, UsageError
+from trackgpt.files import refuse_strangers, write_whole, writing
 from trackgpt.settings import parse_json
 
 RUN, RESULTS, DIAGNOSTICS, ROWS = "run.json", "results", "diagnostics", "rows.jsonl"
+MADE = re.compile(
+    rf"{RESULTS}|{DIAGNOSTICS}|{ROWS}|summary\.json|report\.md|submission\.zip|rank\d+\.json"
+    r"|(histogram|reliability|success|precision|normalised_precision|by_.+)\.(png|svg)"
+)
+"""Names of what a run writes after its run.json (the pictures are those of `eval.pictures`)."""
 
 
 def rank() -> int:
@@ -54,7 +62,7 @@ def open_run(out: Path, settings: Mapping[str, object], fills: bool = True) -> I
 
     Raises:
         UsageError: the folder was begun with other settings.
-        OutputError: OUT01, it holds results that no run has made; OUT02.
+        OutputError: OUT01, it holds files that a run would replace and no run has made; OUT02.
     """
     path = out / RUN
     if path.exists():
@@ -65,8 +73,8 @@ def open_run(out: Path, settings: Mapping[str, object], fills: bool = True) -> I
         if other:
             raise UsageError(f"{out}: holds another run ({'; '.join(other)}); choose another --out or delete it")
     before = {out, *out.iterdir()} if out.is_dir() else set()
-    if fills and out / RESULTS in before and path not in before:
-        raise OutputError(f"{out / RESULTS}: exists, and no run made it; choose another --out", "OUT01")
+    replaced = {each.name for each in before - {out} if MADE.fullmatch(each.name)}
+    refuse_strangers(out, replaced - (set() if fills else {RESULTS}), (RUN,))
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     if rank() == 0:
@@ -76,7 +84,8 @@ def open_run(out: Path, settings: Mapping[str, object], fills: bool = True) -> I
     except BaseException:
         if rank() == 0 and path not in before and not (out / DIAGNOSTICS).exists():
             for made in [out] if out not in before else set(out.iterdir()) - before:
-                shutil.rmtree(made) if made.is_dir() else made.unlink()
+                if made in (out, path) or MADE.fullmatch(made.name):  # others may write there at the same time
+                    shutil.rmtree(made) if made.is_dir() else made.unlink()
         raise
 
 

@@ -30,6 +30,8 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
     Sam2Config,
     Sam2Model,
+    Sam2VideoConfig,
+    Sam2VideoModel,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
 )
@@ -265,6 +267,39 @@ def sam2(folder: Path) -> Any:
     model = Sam2Model(Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder))
     nn.init.normal_(model.no_memory_embedding, std=0.5)
     liven(model).save_pretrained(folder)
+    return model
+
+
+def sam2_video(folder: Path | None = None) -> Any:
+    """A SAM 2.1 with its memory for squares of 64 pixels, which sees its target on every frame."""
+    torch.manual_seed(2)
+    values = Sam2VideoConfig().to_dict()
+    values["vision_config"] |= {"backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 128}
+    values["vision_config"]["backbone_feature_sizes"] = [[16, 16], [8, 8], [4, 4]]
+    values["vision_config"]["backbone_config"] |= {
+        "image_size": [64, 64],
+        "hidden_size": 8,
+        "blocks_per_stage": [1, 1, 2, 1],
+        "global_attention_blocks": [3],
+        "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 2, 2],
+    }
+    values["prompt_encoder_config"] |= {"image_size": 64, "hidden_size": 128}
+    values["mask_decoder_config"] |= {"hidden_size": 128, "mlp_dim": 64, "iou_head_hidden_dim": 32}
+    values |= dict.fromkeys(("memory_attention_hidden_size", "memory_encoder_hidden_size"), 128)
+    values |= dict.fromkeys(("mask_downsampler_embed_dim", "memory_fuser_embed_dim"), 128)
+    values |= {"image_size": 64, "memory_attention_rope_feat_sizes": [4, 4], "memory_attention_num_layers": 2}
+    values |= {"memory_attention_feed_forward_hidden_size": 64, "memory_fuser_intermediate_dim": 64}
+    model = Sam2VideoModel(Sam2VideoConfig.from_dict(values)).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if not name.endswith("bias") and not weight.any():
+                weight.normal_(0, 0.5)  # what training fills: positions in time, the pointer of the absent, ...
+            elif name.startswith(("mask_decoder.output_hyper", "mask_decoder.iou")):
+                weight.mul_(4)
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(5.0)
+    if folder is not None:
+        model.save_pretrained(folder)
     return model
 
 

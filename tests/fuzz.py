@@ -263,16 +263,18 @@ def log_targets(work: Path) -> dict[str, Target]:
     import numpy as np
 
     from trackgpt.arbiter import PurportRecord
-    from trackgpt.export.records import read_events, read_tracks
+    from trackgpt.export.prompts import prompt_of, written_prompt
+    from trackgpt.export.records import EventRecord, read_events, read_tracks
     from trackgpt.geometry.masks import check_rle, encode_rle
     from trackgpt.memory import QueryMemory
     from trackgpt.track import TrackState
-    from trackgpt.types import Cue, Prompt
+    from trackgpt.types import Cue, Prompt, VisualPrompt
     from trackgpt.types import Target as Followed
 
     mask = np.zeros((12, 16), bool)
     mask[3:8, 2:9] = True
     rle = encode_rle(mask)
+    shown = Prompt("", 0, "add", (2,), (VisualPrompt((1.0, 2.0, 3.0, 4.0), ((5.0, 6.0, 1),), mask),))
     lines = [
         json.dumps({"v": 3, "take": 1, "i": i, "t": i / 12, "size": [12, 16], "objs": [
             {"id": 1, "box": [2.0, 3.0, 9.0, 8.0], "rle": rle, "score": 0.8, "state": "tracked", "purport": 0.8}]})
@@ -282,7 +284,12 @@ def log_targets(work: Path) -> dict[str, Target]:
     events = [
         '{"v":3,"seq":0,"take":1,"i":0,"t":0.0,"type":"start","source":"a.mp4"}',
         '{"v":2,"seq":1,"take":1,"i":0,"t":0.0,"type":"rethink","reason":"purport","old":[0.1],"new":[0.5]}',
+        EventRecord.of(2, "instruction", 0, 0.0, **written_prompt(shown)).to_json(),
     ]
+
+    def said_in(path: Path) -> object:
+        return [prompt_of(event) for event in read_events(path) if event.type == "instruction"]
+
     queries = np.ones((1, 4), np.float32)
     state = TrackState(
         QueryMemory(queries),
@@ -290,14 +297,14 @@ def log_targets(work: Path) -> dict[str, Target]:
         3,
         (Followed(1, Prompt("the dog"), (1.0, 2.0, 3.0, 4.0), 2, True, 0.5),),
         Cue("the dog", queries, queries),
-        (Prompt("the dog"),),
+        (Prompt("the dog"), shown),
         2,
     )
     state.save(work / "state")
     kinds = (QueryMemory, PurportRecord)
     return {
         "tracks": Target(["\n".join(lines).encode() + b"\n", old.encode() + b"\n"], lambda p: list(read_tracks(p)), 4),
-        "events": Target(["\n".join(events).encode() + b"\n"], lambda p: list(read_events(p)), 2),
+        "events": Target(["\n".join(events).encode() + b"\n"], said_in, 2),
         "state": Target([(work / "state").read_bytes()], lambda p: TrackState.load(p, kinds), 2),
         "rle": Target([rle.encode()], lambda p: check_rle(p.read_text("latin-1"), 12, 16), 4),
     }
@@ -320,6 +327,7 @@ def settings_targets() -> dict[str, Target]:
 def text_targets() -> dict[str, Target]:
     """What a person or a model says."""
     from eval.metrics.query_mot_answers import paired_by_position, parse_predicted_output
+    from trackgpt.app.pointing import Pointing, read_pointing
     from trackgpt.app.tracking import parse_instruction
     from trackgpt.reasoners.templates import clean_instruction, visible_answer
 
@@ -327,11 +335,16 @@ def text_targets() -> dict[str, Target]:
         spoken = parse_instruction(path.read_text("utf-8", "replace"))
         return clean_instruction(spoken.text)
 
+    def pointed(path: Path) -> object:
+        box, point, drop, *_ = (*path.read_text("utf-8", "replace").split("|"), "", "")
+        return read_pointing(Pointing((box,), point=(point,), drop=(drop,)), 0)
+
     answer = (
         b'[{"frame": 1, "bbox": [1, 2, 3, 4]}, {"frame": 2, "bbox_2d": [5, 6, 7, 8]}] {"frame": 3, "bbox": [1,2,3,4]}'
     )
     return {
         "instruction": Target([b"240: the red <TK> car", b"@8.5: who will win?", b"\\12: x"], said, 3),
+        "pointing": Target([b"2:1,2,30,40|@12:2:5.5,6,-|@300:2", b"1,2,3,4|9,9|@4:1"], pointed, 3),
         "answer": Target(
             [answer, b"Sure, I track the dog. <TK>, <PO>"],
             lambda p: (
@@ -475,11 +488,18 @@ def picture_targets(work: Path) -> dict[str, Target]:
     from PIL import Image
     from scripted_model import film, pictures
 
+    from trackgpt.app.pointing import masks_in
+    from trackgpt.export.davis import PALETTE
     from trackgpt.video.source import open_source
 
     def frames(path: Path) -> int:
         with open_source(path, max_pixels=1_000_000) as source:
             return sum(1 for _ in zip(source, range(50), strict=False))
+
+    labels = Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12) // 24)
+    labels.putpalette(PALETTE)
+    mask = io.BytesIO()
+    labels.save(mask, "PNG")
 
     film(work / "clip.mp4", 6)
     shown = [Image.fromarray(frame) for frame in pictures(3)]
@@ -490,7 +510,8 @@ def picture_targets(work: Path) -> dict[str, Target]:
         shown[0].save(held, {".jpg": "JPEG", ".tif": "TIFF"}.get(suffix, suffix[1:].upper()), **more)
         kinds[suffix] = held.getvalue()
     assert np.asarray(shown[0]).shape[2] == 3
-    return {f"video{suffix}": Target([data], frames, 0.4, suffix) for suffix, data in kinds.items()}
+    read = {f"video{suffix}": Target([data], frames, 0.4, suffix) for suffix, data in kinds.items()}
+    return read | {"mask": Target([mask.getvalue()], masks_in, 1, ".png")}
 
 
 # --- the program ---

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -470,7 +471,7 @@ def test_show_tells_the_run_from_its_log(command, model, tmp_path):
     command("track", clip, "-i", "the red square", "-o", "out", "--format", "jsonl")
     done = command("show", "out")
     assert done.out.splitlines() == [
-        "out: 8 frames, 1 rethinks, 0 warnings, complete",
+        "out: 8 frames, 1 rethink, 0 warnings, complete",
         "     0  instruction   the red square",
         "     0  answer        You said: the red square",
         "     3  rethink       purport  score 0.20 -> 0.90",
@@ -490,7 +491,7 @@ def test_show_tells_what_was_taken_back(command):
         run.track(TrackRecord(0, 0.0, (4, 4), take=2, parent=1))
         run.event(EventRecord.of(2, "take", 0, 0.0, take=2, parent=1))
     assert command("show", "out").out.splitlines() == [
-        "out: 1 frames, 0 rethinks, 0 warnings, cut short",
+        "out: 1 frame, 0 rethinks, 0 warnings, cut short",
         "     0  instruction   no, the other one",
         "     0  undo          no, the other one",
         "     0  take          take 2 goes on from take 1",
@@ -502,7 +503,7 @@ def test_show_reads_a_run_that_was_cut(command, model, clip):
     for name in ("tracks.jsonl", "events.jsonl"):
         whole = Path("out", name).read_bytes()
         Path("out", name).write_bytes(whole[:-10])
-    assert summarise(Path("out")).startswith("out: 5 frames, 1 rethinks, 0 warnings, cut short")
+    assert summarise(Path("out")).startswith("out: 5 frames, 1 rethink, 0 warnings, cut short")
     assert command("show", "nothing").code == 3
 
 
@@ -552,8 +553,8 @@ DEMO = r"J&F=\d+\.\d frames=\d+ rethinks=\d+ clip=\S+ out=\S+"
 
 
 def test_demo_ends_with_its_values_and_can_be_run_again(command, tiny):
-    for _ in range(2):
-        done = command("demo", "-m", tiny, "-o", "demo", "--frames", 3, "--kind", "explicit")
+    for again in ((), ("--overwrite",)):
+        done = command("demo", "-m", tiny, "-o", "demo", "--frames", 3, "--kind", "explicit", *again)
         assert done.code == 0, done.err
         assert re.fullmatch(DEMO, done.last)
         values = {"J&F": done.values()["J&F"], "frames": "3", "rethinks": "0", "clip": "demo-clip.mp4", "out": "demo"}
@@ -592,6 +593,50 @@ def test_demo_leaves_a_folder_alone_that_is_no_run(command, model):
     assert done.code == 6
     assert "OUT01" in done.err
     assert os.listdir() == ["mine"]
+
+
+def contents(folder="."):
+    """Every file below a folder with its bytes."""
+    return {str(path): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def test_demo_replaces_an_earlier_one_only_when_it_is_told_to(command, model):
+    demo = ("demo", "-o", "demo", "--frames", 2, "--kind", "explicit")
+    assert command(*demo).code == 0
+    before = contents()
+    done = command(*demo)
+    assert (done.code, done.out) == (6, "")
+    assert "OUT01: demo: exists and is not empty; needs --overwrite" in done.err
+    shutil.rmtree("demo")  # its clip stays
+    assert "OUT01: demo-clip.mp4: exists; needs --overwrite" in command(*demo).err
+    assert contents() == {"demo-clip.mp4": before["demo-clip.mp4"]}
+    assert command(*demo, "--overwrite").code == 0
+    assert contents() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("demo/run.json", "OUT01: demo: holds run.json but no tracks.jsonl, so it is no run; choose another folder"),
+        ("demo-clip.mp4", "OUT01: demo-clip.mp4: was not drawn by `trackgpt demo`; move it away"),
+    ],
+)
+def test_demo_never_replaces_what_no_demo_made(command, model, name, line):
+    assert command("demo", "-o", "demo", "--frames", 2, "--kind", "explicit").code == 0
+    if name == "demo/run.json":
+        shutil.rmtree("demo")
+        os.mkdir("demo")
+    Path(name).write_text("mine")
+    before = contents()
+    done = command("demo", "-o", "demo", "--frames", 2, "--kind", "explicit", "--overwrite")
+    assert done.code == 6
+    assert line in done.err
+    assert contents() == before
+
+
+def test_make_demo_can_be_run_again_and_again():
+    recipe = (ROOT / "Makefile").read_text().split("\ndemo:")[1].split("\n\n")[0]
+    assert recipe.split("trackgpt ")[1] == "demo --overwrite"
 
 
 def test_demo_names_the_kinds_there_are(command, model):

@@ -384,6 +384,20 @@ def test_overwrite_takes_away_what_make_wrote_and_nothing_else(tmp_path):
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("layout", [Layout.lasot, Layout.tnl2k, Layout.tnllt, Layout.folder])
+def test_overwrite_gives_the_same_files_again_and_spares_what_another_layout_would_be_called(tmp_path, layout):
+    def files():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    out = made(layout, tmp_path / "out", videos=1, frames=2)
+    for name in ("train", "imgs", "notes"):
+        (out / name).mkdir()
+        (out / name / "mine.txt").write_text("mine")
+    before = files()
+    make(order(layout, videos=1, frames=2), out, overwrite=True)
+    assert files() == before
+
+
 def test_overwrite_spares_a_folder_that_make_did_not_write(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/label.txt").write_text("a week of work")

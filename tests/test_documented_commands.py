@@ -15,6 +15,7 @@ from data_tools.checks import CHECKS
 from eval.commands.kits import KITS
 from eval.speed.bench import PARTS
 from trackgpt.errors import TrackGPTError
+from trackgpt.perception import nano_memory
 from trackgpt.settings import read
 from trackgpt.systems.trackgpt import ABLATIONS
 
@@ -146,7 +147,7 @@ def values_problem(module: str, context: Any) -> str:
         overrides = context.params["overrides"] or []
         known = [re.sub(r"^(plan\..*)=[A-Z]\w*$", r"\1=1", each) for each in overrides]  # S in plan.seed=S is a number
         read(TrainConfig, ROOT / context.params["config"], known)
-    for option, choices in (("only", PARTS), ("variant", ABLATIONS)):
+    for option, choices in (("only", PARTS), ("variant", ABLATIONS | nano_memory.ABLATIONS)):
         given = context.params.get(option) if module == "eval" and context.info_name != "gpu-rows" else None
         for value in [given] if isinstance(given, str) else given or []:
             if value not in choices and not PLACEHOLDER.fullmatch(value) and context.info_name != "parity":

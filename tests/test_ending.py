@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,19 @@ def test_a_run_is_whole_whatever_becomes_of_stdout(tmp_path, stdout, code):
     assert [*read_events(tmp_path / "out")][-1].type == "done"
     names = {"video.mp4", "masks", "coco.json", "mot.txt", "timeline.png"}
     assert names <= set(os.listdir(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("program", ["trackgpt.app.cli", "train.__main__", "eval.__main__", "data_tools.__main__"])
+def test_help_is_shown_for_the_short_option_too(program, capsys, monkeypatch):
+    main, shown = import_module(program).main, []
+    for option in ("-h", "--help"):
+        monkeypatch.setattr(sys, "argv", ["program", option])
+        with pytest.raises(SystemExit) as left:
+            main() if program.startswith("trackgpt") else main([option])
+        assert left.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert "Usage: " in shown[0]
+    assert shown[0] == shown[1]
 
 
 # --- outputs that know their source ---

@@ -265,7 +265,10 @@ def test_a_run_that_fails_before_anything_is_tracked_leaves_what_was_there(tmp_p
 
 def test_results_that_no_run_has_made_are_not_written_over(tmp_path):
     (tmp_path / "results").mkdir()
-    with pytest.raises(OutputError, match="OUT01: .*results: exists, and no run made it"), open_run(tmp_path, {}):
+    with (
+        pytest.raises(OutputError, match="OUT01: .*: holds results but no run.json, so it is no run"),
+        open_run(tmp_path, {}),
+    ):
         pass
     with open_run(tmp_path, {}, fills=False):
         pass

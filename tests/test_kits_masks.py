@@ -788,9 +788,9 @@ def test_davis_has_two_tasks(split):
         Davis(Path("DAVIS"), split)
 
 
-def test_davis_does_not_pretend_to_run_a_tracker_that_listens(davis, tmp_path):
-    with pytest.raises(UsageError, match="trackers of this package are told in words"):
-        Davis(davis, "semi-supervised/val").run("one", lambda *_: iter(()), tmp_path)
+def test_nothing_is_shown_in_the_unsupervised_task(davis, tmp_path):
+    with pytest.raises(UsageError, match="nothing is shown or said in the unsupervised task"):
+        Davis(davis, "unsupervised/val").run("one", lambda *_: iter(()), tmp_path)
 
 
 def test_osvos_scores_what_the_official_toolkit_gives_it(shared, evaluate, tmp_path):

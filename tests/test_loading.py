@@ -517,7 +517,7 @@ def test_a_report_names_what_was_not_simply_loaded():
 def test_a_brain_alone_and_a_perception_too_many_are_usage_errors(checkpoints, pth, tiny):
     with pytest.raises(UsageError, match="is a brain alone; give it a SAM: --perception facebook/sam-vit-huge"):
         load_model(checkpoints["llava"][0])
-    with pytest.raises(UsageError, match="is a whole TrackGPT, and needs no perception beside it"):
+    with pytest.raises(UsageError, match="is a whole model, and needs no perception beside it"):
         load_model(pair(tiny, pth))
 
 

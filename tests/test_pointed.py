@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
-from toy_memory import NAME, pointed
+from foreign_checkpoints import sam2_video
+from tiny_propagation import tiny_propagation
+from toy_memory import NAME, hire, pointed
 from toy_systems import scene
 from tracks import Track
 
-from trackgpt.errors import InputError, UsageError
+import trackgpt
+from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.export.prompts import prompt_of, read_prompts, written_prompt
 from trackgpt.export.records import EventRecord, read_events, read_tracks
 from trackgpt.geometry.masks import box_of
 from trackgpt.geometry.pointing import deepest_point
+from trackgpt.hub import load_trackgpt
 from trackgpt.online import follow
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.systems.pointed import Pointed
@@ -365,6 +369,78 @@ def test_an_instruction_comes_back_from_a_line_of_the_log():
     assert back == prompt
     assert np.array_equal(back.visual[0].mask, prompt.visual[0].mask)
     assert list(written_prompt(Prompt("the dog"))) == ["text", "kind"]
+
+
+# Loading
+
+
+def test_a_memory_network_is_loaded_by_a_shipped_name_or_a_folder_and_run_where_it_is_wanted(monkeypatch, tmp_path):
+    folder = hire(monkeypatch, tmp_path / "toy")
+    for name in ("nano-memory", folder):
+        tracker = trackgpt.load(name, device="cpu")
+        assert isinstance(tracker.model, Pointed)
+        assert (tracker.model.config.name, tracker.model.config.network) == (str(name), "ColourNetwork")
+    with pytest.raises(UsageError, match="nano-memory computes in float32; leave the dtype bfloat16 out"):
+        trackgpt.load("nano-memory", "cpu", dtype="bfloat16")
+    for wrong in ({"compile": True}, {"backend": "onnxruntime"}):
+        with pytest.raises(UsageError, match="a memory segmenter runs in torch, not compiled"):
+            trackgpt.load("nano-memory", "cpu", **wrong)
+    with pytest.raises(UsageError, match="nano-memory is a memory segmenter; wanted a TrackGPT, such as nano"):
+        load_trackgpt("nano-memory", "cpu")
+
+
+def test_doctor_shows_a_memory_network_a_box_and_demo_refuses_one_that_reads_no_words(command, monkeypatch, tmp_path):
+    hire(monkeypatch, tmp_path / "toy")
+    done = command("doctor", "-m", "nano-memory", "--device", "cpu")
+    assert (done.code, done.values()["failed"]) == (0, "0"), done.out
+    assert "self-test              5 frames in" in done.out
+    done = command("demo", "-m", "nano-memory", "--frames", "4")
+    assert (done.code, "nano-memory follows what it is shown, not words" in done.err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_shipped_network_that_is_not_there_is_named(monkeypatch, tmp_path):
+    folder = hire(monkeypatch, tmp_path / "toy")
+    folder.rename(tmp_path / "gone")
+    with pytest.raises(ModelError, match="MD01: nano-memory: .* is missing; reinstall the package"):
+        trackgpt.load("nano-memory", "cpu")
+
+
+def saved_network(kind, folder):
+    """A folder of one of the two networks, small and random."""
+    if kind == "sam2":
+        sam2_video(folder)
+    else:
+        tiny_propagation().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["nano", "sam2"])
+def test_either_network_of_a_folder_runs_from_prompt_to_log_and_a_saved_state_goes_on(kind, tmp_path):
+    tracker = trackgpt.load(saved_network(kind, tmp_path / "model"), device="cpu")
+    frames, states = moving(10), []
+    playback = tracker.open(frames, out=tmp_path / "run")
+    with playback:
+        playback.say(visual=[RED, VisualPrompt(mask=frames[0][:, :, 1] > 200)], ids=(7, 9))
+        playback.say(points=[(50, 20, 1), (2, 2, 0)], kind="add", frame=3)
+        playback.say(kind="drop", ids=(7,), frame=5)
+        playback.say(kind="resume", ids=(7,), frame=7)
+        results = []
+        for result in playback:
+            results.append(result)
+            states.append(playback.snapshot())
+    ids = [[7, 9]] * 3 + [[7, 9, 10]] * 2 + [[9, 10]] * 2 + [[7]] * 3
+    assert [[o.id for o in r.objects] for r in results] == ids
+    assert not [event for event in read_events(tmp_path / "run") if event.type == "warn"]
+    assert {tuple(o.own_scores) for r in results for o in r.objects} == {("iou", "presence")}
+    states[4].save(tmp_path / "state")
+    session = trackgpt.load(tmp_path / "model", device="cpu").session()
+    session.load(tmp_path / "state")
+    said = {prompt.frame: prompt for prompt in read_prompts(tmp_path / "run")}
+    for t in range(5, 10):
+        if t in said:
+            session.say(said[t])
+        assert session.step(frames[t], index=t).objects == results[t].objects
 
 
 # What is pointed at

@@ -6,9 +6,12 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import command_of
-from scripted_model import film, folder, picture
+from PIL import Image
+from scripted_model import HEIGHT, WIDTH, film, folder, picture
+from toy_memory import hire
 
 import trackgpt
 from trackgpt.hub import ASSETS
@@ -47,7 +50,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_python_example_of_the_readme_runs(place, tiny, capsys, model):
-    example, pushed = blocks("python")
+    _, example, pushed = blocks("python")
     assert '"nano"' in example
     assert '"nano"' in pushed
     if model == "tiny":
@@ -71,6 +74,19 @@ def test_the_python_example_of_the_readme_runs(place, tiny, capsys, model):
         assert names["state"].frame == 3
 
 
+def test_the_example_of_pointing_runs(place, capsys, monkeypatch):
+    example, *_ = blocks("python")
+    assert '"nano-memory"' in example
+    hire(monkeypatch, place / "toy")
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    names["playback"].close()
+    rows = [ast.literal_eval(line.split(" ", 1)[1]) for line in capsys.readouterr().out.splitlines()]
+    assert [[item[0] for item in row] for row in rows] == [[1]] * 6 + [[1, 7]] * (FRAMES - 6)
+    assert rows[8][0][1] == (40, 24, 56, 40)
+    assert [prompt.kind for prompt in names["playback"].session.prompts] == ["start", "add", "correct"]
+
+
 def test_the_example_of_the_package_itself_runs(place, tiny, capsys):
     example = example_of(trackgpt.__doc__).replace('"nano"', repr(str(tiny)))
     names: dict[str, object] = {}
@@ -82,12 +98,17 @@ def test_the_example_of_the_package_itself_runs(place, tiny, capsys):
 
 def test_the_commands_of_the_readme_run(place, tiny, capsys, monkeypatch):
     folder(place / "frames", 6)
+    hire(monkeypatch, place / "toy")
+    targets = np.zeros((HEIGHT, WIDTH), np.uint8)
+    targets[24:40, 8:24], targets[48:64, 72:88] = 1, 2
+    Image.fromarray(targets).save(place / "first.png")
     command = command_of(capsys, monkeypatch)
     lines = [line.split("#")[0] for block in blocks("") for line in block.splitlines() if line.startswith("trackgpt ")]
     assert {shlex.split(line)[1] for line in lines} >= {"track", "show", "doctor"}
     for line in lines:
         _, verb, *rest = shlex.split(line)
-        done = command(verb, *rest, *([] if verb in ("show", "models") else ["-m", tiny]))
+        shown = {"--box", "--mask", "--point"} & set(rest)
+        done = command(verb, *rest, *([] if verb in ("show", "models") or shown else ["-m", tiny]))
         assert done.code == 0, (line, done.err)
     # The second instruction is about frame 240 of a folder that has 6: said, not kept quiet about.
     assert "frame 240" in (place / "out/events.jsonl").read_text()

@@ -14,6 +14,7 @@ from trackgpt.hub import load_model, load_reported, load_tuned, merge
 from trackgpt.precision import round_frozen
 from trackgpt.reasoners.lora import add_lora, merge_lora
 from trackgpt.systems.trackgpt_tuned import save_tuned, tuned_names
+from train import ship
 from train.__main__ import run as train_config
 from train.assemble import Origin, assemble, carries_lora, freeze, origin
 from train.checkpoints import replace_folder
@@ -270,5 +271,60 @@ def test_a_merge_that_cannot_be_is_one_line_and_an_exit_code(base, tmp_path, com
         assert (done.code, done.out) == (code, "")
         assert said in done.err
         assert "Traceback" not in done.err
-    assert command("merge", small, whole, "--overwrite").code == 0
+    for _ in range(2):
+        assert command("merge", small, whole, "--overwrite").code == 0
     assert (whole / "mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("out", "line"),
+    [
+        ("base", "OUT01: base: holds "),
+        ("link", "OUT01: link: holds "),
+        ("other", "OUT01: other: holds a model that is no whole TrackGPT; choose another folder"),
+        ("llava", "OUT01: llava: holds a model that is no whole TrackGPT; choose another folder"),
+        ("weights", "OUT01: weights: holds model.safetensors but no config.json, so it is no whole TrackGPT"),
+    ],
+)
+def test_a_merge_replaces_neither_what_it_reads_nor_a_model_of_another_kind(
+    base, tmp_path, command, monkeypatch, out, line
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("small", "other"):
+        save_tuned(tuned(base), tmp_path / name, str(base))
+    (tmp_path / "link").symlink_to(base)
+    for name, file in (("llava", "config.json"), ("llava", "model.safetensors"), ("weights", "model.safetensors")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / file).write_text('{"model_type": "llava"}')
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = command("merge", "small", out, "--overwrite")
+    assert (done.code, done.out) == (6, "")
+    assert line in done.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+# `python -m train.ship`
+
+
+def test_a_shipped_model_is_replaced_only_when_asked_for_and_only_by_one_that_fits(tmp_path, monkeypatch):
+    tiny_trackgpt(seed=0).save_pretrained(tmp_path / "new")
+    tiny_trackgpt(seed=1).save_pretrained(tmp_path / "assets/nano")
+    (tmp_path / "assets/nano/example.jpg").write_bytes(b"a picture")
+    before = {path: path.read_bytes() for path in (tmp_path / "assets").rglob("*") if path.is_file()}
+    for limit, overwrite, said in ((ship.MOST_BYTES, False, "needs --overwrite"), (100, True, "bytes of weights")):
+        monkeypatch.setattr(ship, "MOST_BYTES", limit)
+        with pytest.raises(OutputError, match=said):
+            ship.ship(tmp_path / "new", tmp_path / "assets/nano", overwrite)
+        assert {path: path.read_bytes() for path in (tmp_path / "assets").rglob("*") if path.is_file()} == before
+    monkeypatch.undo()
+    count, size = ship.ship(tmp_path / "new", tmp_path / "assets/nano", overwrite=True)
+    stored = load_file(tmp_path / "assets/nano/model.safetensors")
+    wanted = load_file(tmp_path / "new/model.safetensors")
+    assert all(torch.equal(stored[name], value.bfloat16()) for name, value in wanted.items())
+    assert (count, size) == (
+        sum(parameter.numel() for parameter in tiny_trackgpt().parameters()),
+        (tmp_path / "assets/nano/model.safetensors").stat().st_size,
+    )
+    assert (tmp_path / "assets/nano/example.jpg").read_bytes() == b"a picture"
+    with pytest.raises(OutputError, match="which is read"):
+        ship.ship(tmp_path / "assets/nano", tmp_path / "assets/nano", overwrite=True)

@@ -170,7 +170,7 @@ def test_a_folder_that_could_be_several_sets_is_not_guessed(davis, tmp_path, cap
     assert "could be refer-youtube-vos, refer-davis17, instrack; say which with --layout" in capsys.readouterr().err
     assert run("view", root, "--layout", "refer-davis17", "--videos", 1, "-o", tmp_path / "sheet.png") == 0
     root.rename(tmp_path / "ref-davis")
-    assert run("view", tmp_path, "--videos", 1, "-o", tmp_path / "sheet.png") == 0  # its name tells
+    assert run("view", tmp_path, "--videos", 1, "-o", tmp_path / "again.png") == 0  # its name tells
 
 
 def test_a_folder_that_is_no_tree_cannot_be_shown(tmp_path, capsys):
@@ -201,7 +201,7 @@ def test_some_of_every_image_set_of_a_root_are_shown(stage1, tmp_path, capsys):
         assert sheet.height > 13 * 250
         assert len(np.unique(np.asarray(sheet.reduce(8)).reshape(-1, 3), axis=0)) > 1000
         assert has(sheet, TARGETS[0]) > 5000
-    assert run("view", stage1, "--layout", "refcoco+", "--videos", 2, "-o", out) == 0
+    assert run("view", stage1, "--layout", "refcoco+", "--videos", 2, "-o", out, "--overwrite") == 0
     assert capsys.readouterr().out.startswith("samples=2 ")
 
 

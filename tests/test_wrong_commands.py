@@ -26,7 +26,7 @@ from train.config import TrainConfig
 from train.engine import StageModule
 from train.memory import batch_size, plan_training
 from train.plan import Plan
-from train.run_folder import claimed
+from train.run_folder import claimed, must_be_free
 from train.stages import make_stage
 
 CONFIG = """
@@ -52,6 +52,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(train.__main__, "build", forbidden)
     Path("run.yaml").write_text(CONFIG)
     Path("empty").mkdir()
+    Path("model").mkdir()
     Path("broken.yaml").write_text("plan: [1")
     return tmp_path
 
@@ -80,6 +81,8 @@ TRAIN = {
     "run.yaml --plan --frame-size 0x0": (2, "--frame-size: wanted WIDTHxHEIGHT in pixels such as 1280x720"),
     "run.yaml out=run.yaml/out": (6, "OUT02: run.yaml/out: cannot be written (Not a directory)"),
     "run.yaml out=/proc/out": (6, "OUT02: /proc/out: cannot be written"),
+    "run.yaml out=.": (6, "OUT01: .: holds model but no stage.json, so no run of this trainer made it"),
+    "run.yaml out=. --dry-run": (6, "OUT01: .: holds model but no stage.json"),
 }
 
 
@@ -107,7 +110,7 @@ def test_a_number_out_of_range_is_refused_with_its_range_before_anything_is_done
     assert f"run.yaml.{name}" in done.err
     assert ": wanted " in done.err
     assert " to " in done.err or "a finite number" in done.err
-    assert sorted(path.name for path in here.iterdir()) == ["broken.yaml", "empty", "run.yaml"]
+    assert sorted(path.name for path in here.iterdir()) == ["broken.yaml", "empty", "model", "run.yaml"]
 
 
 @pytest.mark.parametrize("schema", [TrainConfig, TrackGPTConfig])
@@ -165,7 +168,7 @@ def test_a_wrong_command_of_data_tools_is_one_line(here, capsys, line, wanted):
     said = capsys.readouterr()
     assert (left.value.code, said.err.count("\n")) == (wanted[0], 1)
     assert wanted[1] in said.err
-    assert sorted(path.name for path in here.iterdir()) == ["broken.yaml", "empty", "run.yaml"]
+    assert sorted(path.name for path in here.iterdir()) == ["broken.yaml", "empty", "model", "run.yaml"]
 
 
 def limited(command, room):
@@ -215,6 +218,35 @@ def test_a_folder_of_another_configuration_is_refused_by_its_first_difference(tm
     (tmp_path / "stage.json").write_text("{")
     with pytest.raises(InputError, match="stage.json: damaged; delete it if"):
         claimed(tmp_path, config(tmp_path), CPU).__enter__()
+
+
+@pytest.mark.parametrize("name", ["model/weights.bin", "model.old/weights.bin", "checkpoints/note", "train.jsonl"])
+def test_a_folder_with_what_no_run_has_made_is_refused_and_left_as_it_is(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "slurm-1.out").write_text("a log may lie there")
+    said = f"OUT01: {tmp_path}: holds {name.partition('/')[0]} but no stage.json, so no run of this trainer made it"
+    for enter in (claimed(tmp_path, config(tmp_path), CPU).__enter__, lambda: must_be_free(tmp_path, CPU)):
+        with pytest.raises(OutputError, match=said) as refused:
+            enter()
+        assert refused.value.exit_code == 6
+    files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted([name, "slurm-1.out"])
+
+
+def test_a_stage_json_of_something_else_is_refused(tmp_path):
+    (tmp_path / "stage.json").write_text('{"stage": 3, "lights": "on"}')
+    with pytest.raises(OutputError, match="OUT01: .*stage.json: is no configuration of a run"):
+        claimed(tmp_path, config(tmp_path), CPU).__enter__()
+    assert (tmp_path / "stage.json").read_text() == '{"stage": 3, "lights": "on"}'
+
+
+def test_a_run_whose_damaged_stage_json_was_deleted_goes_on(tmp_path):
+    with claimed(tmp_path, config(tmp_path), CPU):
+        run(Line(), tmp_path)
+    (tmp_path / "stage.json").unlink()
+    with claimed(tmp_path, config(tmp_path), CPU):
+        assert (tmp_path / "stage.json").is_file()
 
 
 def test_a_folder_that_nothing_was_trained_in_takes_any_configuration(tmp_path):

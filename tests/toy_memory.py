@@ -1,7 +1,11 @@
-"""A memory network without weights: it follows the colour of what it was shown, on frames of `toy_systems.scene`."""
+"""A memory network without weights: it follows the colour of what it was shown, on frames of `toy_systems.scene`.
+
+Its "weights" are a folder with the file toy.json, which `hire` lets the hub load, under `nano-memory` too.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -41,6 +45,10 @@ class ColourNetwork:
     def __init__(self, forgetful: bool = False, near: int = 60) -> None:
         self.forgetful, self.near = forgetful, near
         self.encoded = 0
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "ColourNetwork":
+        return cls(near=int((folder / "toy.json").read_text()))
 
     def encode(self, images: Sequence[np.ndarray]) -> Sequence[Frame]:
         self.encoded += len(images)
@@ -92,6 +100,18 @@ def pointed() -> Pointed:
     return Pointed(ColourNetwork(), NAME)
 
 
-def hire(monkeypatch) -> None:
-    """Let every name of a model give this one."""
-    monkeypatch.setattr(trackgpt.hub, "load_model", lambda *_, **__: pointed())
+def hire(monkeypatch, folder: Path) -> Path:
+    """Let the hub load the network from a folder that is made here, and ship it as `nano-memory`."""
+    folder.mkdir()
+    (folder / "toy.json").write_text("60")
+    (folder / "model.safetensors").write_bytes(bytes(1000))
+    find_network = trackgpt.hub.find_network
+
+    def find_toy(name: object) -> tuple[type, Path] | None:
+        found = name != "nano" and "+" not in str(name) and (trackgpt.hub.find(name) / "toy.json").is_file()
+        return (ColourNetwork, trackgpt.hub.find(name)) if found else find_network(name)
+
+    shipped = trackgpt.hub.shipped()[0], trackgpt.hub.Shipped(trackgpt.hub.NANO_MEMORY, folder, "a toy")
+    monkeypatch.setattr(trackgpt.hub, "find_network", find_toy)
+    monkeypatch.setattr(trackgpt.hub, "shipped", lambda: shipped)
+    return folder

@@ -1,4 +1,4 @@
-"""trackgpt: tell a video tracker what you mean, and it follows the right object as masks and boxes, online.
+"""trackgpt: tell a video tracker what you mean, or point at it, and it follows the right object, online.
 
     import trackgpt
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trackgpt.errors import TrackGPTError
-from trackgpt.types import Clip, Cue, Prediction, Prompt
+from trackgpt.types import Clip, Cue, Prediction, Prompt, VisualPrompt
 from trackgpt.version import __version__
 
 if TYPE_CHECKING:
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 
     from trackgpt.session.playback import InstructionTracker
 
-__all__ = ["Clip", "Cue", "Prediction", "Prompt", "TrackGPTError", "load", "__version__"]
+__all__ = ["Clip", "Cue", "Prediction", "Prompt", "TrackGPTError", "VisualPrompt", "load", "__version__"]
 
 
 def load(
     model: str | Path = "nano", device: str = "auto", perception: str | Path | None = None, **execution: Any
 ) -> InstructionTracker:
-    """A tracker that follows instructions, from a shipped name, a folder, or a brain and a SAM.
+    """A tracker that follows instructions or what it is shown, from a shipped name, a folder, or a brain and a SAM.
 
     Args:
-        model: "nano", a folder written by `save_pretrained`, or a brain: the folder or hub id of a LLaVA, Qwen-VL, ...
+        model: "nano" (words), "nano-memory" (boxes, masks, points), a folder written by `save_pretrained`, a SAM 2.1
+            ("facebook/sam2.1-hiera-tiny", or its folder), or a brain: the folder or hub id of a LLaVA, Qwen-VL, ...
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         perception: for a brain, a SAM: a `.pth` file, a folder or a hub's id.
         execution: how it runs: `dtype` "float32" (default), "bfloat16" or "auto"; `backend` "torch" (default) or

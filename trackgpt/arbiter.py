@@ -119,7 +119,10 @@ class PurportArbiter:
 
     def _due_to(self, prompt: Prompt, state: TrackState) -> str:
         if prompt.visual:
-            raise UsageError("TrackGPT is told what to track in words; leave boxes, points and masks out")
+            raise UsageError(
+                "TrackGPT is told what to track in words; leave boxes, points and masks out, or choose a model that "
+                "follows them: -m nano-memory"
+            )
         if prompt.kind in ("resume", "add"):
             raise UsageError(f"TrackGPT cannot {prompt.kind} targets; name all of them in one instruction")
         known = {target.id for target in state.active}

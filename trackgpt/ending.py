@@ -1,7 +1,7 @@
 """How every program of the package ends: one line on stderr, and an exit code of one table.
 
 Standard output may close, fill up or break while a program works. What it cannot take is dropped, the work goes on, and
-only then a full disk is an error; a reader that went away (`| head`) is none.
+only then a full disk is an error; a reader that went away (`| head`) is none, nor is one that never was (`>&-`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ EXIT_CODES = {
     143: "stopped by SIGTERM; what was done is kept",
 }
 """What each exit code means, for `trackgpt`, `python -m train`, `eval` and `data_tools` alike."""
+HELP = {"help_option_names": ["-h", "--help"]}
+"""How every program is asked for its help, for `typer.Typer(context_settings=...)`."""
 STOPPED = 143
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 INTERRUPTED = 130

@@ -1,9 +1,13 @@
-"""Writing files so that a reader finds the old content or the new, never half of it."""
+"""Writing files so that a reader finds the old content or the new, never half of it, and that nobody loses what is his.
+
+Commands look at what they are to write before they work, by the functions that begin with `refuse`: what is there
+already needs --overwrite, which replaces what this package wrote, nothing else, and never what is read.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -51,3 +55,71 @@ def writing(path: Path) -> Iterator[None]:
             "what was written before stays valid",
             "OUT02",
         ) from error
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Refuse a folder in use before anything slow is done for it.
+
+    Raises:
+        OutputError: OUT01, it is a file, or holds something and `overwrite` is off.
+    """
+    with writing(out):
+        if os.path.lexists(out) and not out.is_dir():
+            raise OutputError(f"{out}: is a file; wanted a folder", "OUT01")
+        if not overwrite and out.is_dir() and any(out.iterdir()):
+            raise OutputError(f"{out}: exists and is not empty; needs --overwrite, or another folder", "OUT01")
+
+
+def refuse_existing_file(out: Path, overwrite: bool, reads: Iterable[Path] = ()) -> None:
+    """Refuse a file that is there before anything slow is done for it.
+
+    Args:
+        out: the file.
+        overwrite: it may be replaced.
+        reads: files that the new one is made from, which may not.
+
+    Raises:
+        OutputError: OUT01, it exists and `overwrite` is off, or it is read, or is no file.
+    """
+    with writing(out):
+        if not os.path.lexists(out):
+            return
+        if out.resolve() in [read.expanduser().resolve() for read in reads]:
+            raise OutputError(f"{out}: is read; choose another name for the output", "OUT01")
+        if out.exists() and not out.is_file():
+            raise OutputError(f"{out}: is no file; wanted the name of one", "OUT01")
+    if not overwrite:
+        raise OutputError(f"{out}: exists; needs --overwrite, or another name", "OUT01")
+
+
+def refuse_to_hold(out: Path, reads: Iterable[Path]) -> None:
+    """Refuse an output folder that holds what is read, before anything in it is cleared or written.
+
+    Raises:
+        OutputError: OUT01; a file or folder that is read is the output folder itself or lies in it, links resolved.
+    """
+    folder = out.expanduser().resolve()
+    for read in reads if folder.is_dir() else ():
+        place = read.expanduser().resolve()
+        if folder in (place, *place.parents):
+            raise OutputError(f"{out}: holds {read}, which is read; choose another folder for the output", "OUT01")
+
+
+def refuse_strangers(out: Path, made: Collection[str], marks: Collection[str], so: str = "it is no run") -> None:
+    """Refuse a folder that holds files as a command would write them, but not those by which its own are known.
+
+    Args:
+        out: the folder; it may be missing.
+        made: names that the command would replace.
+        marks: names of which one is in every folder that the command has written to, the one to tell first.
+        so: what follows when there is none of them, for the message.
+
+    Raises:
+        OutputError: OUT01.
+    """
+    with writing(out):
+        present = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    found = present.intersection(made)
+    if found and not present.intersection(marks):
+        mark = next(iter(marks))
+        raise OutputError(f"{out}: holds {min(found)} but no {mark}, so {so}; choose another folder", "OUT01")

@@ -1,6 +1,7 @@
 """Names to models: what ships inside the package, what lies in a folder, what a hub holds.
 
-A whole TrackGPT has one name. A plain VLM and a SAM checkpoint together make one, named `BRAIN+PERCEPTION`, e.g.
+A memory segmenter (`nano-memory`, a SAM 2.1) follows what is pointed at; a TrackGPT reads words. A whole TrackGPT has
+one name. A plain VLM and a SAM checkpoint together make one, named `BRAIN+PERCEPTION`, e.g.
 `llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge`, so that everything that takes the name of a model takes a pair too.
 """
 
@@ -8,23 +9,29 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackgpt.errors import ModelError, UsageError
+from trackgpt.errors import ModelError, OutputError, UsageError
+from trackgpt.files import refuse_existing, refuse_strangers, refuse_to_hold
 
 if TYPE_CHECKING:
     import torch
 
     from trackgpt.config import Execution
+    from trackgpt.online import System
     from trackgpt.perception.segmenter import Segmenter
+    from trackgpt.systems.pointed import Pointed
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.weights import LoadReport
 
 ASSETS = Path(__file__).parent / "assets"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NANO_MEMORY = "nano-memory"
+"""The shipped model that follows what is pointed at."""
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 log = logging.getLogger(__name__)
@@ -41,7 +48,10 @@ class Shipped:
 
 def shipped() -> tuple[Shipped, ...]:
     """The models that need no download."""
-    return (Shipped("nano", ASSETS / "nano", "a whole TrackGPT of under 9 M parameters, trained on SynthTrack alone"),)
+    return (
+        Shipped("nano", ASSETS / "nano", "a whole TrackGPT of under 9 M parameters, trained on SynthTrack alone"),
+        Shipped(NANO_MEMORY, ASSETS / NANO_MEMORY, "follows real objects that it is shown by a box, a mask or points"),
+    )
 
 
 def pair(model: str | Path, perception: str | Path | None) -> str:
@@ -61,6 +71,8 @@ def find(name: str | Path, download: bool = True) -> Path:
     """
     for model in shipped():
         if str(name) == model.name:
+            if not model.folder.is_dir():
+                raise ModelError(f"{name}: {model.folder} is missing; reinstall the package", "MD01")
             return model.folder
     place = Path(name)
     if place.exists():
@@ -88,13 +100,14 @@ def _of_hub(name: str, download: bool) -> Path:
         ) from error
 
 
-def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any) -> TrackGPT:
+def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any) -> System:
     """A model ready for inference: folded, in evaluation mode, on the device.
 
     What became of every weight is logged at INFO.
 
     Args:
-        name: a shipped name, a folder, or BRAIN+PERCEPTION, each of them a folder, a file or a hub's id.
+        name: a shipped name, a folder, the hub's id of a SAM 2.1, or BRAIN+PERCEPTION, each of them a folder, a file or
+            a hub's id.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         execution: fields of `trackgpt.config.Execution`; float32 in plain PyTorch by default.
 
@@ -105,10 +118,8 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
             `TrackGPT.from_pretrained`, `load_brain`, `load_segmenter`); MD04 the device is not there.
     """
     from trackgpt.config import Execution
-    from trackgpt.precision import inference_dtype
-    from trackgpt.reasoners.brain_quantised import BITS, quantise, require_quantised
+    from trackgpt.reasoners.brain_quantised import BITS, require_quantised
     from trackgpt.settings import from_dict
-    from trackgpt.weights import some
 
     how = from_dict(Execution, execution, "execution")
     chosen = chosen_device(device)
@@ -116,6 +127,71 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     if how.dtype in BITS:
         require_quantised(how.dtype, chosen)
     place = _device(chosen)
+    if (network := find_network(name)) is not None:
+        return _load_pointed(name, *network, how, place)
+    return _load_trackgpt(name, how, place)
+
+
+def load_trackgpt(name: str | Path = "nano", device: str = "auto", **execution: Any) -> TrackGPT:
+    """`load_model` where nothing but a TrackGPT will do.
+
+    Raises:
+        UsageError: the name is that of another system; see also `load_model`.
+        ModelError: see `load_model`.
+    """
+    from trackgpt.systems.trackgpt import TrackGPT
+
+    model = load_model(name, device, **execution)
+    if not isinstance(model, TrackGPT):
+        raise UsageError(f"{name} is a memory segmenter; wanted a TrackGPT, such as nano")
+    return model
+
+
+def find_network(name: str | Path) -> tuple[Any, Path] | None:
+    """The class and the folder of a memory network; None for a name of something else.
+
+    Raises:
+        ModelError: MD01, there is no such model.
+    """
+    if "+" in str(name) and not Path(name).exists():
+        return None
+    from trackgpt.perception.mask_propagation import is_nano_memory
+    from trackgpt.perception.nano_memory import NanoMemory
+
+    folder = find(name)
+    if is_nano_memory(folder):
+        return NanoMemory, folder
+    if not is_brain(folder):  # nor anything else in transformers' layout
+        return None
+    from trackgpt.perception.sam2_memory import Sam2Memory, is_sam2_video
+
+    return (Sam2Memory, folder) if is_sam2_video(folder) else None
+
+
+def _load_pointed(name: str | Path, kind: Any, folder: Path, how: Execution, place: torch.device) -> Pointed:
+    """A memory network of a folder as a system.
+
+    Raises:
+        UsageError: an execution that only a TrackGPT has.
+    """
+    from trackgpt.precision import inference_dtype
+    from trackgpt.reasoners.brain_quantised import BITS
+    from trackgpt.systems.pointed import Pointed
+
+    if how.backend != "torch" or how.compile or how.dtype in BITS:
+        raise UsageError(f"{name}: a memory segmenter runs in torch, not compiled, in float32 or bfloat16")
+    dtype, one_dtype = inference_dtype(how.dtype, place), "dtype" not in signature(kind.from_pretrained).parameters
+    if one_dtype and how.dtype not in ("float32", "auto"):
+        raise UsageError(f"{name} computes in float32; leave the dtype {how.dtype} out")
+    network = kind.from_pretrained(folder) if one_dtype else kind.from_pretrained(folder, dtype=dtype)
+    return Pointed(network if place.type == "cpu" else network.to(place), str(name))
+
+
+def _load_trackgpt(name: str | Path, how: Execution, place: torch.device) -> TrackGPT:
+    from trackgpt.precision import inference_dtype
+    from trackgpt.reasoners.brain_quantised import BITS, quantise
+    from trackgpt.weights import some
+
     model, report = load_reported(name, inference_dtype(how.dtype, place))
     for line in report.lines():
         log.info(line)
@@ -216,7 +292,7 @@ def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[T
         return model, LoadReport(tuple(sorted(model.state_dict())))
     if not is_brain(folder):
         if not whole:
-            raise UsageError(f"{brain} is a whole TrackGPT, and needs no perception beside it; leave {perception} out")
+            raise UsageError(f"{brain} is a whole model, and needs no perception beside it; leave {perception} out")
         model = TrackGPT.from_pretrained(folder, dtype or torch.float32)
         return model, LoadReport(tuple(sorted(model.state_dict())))
     if whole:
@@ -239,6 +315,45 @@ def load_tuned(folder: str | Path, base: str | Path = "", dtype: torch.dtype | N
 
     model, _ = load_reported(base or base_of(folder), dtype)
     return apply_tuned(model, folder)
+
+
+def places(name: str | Path) -> list[Path]:
+    """Where a model of `load_model` is read from: its folder, or those of a brain and its perception.
+
+    Raises:
+        ModelError: MD01, see `find`.
+    """
+    return [find(part) for part in ([name] if Path(name).exists() else str(name).split("+"))]
+
+
+def refuse_to_replace(out: Path, overwrite: bool, reads: Iterable[Path] = ()) -> None:
+    """Refuse a folder that a whole model may not be written to, before anything slow is done for it.
+
+    Args:
+        out: the folder.
+        overwrite: a whole TrackGPT that is there may be replaced; other files stay.
+        reads: what the model is made from.
+
+    Raises:
+        OutputError: OUT01, the folder holds something and `overwrite` is off, or a model of another kind, or what is
+            read.
+    """
+    from trackgpt.reasoners.brain_weights import TOKENIZER_FILES
+    from trackgpt.systems.trackgpt import CONFIG_FILE, WEIGHTS_FILE, read_config
+    from trackgpt.systems.trackgpt_tuned import is_tuned
+
+    refuse_existing(out, overwrite)
+    refuse_to_hold(out, reads)
+    refuse_strangers(out, (WEIGHTS_FILE, *TOKENIZER_FILES), (CONFIG_FILE,), "it is no whole TrackGPT")
+    if not (out / CONFIG_FILE).exists():
+        return
+    try:
+        read_config(out / CONFIG_FILE)
+        ours = not is_tuned(out)
+    except ModelError:
+        ours = False
+    if not ours:
+        raise OutputError(f"{out}: holds a model that is no whole TrackGPT; choose another folder", "OUT01")
 
 
 def merge(

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from train.stages import Stage
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -70,7 +70,7 @@ def train(
 def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
     """Build the model the configuration names, train it, and write it to `out/model`."""
     from train.processes import join_processes
-    from train.run_folder import claimed
+    from train.run_folder import claimed, must_be_free
 
     must_make_sense(config)
     processes = join_processes(config.device, config.plan.zero)
@@ -79,6 +79,7 @@ def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
         if cache:
             _fill_cache(config, processes)
         elif dry:
+            must_be_free(out, processes)
             _dry_run(config, out, processes)
         else:
             with claimed(out, config, processes):
@@ -93,8 +94,9 @@ def must_make_sense(config: TrainConfig) -> None:
 
     Raises:
         UsageError: there is no such stage, loss part or validation set.
-        InputError: the validation set is not there.
+        InputError: the validation set, or a set of the stage "memory", is not there.
     """
+    from train.memory_sets import open_mask_videos
     from train.stages import stage_class
     from train.validation import open_validation
 
@@ -106,6 +108,8 @@ def must_make_sense(config: TrainConfig) -> None:
             )
     if config.validate.kit:
         open_validation(_validated_on(config))
+    for folder in config.memory.sets if config.stage == "memory" else ():
+        open_mask_videos(folder)
 
 
 def _dry_run(config: TrainConfig, out: Path, processes: Processes) -> None:
@@ -120,7 +124,7 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
     """The stage of a run with its model; data sets are opened before the model is loaded."""
     import torch
 
-    from train.assemble import new_propagation
+    from train.assemble import memory_model
     from train.stages import make_stage
     from train.tracking import TrackingStage, open_sources
 
@@ -128,7 +132,7 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.plan.seed)
     sources = open_sources(config.data) if config.stage == "tracking" else []
-    model = new_propagation(config).to(processes.device) if config.stage == "memory" else build(config, processes)
+    model = memory_model(config).to(processes.device) if config.stage == "memory" else build(config, processes)
     stage = make_stage(config, model, processes.device)
     if isinstance(stage, TrackingStage):
         stage.samples.sources = sources
@@ -136,19 +140,23 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
 
 
 def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
+    from trackgpt.perception.mask_propagation import MaskPropagation
     from train.assemble import Origin, origin
     from train.loop import fit
     from train.model_folder import export_model, exported_step, training_record
-    from train.previews import draw_previews, draw_propagation
+    from train.previews import draw_previews, draw_propagation, draw_sam2
     from train.report import draw_curves
 
     stage = _begin(config, processes)
     model = stage.model
+    preview: Any = draw_previews
     if config.stage == "memory":
-        came_from, preview = Origin(config.brain), draw_propagation
+        came_from = Origin(config.brain)
+        preview = draw_propagation
+        if not isinstance(model, MaskPropagation):
+            preview = lambda _, path: draw_sam2(out / "model", processes.device, path)  # noqa: E731
     else:
         came_from = origin(model, config.brain, config.perception, config.encoder_from_tower)
-        preview = draw_previews
 
     def export(step: int, engine: Engine) -> None:
         if exported_step(out / "model") == step:

@@ -54,13 +54,30 @@ def assemble(brain: str, perception: str, encoder_from_tower: bool, seed: int) -
     return model
 
 
+def memory_model(config: TrainConfig) -> nn.Module:
+    """The memory segmenter that a configuration starts from: a SAM 2 where `brain` is one, else a nano-memory.
+
+    Raises:
+        ModelError, UsageError: see `new_propagation` and `train.sam2_tracking.sam2_to_train`.
+    """
+    from trackgpt.perception.sam2_memory import is_sam2_video
+    from train.sam2_tracking import sam2_to_train
+
+    folder = find(config.brain) if config.brain else None
+    if folder and is_sam2_video(folder):
+        return sam2_to_train(folder, config.memory.learn, config.shape.side)
+    return new_propagation(config)
+
+
 def new_propagation(config: TrainConfig) -> MaskPropagation:
     """The memory segmenter that a configuration starts from, for windows of `shape.side`.
 
     Raises:
         ModelError: the model to start from is missing or damaged.
-        UsageError: it has no convolutional encoder of the same shape.
+        UsageError: it has no convolutional encoder of the same shape; the side is no multiple of 16.
     """
+    if config.shape.side % 16:
+        raise UsageError(f"shape.side {config.shape.side}: wanted a multiple of 16")
     folder = find(config.brain) if config.brain else None
     if folder and is_nano_memory(folder):
         model = MaskPropagation.from_pretrained(folder)
@@ -125,8 +142,8 @@ def renew_referring(model: TrackGPT, seed: int) -> None:
 
 
 def carries_lora(model: nn.Module) -> bool:
-    """Whether a model has adapters; then these are exported without the frozen models."""
-    return any("lora_" in name for name, _ in model.named_parameters())
+    """Whether a model has adapters that are exported without the frozen models; those of a SAM 2 are merged instead."""
+    return not getattr(model, "merged_on_export", False) and any("lora_" in n for n, _ in model.named_parameters())
 
 
 def recompute(model: TrackGPT, keep_random_state: bool = True) -> None:

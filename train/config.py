@@ -100,6 +100,11 @@ class MemoryConfig:
         spoil: share of remembered masks that are damaged.
         drop: share of targets without each of the last mask, what is carried over, and what is read.
         echo: how often a drawn clip is used, the second time mirrored, in other colours and backwards.
+        sets: folders of real video with masks, laid out as DAVIS, YouTube-VOS or MOSE (see `train.memory_sets`); none
+            for domain-randomised clips alone.
+        share: of clips that come from `sets`; the others are domain-randomised.
+        learn: what learns of a SAM 2.1 (see `train.sam2_tracking`): "decoder-memory", all but the image encoder;
+            "lora", low-rank adapters on the attention of memory and image encoder; "all". Of nano-memory all learns.
     """
 
     prompts: list[float] = field(default_factory=lambda: [0.4, 0.4, 0.2], metadata={"range": (0.0, 1.0)})
@@ -109,6 +114,9 @@ class MemoryConfig:
     spoil: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     drop: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
     echo: int = field(default=2, metadata={"range": (1, 2)})
+    sets: list[str] = field(default_factory=list)
+    share: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
+    learn: str = field(default="decoder-memory", metadata={"choices": ("decoder-memory", "lora", "all")})
 
 
 @dataclass
@@ -120,7 +128,8 @@ class TrainConfig:
             (see `train.memory_tracking`); or a part of nano's foundation, a name in `train.stages.STAGES`.
         out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
         brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano. In the stage
-            "memory" it is a memory segmenter, or a TrackGPT whose convolutional encoder a new one begins with.
+            "memory" it is a memory segmenter (nano-memory, or a SAM 2.1 with its memory, by folder or hub id), or a
+            TrackGPT whose convolutional encoder a new nano-memory begins with.
         perception: load the perception from this model instead.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
         matching_heads: initialise attention heads that match words to image patches (see `train.mimetic`).
@@ -159,7 +168,7 @@ class TrainConfig:
 
 
 MAY_CHANGE = frozenset(
-    ("out", "device", "threads", "previews", "validate", "data.root", "data.roots", "data.cache")
+    ("out", "device", "threads", "previews", "validate", "data.root", "data.roots", "data.cache", "memory.sets")
     + tuple(f"plan.{name}" for name in ("steps", "minutes", "save_minutes", "save_every", "keep", "log_every"))
     + tuple(f"plan.{name}" for name in ("validate_every", "workers", "max_skipped", "checkpointing", "zero", "offload"))
     + ("plan.tensorboard", "plan.wandb")

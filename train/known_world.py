@@ -18,7 +18,7 @@ import typer
 from PIL import Image
 
 from trackgpt.errors import TrackGPTError
-from trackgpt.hub import ASSETS, load_model
+from trackgpt.hub import ASSETS, load_trackgpt
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld, statistics
 from trackgpt.synthtrack.clips import frame_size
 from trackgpt.synthtrack.randomised import randomised_clip
@@ -45,7 +45,7 @@ def main(
 ) -> None:
     """Write the file beside the weights, replacing the one that is there."""
     try:
-        perception = load_model(folder, "cpu").tracker().perception
+        perception = load_trackgpt(folder, "cpu").tracker().perception
         seeds = range(FIRST_SEED, FIRST_SEED + max(scenes, others))
         own = _seen(perception, map(drawn_frame, seeds[:scenes]))
         known = tell_apart(own, _seen(perception, map(other_frame, seeds[:others])))

@@ -1,7 +1,9 @@
 """Training of the memory segmenter: it is shown a target on the first frame of a clip and follows it, memory unrolled.
 
-Clips are SynthTrack's domain-randomised ones (`trackgpt.synthtrack.randomised`). As at inference the network sees a
-window that follows the target, predicted masks are what is remembered, some of them damaged, and clicks correct some.
+Clips are SynthTrack's domain-randomised ones (`trackgpt.synthtrack.randomised`), real ones (`train.memory_sets`), or
+both. As at inference predicted masks are what is remembered, some of them damaged, and clicks correct some. The
+unrolling and its losses are the same for every network; what a network does on a frame are its `MemorySteps`: nano's,
+which sees a window that follows the target, are here, SAM 2.1's in `train.sam2_tracking`.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -30,22 +32,112 @@ from trackgpt.perception.mask_propagation import (
 )
 from trackgpt.synthtrack.randomised import randomised_clip
 from train.config import MemoryConfig, Shape
+from train.memory_sets import RealClips
 
 FEWEST_PIXELS = 12
 """Of a window on which a target counts as present."""
 
 
+class Found(Protocol):
+    """What a network says of n targets on a frame; of k masks, the first is the one that inference takes.
+
+    Attributes:
+        logits: (n, k, s/2, s/2).
+        coarse: a first guess, (n, 1, s/8, s/8), or None.
+        iou: logits of the expected IoU, (n,) or (n, k).
+        presence: logits of the target being there, (n,).
+    """
+
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def coarse(self) -> Tensor | None: ...
+    @property
+    def iou(self) -> Tensor: ...
+    @property
+    def presence(self) -> Tensor: ...
+
+
+class MemorySteps(Protocol):
+    """What a network does when a clip is unrolled. It holds weights; what is known of n targets is in a track."""
+
+    def encode(self, frames: Tensor) -> Any:
+        """Maps of frames, uint8 (m, 3, s, s); their method `of` picks some by their index, int64 (n,)."""
+        ...
+
+    def begin(self, maps: Any, shown: Prompted, truth: Tensor) -> tuple[Any, Found]:
+        """A new track of n targets by what is shown of them; truth float (n, s, s) is read where that is a mask."""
+        ...
+
+    def follow(self, maps: Any, track: Any) -> Found:
+        """The next frame of a track, by what it remembers."""
+        ...
+
+    def again(self, maps: Any, track: Any, found: Any, clicks: tuple[Tensor, Tensor] | None) -> Found | None:
+        """A second look at a frame, with clicks on what is missing and on what is wrong, (n, 1, 2), NaN for none.
+
+        None where this network does not look again without clicks.
+        """
+        ...
+
+    def exact(self, truth: Tensor) -> Tensor:
+        """A true mask, float (n, s, s), as logits to be remembered, (n, 1, h, w)."""
+        ...
+
+    def handed_on(self, found: Any) -> Tensor:
+        """A mask that was found, as logits to be remembered, (n, 1, h, w)."""
+        ...
+
+    def remember(self, maps: Any, track: Any, found: Any, logits: Tensor, kept: Tensor, seen: Tensor) -> None:
+        """Take a frame into a track.
+
+        Args:
+            maps: of the frame.
+            track: changes.
+            found: on the frame.
+            logits: the mask that the next frame is given, (n, 1, h, w).
+            kept: the mask that is remembered, (n, 1, h, w); not the same on the first frame, where it may be damaged.
+            seen: whether the target is there, bool (n,).
+        """
+        ...
+
+
 class MemoryTrackingStage:
-    """Clips of domain-randomised objects to masks over time."""
+    """Clips to masks over time.
+
+    Args:
+        model: what learns.
+        shape: of a clip.
+        memory: how it is unrolled.
+        device: where it computes.
+        steps: of the model; nano's by default.
+        whole: whether the network sees whole frames, and no windows.
+    """
 
     weights = {"mask": 1.0, "coarse": 0.5, "iou": 0.5, "presence": 0.3}
 
-    def __init__(self, model: MaskPropagation, shape: Shape, memory: MemoryConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        shape: Shape,
+        memory: MemoryConfig,
+        device: torch.device,
+        steps: MemorySteps | None = None,
+        whole: bool = False,
+    ) -> None:
         self.model, self.shape, self.memory, self.device = model, shape, memory, device
+        self.steps = NanoSteps(model, memory.drop) if steps is None else steps
+        self.real = RealClips(memory.sets, shape, whole) if memory.sets else None
 
     def sample(self, seed: int) -> dict[str, np.ndarray]:
-        """A clip: frames uint8 (t, s, s, 3) and ids uint8 (t, s, s)."""
+        """A clip: frames uint8 (t, s, s, 3) and ids uint8 (t, s, s).
+
+        Raises:
+            InputError: a picture or mask of a real one is missing or damaged.
+        """
         shape, echo = self.shape, self.memory.echo
+        if self.real and np.random.default_rng([seed, 223]).random() < self.memory.share:
+            return self.real.sample(seed)
         frames, ids = _drawn(seed // echo, shape.frames, shape.side, shape.targets)
         return {"frames": frames, "ids": ids} if seed % echo == 0 else varied(frames, ids, seed)
 
@@ -55,7 +147,7 @@ class MemoryTrackingStage:
     def losses(self, samples: list[Any]) -> tuple[dict[str, Tensor], dict[str, float]]:
         frames = torch.from_numpy(np.stack([s["frames"] for s in samples])).to(self.device)
         clip, truth = targets_of([s["ids"] for s in samples], self.shape.targets)
-        return unroll(self.model, frames, clip.to(self.device), truth.to(self.device), self.memory)
+        return unroll(self.steps, frames, clip.to(self.device), truth.to(self.device), self.memory)
 
 
 @lru_cache(maxsize=2)
@@ -140,132 +232,174 @@ def click_in(region: np.ndarray, middle: bool) -> Tensor:
     return torch.tensor([x + 0.5, y + 0.5])
 
 
-@dataclass
-class _Track:
-    """What is known of n targets between two frames of the unrolled clip."""
-
-    last: Tensor
-    recent: list[Reference]
-    first: Reference
-
-
 def unroll(
-    model: MaskPropagation, frames: Tensor, clip: Tensor, truth: Tensor, memory: MemoryConfig
+    steps: MemorySteps | MaskPropagation, frames: Tensor, clip: Tensor, truth: Tensor, memory: MemoryConfig
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Losses of n targets over t frames, and their IoU.
 
     Args:
-        model: learns.
+        steps: of the network that learns; a network alone takes nano's.
         frames: uint8 (b, t, s, s, 3).
         clip: int64 (n,), the clip of each target.
         truth: float (n, t, s, s), 0 or 1.
         memory: how the unrolling goes.
     """
-    b, t = frames.shape[:2]
-    maps = model.encode(normalise(frames.flatten(0, 1).permute(0, 3, 1, 2)))
-    costs = _Costs(truth)
-    here = maps.of(clip * t)
-    track = _begin(model, here, prompted(truth[:, 0], memory.prompts), costs, memory)
+    if isinstance(steps, MaskPropagation):
+        steps = NanoSteps(steps, memory.drop)
+    t = frames.shape[1]
+    maps = steps.encode(frames.flatten(0, 1).permute(0, 3, 1, 2))
+    costs = Costs(truth)
+    track = _begin(steps, maps.of(clip * t), costs, memory)
     for step in range(1, t):
-        here = maps.of(clip * t + step)
-        _follow(model, here, track, step, costs, memory)
+        _follow(steps, maps.of(clip * t + step), track, step, costs, memory)
     return costs.result()
 
 
-def _begin(model: MaskPropagation, maps: Maps, shown: Prompted, costs: _Costs, memory: MemoryConfig) -> _Track:
-    exact = costs.exact(0)
-    given = (shown.kind == 0).view(-1, 1, 1, 1)
-    quarter = exact.shape[-1]
-    box, on = filled(shown.boxes, quarter), bumps(shown.points, quarter)
-    inside = F.avg_pool2d(box, 2)
-    clicked = (shown.kind == 2).view(-1, 1, 1, 1)
-    likely = torch.where(clicked, F.avg_pool2d(on, 2), inside)
-    start = model.remember(maps, likely, torch.where(clicked, torch.zeros_like(likely), 1 - inside))
-    here = Shown(torch.zeros_like(exact), box, on, torch.zeros_like(on))
-    learn = ~given.flatten()
-    decoded = _decode(model, maps, here, [start], [start], None)
-    costs.add(0, decoded, learn, kinds=shown.kind)
-    if learn.any() and torch.rand(()) < memory.refine:
-        decoded = _again(model, maps, here, decoded, costs, 0, learn, clicks=bool(torch.rand(()) < 0.5))
-    logits = torch.where(given, exact, handed_on(decoded.logits))
-    reference = _reference(model, maps, _damaged(logits, memory.spoil * 0.5))
-    return _Track(logits, [reference], reference)
+def _begin(steps: MemorySteps, maps: Any, costs: Costs, memory: MemoryConfig) -> Any:
+    truth = costs.truth[:, 0]
+    shown = prompted(truth, memory.prompts)
+    given = shown.kind == 0
+    track, found = steps.begin(maps, shown, truth)
+    costs.add(0, found, ~given, kinds=shown.kind)
+    if not given.all() and torch.rand(()) < memory.refine:
+        clicks = costs.errors(0, found) if torch.rand(()) < 0.5 else None
+        found = _again(steps, maps, track, found, clicks, costs, 0, ~given)
+    logits = torch.where(given.view(-1, 1, 1, 1), steps.exact(truth), steps.handed_on(found))
+    seen = given | (found.presence.detach() > 0)
+    steps.remember(maps, track, found, logits, damaged(logits, memory.spoil * 0.5), seen)
+    return track
 
 
-def _follow(model: MaskPropagation, maps: Maps, track: _Track, step: int, costs: _Costs, memory: MemoryConfig) -> None:
-    n = len(track.last)
-    device = track.last.device
-    blank = torch.zeros_like(track.last)
-    hinted = (torch.rand(n, device=device) >= memory.drop).view(-1, 1, 1, 1)
-    here = Shown(torch.where(hinted, track.last, blank), blank, blank, blank)
-    decoded = _decode(model, maps, here, track.recent[-1:], [track.first], track, memory.drop)
-    costs.add(step, decoded)
+def _follow(steps: MemorySteps, maps: Any, track: Any, step: int, costs: Costs, memory: MemoryConfig) -> None:
+    found = steps.follow(maps, track)
+    costs.add(step, found)
     if torch.rand(()) < memory.click:
-        decoded = _again(model, maps, here, decoded, costs, step, None, clicks=True, track=track)
-    exact, made = costs.exact(step), handed_on(decoded.logits)
-    forced = (torch.rand(n, device=device) < memory.force).view(-1, 1, 1, 1)
-    logits = torch.where(forced, exact, _damaged(made, memory.spoil))
-    seen = (decoded.presence.detach() > 0) if torch.rand(()) < 0.5 else costs.present[:, step]
-    seen = (seen & (logits > 0).flatten(1).any(1)).view(-1, 1, 1, 1)
-    reference = _reference(model, maps, logits)
-    kept = track.recent[-1]
-    track.recent = [*track.recent[-2:], _chosen(seen, reference, kept)]
-    track.last = torch.where(seen, logits, torch.full_like(logits, -SURE))
-
-
-def _decode(
-    model: MaskPropagation,
-    maps: Maps,
-    shown: Shown,
-    last: list[Reference],
-    first: list[Reference],
-    track: _Track | None,
-    drop: float = 0.0,
-) -> Decoded:
-    """Decode with what is carried over and read; each is left out for a share `drop` of the targets."""
-    n = len(shown.last)
-    carried, read = [], []
-    for which, references in enumerate((last, first)):
-        masks, values = model.recall(maps.key, references, which)
-        keep = _kept(n, drop, masks)
-        carried.append(keep * masks)
-        keep = _kept(n, drop, values) if track else torch.zeros_like(values[:, :1])
-        read.append(keep * values + (1 - keep) * model.unread(maps, which).to(values.dtype))
-    return model.decode(maps, shown, torch.cat(carried, 1), torch.cat(read, 1))
-
-
-def _kept(n: int, drop: float, like: Tensor) -> Tensor:
-    return (torch.rand(n, 1, 1, 1, device=like.device) >= drop).to(like.dtype)
+        found = _again(steps, maps, track, found, costs.errors(step, found), costs, step)
+    truth = costs.truth[:, step]
+    forced = (torch.rand(len(truth), device=truth.device) < memory.force).view(-1, 1, 1, 1)
+    logits = torch.where(forced, steps.exact(truth), damaged(steps.handed_on(found), memory.spoil))
+    seen = (found.presence.detach() > 0) if torch.rand(()) < 0.5 else costs.present[:, step]
+    steps.remember(maps, track, found, logits, logits, seen)
 
 
 def _again(
-    model: MaskPropagation,
-    maps: Maps,
-    shown: Shown,
-    decoded: Decoded,
-    costs: _Costs,
+    steps: MemorySteps,
+    maps: Any,
+    track: Any,
+    found: Found,
+    clicks: tuple[Tensor, Tensor] | None,
+    costs: Costs,
     step: int,
-    learn: Tensor | None,
-    clicks: bool,
-    track: _Track | None = None,
-) -> Decoded:
-    """A second look at a frame, from the mask of the first, with a click where that is most wrong if `clicks`."""
-    made = handed_on(decoded.logits)
-    on, off = shown.on, shown.off
-    if clicks:
-        missing, wrong = costs.errors(step, decoded)
-        on, off = torch.maximum(on, bumps(missing, on.shape[-1])), torch.maximum(off, bumps(wrong, on.shape[-1]))
-    here = replace(shown, last=made, on=on, off=off)
-    reference = _reference(model, maps, made)
-    first = [track.first] if track else [reference]
-    again = _decode(model, maps, here, [reference], first, track)
+    learn: Tensor | None = None,
+) -> Found:
+    """What is found at a second look, if the network takes one."""
+    again = steps.again(maps, track, found, clicks)
+    if again is None:
+        return found
     costs.add(step, again, learn, weight=0.5)
     return again
 
 
-def _reference(model: MaskPropagation, maps: Maps, logits: Tensor) -> Reference:
-    on = F.avg_pool2d(torch.sigmoid(logits), 2)
-    return model.remember(maps, on, 1 - on)
+@dataclass
+class _Track:
+    """What nano knows of n targets between two frames; what is shown is that of the last frame looked at."""
+
+    shown: Shown
+    last: Tensor
+    recent: list[Reference]
+    first: Reference | None = None
+
+
+class NanoSteps:
+    """Steps of nano's mask propagation network in windows that are taken to stand still from frame to frame.
+
+    Args:
+        model: learns.
+        drop: share of targets without each of the last mask, what is carried over, and what is read.
+    """
+
+    def __init__(self, model: Any, drop: float) -> None:
+        self.model, self.drop = model, drop
+
+    def encode(self, frames: Tensor) -> Maps:
+        maps: Maps = self.model.encode(normalise(frames))
+        return maps
+
+    def begin(self, maps: Maps, shown: Prompted, truth: Tensor) -> tuple[_Track, Decoded]:
+        quarter = truth.shape[-1] // 4
+        box, on = filled(shown.boxes, quarter), bumps(shown.points, quarter)
+        inside = F.avg_pool2d(box, 2)
+        clicked = (shown.kind == 2).view(-1, 1, 1, 1)
+        likely = torch.where(clicked, F.avg_pool2d(on, 2), inside)
+        start = self.model.remember(maps, likely, torch.where(clicked, torch.zeros_like(likely), 1 - inside))
+        blank = torch.zeros_like(on)
+        track = _Track(Shown(blank, box, on, blank), blank, [])
+        return track, self._decode(maps, track.shown, [start], [start], False, 0.0)
+
+    def follow(self, maps: Maps, track: _Track) -> Decoded:
+        assert track.first is not None
+        blank = torch.zeros_like(track.last)
+        hinted = (torch.rand(len(blank), device=blank.device) >= self.drop).view(-1, 1, 1, 1)
+        track.shown = Shown(torch.where(hinted, track.last, blank), blank, blank, blank)
+        return self._decode(maps, track.shown, track.recent[-1:], [track.first], True, self.drop)
+
+    def again(self, maps: Maps, track: _Track, found: Decoded, clicks: tuple[Tensor, Tensor] | None) -> Decoded | None:
+        """From the mask of the first look."""
+        made = handed_on(found.logits)
+        on, off = track.shown.on, track.shown.off
+        if clicks is not None:
+            missing, wrong = clicks
+            on, off = torch.maximum(on, bumps(missing, on.shape[-1])), torch.maximum(off, bumps(wrong, on.shape[-1]))
+        here = replace(track.shown, last=made, on=on, off=off)
+        reference = self._reference(maps, made)
+        first = reference if track.first is None else track.first
+        return self._decode(maps, here, [reference], [first], track.first is not None, 0.0)
+
+    def exact(self, truth: Tensor) -> Tensor:
+        """At stride 4, -`SURE` to `SURE`."""
+        return 2 * SURE * F.avg_pool2d(F.avg_pool2d(truth[:, None], 2), 2) - SURE
+
+    def handed_on(self, found: Decoded) -> Tensor:
+        return handed_on(found.logits)
+
+    def remember(self, maps: Maps, track: _Track, found: Decoded, logits: Tensor, kept: Tensor, seen: Tensor) -> None:
+        """Where a target is not seen, the last frame on which it was stays remembered, and the mask is empty."""
+        reference = self._reference(maps, kept)
+        if track.first is None:
+            track.last, track.recent, track.first = logits, [reference], reference
+            return
+        rows = (seen & (logits > 0).flatten(1).any(1)).view(-1, 1, 1, 1)
+        track.recent = [*track.recent[-2:], _chosen(rows, reference, track.recent[-1])]
+        track.last = torch.where(rows, logits, torch.full_like(logits, -SURE))
+
+    def _decode(
+        self,
+        maps: Maps,
+        shown: Shown,
+        last: list[Reference],
+        first: list[Reference],
+        read: bool,
+        drop: float,
+    ) -> Decoded:
+        """Decode with what is carried over and read; each is left out for a share `drop` of the targets."""
+        n = len(shown.last)
+        carried, values = [], []
+        for which, references in enumerate((last, first)):
+            masks, found = self.model.recall(maps.key, references, which)
+            carried.append(_kept(n, drop, masks) * masks)
+            keep = _kept(n, drop, found) if read else torch.zeros_like(found[:, :1])
+            values.append(keep * found + (1 - keep) * self.model.unread(maps, which).to(found.dtype))
+        decoded: Decoded = self.model.decode(maps, shown, torch.cat(carried, 1), torch.cat(values, 1))
+        return decoded
+
+    def _reference(self, maps: Maps, logits: Tensor) -> Reference:
+        on = F.avg_pool2d(torch.sigmoid(logits), 2)
+        reference: Reference = self.model.remember(maps, on, 1 - on)
+        return reference
+
+
+def _kept(n: int, drop: float, like: Tensor) -> Tensor:
+    return (torch.rand(n, 1, 1, 1, device=like.device) >= drop).to(like.dtype)
 
 
 def _chosen(rows: Tensor, new: Reference, old: Reference) -> Reference:
@@ -278,7 +412,7 @@ def handed_on(logits: Tensor) -> Tensor:
     return F.avg_pool2d(logits.detach(), 2).clamp(-SURE, SURE)
 
 
-def _damaged(logits: Tensor, share: float) -> Tensor:
+def damaged(logits: Tensor, share: float) -> Tensor:
     """Logits (n, 1, h, w) in which a share of the masks has a piece too much, a piece missing, or a shift."""
     out = logits.clone()
     side = out.shape[-1]
@@ -300,7 +434,7 @@ def _damaged(logits: Tensor, share: float) -> Tensor:
     return out
 
 
-class _Costs:
+class Costs:
     """The losses and figures of an unrolled batch; truth is float (n, t, s, s)."""
 
     def __init__(self, truth: Tensor) -> None:
@@ -311,51 +445,55 @@ class _Costs:
         self.weight = 0.0
         self.figures: dict[str, list[Tensor]] = {}
 
-    def exact(self, step: int) -> Tensor:
-        """The true mask as logits, (n, 1, s/4, s/4)."""
-        return 2 * SURE * F.avg_pool2d(self.half[:, step : step + 1], 2) - SURE
-
     def add(
         self,
         step: int,
-        decoded: Decoded,
+        found: Found,
         learn: Tensor | None = None,
         weight: float = 1.0,
         kinds: Tensor | None = None,
     ) -> None:
-        """Count what was decoded on a frame, of the targets in `learn` (n,) bool; all by default."""
+        """Count what was found on a frame, of the targets in `learn` (n,) bool; all by default.
+
+        Of several masks the best one learns, as in SAM's training; the expected IoU of each learns.
+        """
         rows = torch.ones(len(self.truth), dtype=torch.bool, device=self.truth.device) if learn is None else learn
         if not rows.any():
             return
         truth, there = self.half[rows, step], self.present[rows, step].float()
+        masks = found.logits[rows].unbind(1)
         with torch.no_grad():
-            overlap = soft_iou(decoded.logits[rows, 0] > 0, truth > 0.5)
-        eighth = F.avg_pool2d(truth[:, None], 4)[:, 0]
-        parts = {
-            "mask": mask_cost(decoded.logits[rows, 0], truth, there),
-            "coarse": mask_cost(decoded.coarse[rows, 0], eighth, there),
-            "iou": (there * (decoded.iou[rows].sigmoid() - overlap) ** 2).sum() / there.sum().clamp(min=1),
-            "presence": F.binary_cross_entropy_with_logits(decoded.presence[rows], there),
-        }
+            overlaps = torch.stack([soft_iou(logits > 0, truth > 0.5) for logits in masks], 1)
+        expected = found.iou[rows].view(overlaps.shape).sigmoid()
+        parts = {"mask": torch.stack([mask_costs(logits, truth, there) for logits in masks]).amin(0).mean()}
+        if found.coarse is not None:
+            eighth = F.avg_pool2d(truth[:, None], 4)[:, 0]
+            parts["coarse"] = mask_costs(found.coarse[rows, 0], eighth, there).mean()
+        parts["iou"] = (there[:, None] * (expected - overlaps) ** 2).sum() / there.sum().clamp(min=1) / len(masks)
+        parts["presence"] = F.binary_cross_entropy_with_logits(found.presence[rows], there)
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + weight * value
         self.weight += weight
-        seen = there > 0
+        self._figure(step, overlaps[:, 0], found.presence[rows] > 0, there > 0, weight, rows, kinds)
+
+    def _figure(
+        self, step: int, overlap: Tensor, said: Tensor, seen: Tensor, weight: float, rows: Tensor, kinds: Tensor | None
+    ) -> None:
         if weight < 1:
             self._note("again", overlap[seen])
         elif step:
             self._note("track", overlap[seen])
             self._note("late" if step >= self.truth.shape[1] - 2 else "early", overlap[seen])
-            self._note("here", ((decoded.presence[rows] > 0) == seen).float())
+            self._note("here", (said == seen).float())
         elif kinds is not None:
             for kind, name in ((1, "box"), (2, "point")):
                 self._note(name, overlap[kinds[rows] == kind])
 
-    def errors(self, step: int, decoded: Decoded) -> tuple[Tensor, Tensor]:
+    def errors(self, step: int, found: Found) -> tuple[Tensor, Tensor]:
         """A click in the largest error of each mask, in windows: on what is missing, or on what is wrong; (n, 1, 2)."""
-        truth, found = self.half[:, step].cpu().numpy() > 0.5, (decoded.logits[:, 0] > 0).cpu().numpy()
+        truth, made = self.half[:, step].cpu().numpy() > 0.5, (found.logits[:, 0] > 0).cpu().numpy()
         missing, wrong = torch.full((2, len(truth), 1, 2), torch.nan)
-        for k, (a, b) in enumerate(zip(truth, found, strict=True)):
+        for k, (a, b) in enumerate(zip(truth, made, strict=True)):
             lacks, extra = a & ~b, b & ~a
             if max(lacks.sum(), extra.sum()) < 8:
                 continue
@@ -375,8 +513,8 @@ class _Costs:
         self.figures.setdefault(name, []).append(values.float().flatten())
 
 
-def mask_cost(logits: Tensor, truth: Tensor, present: Tensor) -> Tensor:
-    """2 x cross-entropy, in which small targets count more, + Dice: mean over masks (n, h, w), present (n,).
+def mask_costs(logits: Tensor, truth: Tensor, present: Tensor) -> Tensor:
+    """2 x cross-entropy, in which small targets count more, + Dice, (n,): of masks (n, h, w), present (n,).
 
     A mask without a target is scored by cross-entropy alone.
     """
@@ -385,7 +523,7 @@ def mask_cost(logits: Tensor, truth: Tensor, present: Tensor) -> Tensor:
     entropy = (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * weight).mean((1, 2))
     found = torch.sigmoid(logits)
     both, sizes = (found * truth).sum((1, 2)), found.sum((1, 2)) + truth.sum((1, 2))
-    return (2 * entropy + present * (1 - (2 * both + 1) / (sizes + 1))).mean()
+    return 2 * entropy + present * (1 - (2 * both + 1) / (sizes + 1))
 
 
 def soft_iou(found: Tensor, truth: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def training_record(config: Any, out: Path, step: int, processes: Processes) -> 
         "commit": commit(),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "figures": log[-1] if log else {},
-        "skipped": sum(1 for _ in (out / "skipped.jsonl").open()) if (out / "skipped.jsonl").exists() else 0,
+        "skipped": len((out / "skipped.jsonl").read_text().splitlines()) if (out / "skipped.jsonl").exists() else 0,
     }
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from trackgpt.export.overlay import draw
 from trackgpt.files import writing
 from trackgpt.online import follow
 from trackgpt.perception.mask_propagation import MaskPropagation
-from trackgpt.perception.memory_segmenter import Asked
+from trackgpt.perception.memory_segmenter import Asked, MemoryNetwork
 from trackgpt.perception.nano_memory import NanoMemory
 from trackgpt.synthtrack.clips import Case, make_case
 from trackgpt.synthtrack.randomised import randomised_clip
@@ -40,19 +41,28 @@ def draw_previews(model: TrackGPT, path: Path) -> None:
 
 def draw_propagation(model: MaskPropagation, path: Path) -> None:
     """Follow the first target of four clips that no run trains on, from its first mask; one row per clip."""
-    side = model.config.side
-    rows = []
     with evaluating(model):
-        network = NanoMemory(model)
-        for seed in SEEDS:
-            clip = randomised_clip(seed, SHOWN[-1] + 1, side)
-            rows.append(_followed(network, clip.frames, clip.ids == 1))
+        _draw_followed(NanoMemory(model), model.config.side, path)
+
+
+def draw_sam2(folder: Path, device: torch.device, path: Path) -> None:
+    """The same by an exported SAM 2, which scales clips of any size to its own square."""
+    from trackgpt.perception.sam2_memory import Sam2Memory
+
+    _draw_followed(Sam2Memory.from_pretrained(folder).to(device), CELL, path)
+
+
+def _draw_followed(network: MemoryNetwork, side: int, path: Path) -> None:
+    rows = []
+    for seed in SEEDS:
+        clip = randomised_clip(seed, SHOWN[-1] + 1, side)
+        rows.append(_followed(network, clip.frames, clip.ids == 1))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def _followed(network: NanoMemory, frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _followed(network: MemoryNetwork, frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Frames with the mask in red and the outline of the true one in green."""
     cells, memory = [], None
     for t, frame in enumerate(frames):

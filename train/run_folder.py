@@ -1,4 +1,7 @@
-"""The folder of a run: made, locked against a second run, and of one configuration for as long as the run lasts."""
+"""The folder of a run: made, locked against a second run, and of one configuration for as long as the run lasts.
+
+What a run would replace, beside neither `stage.json` nor a whole checkpoint, was made by no run and is left alone.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,25 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trackgpt.errors import InputError, TrackGPTError, UsageError
-from trackgpt.files import replacing, writing
+from trackgpt.errors import InputError, OutputError, TrackGPTError, UsageError
+from trackgpt.files import refuse_strangers, replacing, writing
 from trackgpt.settings import read_json, to_dict, write_json
+from train.checkpoints import FOLDER as CHECKPOINTS
 from train.checkpoints import whole_checkpoints
 from train.config import MAY_CHANGE, TrainConfig
+from train.monitor import LOG, SKIPPED
 from train.processes import Processes
 
 LOCK = ".lock"
 STAGE = "stage.json"
+MODEL = "model"
+MADE = (MODEL, f"{MODEL}.old", f"{MODEL}.tmp", CHECKPOINTS, LOG, SKIPPED, "curves.png", "previews", "tensorboard")
+"""What a run writes to its folder and replaces there, after `stage.json`."""
 
 
 @contextmanager
@@ -27,27 +35,52 @@ def claimed(out: Path, config: TrainConfig, processes: Processes) -> Iterator[No
     """Own a run's folder; every process calls this, rank 0 acts. The lock ends with the process, however it ends.
 
     Raises:
-        OutputError: OUT02, it cannot be written.
+        OutputError: OUT01, it holds what no run has made; OUT02, it cannot be written.
         UsageError: another process trains into it, or it holds a run of another configuration.
         InputError: its `stage.json` is damaged.
     """
-    lock, refusal = -1, None
+    locks: list[int] = []
+
+    def claim() -> None:
+        _refuse_strangers(out)
+        locks.append(_locked(out))
+        _must_be_the_same_run(out, config)
+        with replacing(out / STAGE) as part:
+            write_json(config, part)
+
+    try:
+        _first(processes, claim)
+        yield
+    finally:
+        for lock in locks:
+            os.close(lock)
+
+
+def must_be_free(out: Path, processes: Processes) -> None:
+    """Refuse a folder that a run could not be written to; every process calls this, rank 0 looks.
+
+    Raises:
+        OutputError: OUT01, it holds what no run has made; OUT02, it cannot be looked into.
+    """
+    _first(processes, lambda: _refuse_strangers(out))
+
+
+def _first(processes: Processes, act: Callable[[], object]) -> None:
+    """Act on rank 0; what it refuses is raised on every process."""
+    refusal = None
     if processes.rank == 0:
         try:
-            lock = _locked(out)
-            _must_be_the_same_run(out, config)
-            with replacing(out / STAGE) as part:
-                write_json(config, part)
+            act()
         except TrackGPTError as error:
             refusal = error
     refusal = processes.gather(refusal)[0]
-    try:
-        if refusal is not None:
-            raise refusal
-        yield
-    finally:
-        if lock >= 0:
-            os.close(lock)
+    if refusal is not None:
+        raise refusal
+
+
+def _refuse_strangers(out: Path) -> None:
+    if not whole_checkpoints(out):  # a run whose damaged stage.json was deleted goes on
+        refuse_strangers(out, MADE, (STAGE,), "no run of this trainer made it")
 
 
 def _locked(out: Path) -> int:
@@ -73,12 +106,16 @@ def _locked(out: Path) -> int:
 
 def _must_be_the_same_run(out: Path, config: TrainConfig) -> None:
     file = out / STAGE
-    if not file.is_file() or not (whole_checkpoints(out) or (out / "model").exists()):
+    if not os.path.lexists(file):
         return
     try:
         before = _decisive(read_json(file))
     except (TrackGPTError, TypeError, KeyError) as error:
         raise InputError(f"{file}: damaged; delete it if {out} holds a run of this configuration") from error
+    if not {"stage", "plan.seed"} <= before.keys():
+        raise OutputError(f"{file}: is no configuration of a run; choose another `out`", "OUT01")
+    if not (whole_checkpoints(out) or (out / MODEL).exists()):
+        return
     now = _decisive(json.loads(json.dumps(to_dict(config))))
     for name, value in now.items():
         if name in before and before[name] != value:

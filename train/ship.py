@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +14,10 @@ import torch
 import typer
 
 from trackgpt.errors import OutputError, TrackGPTError
-from trackgpt.hub import ASSETS
-from trackgpt.systems.trackgpt import TrackGPT
+from trackgpt.files import writing
+from trackgpt.hub import ASSETS, refuse_to_replace
+from trackgpt.perception.known_world import KNOWN_WORLD_FILE
+from trackgpt.systems.trackgpt import WEIGHTS_FILE, TrackGPT
 
 MOST_PARAMETERS = 9_000_000
 MOST_BYTES = 16 * 2**20
@@ -22,32 +26,39 @@ MOST_BYTES = 16 * 2**20
 def main(
     folder: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/nano/join/model")],
     out: Annotated[Path, typer.Option(help="Where the package looks for it")] = ASSETS / "nano",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there")] = False,
 ) -> None:
     """Write a model in bfloat16 to the package's assets; refuses one that is too large to ship."""
     try:
-        count, size = ship(folder, out)
+        count, size = ship(folder, out, overwrite)
     except TrackGPTError as error:
         typer.echo(f"ship: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
     typer.echo(f"parameters={count} bytes={size} out={out}")
 
 
-def ship(folder: Path, out: Path) -> tuple[int, int]:
+def ship(folder: Path, out: Path, overwrite: bool = False) -> tuple[int, int]:
     """Store `folder` in bfloat16 under `out`; returns parameters and bytes of the weights.
 
     Raises:
-        OutputError: more than 9 M parameters or 16 MiB; nothing is left behind.
+        OutputError: more than 9 M parameters or 16 MiB, or see `trackgpt.hub.refuse_to_replace`; what is in `out` stays
+            as it is.
     """
+    refuse_to_replace(out, overwrite, [folder])
     model = TrackGPT.from_pretrained(folder)
     count = sum(p.numel() for p in model.parameters())
     if count > MOST_PARAMETERS:
         raise OutputError(f"{folder}: {count} parameters; at most {MOST_PARAMETERS} ship inside the package")
-    model.save_pretrained(out, torch.bfloat16)
-    weights = out / "model.safetensors"
-    size = weights.stat().st_size
-    if size > MOST_BYTES:
-        weights.unlink()
-        raise OutputError(f"{folder}: {size} bytes of weights; at most {MOST_BYTES} ship inside the package")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
+            model.save_pretrained(aside, torch.bfloat16)
+            size = (Path(aside) / WEIGHTS_FILE).stat().st_size
+            if size > MOST_BYTES:
+                raise OutputError(f"{folder}: {size} bytes of weights; at most {MOST_BYTES} ship inside the package")
+            for file in Path(aside).iterdir():
+                os.replace(file, out / file.name)
+        (out / KNOWN_WORLD_FILE).unlink(missing_ok=True)  # it was of the weights that lay there before
     return count, size
 
 

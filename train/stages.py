@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trackgpt.errors import UsageError
+from trackgpt.perception.mask_propagation import MaskPropagation
 from trackgpt.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
@@ -384,5 +385,14 @@ def stage_class(name: str) -> Any:
 def make_stage(config: TrainConfig, model: Any, device: torch.device) -> Stage:
     """The stage that a configuration names, for a model."""
     if config.stage == "memory":
-        return MemoryTrackingStage(model, config.shape, config.memory, device)
+        return _memory_stage(config, model, device)
     return stage_class(config.stage)(model, config.data if config.stage == "tracking" else config.shape, device)
+
+
+def _memory_stage(config: TrainConfig, model: Any, device: torch.device) -> Stage:
+    """The stage "memory" with the steps of its network."""
+    if isinstance(model, MaskPropagation):
+        return MemoryTrackingStage(model, config.shape, config.memory, device)
+    from train.sam2_tracking import Sam2Steps
+
+    return MemoryTrackingStage(model, config.shape, config.memory, device, Sam2Steps(model), whole=True)

@@ -13,9 +13,10 @@ import typer
 from eval.kit import Row, with_jf
 from eval.metrics.intervals import Interval, paired_bootstrap
 from eval.report import table
-from eval.run_folder import RUN, read_rows, write_text
+from eval.run_folder import ROWS, RUN, read_rows, write_text
 from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError, UsageError
+from trackgpt.files import refuse_existing_file
 
 SAME = ("kit", "data", "split", "seed")
 """What two runs must share for a comparison to mean anything."""
@@ -29,6 +30,7 @@ def command(
     figure: Annotated[list[str] | None, typer.Option(help="Figures to compare; by default all they share")] = None,
     draws: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap")] = 2000,
     out: Annotated[Path | None, typer.Option(help="Also write the table to this Markdown file")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file")] = False,
 ) -> None:
     """Differences of runs on the same units, with 95 % paired bootstrap intervals over whole tasks.
 
@@ -41,7 +43,10 @@ def command(
     if len(runs) < 2:
         raise UsageError("compare: give two or more run folders, the reference first")
     systems = [ComparedSystem.of(each) for each in runs]
-    settings = _settings([path for system in systems for path in system.paths])
+    paths = [path for system in systems for path in system.paths]
+    if out:
+        refuse_existing_file(out, overwrite, [path / name for path in paths for name in (RUN, ROWS)])
+    settings = _settings(paths)
     reference, rows = systems[0], [system.mean() for system in systems]
     wanted = figure or sorted(_shared_figures(rows))
     lines, last = [], {}

@@ -141,7 +141,13 @@ class KitCommand:
     device: str = "auto"
 
 
+def _prompt(default: str, choices: str) -> dict[str, tuple[Any, Any]]:
+    """The own option of kits that may begin a track in several ways."""
+    return {"prompt": _own(str, default, f"What begins a track: {choices}")}
+
+
 REQUIRED = inspect.Parameter.empty
+SENTENCE_OR_BOX = "the sentence, or (box) the true box of the first frame"
 
 
 def _own(kind: type, default: Any, text: str, **limits: int) -> tuple[Any, Any]:
@@ -212,23 +218,25 @@ KITS = {
     ),
     "davis": KitCommand(
         "davis:Davis",
-        "DAVIS label maps of any tracker: --split semi-supervised/val or unsupervised/val.",
-        _data("semi-supervised/val"),
+        "DAVIS from the first masks (-m nano-memory), or label maps: --split semi-supervised/val or unsupervised/val.",
+        _data("semi-supervised/val")
+        | _prompt("mask", "the first masks, or of each its box or a point")
+        | {"resolution": _own(str, "480p", "480p, or 240p")},
     ),
     "lasot": KitCommand(
         "lasot:Lasot",
         "LaSOT's boxes by its Matlab toolkit and by pytracking; splits test, train and all.",
-        _data("test"),
+        _data("test") | _prompt("sentence", SENTENCE_OR_BOX),
     ),
     "tnl2k": KitCommand(
         "tnl2k:Tnl2k",
         "TNL2K's boxes by pytracking and by its Matlab toolkit; splits test, train and all.",
-        _data("test"),
+        _data("test") | _prompt("sentence", SENTENCE_OR_BOX),
     ),
     "tnllt": KitCommand(
         "tnllt:Tnllt",
         "TNLLT's boxes by its Matlab toolkit and by pytracking; splits test, train and all.",
-        _data("test"),
+        _data("test") | _prompt("sentence", SENTENCE_OR_BOX),
     ),
     "interacttrack": KitCommand(
         "interacttrack:InteractTrack",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -16,10 +16,7 @@ from eval.run_folder import progress
 from trackgpt.errors import InputError, ModelError
 from trackgpt.perception.known_world import MOST
 
-if TYPE_CHECKING:
-    from trackgpt.online import Perception
-    from trackgpt.perception.known_world import KnownWorld
-
+Look = Callable[[np.ndarray], float]
 FRAMES = 36
 SIDES = {"as drawn, 320 px": (320, False), "H.264, 320 px": (320, True), "H.264, 854 px": (854, True)}
 """Forms of a drawn frame: its longest side in pixels, and whether it went through an mp4."""
@@ -45,19 +42,6 @@ class Unlikenesses:
         return 100 * float((self.values > MOST).mean())
 
 
-@dataclass(frozen=True)
-class Looker:
-    """A model's encoder and what it knows."""
-
-    perception: Perception
-    known: KnownWorld
-
-    def __call__(self, image: np.ndarray) -> float:
-        """The unlikeness of a frame, uint8 RGB (height, width, 3)."""
-        (encoded,) = self.perception.encode([image])
-        return self.known.unlikeness(encoded.features, (image.shape[0], image.shape[1]))
-
-
 def command(
     folder: Annotated[Path, typer.Argument(help="Real footage: videos, folders of JPEGs, and folders of these")],
     model: Annotated[str, typer.Option(help="Shipped name or folder")] = "nano",
@@ -67,7 +51,7 @@ def command(
     every: Annotated[bool, typer.Option("--every", help="List every real sequence")] = False,
 ) -> None:
     """Which first frames are refused as unlike the model's world: drawn ones wrongly, real ones rightly."""
-    look = looker(model)
+    look = unlikeness_of(model)
     found = [Unlikenesses(kind, drawn(look, kind, seed, videos)) for kind in SIDES]
     sequences = {name: np.array(values) for name, values in real(look, folder, stride)}
     if not sequences:
@@ -85,22 +69,21 @@ def command(
     )
 
 
-def looker(model: str) -> Looker:
-    """A model that says what its world looks like.
+def unlikeness_of(model: str) -> Look:
+    """What a model says of an image, uint8 RGB (height, width, 3).
 
     Raises:
-        ModelError: it does not.
+        ModelError: it does not say what its world looks like.
     """
-    from trackgpt.hub import load_model
+    from trackgpt.hub import load_trackgpt
 
-    loaded = load_model(model)
-    known = loaded.known_world
-    if known is None:
+    loaded = load_trackgpt(model)
+    if loaded.known_world is None:
         raise ModelError(f"{model}: does not say what its world looks like; run python -m train.known_world {model}")
-    return Looker(loaded.tracker().perception, known)
+    return lambda image: loaded.unlikeness(image) or 0.0
 
 
-def drawn(look: Looker, kind: str, seed: int, videos: int) -> np.ndarray:
+def drawn(look: Look, kind: str, seed: int, videos: int) -> np.ndarray:
     """The unlikeness of the first frames of videos of the kit synthtrack, float64 (videos,), in one of `SIDES`."""
     from trackgpt.synthtrack.clips import frame_size
     from trackgpt.synthtrack.render import render
@@ -128,7 +111,7 @@ def through_a_film(frame: np.ndarray) -> np.ndarray:
             return source.first
 
 
-def real(look: Looker, folder: Path, stride: int) -> Iterator[tuple[str, Sequence[float]]]:
+def real(look: Look, folder: Path, stride: int) -> Iterator[tuple[str, Sequence[float]]]:
     """Name and unlikeness of every sequence below a folder: of its first frame, then of every `stride`-th."""
     from trackgpt.video.source import open_source
 

@@ -1,4 +1,4 @@
-"""What the box kits share: one target per sequence, described by a sentence, and one line per frame with its box.
+"""What the box kits share: one target per sequence, described by a sentence or shown by a box, and a box per frame.
 
 Result files are SEQUENCE.txt, x,y,w,h per line with commas, tabs or spaces between, and optionally SEQUENCE_time.txt
 with the seconds of every frame. They lie in the folder itself, or below it in the folder of one tracker, as in toolkits
@@ -29,8 +29,8 @@ from trackgpt.data.box_video import READERS, BoxPart, BoxSequence, BoxTruth
 from trackgpt.data.mot_sequences import MotPart
 from trackgpt.data.trees import entries
 from trackgpt.data.videos import Video
-from trackgpt.errors import InputError
-from trackgpt.types import Prediction, Prompt
+from trackgpt.errors import InputError, UsageError
+from trackgpt.types import Box, Prediction, Prompt, VisualPrompt
 
 FloatArray = NDArray[np.float64]
 Convention = Callable[[FloatArray, BoxTruth], FrameErrors]
@@ -69,6 +69,8 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
     """See the module; a kit of its own gives texts and `conventions`.
 
     Attributes:
+        prompt: what begins the track, of `begins`.
+        begins: what the protocol says of it.
         conventions: by name, errors of a sequence from predicted boxes, float64 (T, 4) xywh, and truth; the first is
             drawn, and its figures come first.
     """
@@ -78,6 +80,21 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
     pixels = frozenset({"fps"})
     layout = "SEQUENCE.txt, x,y,w,h per line, for every frame; 0,0,0,0 for no box"
     conventions: Mapping[str, Convention] = {}
+    begins: Mapping[str, str] = {
+        "sentence": " The sentence alone begins the track.",
+        "box": " The true box of the first frame begins the track, and nothing is said.",
+    }
+
+    def __init__(self, root: Path, split: str, prompt: str = "sentence") -> None:
+        super().__init__(root, split)
+        self.prompt = prompt
+        if prompt not in self.begins:
+            raise UsageError(f"--prompt {prompt}: choose {' or '.join(self.begins)}")
+
+    @property
+    def protocol(self) -> str:
+        """What the figures mean, what begins the track, and over how much of the benchmark they are taken."""
+        return super().protocol + self.begins[self.prompt]
 
     def read(self) -> BoxPart:
         """The sequences, from the reader of this name."""
@@ -89,11 +106,13 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
         return {"first-box": self._first_box}
 
     def prompts(self, task: str, video: Video) -> list[Prompt]:
-        """What is said about a sequence, by frame: the sentence on the first frame.
+        """What is said or shown of a sequence, by frame: the sentence, or the true box, on the first frame.
 
         Raises:
-            InputError: nothing is said.
+            InputError: there is none.
         """
+        if self.prompt == "box":
+            return [Prompt(visual=(VisualPrompt(_first_box(task, video)),))]
         if not video.expressions:
             raise InputError(f"{task}: no sentence to begin with; only its result files can be scored")
         return [Prompt(video.expressions[0].text)]
@@ -130,6 +149,19 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
     def summarise(self, rows: Sequence[Row]) -> dict[str, float]:
         """The figures of every convention, by its own rule of averaging."""
         return {**pooled_figures(rows, self.conventions), **pooled_timing(rows)}
+
+
+def _first_box(task: str, video: Video) -> Box:
+    """The true box of the first frame.
+
+    Raises:
+        InputError: the target is not on it.
+    """
+    box = video.boxes[0] if video.boxes is not None else np.full(4, np.nan)
+    if not np.isfinite(box).all():
+        raise InputError(f"{task}: the target is not on the first frame, so that no box can begin the track")
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2
 
 
 def needed_frames(sequence: BoxSequence) -> Video:

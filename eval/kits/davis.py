@@ -1,7 +1,9 @@
 """The DAVIS kit: label maps of any tracker against DAVIS-2017, or DAVIS-2016, in either of its tasks.
 
-Both tasks read `<sequence>/%05d.png`, whose values are ids: those of the truth in the semi-supervised task, numbers of
-proposals in the unsupervised one.
+A tracker that follows what it is shown runs the semi-supervised one: all objects of a sequence are shown on its first
+frame, by their masks as the benchmark has it, by their boxes, or by a point each. Both tasks read
+`<sequence>/%05d.png`, whose values are ids: those of the truth in the semi-supervised task, numbers of proposals in the
+unsupervised one.
 """
 
 from __future__ import annotations
@@ -14,16 +16,28 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from eval.kit import Follow, MissingResultError, Reported, Row, percent_means, with_jf
+from eval.kit import Follow, MissingResultError, Reported, Row, alone, percent_means, with_jf
 from eval.label_maps import read_label_map
 from eval.metrics.davis import MAX_PROPOSALS, VOID, matched_proposals
 from eval.scorer import pairwise_label_maps, score_binary_masks, score_label_maps
 from trackgpt.data.mot_files import read_seqmap
 from trackgpt.data.trees import entries
+from trackgpt.data.videos import read_image
 from trackgpt.errors import InputError, UsageError
+from trackgpt.export.davis import label_map
 from trackgpt.geometry.jf import Scores, summarise
+from trackgpt.geometry.masks import box_of
+from trackgpt.geometry.pointing import deepest_point
+from trackgpt.types import Prediction, Prompt, VisualPrompt
 
 SEMI, UNSUPERVISED = "semi-supervised", "unsupervised"
+RESOLUTIONS = ("480p", "240p")
+SHOWN = {
+    "mask": "",
+    "box": " The tracker is shown the tight box of a mask and not the mask, which is not the benchmark's protocol.",
+    "point": " The tracker is shown a mask's deepest point and not the mask, which is not the benchmark's protocol.",
+}
+"""What of a first mask is shown, and what the protocol says of it."""
 STATISTICS = ("J", "J-R", "J-D", "F", "F-R", "F-D")
 """Figures of a row: mean, recall and decay of J and of F."""
 _SEMI_TEXT = (
@@ -52,6 +66,8 @@ class Davis:
         root: DAVIS, the folder of JPEGImages, Annotations and ImageSets.
         task: of the benchmark, "semi-supervised" or "unsupervised".
         subset: a file of ImageSets/2017 such as "val"; without these lists, every sequence that has masks.
+        prompt: what of the first masks is shown, of `SHOWN`.
+        resolution: "480p", the benchmark's, or "240p".
     """
 
     name = "davis"
@@ -59,8 +75,12 @@ class Davis:
     pixels: frozenset[str] = frozenset()
     layout = "SEQUENCE/00000.png and on, indexed, a pixel's value is the object's id"
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.root = root
+    def __init__(self, root: Path, split: str, prompt: str = "mask", resolution: str = "480p") -> None:
+        self.root, self.prompt, self.resolution = root, prompt, resolution
+        if prompt not in SHOWN:
+            raise UsageError(f"--prompt {prompt}: choose {', '.join(SHOWN)}")
+        if resolution not in RESOLUTIONS:
+            raise UsageError(f"--resolution {resolution}: choose {' or '.join(RESOLUTIONS)}")
         self.task, _, self.subset = split.partition("/")
         if self.task not in (SEMI, UNSUPERVISED) or not self.subset:
             raise UsageError(f"--split {split}: wanted {SEMI}/SET or {UNSUPERVISED}/SET, such as {SEMI}/val")
@@ -70,12 +90,15 @@ class Davis:
         """The task's convention."""
         means = "Means over the objects of all sequences; J-R: share of frames above 0.5, J-D: decay. Where masks are"
         grey = "DAVIS-2016's (0 and 255), they are one object, and every id of a result is it."
-        return f"{_SEMI_TEXT if self.task == SEMI else _UNSUPERVISED_TEXT} {means} {grey}"
+        small = "" if self.resolution == "480p" else f" Frames and masks are those of {self.resolution}, not of 480p."
+        text = _SEMI_TEXT if self.task == SEMI else _UNSUPERVISED_TEXT
+        return f"{text} {means} {grey}{SHOWN[self.prompt]}{small}"
 
     @property
     def reported(self) -> tuple[Reported, ...]:
         """OSVOS on the whole validation set, whose results are published for checking."""
-        return (Reported("OSVOS (30 sequences)", _OSVOS, _TABLE),) if (self.task, self.subset) == (SEMI, "val") else ()
+        whole = (self.task, self.subset, self.resolution) == (SEMI, "val", "480p")
+        return (Reported("OSVOS (30 sequences)", _OSVOS, _TABLE),) if whole else ()
 
     @property
     def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
@@ -86,7 +109,7 @@ class Davis:
     def annotations(self) -> Path:
         """The folder of the task's truth."""
         names = ("Annotations_unsupervised", "Annotations") if self.task == UNSUPERVISED else ("Annotations",)
-        places = [self.root / name / "480p" for name in names]
+        places = [self.root / name / self.resolution for name in names]
         found = [place for place in places if place.is_dir()]
         if not found:
             raise InputError(f"{places[0]}: missing; --data is DAVIS, the folder of JPEGImages and Annotations")
@@ -106,16 +129,24 @@ class Davis:
         return found
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
-        """Refused: DAVIS says what to track by a mask."""
-        raise UsageError(
-            "davis: its targets are given by first masks, and trackers of this package are told in words; score a "
-            "folder with --results, or use refer-davis17"
-        )
+        """Show all objects on the first frame, and write a label map per frame.
+
+        Raises:
+            UsageError: in the unsupervised task nothing is shown; the tracker is told in words.
+            InputError: a frame is missing; the tracker gives boxes without masks.
+        """
+        if self.task != SEMI:
+            raise UsageError(f"davis: nothing is shown or said in the {self.task} task; score a folder with --results")
+        truth = self._truth(task)
+        images = [self.root / "JPEGImages" / self.resolution / task / f"{file.stem}.jpg" for file in truth]
+        prompt = shown_objects(first_masks(truth[0]), self.prompt)
+        maps = map(_labels, alone(follow({task: [prompt]}, map(read_image, images))))
+        write_label_maps(results / task, [file.stem for file in truth], maps)
 
     def _first_mask(self, task: str, results: Path) -> None:
         truth = self._truth(task)
-        labels = read_label_map(truth[0])
-        ids = (labels > 0).astype(np.uint8) if holds_one_mask(truth[0]) else np.where(labels == VOID, 0, labels)
+        masks = first_masks(truth[0])
+        ids = np.sum([np.uint8(number) * mask for number, mask in masks.items()], axis=0, dtype=np.uint8)
         write_label_maps(results / task, [file.stem for file in truth], (ids for _ in truth))
 
     def _truth(self, task: str) -> list[Path]:
@@ -129,13 +160,13 @@ class Davis:
         if not (results / task).is_dir():
             raise MissingResultError(f"{results / task}: missing; wanted {self.layout}")
         every = self._truth(task)
-        truth = every[1:-1] if self.task == SEMI else every
+        truth, unscored = (every[1:-1], [np.nan]) if self.task == SEMI else (every, [])
         files = [results / task / file.name for file in truth]
         for file in files:
             if not file.exists():
                 raise InputError(f"{file}: missing; wanted a label map for every scored frame of {task}")
         return [
-            Row(task, f"{task}/{label}", statistics(scores), {}, {"iou": scores.j.tolist()})
+            Row(task, f"{task}/{label}", statistics(scores), {}, {"iou": [*unscored, *scores.j.tolist(), *unscored]})
             for label, scores in self._objects(every[0], truth, files)
         ]
 
@@ -162,6 +193,44 @@ def holds_one_mask(file: Path) -> bool:
     labels = read_label_map(file)
     with Image.open(file) as image:
         return image.mode != "P" and set(np.unique(labels).tolist()) <= {0, VOID}
+
+
+def first_masks(file: Path) -> dict[int, np.ndarray]:
+    """The objects of a first label map that are seen on it: bool (height, width) by id; void is none.
+
+    Raises:
+        InputError: the file is missing or no label map, or shows no object.
+    """
+    labels = read_label_map(file)
+    if holds_one_mask(file):
+        masks = {1: labels > 0}
+    else:
+        masks = {number: labels == number for number in objects_of(file)}
+    seen = {number: np.ascontiguousarray(mask) for number, mask in masks.items() if mask.any()}
+    if not seen:
+        raise InputError(f"{file}: shows no object, so there is nothing to follow")
+    return seen
+
+
+def shown_objects(masks: Mapping[int, np.ndarray], what: str) -> Prompt:
+    """The prompt that begins a track of objects: their masks, bool (height, width) by id, or what of them is shown."""
+    return Prompt(ids=tuple(masks), visual=tuple(_shown(mask, what) for mask in masks.values()))
+
+
+def _shown(mask: np.ndarray, what: str) -> VisualPrompt:
+    if what == "mask":
+        return VisualPrompt(mask=mask)
+    if what == "point":
+        return VisualPrompt(points=((*deepest_point(mask), 1),))
+    x1, y1, x2, y2 = (float(value) for value in box_of(mask))
+    return VisualPrompt((x1, y1, x2, y2))
+
+
+def _labels(seen: Prediction) -> np.ndarray:
+    if seen.masks is None:
+        raise InputError("davis: the tracker gives boxes and no masks; this kit scores masks, use a box kit")
+    values, _ = label_map(seen.masks, seen.ids.tolist(), seen.scores.tolist(), *seen.masks.shape[1:])
+    return values
 
 
 def objects_of(first: Path) -> range:

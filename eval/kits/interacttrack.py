@@ -94,6 +94,7 @@ class InteractTrack(BoxSequenceKit):
         "code reads files that were cut to the first visible frame by line number, so its interactive figures are "
         "shifted there; released repeats that, the paper's forms put such files back in place (cut_files counts them)."
     )
+    begins: Mapping[str, str] = {"sentence": ""}
     headline = (
         *(f"paper/{name}" for name in ("Interactive", "Responsiveness", "Accuracy", "Precision")),
         "interacttrack_paper/AUC",

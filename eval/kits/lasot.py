@@ -11,7 +11,7 @@ class Lasot(BoxSequenceKit):
 
     name = "lasot"
     about = (
-        "Protocol lasot: the sentence alone begins the track; the box of the first frame is replaced by the truth, "
+        "Protocol lasot: the box of the first frame is replaced by the truth, "
         "as every toolkit does. Two conventions, never mixed: lasot_matlab (HengLan/LaSOT_Evaluation_Toolkit@95bf38a) "
         "and pytracking_lasot (visionml/pytracking@7eb9e74, float32). In both, frames without target stay in the "
         "denominator and fail. They differ on visible truths with a number <= 0: failures in pytracking, hits in "

@@ -11,7 +11,7 @@ class Tnl2k(BoxSequenceKit):
 
     name = "tnl2k"
     about = (
-        "Protocol tnl2k: the sentence alone begins the track; the box of the first frame is replaced by the truth. "
+        "Protocol tnl2k: the box of the first frame is replaced by the truth. "
         "Two conventions, never mixed: pytracking_tnl2k, which papers of vision-language trackers print "
         "(visionml/pytracking@7eb9e74 and the trackers descended from it, float32, no flags: frames whose truth is not "
         "positive fail in success and precision and COUNT AS HITS in normalised precision), and lasot_matlab, TNL2K's "

@@ -11,7 +11,7 @@ class Tnllt(BoxSequenceKit):
 
     name = "tnllt"
     about = (
-        "Protocol tnllt: the sentence alone begins the track; the box of the first frame is replaced by the truth. "
+        "Protocol tnllt: the box of the first frame is replaced by the truth. "
         "Two conventions, never mixed: tnllt, the benchmark's Matlab toolkit (Event-AHU/Open_VLTrack@fccc2c7), LaSOT's "
         "arithmetic with the flag of absence turned around (1 = present): absent frames fail; and pytracking_tnl2k, "
         "pytracking's rules for sets other than LaSOT (float32; absent frames COUNT AS HITS in normalised precision). "

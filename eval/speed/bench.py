@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eval.run_folder import commit, write_json
 from trackgpt.errors import UsageError
+from trackgpt.files import refuse_existing_file
 from trackgpt.types import Cue, Prompt
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Workload:
         height, width: of the frames of "tracker" and "state", pixels.
         targets: how many are tracked at once.
         vit: size of the encoder of "attention", see `eval.speed.attention`.
+        side: of the square that part "memory-segmenter" sees, pixels.
         dtype, backend: of the model, see `trackgpt.config.Execution`.
     """
 
@@ -65,6 +67,7 @@ class Workload:
     width: int = 854
     targets: int = 1
     vit: str = "b"
+    side: int = 512
     dtype: str = "float32"
     backend: str = "torch"
 
@@ -172,9 +175,12 @@ PARTS = {
     "precision": "precision:measure",
     "memory": "memory:measure",
     "attention": "attention:measure",
+    "pointed": "propagation:measure",
+    "pointed-state": "propagation:measure_state",
+    "memory-segmenter": "memory_segmenter:measure",
 }
 """Name of the part: "module:function" in this folder, imported when the part is measured."""
-ASKED = ("attention",)
+ASKED = ("attention", "memory-segmenter")
 """Parts that take many minutes on a CPU: measured when they are named."""
 
 
@@ -196,16 +202,20 @@ def command(
     size: Annotated[tuple[int, int], typer.Option(help="Height and width of the frames")] = (480, 854),
     targets: Annotated[int, typer.Option(min=1, help="Targets tracked at once")] = 1,
     vit: Annotated[str, typer.Option(help="Encoder of part `attention`: b, l, h or tiny")] = "b",
+    side: Annotated[int, typer.Option(help="Square of part `memory-segmenter`; the hub's SAM 2 sees 1024")] = 512,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: what is faster here")] = "float32",
     backend: Annotated[str, typer.Option(help="torch or onnxruntime")] = "torch",
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file")] = False,
 ) -> None:
     """Ratios measured side by side: the tracker, its state, the data, the start, the brain."""
     names = only or [name for name in PARTS if name not in ASKED]
     for name in names:
         if name not in PARTS:
             raise UsageError(f"--only {name}: no such part; choose from {', '.join(PARTS)}")
-    workload = Workload(model, device, pairs, frames, stream, *size, targets, vit, dtype, backend)
+    if out is not None:
+        refuse_existing_file(out, overwrite)
+    workload = Workload(model, device, pairs, frames, stream, *size, targets, vit, side, dtype, backend)
     where = conditions(workload, threads)
     done: dict[str, PartResult] = {}
     for name in names:
@@ -284,9 +294,9 @@ def _number(value: float) -> str:
 
 def model_of(workload: Workload) -> TrackGPT:
     """Load the model that is measured."""
-    from trackgpt.hub import load_model
+    from trackgpt.hub import load_trackgpt
 
-    return load_model(workload.model, workload.device, dtype=workload.dtype, backend=workload.backend)
+    return load_trackgpt(workload.model, workload.device, dtype=workload.dtype, backend=workload.backend)
 
 
 def clip_of(workload: Workload, frames: int) -> Clip:

@@ -19,7 +19,7 @@ import typer
 from eval.run_folder import write_json
 from eval.speed.bench import Figures, Setting, Size, Workload, conditions
 from trackgpt.data.trees import read_object
-from trackgpt.errors import TrackGPTError, UsageError
+from trackgpt.errors import OutputError, TrackGPTError, UsageError
 
 Measure = Callable[[Setting], Figures]
 
@@ -64,6 +64,8 @@ def command(
     parts = {name: part for name, part in parts_of(at.size).items() if not only or name.startswith(tuple(only))}
     if not parts:
         raise UsageError(f"--only {' '.join(only or [])}: no such part; choose from {', '.join(parts_of(at.size))}")
+    for name in parts:
+        _kept(at.out / f"{name}.json")
     began = time.monotonic()
     left = [name for name, part in parts.items() if not _done_in_time(at, name, part, began + 60 * minutes)]
     typer.echo(f"parts={len(parts)} done={len(parts) - len(left)} left={','.join(left) or 'none'} out={out}")
@@ -72,7 +74,7 @@ def command(
 def _done_in_time(at: Setting, name: str, part: Measure, end: float) -> bool:
     """Measure a part unless that has been done, or the time is over; tells in one line. False when it is not done."""
     path = at.out / f"{name}.json"
-    if path.is_file() and "figures" in read_object(path):
+    if _kept(path):
         typer.echo(f"{name}: kept")
         return True
     if time.monotonic() > end:
@@ -83,6 +85,21 @@ def _done_in_time(at: Setting, name: str, part: Measure, end: float) -> bool:
     write_json(path, {"part": name, **found})
     shown = found.get("figures", {"not measured": found.get("not_measured")})
     typer.echo(f"{name}: " + " ".join(f"{key}={_short(value)}" for key, value in shown.items() if key != "table"))
+    return "figures" in found
+
+
+def _kept(path: Path) -> bool:
+    """Whether a part has been measured; one that failed has not.
+
+    Raises:
+        InputError: what is there is no JSON object.
+        OutputError: OUT01, it is no part of this table.
+    """
+    if not path.exists():
+        return False
+    found = read_object(path)
+    if found.get("part") != path.stem or not {"figures", "not_measured"} & found.keys():
+        raise OutputError(f"{path}: no `gpu-rows` wrote it; choose another --out", "OUT01")
     return "figures" in found
 
 

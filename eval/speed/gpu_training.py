@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eval.speed.bench import Figures, Setting, median
 from eval.speed.gpu_models import random_model
-from trackgpt.errors import UsageError
+from trackgpt.errors import OutputError, UsageError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/trackgpt/recipe/7b/2_rvos.yaml"
@@ -32,6 +32,8 @@ def train(at: Setting, brain: str, vit: str, cached: bool) -> Figures:
         random_model(brain, vit, at.device).save_pretrained(begun)
         begun.rename(model)
     run = work / f"run-{'cached' if cached else 'encoded'}"
+    if run.exists() and not (run / "stage.json").is_file():
+        raise OutputError(f"{run}: holds no run of `python -m train`; move it away, or choose another --out", "OUT01")
     shutil.rmtree(run, ignore_errors=True)
     settings = _settings(at, model, data, run) + ([f"data.cache={work / 'features'}"] if cached else [])
     if cached:

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from eval.speed.bench import Measurement, PartResult, Workload
 from eval.speed.loop import resident_bytes
-from trackgpt.hub import load_model
+from trackgpt.hub import load_trackgpt
 from trackgpt.planning.inference import PREFIX, Answering, plan_inference
 from trackgpt.planning.outline import outline_of
 from trackgpt.planning.tracing import LiveBytes
@@ -34,7 +34,7 @@ def measure(workload: Workload) -> PartResult:
     planned = plan_inference(outline_of(workload.model), asked, ["float32"])["float32"]
     _warm()
     with _grown() as loaded:
-        model = load_model(workload.model, "cpu")
+        model = load_trackgpt(workload.model, "cpu")
         for weight in model.parameters():
             if not weight.is_mkldnn:
                 weight.sum()  # weights that were mapped from their file come in when they are read
@@ -101,7 +101,7 @@ def _frame_peak(model: TrackGPT, asked: Answering, live: LiveBytes) -> int:
 
 def _warm() -> None:
     """Import what loading imports, so that it does not count."""
-    model = load_model("nano", "cpu")
+    model = load_trackgpt("nano", "cpu")
     _frame(model, Answering())
     _answer(model, Answering())
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from eval.speed.bench import Measurement, PartResult, Workload, clip_of, cue_of, interleaved, median, model_of
 from eval.speed.loop import encoder_and_decoder
 from trackgpt.errors import TrackGPTError
-from trackgpt.hub import load_model
+from trackgpt.hub import load_trackgpt
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Cue
 
@@ -70,7 +70,7 @@ def measure(workload: Workload) -> PartResult:
 
 
 def _maker(workload: Workload, execution: dict[str, Any]) -> Callable[[], TrackGPT]:
-    return lambda: load_model(workload.model, workload.device, **execution)
+    return lambda: load_trackgpt(workload.model, workload.device, **execution)
 
 
 @torch.inference_mode()

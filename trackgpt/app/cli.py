@@ -13,6 +13,7 @@ import typer
 
 from trackgpt import ending
 from trackgpt.app.live import say
+from trackgpt.files import refuse_existing, refuse_strangers
 
 if TYPE_CHECKING:
     from trackgpt.weights import LoadReport
@@ -22,6 +23,7 @@ app = typer.Typer(
     "Example: trackgpt track race.mp4 -i 'who will win the race?'",
     no_args_is_help=True,
     add_completion=False,
+    context_settings=ending.HELP,
     pretty_exceptions_enable=False,
 )
 
@@ -39,11 +41,25 @@ def _option(group: str, *names: str, **about: Any) -> Any:
 
 @app.command()
 def track(
-    source: Annotated[str, typer.Argument(help="Video, folder of frames, glob, - for a pipe, camera index, or URL")],
+    source: Annotated[str, typer.Argument(help="Video, folder, glob, - for a pipe, camera, URL")],
     instruction: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("-i", "--instruction", help="What to track; '240: TEXT' from frame 240, '@8.5: TEXT' from a time"),
-    ],
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        _option("Pointing", metavar="ID:x,y,w,h", help="A box, in pixels as displayed; ID may be left out"),
+    ] = None,
+    mask: Annotated[
+        list[str] | None, _option("Pointing", metavar="ID:FILE", help="A mask, or a label map of several targets")
+    ] = None,
+    point: Annotated[
+        list[str] | None, _option("Pointing", metavar="ID:x,y[,-]", help="A point on the target; - for not on it")
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        _option("Pointing", metavar="@FRAME:ID", help="Ends a target. @FRAME: may begin the others, too"),
+    ] = None,
     output: Annotated[Path | None, _option("Output", "-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[str, _option("Output", "--format", help="What to write, with commas")] = FORMATS,
     overwrite: Annotated[bool, _option("Output", "--overwrite", help="Replace an existing run")] = False,
@@ -51,10 +67,11 @@ def track(
     quiet: Annotated[bool, _option("Output", "-q", "--quiet", help="No progress bar, no warnings")] = False,
     as_json: Annotated[bool, _option("Output", "--json", help="Print events and frames as JSON lines")] = False,
     model: Annotated[
-        str, _option("Model", "-m", "--model", help="Shipped name, folder, or brain (folder, hub id)")
-    ] = "nano",
+        str | None,
+        _option("Model", "-m", "--model", help="Name, folder, hub id; else nano, or nano-memory"),
+    ] = None,
     perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
-    rethink: Annotated[str, _option("Model", help="auto, off; for live sources async")] = "auto",
+    rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
     guess: Annotated[
         bool, _option("Model", "--guess", help="Go on with footage unlike what it was trained on")
     ] = False,
@@ -71,23 +88,28 @@ def track(
     batch: Annotated[int, _option("Speed", help="Frames encoded at once")] = 1,
     ahead: Annotated[int | None, _option("Speed", help="Frames encoded ahead")] = None,
 ) -> int:
-    """Track what an instruction means.
+    """Track what an instruction means, or what is pointed at.
 
     Examples:
-        trackgpt track race.mp4 -i "who will win the race?"
+        trackgpt track race.mp4 -i "who will win the race?" -i "240: the blue one"
 
-        trackgpt track frames/ -i "the red car" -i "240: the blue one" -o out
+        trackgpt track race.mp4 --box 1:40,80,120,60 --point @240:1:95,100,-
+
+        trackgpt track frames/ --mask first.png --drop @300:2 -o out
     """
+    from trackgpt.app.pointing import Pointing
     from trackgpt.app.tracking import TrackRequest, run
-    from trackgpt.hub import pair
+    from trackgpt.hub import NANO_MEMORY, pair
     from trackgpt.session.ahead import lookahead_of
 
+    pointing = Pointing(*(tuple(given or ()) for given in (box, mask, point, drop)))
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
     return run(
         TrackRequest(
             source=source,
-            instructions=tuple(instruction),
-            model=pair(model, perception),
+            instructions=tuple(instruction or ()),
+            pointing=pointing,
+            model=pair(model or (NANO_MEMORY if pointing else "nano"), perception),
             output=output,
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,
@@ -111,11 +133,12 @@ def demo(
     model: Model = "nano",
     kind: Annotated[str, typer.Option(help="explicit, implicit, multi or none")] = "implicit",
     frames: Annotated[int, typer.Option(help="Length of the clip")] = 48,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo and its clip")] = False,
 ) -> int:
     """Make a SynthTrack clip, track it, and show J&F against its truth. Example: trackgpt demo --seed 3"""
     from trackgpt.app.demonstration import run
 
-    return run(output, seed, model, kind, frames)
+    return run(output, seed, model, kind, frames, overwrite)
 
 
 @app.command()
@@ -195,12 +218,15 @@ def sam(
 def onnx(
     model: Annotated[str, typer.Argument(help="Shipped name or folder")],
     out: Annotated[Path, typer.Argument(help="Folder for encoder.onnx, decoder.onnx and onnx.json")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export")] = False,
 ) -> int:
     """Encoder and mask decoder as ONNX files for other programs. Example: trackgpt convert onnx nano nano-onnx"""
-    from trackgpt.hub import load_model
-    from trackgpt.perception.onnx_segmenter import export_onnx
+    from trackgpt.hub import load_trackgpt
+    from trackgpt.perception.onnx_segmenter import DECODER, ENCODER, SHAPES, export_onnx
 
-    described = export_onnx(load_model(model, "cpu", packed=False).segmenter, out)
+    refuse_existing(out, overwrite)
+    refuse_strangers(out, (ENCODER, DECODER), (SHAPES,), "it is no export of this command")
+    described = export_onnx(load_trackgpt(model, "cpu", packed=False).segmenter, out)
     print(f"image_side={described['image_side']} opset={described['opset']} out={out}")
     return 0
 
@@ -219,7 +245,7 @@ def merge(
     out: Annotated[Path, typer.Argument(help="Folder of the whole model")],
     base: Annotated[str, typer.Option(help="Its frozen models, if they are not where it says")] = "",
     dtype: Annotated[str, typer.Option(help="Store as float32 or bfloat16")] = "float32",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a TrackGPT that is there")] = False,
 ) -> int:
     """A model folder of its own from an adapter and its frozen models: LoRA merged into the weights.
 

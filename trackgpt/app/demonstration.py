@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trackgpt.errors import UsageError
+from trackgpt.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,28 +15,35 @@ if TYPE_CHECKING:
 
 FORMATS = ("mp4", "davis", "coco", "mot", "timeline", "jsonl")
 LONGEST = 480
+TITLE = "SynthTrack, drawn by trackgpt demo"
+"""Of the clip, by which a later demo knows that it may replace it."""
 
 
-def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int:
+def run(output: Path, seed: int, model: str, kind: str, frames: int = 48, overwrite: bool = False) -> int:
     """Make a held-out SynthTrack clip, track one instruction of a kind, print J&F in percent; returns the exit code.
 
     The clip lies beside the run folder, so that it can be tracked again with other words.
 
     Raises:
-        UsageError: no such kind, or the clip has no instruction of it.
+        UsageError: no such kind, or the clip has no instruction of it; a model that reads no words.
         ModelError: the model cannot be loaded.
-        OutputError: the run folder holds something that is no run, or cannot be written.
+        OutputError: OUT01, there is a run or a clip and `overwrite` is off, or one that is no demo's; OUT02.
     """
-    from trackgpt.app.tracking import RunSummary, TrackRequest, refuse_existing, track
+    from trackgpt.app.tracking import RunSummary, TrackRequest, track
+    from trackgpt.export.records import refuse_taken
     from trackgpt.session.playback import InstructionTracker
 
-    refuse_existing(output, overwrite=(output / "tracks.jsonl").exists())
+    clip = output.parent / f"{output.name}-clip.mp4"
+    refuse_taken(output, overwrite)
+    _refuse_another_clip(clip, overwrite)
     tracker = InstructionTracker.from_pretrained(model)
     case, said = _case(seed, kind, frames)
-    clip = output.parent / f"{output.name}-clip.mp4"
+    session = tracker.session()
+    session.refuse(session.read(said.text))
     _film(case, clip)
     print(f"instruction: {said.text}", flush=True)
-    request = TrackRequest(str(clip), ("\\" + said.text,), model, output, FORMATS, guess=True, overwrite=True)
+    words = ("\\" + said.text,)
+    request = TrackRequest(str(clip), words, model, output, FORMATS, guess=True, overwrite=overwrite)
     outcome = RunSummary(output)
     track(request, outcome, tracker)
     if not outcome.found:
@@ -45,6 +52,28 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48) -> int
     value = _score(output, case, said)
     print(f"J&F={value:.1f} frames={outcome.frames} rethinks={outcome.rethinks} clip={clip} out={output}")
     return 0
+
+
+def _refuse_another_clip(clip: Path, overwrite: bool) -> None:
+    """Refuse a clip that is there, unless it may be replaced and an earlier demo drew it.
+
+    Raises:
+        OutputError: OUT01.
+    """
+    import av
+
+    from trackgpt.files import refuse_existing_file
+
+    refuse_existing_file(clip, overwrite)
+    if not clip.exists():
+        return
+    try:
+        with av.open(f"file:{clip}") as video:
+            ours = video.metadata.get("title") == TITLE
+    except (av.error.FFmpegError, OSError):
+        ours = False
+    if not ours:
+        raise OutputError(f"{clip}: was not drawn by `trackgpt demo`; move it away, or choose another folder", "OUT01")
 
 
 def _case(seed: int, kind: str, frames: int) -> tuple[Case, SceneInstruction]:
@@ -68,7 +97,7 @@ def _film(case: Case, path: Path) -> None:
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     height, width = case.clip.frames.shape[1:3]
-    with VideoWriter(path, case.clip.fps, (height, width), overwrite=True) as video:
+    with VideoWriter(path, case.clip.fps, (height, width), overwrite=True, title=TITLE) as video:
         for t, frame in enumerate(case.clip.frames):
             video.write(frame, t / case.clip.fps)
 

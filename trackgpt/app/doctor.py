@@ -133,13 +133,15 @@ def _memory(visit: Visit) -> str:
     """What the model takes where it would run, from headers or published dimensions, and whether that is free."""
     import torch
 
-    from trackgpt.hub import chosen_device
+    from trackgpt.hub import chosen_device, find_network
     from trackgpt.planning.inference import Answering, plan_inference
     from trackgpt.planning.outline import outline_of
     from trackgpt.precision import inference_dtype
     from trackgpt.session.ahead import AHEAD
 
     device = torch.device(chosen_device(visit.device))
+    if (network := find_network(visit.model)) is not None:
+        return f"{_size(network[1])} of weights; {free_memory(device) / 2**30:.2f} GiB are free on {device}"
     dtype = visit.dtype
     if dtype == "auto":
         dtype = str(inference_dtype(dtype, device)).removeprefix("torch.")
@@ -218,14 +220,17 @@ def _load(visit: Visit) -> InstructionTracker:
 
 
 def _self_test(visit: Visit) -> str:
+    from trackgpt.geometry.masks import box_of
     from trackgpt.synthtrack.clips import make_case
+    from trackgpt.systems.pointed import Pointed
 
-    tracker = _load(visit)
-    frames = list(make_case(1, frames=FRAMES).clip.frames)
+    tracker, clip = _load(visit), make_case(1, frames=FRAMES).clip
+    frames, thing = list(clip.frames), clip.ids[0] == clip.ids[0].max()
+    shown = isinstance(tracker.model, Pointed)
     begun = time.perf_counter()
     session = tracker.open(frames)
     try:
-        session.say("the biggest thing")
+        session.say(**({"box": box_of(thing)} if shown else {"text": "the biggest thing"}))
         results = list(session)
     finally:
         session.close()

@@ -172,7 +172,8 @@ class Printer:
         elif event.type == "answer" and self._asked:
             self._asked = False
             when = "" if event.index == self._begin else f"{event.index}: "
-            print(when + " ".join(str(event.data["text"]).split()), flush=True)
+            if answer := " ".join(str(event.data["text"]).split()):  # what was pointed at has none
+                print(when + answer, flush=True)
         if event.type == "warn":
             self._warn(event)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from trackgpt.app.live import say
-from trackgpt.app.tracking import refuse_existing
 from trackgpt.errors import OutputError, UsageError
+from trackgpt.files import refuse_to_hold
 from trackgpt.systems.trackgpt_tuned import BASE_FILE, base_of, is_tuned
 
 DTYPES = ("float32", "bfloat16")
@@ -22,16 +22,16 @@ def run(adapter: Path, out: Path, base: str, dtype: str, overwrite: bool) -> int
         out: folder of the whole model.
         base: name of the frozen models; empty for those the folder names.
         dtype: "float32" or "bfloat16", how floating weights are stored.
-        overwrite: replace the files of a model that is in `out`; nothing else there is touched.
+        overwrite: replace a whole TrackGPT that is in `out`; nothing else there is touched.
 
     Raises:
         UsageError: the dtype is unknown, or `adapter` is none, or is `out` itself.
         ModelError: see `trackgpt.hub.load_tuned`.
-        OutputError: OUT01 `out` exists; OUT02 it cannot be written.
+        OutputError: OUT01, see `trackgpt.hub.refuse_to_replace`; OUT02 it cannot be written.
     """
     import torch
 
-    from trackgpt.hub import merge
+    from trackgpt.hub import merge, places, refuse_to_replace
 
     if dtype not in DTYPES:
         raise UsageError(f"--dtype: `{dtype}` is none of {', '.join(DTYPES)}")
@@ -39,8 +39,10 @@ def run(adapter: Path, out: Path, base: str, dtype: str, overwrite: bool) -> int
         raise UsageError(f"{adapter}: no adapter, it has no {BASE_FILE}; give the model/ folder of a run with LoRA")
     if adapter.resolve() == out.resolve():
         raise UsageError(f"{out}: the merged model cannot take the place of its adapter; choose another folder")
-    refuse_existing(out, overwrite)
-    say(f"1/2 reading {adapter} and the frozen models, {base or base_of(adapter)}")
+    frozen = base or base_of(adapter)
+    refuse_to_replace(out, overwrite, [adapter])
+    refuse_to_hold(out, places(frozen))
+    say(f"1/2 reading {adapter} and the frozen models, {frozen}")
     try:
         merge(adapter, base, out, getattr(torch, dtype), lambda: say(f"2/2 writing {out}"))
     except (OSError, SafetensorError) as error:

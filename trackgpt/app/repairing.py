@@ -12,7 +12,8 @@ import numpy as np
 from trackgpt.app.live import say
 from trackgpt.errors import InputError, OutputError
 from trackgpt.export.exporting import export
-from trackgpt.export.records import MASKS, RUN, read_tracks, refuse_a_live_run, refuse_to_hold
+from trackgpt.export.records import MASKS, RUN, read_tracks, refuse_a_live_run
+from trackgpt.files import refuse_to_hold
 from trackgpt.session.playback import files_of
 from trackgpt.settings import parse_json
 from trackgpt.video.pipe import STDIN

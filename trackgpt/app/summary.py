@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from trackgpt.export.prompts import prompt_of
 from trackgpt.export.records import EventRecord, TrackRecord, read_events, read_tracks
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -22,16 +23,28 @@ def summarise(run: Path) -> str:
     records, events = list(read_tracks(run)), list(read_events(run))
     counts = Counter(event.type for event in events)
     ended = "complete" if counts["done"] else "cut short"
-    lines = [f"{run}: {len(records)} frames, {counts['rethink']} rethinks, {counts['warn']} warnings, {ended}"]
-    shown = [event for event in events if event.type in SHOWN]
+    told = _counted("frame", len(records)), _counted("rethink", counts["rethink"]), _counted("warning", counts["warn"])
+    lines = [f"{run}: {', '.join(told)}, {ended}"]
+    shown = [event for event in events if event.type in SHOWN and not _is_no_answer(event)]
     lines += [_event(event) for event in shown[:MOST_EVENTS]]
     if len(shown) > MOST_EVENTS:
         lines.append(f"        and {len(shown) - MOST_EVENTS} more in events.jsonl")
     return "\n".join(lines + _objects(records))
 
 
+def _counted(noun: str, count: int) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _is_no_answer(event: EventRecord) -> bool:
+    """What is pointed at is followed without a word."""
+    return event.type == "answer" and not event.data["text"]
+
+
 def _event(event: EventRecord) -> str:
     what = str(event.data.get("text", event.data.get("reason", "")))
+    if event.type == "instruction" and not what:
+        what = prompt_of(event).summary
     if event.type == "take":
         what = f"take {event.take} goes on from take {event.data['parent']}"
     if event.type == "rethink":

@@ -6,17 +6,17 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trackgpt.app.pointing import Pointing, read_pointing, refuse_missing_frames
 from trackgpt.ending import INTERRUPTED, STOPPED, TerminatedError
-from trackgpt.errors import NothingFoundError, OutputError, TrackGPTError, UsageError
+from trackgpt.errors import NothingFoundError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
-    from trackgpt.perception.known_world import KnownWorld
     from trackgpt.session.ahead import Lookahead
     from trackgpt.session.playback import InstructionTracker, Playback
     from trackgpt.video.frames import FrameSource
@@ -41,7 +41,7 @@ class TrackRequest:
     """What a person asked for on the command line."""
 
     source: str
-    instructions: tuple[str, ...]
+    instructions: tuple[str, ...] = ()
     model: str = "nano"
     output: Path | None = None
     formats: tuple[str, ...] = ("jsonl",)
@@ -55,6 +55,7 @@ class TrackRequest:
     strict: bool = False
     quiet: bool = False
     as_json: bool = False
+    pointing: Pointing = Pointing()
 
 
 @dataclass
@@ -80,11 +81,16 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class TimedInstruction:
-    """An instruction and when it is said: at a frame, or at a second, or at the beginning."""
+    """An instruction and when it is said: at a frame, or at a second, or at the beginning.
+
+    Attributes:
+        how: what is pointed at, as in `Session.say`.
+    """
 
     text: str
     frame: int | None = None
     second: float | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_instruction(text: str) -> TimedInstruction:
@@ -133,7 +139,8 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
     import cv2
 
     from trackgpt.export.exporting import check_space, estimate
-    from trackgpt.export.records import refuse_to_hold
+    from trackgpt.export.records import refuse_taken
+    from trackgpt.files import refuse_to_hold
     from trackgpt.session.playback import InstructionTracker, Playback, files_of
     from trackgpt.video.source import open_source
 
@@ -141,20 +148,21 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
     cv2.setNumThreads(1)  # frames are too small to gain by threads, which PyTorch's then wait for
     if request.output is not None:
         refuse_to_hold(outcome.out, files_of(request.source))
-        refuse_existing(outcome.out, request.overwrite)
+        refuse_taken(outcome.out, request.overwrite)
     reading = {key: value for key, value in request.reading.items() if value is not None}
     with ExitStack() as stack:
         source: FrameSource | None = None
         if not _is_live(request.source):
             source = stack.enter_context(open_source(request.source, **reading))
             check_space(outcome.out, estimate(source.frames_hint or 0, *source.size, request.formats))
+            _refuse_misplaced(request, spoken, source)
         tracker = tracker or InstructionTracker.from_pretrained(request.model, request.device, **request.execution)
-        for words in spoken:
-            tracker.check(words.text)
+        _refuse_impossible(request, tracker, spoken)
         if source is None:
             source = stack.enter_context(open_source(request.source, **reading))
-        if not request.guess:
-            refuse_unknown_world(tracker, source, request)
+            _refuse_misplaced(request, spoken, source)
+        if not (request.guess or request.pointing):
+            _refuse_unknown_world(request, tracker, source)
         if request.output is None:
             outcome.out = next_folder(request.source)
         how = request.overwrite, request.rethink, request.lookahead
@@ -164,6 +172,7 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
 
 def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedInstruction], outcome: RunSummary) -> None:
     from trackgpt.app.live import Outputs, Printer, progress
+    from trackgpt.settings import to_dict
 
     printer, session = Printer(request.quiet, request.as_json), playback.session
     session.on_event = printer.event
@@ -171,6 +180,7 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
         given=request.source,
         formats=list(request.formats),
         instructions=list(request.instructions),
+        pointing=to_dict(request.pointing),
         reading=request.reading,
         rethink=request.rethink,
         guess=request.guess,
@@ -179,7 +189,7 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
     )
     with Outputs(playback, request.formats, _sound(request, playback)) as outputs:
         for words in spoken:
-            playback.say(words.text, words.frame, words.second)
+            playback.say(words.text, words.frame, words.second, **words.how)
         with progress(playback.source.frames_hint, request.quiet) as advance:
             for result in playback:
                 outcome.frames = session.frames
@@ -190,14 +200,16 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
                 outcome.scores, outcome.scored = outcome.scores + sum(known), outcome.scored + len(known)
                 outcome.rethinks, outcome.warnings = session.rethinks, session.warnings
         outcome.warnings, outcome.found = session.warnings, session.found
-        outcome.said = session.prompts[-1].text if session.prompts else ""
+        outcome.said = session.prompts[-1].summary if session.prompts else ""
 
 
 def _checked(request: TrackRequest) -> list[TimedInstruction]:
     """The instructions with their moments; refuses what can be refused before anything is opened.
 
     Raises:
-        UsageError: an unknown format or choice; NL01; two instructions for one moment.
+        UsageError: an unknown format or choice; NL01; nothing to track; two instructions for one moment; see also
+            `read_pointing`.
+        InputError: see `read_pointing`.
     """
     from trackgpt.export.exporting import check_formats
     from trackgpt.reasoners.templates import clean_instruction
@@ -207,6 +219,8 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
         raise UsageError(f"--rethink {request.rethink}: choose auto, off or async")
     if request.rethink == "async" and not _is_live(request.source):
         raise UsageError("--rethink async is for cameras and streams, which do not wait; leave it out for files")
+    if not request.instructions and not request.pointing:
+        raise UsageError("nothing to track: say it, -i 'the red car', or point at it, --box x,y,w,h (see --help)")
     spoken = [parse_instruction(text) for text in request.instructions]
     for words in spoken:
         clean_instruction(words.text)
@@ -217,10 +231,50 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
                 f"-i {words.text!r} is one of two instructions for the same frame; give the others a frame "
                 "(-i '240: the dog') or name all targets in one instruction"
             )
-    return spoken
+    shown = read_pointing(request.pointing, int(request.reading.get("start") or 0))
+    return spoken + [
+        TimedInstruction("", each.frame, None, {"kind": each.kind, "ids": each.ids, "visual": each.visual})
+        for each in shown
+    ]
 
 
-def refuse_unknown_world(tracker: InstructionTracker, source: FrameSource, request: TrackRequest) -> None:
+def _refuse_misplaced(request: TrackRequest, spoken: Sequence[TimedInstruction], source: FrameSource) -> None:
+    """Refuse what is shown outside of the frames of a source, whose frames are all of one size unless gaps are allowed.
+
+    Raises:
+        UsageError: there is no such frame, or what is shown does not fit it.
+    """
+    from trackgpt.geometry.pointing import refuse_misplaced
+    from trackgpt.types import Prompt
+
+    shown = [Prompt("", words.frame or 0, **words.how) for words in spoken if words.how]
+    certain = source.kind in ("folder", "animation")  # the header of a video may lie
+    refuse_missing_frames(shown, request.reading, source.frames_hint if certain else None)
+    for prompt in shown if all(source.size) and not request.reading.get("allow_gaps") else ():
+        try:
+            refuse_misplaced(prompt, source.size)
+        except UsageError as error:
+            raise error.at(f"frame {prompt.frame}") from error
+
+
+def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoken: Sequence[TimedInstruction]) -> None:
+    """Refuse what the model cannot do, before a run folder is made.
+
+    Raises:
+        UsageError: it reads no words, or cannot be pointed at; NL01, NL02.
+    """
+    session = tracker.session()
+    for words in spoken:
+        prompt = session.read(words.text, **words.how)
+        try:
+            if prompt.kind != "drop" and all(shown.finds for shown in prompt.visual):
+                session.refuse(replace(prompt, kind="start"))
+        except UsageError as error:
+            both = f"{request.model} takes words or pointing, and both were given" if request.pointing else ""
+            raise error.at(both) if both and request.instructions else error from error
+
+
+def _refuse_unknown_world(request: TrackRequest, tracker: InstructionTracker, source: FrameSource) -> None:
     """Refuse words about footage unlike all that the model was trained on, by the first image of the source.
 
     Models that do not say what their world looks like (see `trackgpt.perception.known_world`) refuse nothing.
@@ -229,34 +283,16 @@ def refuse_unknown_world(tracker: InstructionTracker, source: FrameSource, reque
         UsageError: the footage is unlike it; the line says what to do instead.
     """
     from trackgpt.perception.known_world import MOST
+    from trackgpt.systems.trackgpt import TrackGPT
 
-    known: KnownWorld | None = getattr(tracker.model, "known_world", None)
-    if known is None:
-        return
-    (encoded,) = tracker.model.tracker().perception.encode([source.first])
-    found = known.unlikeness(encoded.features, source.size)
-    if found > MOST:
+    found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, TrackGPT) else None
+    if found is not None and found > MOST:
         raise UsageError(
             f"{source.name}: {request.model} was trained on drawn scenes alone and this footage is unlike them "
             f"(unlikeness {found:.2f}, wanted at most {MOST:g}); show it the target instead: "
             f"trackgpt track {shlex.quote(request.source)} --box 1:x,y,w,h (from a box nano-memory follows real "
             "objects), or name a larger model with -m; --guess goes on"
         )
-
-
-def refuse_existing(out: Path, overwrite: bool) -> None:
-    """Refuse a folder in use before anything slow is done for it; `RunFolder` has the last word.
-
-    Raises:
-        OutputError: OUT01.
-    """
-    from trackgpt.files import writing
-
-    with writing(out):
-        if out.exists() and not out.is_dir():
-            raise OutputError(f"{out}: is a file; wanted a folder for the run", "OUT01")
-        if not overwrite and out.is_dir() and any(out.iterdir()):
-            raise OutputError(f"{out}: exists and is not empty; needs --overwrite, or another folder", "OUT01")
 
 
 def next_folder(source: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,23 +81,34 @@ class DavisWriter:
                 f"frame {record.index}: object id {largest} does not fit the davis format, which holds ids up to "
                 f"{LARGEST}; export coco instead, or track fewer objects in one run"
             )
-        covered = np.zeros((height, width), np.uint8)
-        values = np.zeros((height, width), np.uint8)
-        masks = record.masks()
-        for k in sorted(range(len(masks)), key=lambda k: _claim(record, k)):
-            mask = resize(masks[k], height, width)
-            values[mask] = record.objects[k].id
-            covered += mask
-        shared = int(np.count_nonzero(covered > 1))
+        masks = np.stack([resize(mask, height, width) for mask in record.masks()]) if record.objects else None
+        scores = [-1.0 if item.score is None else item.score for item in record.objects]
+        values, shared = label_map(masks, [item.id for item in record.objects], scores, height, width)
         self.pixels_overlapping += shared
         self.frames_overlapping += shared > 0
         return values
 
 
-def _claim(record: TrackRecord, k: int) -> tuple[float, int]:
-    """What decides over an overlapping pixel; the largest is drawn last and stays."""
-    item = record.objects[k]
-    return (-1.0 if item.score is None else item.score, -item.id)
+def label_map(
+    masks: np.ndarray | None, ids: Sequence[int], scores: Sequence[float], height: int, width: int
+) -> tuple[np.ndarray, int]:
+    """Masks as one picture of ids; where they overlap, the higher score has the pixel, of equal ones the lower id.
+
+    Args:
+        masks: bool (K, height, width); None where K is 0.
+        ids: from 1 to 255.
+        scores: of the masks.
+        height, width: of the picture.
+
+    Returns:
+        uint8 (height, width), 0 for background, and how many pixels are of several masks.
+    """
+    covered, values = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+    for k in sorted(range(len(ids)), key=lambda k: (scores[k], -ids[k])):  # the last one drawn stays
+        assert masks is not None
+        values[masks[k]] = ids[k]
+        covered += masks[k]
+    return values, int(np.count_nonzero(covered > 1))
 
 
 def export_davis(run: str | Path) -> Path:

@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 
 from trackgpt.errors import InputError, OutputError, UsageError
-from trackgpt.files import write_whole, writing
+from trackgpt.files import refuse_existing, refuse_strangers, refuse_to_hold, write_whole, writing
 from trackgpt.geometry.masks import check_rle, decode_rle, encode_rle
 from trackgpt.types import Box, Prediction
 
@@ -582,19 +582,6 @@ class _Log:
         self.file.close()
 
 
-def refuse_to_hold(out: Path, reads: Iterable[Path]) -> None:
-    """Refuse an output folder that holds what is read, before anything in it is cleared or written.
-
-    Raises:
-        OutputError: OUT01; a file or folder that is read is the output folder itself or lies in it, links resolved.
-    """
-    folder = out.expanduser().resolve()
-    for read in reads if folder.is_dir() else ():
-        place = read.expanduser().resolve()
-        if folder in (place, *place.parents):
-            raise OutputError(f"{out}: holds {read}, which is read; choose another folder for the output", "OUT01")
-
-
 def refuse_a_live_run(folder: Path) -> None:
     """Refuse a folder that another process is writing a run to.
 
@@ -602,11 +589,26 @@ def refuse_a_live_run(folder: Path) -> None:
         OutputError: OUT01.
     """
     log = folder / TRACKS
-    if not log.is_file():
-        return
-    with writing(log), log.open("rb") as file:
-        if not _locked(file):
-            raise OutputError(f"{folder}: a run is being written there; wait for it, or choose another folder", "OUT01")
+    with writing(log):
+        if not log.is_file():
+            return
+        with log.open("rb") as file:
+            free = _locked(file)
+    if not free:
+        raise OutputError(f"{folder}: a run is being written there; wait for it, or choose another folder", "OUT01")
+
+
+def refuse_taken(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that a run may not be written to; nothing in it is touched.
+
+    Raises:
+        OutputError: OUT01, it holds something and `overwrite` is off, or what it holds is no run, or a run is being
+            written there; OUT02, it cannot be looked into.
+    """
+    refuse_a_live_run(out)
+    refuse_existing(out, overwrite)
+    # A stranger's masks/00000.png would look like ours: without a log beside it, nothing here is a run.
+    refuse_strangers(out, {*MADE_HERE, MASKS}, (TRACKS, EVENTS))
 
 
 def _locked(file: Any) -> bool:
@@ -625,22 +627,10 @@ def _locked(file: Any) -> bool:
 
 
 def _take_over(path: Path, overwrite: bool) -> None:
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: is a file; wanted a folder for the run", "OUT01")
+    refuse_taken(path, overwrite)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        present = {entry.name for entry in path.iterdir()}
-    if not present:
-        return
-    refuse_a_live_run(path)
-    if not overwrite:
-        raise OutputError(f"{path}: exists and is not empty; needs --overwrite, or another folder", "OUT01")
-    ours = present & {*MADE_HERE, MASKS}
-    if ours and not present & {TRACKS, EVENTS}:
-        # A stranger's masks/00000.png would look like ours: without a log beside it, nothing here is a run.
-        raise OutputError(f"{path}: holds {min(ours)} but no {TRACKS}, so it is no run; choose another folder", "OUT01")
-    with writing(path):
-        _clear(path, present)
+        _clear(path, {entry.name for entry in path.iterdir()})
 
 
 def _clear(path: Path, present: set[str]) -> None:

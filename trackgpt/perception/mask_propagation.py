@@ -121,10 +121,16 @@ class ResidualBlock(nn.Module):
 
 
 class MaskPropagation(nn.Module):
-    """Encoder, keys, values, decoder and scores. Holds weights, never state."""
+    """Encoder, keys, values, decoder and scores. Holds weights, never state.
+
+    Raises:
+        UsageError: the side of its windows is no multiple of 16.
+    """
 
     def __init__(self, config: MaskPropagationConfig) -> None:
         super().__init__()
+        if config.side % 16:
+            raise UsageError(f"side {config.side}: wanted a multiple of 16")
         self.config = config
         two, four, eight, _ = config.channels
         width, key, value = config.width, config.key, config.value

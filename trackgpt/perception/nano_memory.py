@@ -108,8 +108,8 @@ class WindowMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays held."""
-        windows = {id(one): one for one in (*self.shown, *self.steady, self.last)}.values()
+        """Bytes of all arrays held, of a window that stands at two places twice: what a saved track holds, too."""
+        windows = (*self.shown, *self.steady, self.last)
         held = sum(getattr(one, name).nbytes for one in windows for name in ("key", "on", "off", "value"))
         return held + self.logits.nbytes
 
@@ -236,9 +236,9 @@ class NanoMemory:
         """A prompted mask as the beginning, or the new beginning, of a track."""
         mask = look.window.paste(_numpy(decoded.logits), *image.shape[:2])
         box = extent(mask)
-        if box is None:
-            middle = look.window
-            box = (middle.x, middle.y, middle.x + middle.width / 2, middle.y + middle.height / 2)
+        if box is None:  # look here again: the middle half of the window
+            x, y, width, height = look.window.x, look.window.y, look.window.width, look.window.height
+            box = (x + width / 4, y + height / 4, x + 3 * width / 4, y + 3 * height / 4)
         logits = torch.from_numpy(_handed_on(decoded))[None, None]
         view = self._remembered(look, logits.to(self._device))
         iou, presence = (float(torch.sigmoid(value)) for value in (decoded.iou, decoded.presence))

@@ -119,7 +119,7 @@ def extent(mask: np.ndarray) -> Box | None:
 def without_strays(logits: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Logits, float32 (s, s), without the pieces that lie apart from the last mask's logits.
 
-    The piece that overlaps the last mask most always stays.
+    The piece that overlaps the last mask most always stays; where none does, as after an absence, the largest one.
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats((logits > 0).astype(np.uint8), connectivity=8)
     if count <= 2:
@@ -129,6 +129,7 @@ def without_strays(logits: np.ndarray, last: np.ndarray) -> np.ndarray:
     reach = 2 * (side // 24) + 1
     near = cv2.dilate(near.astype(np.uint8), np.ones((reach, reach), np.uint8))
     shared = np.bincount(labels.ravel(), weights=near.ravel(), minlength=count)[1:]
-    keep = shared >= 0.25 * stats[1:, cv2.CC_STAT_AREA]
-    keep[int(np.argmax(shared))] = True
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    keep = shared >= 0.25 * areas
+    keep[int(np.argmax(shared if shared.any() else areas))] = True
     return np.where(np.concatenate([[False], ~keep])[labels], np.float32(-10), logits)

@@ -139,7 +139,7 @@ def outline_of(name: str | Path) -> ModelOutline:
         return ModelOutline(str(name), _whole(folder), FROM_FILES)
     folder, other = _place(brain, BRAINS), _place(perception, ENCODERS)
     if folder is not None and not is_brain(folder):
-        raise UsageError(f"{brain} is a whole TrackGPT, and needs no perception beside it; leave {perception} out")
+        raise UsageError(f"{brain} is a whole model, and needs no perception beside it; leave {perception} out")
     seen = _published_perception(perception) if other is None else _perception(other)
     reads = _published_brain(brain) if folder is None else _brain(folder)
     source = FROM_DIMENSIONS if folder is None or other is None else FROM_FILES

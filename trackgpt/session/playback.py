@@ -227,6 +227,8 @@ class Playback:
         if upcoming is None:
             raise UsageError("the source has no frame left; say what to track before it ends")
         if timed and not plan.due(upcoming.index, upcoming.time):
+            if prompt.kind in ("start", "switch", "add") and (prompt.text or prompt.visual):
+                self.session.refuse(prompt)  # others are about targets that may still be to come
             self._planned.append(plan)
             return Reply()
         return self._say_now(plan, upcoming)

@@ -201,9 +201,10 @@ class Session:
             how: `kind`, `ids`, `visual`, or `box`, `points` and `mask` of one target, see `read`.
 
         Raises:
-            UsageError: see `read`; what is shown lies outside of the frame.
+            UsageError: see `read` and `refuse`; what is shown lies outside of the frame.
         """
         prompt = self.read(text, **how)
+        self.refuse(prompt)
         words = text.text if isinstance(text, Prompt) else text
         if prompt.text != " ".join(words.split()):
             markup = f"markup was taken out of the instruction, which is read as {prompt.text!r}"
@@ -237,7 +238,7 @@ class Session:
 
         Raises:
             UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box, point or mask
-                is none; ids and targets differ in number; the system cannot do what is wanted.
+                is none; ids and targets differ in number.
         """
         shown = _shown(visual, VisualPrompt(box, points, mask))  # type: ignore[arg-type]
         if not isinstance(text, Prompt):
@@ -257,9 +258,15 @@ class Session:
             raise UsageError(f"{len(numbers)} ids for {len(pointed_at)} visual prompts; wanted one of each per target")
         wordless = pointed_at or chosen in ("drop", "resume") or (numbers and chosen == "add")
         cleaned = "" if wordless and not text else self._check(text)
-        prompt = Prompt(cleaned, 0, chosen, numbers, pointed_at)
-        self.tracker.arbiter.due(self.state, prompt)  # which refuses what the system cannot do
-        return prompt
+        return Prompt(cleaned, 0, chosen, numbers, pointed_at)
+
+    def refuse(self, prompt: Prompt) -> None:
+        """Refuse what the system cannot do with the track as it is.
+
+        Raises:
+            UsageError: it cannot do what the prompt wants.
+        """
+        self.tracker.arbiter.due(self.state, prompt)
 
     def step(
         self, frame: np.ndarray | SourceFrame | None, index: int | None = None, time: float | None = None

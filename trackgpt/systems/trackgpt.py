@@ -176,6 +176,17 @@ class TrackGPT(nn.Module):
         parts = BrainReasoner(self.brain), perception, PurportArbiter(rethink), QueryMemory()
         return Tracker(*parts, kinds=(QueryMemory, PurportRecord))
 
+    def unlikeness(self, frame: np.ndarray) -> float | None:
+        """How unlike its world a frame is (see `KnownWorld.unlikeness`); None where nothing is known of that world.
+
+        Args:
+            frame: uint8 RGB (height, width, 3).
+        """
+        if self.known_world is None:
+            return None
+        (encoded,) = QueryPerception(self.segmenter, self.config.mask_threshold, self.config.min_area).encode([frame])
+        return self.known_world.unlikeness(encoded.features, (frame.shape[0], frame.shape[1]))
+
     def _stored(self, dtype: torch.dtype | None) -> dict[str, Tensor]:
         tied = tied_names(self)
         stored = {}

@@ -59,6 +59,7 @@ class VideoWriter:
         crf: x264's constant quality, 0 (lossless) to 51.
         preset: x264's trade of speed against size.
         overwrite: replace an existing file when the new one is complete.
+        title: what players show, and programs read; empty for none.
 
     Attributes:
         frames: how many frames were written.
@@ -80,12 +81,14 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "veryfast",
         overwrite: bool = False,
+        title: str = "",
     ) -> None:
         self.path = Path(path)
         self.part_path = self.path.with_name(f"{self.path.stem}.part.mp4")
         self.size = size
         self.frames = 0
         self.audio_note = ""
+        self._title = title
         _check_request(self.path, fps, size, overwrite)
         self._rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._first_time = 0.0
@@ -248,6 +251,8 @@ class VideoWriter:
 
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
         with av.open(f"file:{self.part_path}") as part, av.open(f"file:{finished}", "w", "mp4", options) as target:
+            if self._title:
+                target.metadata["title"] = self._title
             video = part.streams.video[0]
             tracks = [_packets(part, video, target.add_stream_from_template(video), 0.0, math.inf)]
             if sound is not None and sound.streams.audio:

@@ -1,0 +1,261 @@
+"""What `trackgpt track` is pointed at: --box, --mask, --point and --drop, read as prompts in the order of their frames.
+
+Each value may begin with "@FRAME:", the frame it is about, and then "ID:", the target it is about. Lengths are pixels
+of the frame as it is displayed, from its left upper corner.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from trackgpt.data.videos import opened_image
+from trackgpt.errors import InputError, UsageError
+from trackgpt.types import Prompt, PromptKind, VisualPrompt
+
+PLACED = re.compile(r"(?:@(\d{1,15}):)?(?:(\d{1,9}):)?(.*)", re.DOTALL)
+BOX = "[@FRAME:][ID:]x,y,w,h"
+MASK = "[@FRAME:][ID:]FILE.png"
+POINT = "[@FRAME:][ID:]x,y or x,y,-"
+DROP = "@FRAME:ID"
+MOST_LABELS = 100
+"""Targets in one label map; a picture of more values is none."""
+VOID = 255
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """The options as they were typed."""
+
+    box: tuple[str, ...] = ()
+    mask: tuple[str, ...] = ()
+    point: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.box or self.mask or self.point or self.drop)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One thing that is shown, or a target that is dropped.
+
+    Attributes:
+        given: the option with its value, for messages.
+        frame: index of the source frame.
+        id: of the target; None where it was left out.
+        shown: what is shown of it; None where it is dropped.
+    """
+
+    given: str
+    frame: int
+    id: int | None
+    shown: VisualPrompt | None = None
+
+
+def read_pointing(pointing: Pointing, first: int) -> list[Prompt]:
+    """The prompts, at most one to drop and one to show per frame, in order.
+
+    A box or mask without an id is a new target with the next number, from 1, that no target has had and none has on its
+    frame; a label map's targets have their labels as ids. A point without an id belongs to the only target of its
+    frame, or the only one so far. What is shown of one target on one frame belongs together.
+
+    Args:
+        pointing: the options.
+        first: the frame that options without a frame are about.
+
+    Raises:
+        UsageError: a value is malformed, belongs to no target, or is said twice; a target is dropped that is not there.
+        InputError: a mask cannot be read, or is none.
+    """
+    placed = list(_placed(pointing, first))
+    prompts: list[Prompt] = []
+    followed: set[int] = set()
+    known: set[int] = set()
+    for frame in sorted({item.frame for item in placed}):
+        here = [item for item in placed if item.frame == frame]
+        dropped = [item for item in here if item.shown is None]
+        if dropped:
+            prompts.append(Prompt("", frame, "drop", _dropped(dropped, followed)))
+            followed -= set(prompts[-1].ids)
+        shown = _joined([item for item in here if item.shown is not None], followed, known)
+        if shown:
+            kind: PromptKind = "add" if prompts else "start"
+            prompts.append(Prompt("", frame, kind, tuple(shown), tuple(shown.values())))
+            followed |= shown.keys()
+            known |= shown.keys()
+    return prompts
+
+
+def _placed(pointing: Pointing, first: int) -> Iterator[Placed]:
+    for text in pointing.box:
+        item, rest = _place("--box", text, first, BOX)
+        yield replace(item, shown=VisualPrompt(_box(item.given, rest)))
+    for text in pointing.mask:
+        item, rest = _place("--mask", text, first, MASK)
+        for number, mask in masks_in(Path(rest).expanduser(), item.id):
+            yield replace(item, id=number, shown=VisualPrompt(mask=mask))
+    for text in pointing.point:
+        item, rest = _place("--point", text, first, POINT)
+        yield replace(item, shown=VisualPrompt(points=(_point(item.given, rest),)))
+    for text in pointing.drop:
+        item, rest = _place("--drop", f"{text}:", first, DROP)
+        if item.id is None or rest or not text.startswith("@"):
+            raise UsageError(f"{item.given}: wanted {DROP}, the target that ends and the frame, such as @300:2")
+        yield item
+
+
+def _place(option: str, text: str, first: int, wanted: str) -> tuple[Placed, str]:
+    """Frame and id of a value, and the rest of it."""
+    given = f"{option} {' '.join(text.removesuffix(':').split()):.60}"
+    found = PLACED.fullmatch(text)
+    assert found is not None
+    frame, number, rest = found.groups()
+    if not rest and wanted != DROP:
+        raise UsageError(f"{given}: wanted {wanted}")
+    if number is not None and int(number) < 1:
+        raise UsageError(f"{given}: target {number}; wanted an id from 1")
+    return Placed(given, first if frame is None else int(frame), None if number is None else int(number)), rest
+
+
+def _box(given: str, text: str) -> tuple[float, float, float, float]:
+    x, y, width, height = _numbers(text.split(","), 4)
+    if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
+        raise UsageError(f"{given}: wanted {BOX} in pixels, with w and h above 0")
+    return x, y, x + width, y + height
+
+
+def _point(given: str, text: str) -> tuple[float, float, int]:
+    *place, last = text.split(",")
+    positive = last != "-"
+    x, y = _numbers([*place, last] if positive else place, 2)
+    if not math.isfinite(x + y):
+        raise UsageError(f"{given}: wanted {POINT} in pixels; - means that the target is not there")
+    return x, y, int(positive)
+
+
+def _numbers(texts: Sequence[str], count: int) -> tuple[float, ...]:
+    """So many numbers, NaN where they are none."""
+    try:
+        numbers = tuple(map(float, texts))
+    except ValueError:
+        numbers = ()
+    return numbers if len(numbers) == count else (math.nan,) * count
+
+
+def _dropped(items: Sequence[Placed], followed: set[int]) -> tuple[int, ...]:
+    for item in items:
+        if item.id not in followed:
+            there = ", ".join(map(str, sorted(followed))) or "none"
+            raise UsageError(f"{item.given}: target {item.id} is not followed then; followed are {there}")
+    return tuple(sorted({item.id for item in items if item.id is not None}))
+
+
+def _joined(items: Sequence[Placed], followed: set[int], known: set[int]) -> dict[int, VisualPrompt]:
+    """What is shown on one frame, by target; `known` are all that there were before, `followed` those still there."""
+    whole = [item for item in items if item.shown is not None and not item.shown.points]
+    points = [item for item in items if item.shown is not None and item.shown.points]
+    taken = known | {item.id for item in whole}
+    free = (number for number in itertools.count(1) if number not in taken)
+    shown: dict[int, VisualPrompt] = {}
+    for item in whole:
+        _join(shown, next(free) if item.id is None else item.id, item)
+    for item in points:
+        if item.id is not None:
+            _join(shown, item.id, item)
+    unnamed = [item for item in points if item.id is None]
+    for item in unnamed:
+        choice = sorted(shown) or sorted(followed)
+        if len(choice) > 1:
+            raise UsageError(f"{item.given}: of which of the targets {', '.join(map(str, choice))}? Write ID:x,y")
+        _join(shown, choice[0] if choice else next(free), item)
+    for number, each in shown.items():
+        if number not in followed and not each.finds:
+            given = next(item.given for item in points if item.id in (number, None))
+            raise UsageError(f"{given}: target {number} is new; show where it is, too, not only where it is not")
+    return shown
+
+
+def _join(shown: dict[int, VisualPrompt], number: int, item: Placed) -> None:
+    """Add what is shown to what is known of a target on this frame."""
+    before, more = shown.get(number, VisualPrompt()), item.shown or VisualPrompt()
+    for name in ("box", "mask"):
+        if getattr(before, name) is not None and getattr(more, name) is not None:
+            raise UsageError(f"{item.given}: a second {name} of target {number} on frame {item.frame}; wanted one")
+    box = before.box if more.box is None else more.box
+    mask = before.mask if more.mask is None else more.mask
+    shown[number] = VisualPrompt(box, (*before.points, *more.points), mask)
+
+
+def masks_in(path: Path, number: int | None = None) -> list[tuple[int | None, np.ndarray]]:
+    """The targets of a mask file: bool (height, width) each, with their ids.
+
+    Args:
+        path: an image. An indexed or grey one with several values besides 0 is a label map: a target for each, the
+            value its id; 255 beside others is void, as in DAVIS. An image of 0 and one other value is the mask of one
+            target, whose id is that value where the image is indexed, and otherwise left open.
+        number: the id of the only target.
+
+    Raises:
+        InputError: it cannot be read, is a colour image, shows nothing, or several targets where there is to be one.
+    """
+    values, indexed = _values(path)
+    labels = [int(value) for value in np.unique(values) if value]
+    if len(labels) > 1 and VOID in labels:
+        labels.remove(VOID)
+    if not labels:
+        raise InputError(f"{path}: every pixel is 0; wanted another value where the target is")
+    if len(labels) > MOST_LABELS:
+        raise InputError(f"{path}: holds {len(labels)} values; wanted 0 and 255, or 0 and an id per target")
+    if len(labels) == 1:
+        own = labels[0] if indexed and labels[0] != VOID else None
+        return [(own if number is None else number, values == labels[0])]
+    if number is not None:
+        shown = ", ".join(map(str, labels[:5])) + (", ..." if len(labels) > 5 else "")
+        raise InputError(f"{path}: holds the targets {shown}, not {number} alone; leave the id out to follow all")
+    return [(label, values == label) for label in labels]
+
+
+def _values(path: Path) -> tuple[np.ndarray, bool]:
+    """The values of an image, (height, width), and whether they are those of a palette."""
+    with opened_image(path, "mask") as image:
+        indexed, values = image.mode == "P", np.asarray(image)
+    if values.ndim == 3:
+        colours = values[:, :, : 3 if values.shape[2] > 2 else 1]  # without what is transparent
+        if (colours != colours[:, :, :1]).any():
+            raise InputError(f"{path}: a colour image; wanted a grey or indexed PNG, 0 where no target is")
+        values = colours[:, :, 0]
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer) or values.min(initial=0) < 0:
+        raise InputError(f"{path}: values of type {values.dtype}; wanted a grey or indexed PNG of whole numbers")
+    return values, indexed
+
+
+def refuse_missing_frames(prompts: Sequence[Prompt], reading: dict[str, object], frames: int | None) -> None:
+    """Refuse what is shown on frames that are not read.
+
+    Args:
+        prompts: with the frames they are about.
+        reading: "start", "end" and "stride" of the source, where given.
+        frames: how many are read, where that is certain.
+
+    Raises:
+        UsageError: a frame lies before the first or after the last one, or is left out by the stride.
+    """
+    start, end, stride = (int(str(reading.get(name) or 0)) for name in ("start", "end", "stride"))
+    stride = max(stride, 1)
+    last = start + (frames - 1) * stride if frames else end - 1 if end else None
+    for prompt in prompts:
+        if prompt.frame < start or (last is not None and prompt.frame > last):
+            reach = f"{start} to {last}" if last is not None else f"{start} on"
+            raise UsageError(f"@{prompt.frame}: no such frame; the frames that are read are {reach}")
+        if (prompt.frame - start) % stride:
+            near = prompt.frame - (prompt.frame - start) % stride
+            raise UsageError(f"@{prompt.frame}: left out by --stride {stride}; wanted a frame such as {near}")

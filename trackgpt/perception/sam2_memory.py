@@ -1,0 +1,272 @@
+"""A public SAM 2.1 as a memory network: boxes, points and masks in, masks on every later frame, on any image.
+
+transformers' `Sam2VideoModel` with what it remembers outside (`sam2_session`), constant in size, and the targets of a
+frame apart: nothing that is shown of one changes another. With `NEUTRAL` settings one target is tracked bit for bit as
+transformers streams it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trackgpt.online import Frame, image_of
+from trackgpt.perception.encoders import normalise
+from trackgpt.perception.memory_segmenter import Asked, Segmented
+from trackgpt.perception.sam2_model import Points, Sam2Features, Sam2MemoryModel, Seen
+from trackgpt.perception.sam2_session import Limits, Sam2FrameMemory, Sam2TargetMemory
+from trackgpt.perception.sam2_video_weights import is_sam2_video, load_sam2_video
+from trackgpt.types import EncodedFrame, VisualPrompt
+
+__all__ = ["DEFAULT", "NEUTRAL", "Hypotheses", "Sam2Memory", "Sam2Settings", "is_sam2_video"]
+
+MOST_LOGIT = 32.0
+"""Bound of the mask logits that clicks correct, as in SAM 2's own predictor (`add_new_points_or_box`)."""
+
+
+@dataclass(frozen=True)
+class Sam2Settings:
+    """How the memory is kept, and how it is read.
+
+    Attributes:
+        conditioning: frames on which a target was shown that are remembered: the first and the newest others. Each
+            makes memory attention a seventh slower.
+        clamped: older conditioning frames count as 15 frames old; SAM 2 was never trained with larger distances.
+        folded: memory attention in another order where that is faster, in float32 on a CPU; equal up to rounding.
+        together: targets, or frames that are encoded ahead, in one batch. 0: one by one on a CPU, where a batch is
+            slower and rounds by its size, and up to `MOST_TOGETHER` elsewhere.
+    """
+
+    conditioning: int = 4
+    clamped: bool = True
+    folded: bool = True
+    together: int = 0
+
+
+DEFAULT = Sam2Settings()
+NEUTRAL = Sam2Settings(clamped=False, folded=False, together=1)
+"""One target gives the bits of transformers' own streaming."""
+MOST_TOGETHER = 16
+
+
+class Hypotheses(NamedTuple):
+    """What SAM 2 offers for one target on a frame that it was not shown on.
+
+    Attributes:
+        target: its place among those that were asked for.
+        masks: logits at stride 4, (3, h, w).
+        iou: predicted, (3,).
+        tokens: of which an object pointer is made, (3, c).
+        presence: object logit.
+        features: of the frame, before memory attention.
+    """
+
+    target: int
+    masks: Tensor
+    iou: Tensor
+    tokens: Tensor
+    presence: float
+    features: Sam2Features
+
+
+Rerank: TypeAlias = Callable[[Hypotheses], Tensor | None]
+
+
+class Sam2Memory:
+    """`MemoryNetwork` of SAM 2 and 2.1. It holds weights, not state.
+
+    Args:
+        model: filled, in evaluation mode.
+        settings: see there.
+
+    Attributes:
+        rerank: what to add to the predicted IoU of a tracked target's hypotheses, (3,), before the best is taken, or
+            None for nothing; where there is no such function, SAM 2 decides.
+    """
+
+    kinds: tuple[type, ...] = (Sam2TargetMemory, Sam2FrameMemory)
+
+    def __init__(self, model: Sam2MemoryModel, settings: Sam2Settings = DEFAULT) -> None:
+        self.model = model
+        self.settings = settings
+        self.rerank: Rerank | None = None
+        config, bound = model.config, model.config.max_cond_frame_num
+        conditioning = settings.conditioning if bound < 1 else min(settings.conditioning, bound)
+        self.limits = Limits(conditioning, config.num_maskmem - 1, config.max_object_pointers_in_encoder - 1)
+        self.to(self.device)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype = torch.float32, settings: Sam2Settings = DEFAULT
+    ) -> Sam2Memory:
+        """The network of a folder as a hub holds it, e.g. of facebook/sam2.1-hiera-tiny, on the CPU.
+
+        Args:
+            folder: config.json of the type sam2_video, and model.safetensors.
+            dtype: of encoder and memory attention, in which nearly all time goes; the rest stays float32.
+            settings: see there.
+
+        Raises:
+            ModelError: MD01 it is not there; MD02 it is damaged; MD06 it is a relative that cannot be loaded, with what
+                to use instead, or the installed transformers is another one than was tested.
+        """
+        return cls(load_sam2_video(Path(folder), dtype), settings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        device: torch.device = self.model.no_memory_embedding.device
+        return device
+
+    def to(self, device: str | torch.device) -> Sam2Memory:
+        """The same network, moved."""
+        self.model.to(device)
+        on_cpu = self.device.type == "cpu"
+        half = self.model.memory_attention.layer_norm.weight.dtype != torch.float32
+        self.model.clamped = self.settings.clamped
+        self.model.memory_attention.folded = self.settings.folded and on_cpu and not half
+        self._together = self.settings.together or (1 if on_cpu else MOST_TOGETHER)
+        return self
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[np.ndarray]) -> list[EncodedFrame]:
+        """Features of frames, uint8 RGB (height, width, 3) of any sizes."""
+        features: list[Sam2Features] = []
+        for first in range(0, len(images), self._together):
+            some = images[first : first + self._together]
+            squares = torch.cat([square(image, self.model.image_size, self.device) for image in some])
+            features += self.model.encode(normalise(squares))
+        return [EncodedFrame(image, each) for image, each in zip(images, features, strict=True)]
+
+    @torch.inference_mode()
+    def segment(self, frame: Frame, asked: Sequence[Asked]) -> list[Segmented]:
+        """All targets of a frame.
+
+        A mask says it all, and a box or points beside it are not read. A target that is remembered is tracked first,
+        whatever is shown of it; then points correct what was tracked, and a box or a mask replaces it. Where nothing is
+        remembered and nothing shown, a target is absent.
+
+        Args:
+            frame: the frame, or what `encode` made of it.
+            asked: targets; boxes and points in pixels of the frame, masks of its size.
+        """
+        encoded = frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
+        features: Sam2Features = encoded.features
+        size = image_of(frame).shape[:2]
+        found = dict(self._tracked(features, asked))
+        for number, each in enumerate(asked):
+            if is_shown(each.shown):
+                found[number] = self._prompted(features, each, found.get(number), size)
+        return [self._segmented(found.get(number), each, size) for number, each in enumerate(asked)]
+
+    def _tracked(self, features: Sam2Features, asked: Sequence[Asked]) -> Iterator[tuple[int, Seen]]:
+        """Every remembered target, by its number, found by its memory alone."""
+        known = [number for number, each in enumerate(asked) if each.memory is not None]
+        begun = self.model.begin(features) if known else None
+        alike: dict[tuple[int, int], list[int]] = {}
+        for number in known:
+            alike.setdefault(asked[number].memory.tokens, []).append(number)
+        for numbers in alike.values():
+            for first in range(0, len(numbers), self._together):
+                some = numbers[first : first + self._together]
+                seen = self.model.track(
+                    features, begun, [asked[number].memory for number in some], self._chooser(some, features)
+                )
+                yield from ((number, seen.of(row)) for row, number in enumerate(some))
+
+    def _prompted(self, features: Sam2Features, each: Asked, tracked: Seen | None, size: tuple[int, int]) -> Seen:
+        """One target by what is shown of it."""
+        shown = each.shown
+        assert shown is not None
+        conditioned = self.model.begun_at(features) if tracked is None else tracked.conditioned
+        if shown.mask is not None:
+            return self.model.shown(features, conditioned, self._mask(shown.mask))
+        corrected = None
+        if tracked is not None and shown.box is None and tracked.presence[0] > 0:
+            corrected = tracked.logits.clamp(-MOST_LOGIT, MOST_LOGIT)
+        points = self._points(shown, size)
+        return self.model.prompted(features, conditioned, points, tracked is None, corrected, best_of)
+
+    def _segmented(self, seen: Seen | None, each: Asked, size: tuple[int, int]) -> Segmented:
+        """One target as the loop sees it, at the size of the frame (height, width)."""
+        if seen is None:
+            return Segmented(np.zeros(size, bool), 0.0, 0.0, each.memory)
+        memory = Sam2TargetMemory() if each.memory is None else each.memory
+        memory = memory.after(seen.features, seen.pointer, is_shown(each.shown), self.limits)
+        mask = F.interpolate(seen.logits, size, mode="bilinear", align_corners=False)[0, 0] > 0
+        presence = 1 / (1 + math.exp(-float(seen.presence)))
+        return Segmented(mask.cpu().numpy(), float(seen.iou), presence, memory)
+
+    def _chooser(self, targets: Sequence[int], features: Sam2Features) -> Any:
+        """The choice of the best hypothesis, where `rerank` may have a say."""
+        if self.rerank is None:
+            return best_of
+        rerank = self.rerank
+
+        def choose(masks: Tensor, iou: Tensor, tokens: Tensor, presence: Tensor) -> tuple[Tensor, ...]:
+            scores = iou.clone()
+            for row, target in enumerate(targets):
+                seen = Hypotheses(
+                    target, masks[row, 0], iou[row, 0], tokens[row, 0], float(presence[row, 0, 0]), features
+                )
+                change = rerank(seen)
+                if change is not None:
+                    scores[row, 0] += change.to(scores)
+            return best_of(masks, iou, tokens, presence, scores)
+
+        return choose
+
+    def _points(self, shown: VisualPrompt, size: tuple[int, int]) -> Points:
+        """Corners of the box, then points, on the model's square (`Sam2VideoProcessor`'s order and labels)."""
+        x1, y1, x2, y2 = shown.box or (0.0,) * 4
+        places = [(x1, y1, 2), (x2, y2, 3)] if shown.box is not None else []
+        values = torch.tensor([*places, *shown.points], dtype=torch.float32)
+        scale = torch.tensor([self.model.image_size / size[1], self.model.image_size / size[0]])
+        coordinates, labels = values[:, :2] * scale, values[:, 2].to(torch.int32)
+        return Points(coordinates[None, None].to(self.device), labels[None, None].to(self.device))
+
+    def _mask(self, mask: np.ndarray) -> Tensor:
+        """A mask, bool (height, width), on the model's square, as `Sam2VideoProcessor` scales it: (1, 1, s, s)."""
+        side = (self.model.image_size, self.model.image_size)
+        given = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device, torch.float32)[None, None]
+        if mask.shape == side:
+            return given
+        scaled = F.interpolate(given, side, mode="bilinear", align_corners=False, antialias=True)
+        return (scaled >= 0.5).float()
+
+
+def is_shown(prompt: VisualPrompt | None) -> bool:
+    """Whether a prompt shows anything."""
+    return prompt is not None and (prompt.box is not None or bool(prompt.points) or prompt.mask is not None)
+
+
+def best_of(
+    masks: Tensor, iou: Tensor, tokens: Tensor, presence: Tensor, scores: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The hypothesis with the highest predicted IoU, or score where they are given: see `sam2_model.Choice`."""
+    best = (iou if scores is None else scores)[:, 0].argmax(-1)
+    order = (best[:, None] + torch.arange(iou.shape[-1], device=best.device)) % iou.shape[-1]
+    rows = torch.arange(len(best), device=best.device)[:, None]
+    masks, iou, tokens = (x[rows, 0, order][:, None] for x in (masks, iou, tokens))
+    return masks, iou, tokens, presence
+
+
+def square(image: np.ndarray, side: int, device: torch.device) -> Tensor:
+    """A frame, uint8 RGB (height, width, 3), squashed to uint8 (1, 3, side, side).
+
+    As `Sam2ImageProcessor` does through torchvision: bilinear with antialiasing, rounded to whole grey levels, which
+    torchvision leaves to this very function of PyTorch.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None]
+    if device.type == "cpu":
+        return F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    scaled = F.interpolate(pixels.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
