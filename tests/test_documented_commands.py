@@ -69,7 +69,7 @@ def command_of(module: str) -> Any:
     """The command of `python -m MODULE`, with its verbs if it has some."""
     if module == "trackgpt":
         return typer.main.get_command(import_module("trackgpt.app.cli").app)
-    program = import_module(f"{module}.__main__")
+    program = import_module(module if "." in module else f"{module}.__main__")  # train.ship is a file of its own
     app = getattr(program, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False)

@@ -61,8 +61,8 @@ def test_noise_is_unlike_a_drawn_scene(unlikeness):
 
 
 def test_most_domain_randomised_frames_of_unseen_seeds_are_unlike_a_drawn_scene(unlikeness):
-    found = np.array([unlikeness(other_frame(seed)) for seed in range(90_016, 90_021)])
-    assert (found > MOST).sum() >= 3
+    found = np.array([unlikeness(other_frame(seed)) for seed in range(90_016, 90_026)])
+    assert (found > MOST).sum() >= 6
 
 
 def test_statistics_are_means_and_deviations_over_the_part_that_the_frame_fills():
