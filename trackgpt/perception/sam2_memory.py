@@ -169,7 +169,7 @@ class Sam2Memory:
 
     def _tracked(self, features: Sam2Features, asked: Sequence[Asked]) -> Iterator[tuple[int, Seen]]:
         """Every remembered target, by its number, found by its memory alone."""
-        known = [number for number, each in enumerate(asked) if each.memory is not None]
+        known = [number for number, each in enumerate(asked) if each.memory is not None and each.memory.conditioning]
         begun = self.model.begin(features) if known else None
         alike: dict[tuple[int, int], list[int]] = {}
         for number in known:
@@ -197,9 +197,9 @@ class Sam2Memory:
 
     def _segmented(self, seen: Seen | None, each: Asked, size: tuple[int, int]) -> Segmented:
         """One target as the loop sees it, at the size of the frame (height, width)."""
-        if seen is None:
-            return Segmented(np.zeros(size, bool), 0.0, 0.0, each.memory)
         memory = Sam2TargetMemory() if each.memory is None else each.memory
+        if seen is None:
+            return Segmented(np.zeros(size, bool), 0.0, 0.0, memory)
         memory = memory.after(seen.features, seen.pointer, is_shown(each.shown), self.limits)
         mask = F.interpolate(seen.logits, size, mode="bilinear", align_corners=False)[0, 0] > 0
         presence = 1 / (1 + math.exp(-float(seen.presence)))
