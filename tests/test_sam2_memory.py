@@ -138,10 +138,10 @@ def stock_masks(model, session, frame, t):
     return (F.interpolate(out.pred_masks, frame.shape[:2], mode="bilinear", align_corners=False)[:, 0] > 0).numpy()
 
 
-@pytest.mark.parametrize("prompt", [BOX, MASK, POINT, CLICKS], ids=["box", "mask", "point", "clicks"])
-def test_one_target_is_tracked_bit_for_bit_as_transformers_streams_it(stock, neutral, prompt):
-    frames, session = video(30), stock_session([prompt])
-    for t, ((found,), frame) in enumerate(zip(follow(neutral, frames, {(0, 0): prompt}), frames, strict=True)):
+def check_bits(stock, network, prompt, count):
+    """Follow a target both ways, and compare every frame and what is remembered of it."""
+    frames, session = video(count), stock_session([prompt])
+    for t, ((found,), frame) in enumerate(zip(follow(network, frames, {(0, 0): prompt}), frames, strict=True)):
         assert np.array_equal(found.mask, stock_masks(stock, session, frame, t)[0]), t
         kind = "non_cond_frame_outputs" if t else "cond_frame_outputs"
         theirs, mine = session.output_dict_per_obj[0][kind][t], newest(found.memory)
@@ -149,7 +149,18 @@ def test_one_target_is_tracked_bit_for_bit_as_transformers_streams_it(stock, neu
         assert torch.equal(mine.features, theirs["maskmem_features"]), t
         assert found.presence == pytest.approx(float(theirs["object_score_logits"].sigmoid()), abs=1e-6)
     assert 0 < found.mask.mean() < 1
-    assert found.memory.tokens == (7, 16)
+    return found.memory
+
+
+@pytest.mark.parametrize("prompt", [BOX, MASK, POINT], ids=["box", "mask", "point"])
+def test_one_target_is_tracked_bit_for_bit_as_transformers_streams_it(stock, neutral, prompt):
+    assert check_bits(stock, neutral, prompt, 30).tokens == (7, 16)
+
+
+def test_the_first_sam2_is_tracked_bit_for_bit_too(tmp_path):
+    names = ("enable_occlusion_spatial_embedding", "enable_temporal_pos_encoding_for_object_pointers")
+    first = sam2_video(tmp_path, **dict.fromkeys(names, False))
+    check_bits(first, Sam2Memory.from_pretrained(tmp_path, settings=NEUTRAL), CLICKS, 5)
 
 
 def test_several_targets_are_those_that_transformers_follows_one_by_one(stock, folder):

@@ -7,7 +7,6 @@ transformers streams it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +169,7 @@ class Sam2Memory:
     def _tracked(self, features: Sam2Features, asked: Sequence[Asked]) -> Iterator[tuple[int, Seen]]:
         """Every remembered target, by its number, found by its memory alone."""
         known = [number for number, each in enumerate(asked) if each.memory is not None and each.memory.conditioning]
-        begun = self.model.begin(features) if known else None
+        begun = self.model.begin_attention(features) if known else None
         alike: dict[tuple[int, int], list[int]] = {}
         for number in known:
             alike.setdefault(asked[number].memory.tokens, []).append(number)
@@ -186,7 +185,7 @@ class Sam2Memory:
         """One target by what is shown of it."""
         shown = each.shown
         assert shown is not None
-        conditioned = self.model.begun_at(features) if tracked is None else tracked.conditioned
+        conditioned = self.model.without_memory(features) if tracked is None else tracked.conditioned
         if shown.mask is not None:
             return self.model.shown(features, conditioned, self._mask(shown.mask))
         corrected = None
@@ -202,8 +201,7 @@ class Sam2Memory:
             return Segmented(np.zeros(size, bool), 0.0, 0.0, memory)
         memory = memory.after(seen.features, seen.pointer, is_shown(each.shown), self.limits)
         mask = F.interpolate(seen.logits, size, mode="bilinear", align_corners=False)[0, 0] > 0
-        presence = 1 / (1 + math.exp(-float(seen.presence)))
-        return Segmented(mask.cpu().numpy(), float(seen.iou), presence, memory)
+        return Segmented(mask.cpu().numpy(), float(seen.iou), float(seen.presence.sigmoid()), memory)
 
     def _chooser(self, targets: Sequence[int], features: Sam2Features) -> Any:
         """The choice of the best hypothesis, where `rerank` may have a say."""

@@ -150,7 +150,7 @@ class Sam2MemoryModel(Sam2VideoModel):
         whole = len(pixels) == 1
         return [Sam2Features(*(x if whole else x[:, i : i + 1].clone() for x in rows)) for i in range(len(pixels))]
 
-    def begin(self, features: Sam2Features) -> Tensor:
+    def begin_attention(self, features: Sam2Features) -> Tensor:
         """What all targets of a frame share of memory attention, (1, h w, c)."""
         return self.memory_attention.begin(features.coarse, self._positions("frame"))
 
@@ -161,7 +161,7 @@ class Sam2MemoryModel(Sam2VideoModel):
 
         Args:
             features: of the frame.
-            begun: from `begin`.
+            begun: from `begin_attention`.
             memories: with the same numbers of `tokens`.
             choose: one of several hypotheses.
         """
@@ -170,10 +170,10 @@ class Sam2MemoryModel(Sam2VideoModel):
         memory, positions = (torch.cat(each, 1) for each in list(zip(*read, strict=True))[:2])
         found = self.memory_attention.finish(begun.expand(len(memories), -1, -1), memory, positions, read[0][2])
         conditioned = found.transpose(1, 2).unflatten(2, self._grid)
-        prompted = self._use_multimask(False, None)
-        return self._decoded(features, conditioned, False, choose=choose if prompted else None)
+        several = self._use_multimask(False, None)
+        return self._decoded(features, conditioned, False, choose=choose if several else None)
 
-    def begun_at(self, features: Sam2Features) -> Tensor:
+    def without_memory(self, features: Sam2Features) -> Tensor:
         """The map of a frame without memory, for a target that begins there: (1, c, h, w)."""
         return self._map(features.coarse + self.no_memory_embedding)
 
