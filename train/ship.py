@@ -1,4 +1,7 @@
-"""`python -m train.ship FOLDER`: store a trained model as the nano inside the package, if it fits."""
+"""`python -m train.ship FOLDER`: store a trained model as the nano inside the package, if it fits.
+
+`python -m train.known_world` is to be run after it: what the old weights knew of their world goes with them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import typer
 from trackgpt.errors import OutputError, TrackGPTError
 from trackgpt.files import writing
 from trackgpt.hub import ASSETS, refuse_to_replace
+from trackgpt.perception.known_world import KNOWN_WORLD_FILE
 from trackgpt.systems.trackgpt import WEIGHTS_FILE, TrackGPT
 
 MOST_PARAMETERS = 9_000_000
@@ -54,6 +58,7 @@ def ship(folder: Path, out: Path, overwrite: bool = False) -> tuple[int, int]:
                 raise OutputError(f"{folder}: {size} bytes of weights; at most {MOST_BYTES} ship inside the package")
             for file in Path(aside).iterdir():
                 os.replace(file, out / file.name)
+        (out / KNOWN_WORLD_FILE).unlink(missing_ok=True)  # it was of the weights that lay there before
     return count, size
 
 

@@ -42,7 +42,8 @@ def run(output: Path, seed: int, model: str, kind: str, frames: int = 48, overwr
     session.refuse(session.read(said.text))
     _film(case, clip)
     print(f"instruction: {said.text}", flush=True)
-    request = TrackRequest(str(clip), ("\\" + said.text,), model, output, FORMATS, overwrite=overwrite)
+    words = ("\\" + said.text,)
+    request = TrackRequest(str(clip), words, model, output, FORMATS, guess=True, overwrite=overwrite)
     outcome = RunSummary(output)
     track(request, outcome, tracker)
     if not outcome.found:

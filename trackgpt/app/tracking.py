@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ class TrackRequest:
     execution: dict[str, Any] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
     rethink: str = "auto"
+    guess: bool = False
     lookahead: Lookahead | None = None
     overwrite: bool = False
     strict: bool = False
@@ -159,6 +161,8 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
         if source is None:
             source = stack.enter_context(open_source(request.source, **reading))
             _refuse_misplaced(request, spoken, source)
+        if not (request.guess or request.pointing):
+            _refuse_unknown_world(request, tracker, source)
         if request.output is None:
             outcome.out = next_folder(request.source)
         how = request.overwrite, request.rethink, request.lookahead
@@ -179,6 +183,7 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
         pointing=to_dict(request.pointing),
         reading=request.reading,
         rethink=request.rethink,
+        guess=request.guess,
         device=request.device,
         execution=request.execution,
     )
@@ -267,6 +272,27 @@ def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoke
         except UsageError as error:
             both = f"{request.model} takes words or pointing, and both were given" if request.pointing else ""
             raise error.at(both) if both and request.instructions else error from error
+
+
+def _refuse_unknown_world(request: TrackRequest, tracker: InstructionTracker, source: FrameSource) -> None:
+    """Refuse words about footage unlike all that the model was trained on, by the first image of the source.
+
+    Models that do not say what their world looks like (see `trackgpt.perception.known_world`) refuse nothing.
+
+    Raises:
+        UsageError: the footage is unlike it; the line says what to do instead.
+    """
+    from trackgpt.perception.known_world import MOST
+    from trackgpt.systems.trackgpt import TrackGPT
+
+    found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, TrackGPT) else None
+    if found is not None and found > MOST:
+        raise UsageError(
+            f"{source.name}: {request.model} was trained on drawn scenes alone and this footage is unlike them "
+            f"(unlikeness {found:.2f}, wanted at most {MOST:g}); show it the target instead: "
+            f"trackgpt track {shlex.quote(request.source)} --box 1:x,y,w,h (from a box nano-memory follows real "
+            "objects), or name a larger model with -m; --guess goes on"
+        )
 
 
 def next_folder(source: str) -> Path:

@@ -1,6 +1,7 @@
 """TrackGPT (Zhu et al., 2023): how its parts are put together, saved and loaded.
 
-A folder holds `config.json` (see `trackgpt.config`), `model.safetensors` (every weight) and the tokenizer's files.
+A folder holds `config.json` (see `trackgpt.config`), `model.safetensors` (every weight) and the tokenizer's files; that
+of nano also says what its world looks like (see `trackgpt.perception.known_world`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from trackgpt.geometry.masks import box_and_area
 from trackgpt.memory import QueryMemory
 from trackgpt.online import Frame, Tracker, image_of
 from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
+from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld
 from trackgpt.perception.packed_masks import ComingMasks
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.reasoners.brain import Answer, Brain
@@ -61,13 +63,19 @@ NEVER = 10**9
 
 
 class TrackGPT(nn.Module):
-    """Brain and perception of one configuration. Holds weights only; a track's state lives in `trackgpt.online`."""
+    """Brain and perception of one configuration. Holds weights only; a track's state lives in `trackgpt.online`.
+
+    Attributes:
+        known_world: what frames look like that the weights were trained on, where their folder says so. It is not
+            saved: weights that were trained further know another world.
+    """
 
     def __init__(self, config: TrackGPTConfig, brain: Brain, segmenter: Segmenter | None = None) -> None:
         super().__init__()
         self.config = config
         self.brain = brain
         self.segmenter = Segmenter(config.perception) if segmenter is None else segmenter
+        self.known_world: KnownWorld | None = None
 
     @classmethod
     def from_config(cls, config: TrackGPTConfig, tokenizer: Any) -> TrackGPT:
@@ -92,6 +100,7 @@ class TrackGPT(nn.Module):
         write_json(self.config, folder / CONFIG_FILE)
         self.brain.template.tokenizer.save_pretrained(folder)
         save_file(self._stored(dtype), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        (folder / KNOWN_WORLD_FILE).unlink(missing_ok=True)  # it was of the weights that lay here before
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> TrackGPT:
@@ -119,6 +128,8 @@ class TrackGPT(nn.Module):
             with unfilled():
                 model = cls.from_config(config, tokenizer)
         model._load(weights, dtype, folder / WEIGHTS_FILE)
+        if (folder / KNOWN_WORLD_FILE).is_file():
+            model.known_world = KnownWorld.read(folder / KNOWN_WORLD_FILE, model.segmenter.image_encoder.fine_channels)
         return model.eval()
 
     def fold(self) -> TrackGPT:
@@ -164,6 +175,17 @@ class TrackGPT(nn.Module):
         perception.propagate = ablation not in ("no-propagation", "first-frame")
         parts = BrainReasoner(self.brain), perception, PurportArbiter(rethink), QueryMemory()
         return Tracker(*parts, kinds=(QueryMemory, PurportRecord))
+
+    def unlikeness(self, frame: np.ndarray) -> float | None:
+        """How unlike its world a frame is (see `KnownWorld.unlikeness`); None where nothing is known of that world.
+
+        Args:
+            frame: uint8 RGB (height, width, 3).
+        """
+        if self.known_world is None:
+            return None
+        (encoded,) = QueryPerception(self.segmenter, self.config.mask_threshold, self.config.min_area).encode([frame])
+        return self.known_world.unlikeness(encoded.features, (frame.shape[0], frame.shape[1]))
 
     def _stored(self, dtype: torch.dtype | None) -> dict[str, Tensor]:
         tied = tied_names(self)

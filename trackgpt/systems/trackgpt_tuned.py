@@ -88,6 +88,7 @@ def apply_tuned(model: TrackGPT, folder: str | Path) -> TrackGPT:
     places = {name: known[name].is_floating_point() for name in weights}
     values = {name: checked(path, name, lazy.make(), places[name]) for name, lazy in weights.items()}
     model.load_state_dict(values, strict=False)
+    model.known_world = None  # tuning has shown it another one
     return model.eval()
 
 

@@ -153,6 +153,13 @@ class FrameSource:
         self._frames = iter(())
 
     @property
+    def first(self) -> np.ndarray:
+        """The first image, uint8 RGB (height, width, 3), as long as no frame has been taken."""
+        image = self._waiting[-1].image
+        assert image is not None
+        return image
+
+    @property
     def rereadable(self) -> bool:
         """Whether the same frames come when the source is opened again; an iterator of arrays does not know."""
         return self.kind not in ("pipe", "stream", "camera")

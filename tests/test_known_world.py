@@ -1,0 +1,184 @@
+"""Footage unlike the drawn world of nano is refused by the command line in one line; drawn footage is not."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from eval.__main__ import app
+from eval.commands.known_world import auroc, through_a_film
+from trackgpt.errors import ModelError
+from trackgpt.hub import find, load_trackgpt
+from trackgpt.perception.encoders import Features
+from trackgpt.perception.known_world import KNOWN_WORLD_FILE, MOST, KnownWorld, statistics
+from trackgpt.synthtrack.clips import make_case
+from trackgpt.systems.trackgpt import TrackGPT
+from train.known_world import _discriminant, drawn_frame, other_frame, tell_apart
+
+SAY = ("-i", "the dog", "--format", "jsonl", "--end", "2")
+
+
+@pytest.fixture(scope="module")
+def unlikeness():
+    """Of one image, to nano."""
+    return load_trackgpt("nano", "cpu").unlikeness
+
+
+def noise(height: int = 120, width: int = 160) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def frames_of(folder: Path, image: np.ndarray) -> Path:
+    """A folder of two equal frames."""
+    folder.mkdir()
+    for name in ("00000.png", "00001.png"):
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+# --- what is known ---
+
+
+def test_drawn_frames_of_unseen_scenes_pass_at_every_size_and_out_of_a_film(unlikeness):
+    for seed, longest in ((8, 480), (90_002, 160)):  # the first is the clip of `trackgpt demo`
+        frame = make_case(seed, split="test", frames=1, longest=longest).clip.frames[0]
+        assert unlikeness(frame) < MOST
+        assert unlikeness(through_a_film(frame)) < MOST
+    assert max(unlikeness(drawn_frame(seed, "test")) for seed in range(90_010, 90_013)) < MOST
+
+
+def test_noise_is_unlike_a_drawn_scene(unlikeness):
+    # Up to the side of the encoder's square: scaling down makes plain grey of larger noise.
+    grey = np.repeat(noise()[..., :1], 3, axis=2)
+    assert min(unlikeness(noise()), unlikeness(noise(192, 256)), unlikeness(grey)) > MOST
+
+
+def test_most_domain_randomised_frames_of_unseen_seeds_are_unlike_a_drawn_scene(unlikeness):
+    found = np.array([unlikeness(other_frame(seed)) for seed in range(90_016, 90_021)])
+    assert (found > MOST).sum() >= 3
+
+
+def test_statistics_are_means_and_deviations_over_the_part_that_the_frame_fills():
+    four, eight = torch.zeros(1, 2, 64, 64), torch.zeros(1, 1, 32, 32)
+    four[0, 0, :32], four[0, 1, :32, :32] = 3, 4  # a frame of 2:1 fills the upper half of the square
+    eight[0, 0, 16:] = 9  # padding alone
+    found = statistics(Features(torch.zeros(1, 1, 16, 16), (four, eight)), (100, 200))
+    assert found == pytest.approx([3, 2, 0, 2, 0, 0])
+
+
+def test_the_discriminant_is_0_at_the_mean_and_1_at_the_limit_of_its_own_world():
+    rng = np.random.default_rng(0)
+    own, others = rng.normal(0, 1, (4000, 3)), rng.normal((8, 0, 0), 1, (500, 3))
+    known = tell_apart(own, others)
+    found = own @ known.weights - known.offset
+    assert abs(found.mean()) < 1e-5
+    assert 1 <= (found > 1).sum() <= 8  # one in a thousand
+    assert (others @ known.weights - known.offset > 1).mean() > 0.99
+    direction = _discriminant(own, others)
+    assert abs(direction[0]) > 10 * np.abs(direction[1:]).max()
+
+
+# --- the file ---
+
+
+def test_what_is_known_is_read_as_it_was_written_and_lost_when_a_model_is_saved(tmp_path, tiny):
+    shutil.copytree(tiny, tmp_path / "model")
+    model = TrackGPT.from_pretrained(tmp_path / "model")
+    assert model.known_world is None
+    channels = model.segmenter.image_encoder.fine_channels
+    known = KnownWorld(np.arange(2 * sum(channels), dtype=np.float32), 0.5)
+    known.write(tmp_path / "model" / KNOWN_WORLD_FILE)
+    model = TrackGPT.from_pretrained(tmp_path / "model")
+    assert np.array_equal(model.known_world.weights, known.weights)
+    assert model.known_world.offset == 0.5
+    model.save_pretrained(tmp_path / "model")
+    assert TrackGPT.from_pretrained(tmp_path / "model").known_world is None
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"weights": torch.zeros(3), "offset": torch.zeros(1)},
+        {"weights": torch.zeros(12)},
+        {"weights": torch.full((12,), float("nan")), "offset": torch.zeros(1)},
+    ],
+    ids=["of another encoder", "without its offset", "no numbers"],
+)
+def test_a_damaged_file_is_refused(tmp_path, held):
+    save_file(held, tmp_path / KNOWN_WORLD_FILE)
+    with pytest.raises(ModelError, match=f"MD02.*{KNOWN_WORLD_FILE}"):
+        KnownWorld.read(tmp_path / KNOWN_WORLD_FILE, (2, 4))
+
+
+def test_an_encoder_without_fine_maps_takes_no_such_file(tmp_path):
+    KnownWorld(np.zeros(0, np.float32), 0.0).write(tmp_path / KNOWN_WORLD_FILE)
+    with pytest.raises(ModelError, match="MD02"):
+        KnownWorld.read(tmp_path / KNOWN_WORLD_FILE, None)
+
+
+# --- the command line ---
+
+
+def test_a_real_video_is_refused_in_one_line_before_anything_is_written(command, shared):
+    frames = shared / "data/davis/JPEGImages/240p/dog"
+    if not frames.is_dir():
+        pytest.skip("DAVIS is not there")
+    done = command("track", frames, *SAY)
+    assert (done.code, done.out) == (2, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith(
+        "trackgpt: dog: nano was trained on drawn scenes alone and this footage is unlike them ("
+    )
+    assert f"trackgpt track {frames} --box 1:x,y,w,h" in done.err
+    assert done.err.endswith("or name a larger model with -m; --guess goes on\n")
+    assert os.listdir() == []
+
+
+def test_guess_goes_on_and_is_in_run_json(command, tmp_path):
+    frames_of(tmp_path / "noise", noise())
+    assert command("track", "noise", *SAY, "-o", "out").code == 2
+    assert not Path("out").exists()
+    assert command("track", "noise", *SAY, "-o", "out", "--guess").code in (0, 5)
+    assert json.loads(Path("out/run.json").read_text())["guess"] is True
+
+
+def test_drawn_footage_passes_without_a_word(command, tmp_path):
+    frames_of(tmp_path / "drawn", make_case(90_001, frames=1).clip.frames[0])
+    done = command("track", "drawn", *SAY, "-o", "out")
+    assert done.code in (0, 5)
+    assert "unlike" not in done.err
+    assert done.values()["frames"] == "2"
+
+
+def test_a_folder_of_nano_refuses_by_its_own_name_and_only_with_the_file(command, tmp_path):
+    frames_of(tmp_path / "noise", noise())
+    shutil.copytree(find("nano"), tmp_path / "mine")
+    done = command("track", "noise", *SAY, "-m", "mine", "-o", "out")
+    assert done.code == 2
+    assert done.err.startswith("trackgpt: noise: mine was trained on drawn scenes alone")
+    (tmp_path / "mine" / KNOWN_WORLD_FILE).unlink()
+    assert command("track", "noise", *SAY, "-m", "mine", "-o", "out").code in (0, 5)
+
+
+# --- the measurement ---
+
+
+def test_auroc_is_the_share_of_pairs_in_order():
+    assert auroc(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1
+    assert auroc(np.array([0.0, 2.0]), np.array([1.0, 2.0])) == 0.625  # of four pairs two are in order, one is equal
+
+
+def test_the_command_counts_what_is_refused(tmp_path):
+    frames_of(tmp_path / "a", noise())
+    Image.fromarray(noise()).save(tmp_path / "a" / "00000.jpg")
+    done = CliRunner().invoke(app, ["known-world", str(tmp_path), "--videos", "2"])
+    assert done.output.splitlines()[-1] == "auroc=1.0000 false_alarms=0.0 recognised=100.0 sequences=1 videos=2"
+    done = CliRunner().invoke(app, ["known-world", str(tmp_path / "none"), "--videos", "1"])
+    assert "holds no footage" in str(done.exception)
