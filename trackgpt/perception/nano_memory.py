@@ -19,7 +19,16 @@ from torch import Tensor
 from trackgpt.errors import UsageError
 from trackgpt.online import Frame, image_of
 from trackgpt.perception.encoders import normalise
-from trackgpt.perception.mask_propagation import SURE, Decoded, Maps, MaskPropagation, Reference, Shown, bumps, filled
+from trackgpt.perception.mask_propagation import (
+    SURE,
+    Maps,
+    MaskPropagation,
+    Propagated,
+    Reference,
+    Shown,
+    bumps,
+    filled,
+)
 from trackgpt.perception.memory_segmenter import Asked, Segmented
 from trackgpt.perception.search_window import Gaze, SearchWindow, extent, without_strays
 from trackgpt.settings import read, to_dict
@@ -247,7 +256,7 @@ class NanoMemory:
         decoded = self.model.decode(look.maps, self._shown(look.window, shown, made), *recalled)
         return self._finished(image, memory, look, decoded)
 
-    def _finished(self, image: np.ndarray, memory: WindowMemory | None, look: _Look, decoded: Decoded) -> Segmented:
+    def _finished(self, image: np.ndarray, memory: WindowMemory | None, look: _Look, decoded: Propagated) -> Segmented:
         """A prompted mask as the beginning, or the new beginning, of a track."""
         mask = look.window.paste(_numpy(decoded.logits), *image.shape[:2])
         box = extent(mask)
@@ -371,7 +380,7 @@ def _numpy(logits: Tensor) -> np.ndarray:
     return logits[0, 0].float().cpu().numpy()
 
 
-def _handed_on(decoded: Decoded) -> np.ndarray:
+def _handed_on(decoded: Propagated) -> np.ndarray:
     return F.avg_pool2d(decoded.logits, 2).clamp(-SURE, SURE)[0, 0].float().cpu().numpy()
 
 
