@@ -270,8 +270,11 @@ def sam2(folder: Path) -> Any:
     return model
 
 
-def sam2_video(folder: Path | None = None) -> Any:
-    """A SAM 2.1 with its memory for squares of 64 pixels, which sees its target on every frame."""
+def sam2_video(folder: Path | None = None, **changes: Any) -> Any:
+    """A SAM 2.1 with its memory for squares of 64 pixels, which sees its target on every frame.
+
+    `changes` are settings of `Sam2VideoConfig`.
+    """
     torch.manual_seed(2)
     values = Sam2VideoConfig().to_dict()
     values["vision_config"] |= {"backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 128}
@@ -290,7 +293,7 @@ def sam2_video(folder: Path | None = None) -> Any:
     values |= dict.fromkeys(("mask_downsampler_embed_dim", "memory_fuser_embed_dim"), 128)
     values |= {"image_size": 64, "memory_attention_rope_feat_sizes": [4, 4], "memory_attention_num_layers": 2}
     values |= {"memory_attention_feed_forward_hidden_size": 64, "memory_fuser_intermediate_dim": 64}
-    model = Sam2VideoModel(Sam2VideoConfig.from_dict(values)).eval()
+    model = Sam2VideoModel(Sam2VideoConfig.from_dict(values | changes)).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if not name.endswith("bias") and not weight.any():

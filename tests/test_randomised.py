@@ -13,7 +13,7 @@ import pytest
 
 from trackgpt.errors import UsageError
 from trackgpt.synthtrack import figures, textures
-from trackgpt.synthtrack.painting import Scene, draw
+from trackgpt.synthtrack.painting import Staged, draw
 from trackgpt.synthtrack.randomised import SHARES, randomised_clip
 from trackgpt.synthtrack.staging import stage
 from trackgpt.synthtrack.textures import TextureWindow
@@ -24,14 +24,14 @@ def _digest(clip: Clip) -> str:
     return hashlib.sha256(clip.frames.tobytes() + clip.ids.tobytes()).hexdigest()
 
 
-def _scene(seed: int) -> Scene:
+def _scene(seed: int) -> Staged:
     """A scene of 3 frames of 64 px through a clear lens that casts no shadow."""
     scene = stage(np.random.default_rng(seed), TextureWindow(0), 3, 64)
     scene.lens = replace(scene.lens, shade=None, sigma=0, blur=0, soft=0, exposure=0, quality=0, shadow=False)
     return scene
 
 
-def _target_label(scene: Scene) -> int:
+def _target_label(scene: Staged) -> int:
     return 1 + next(k for k, item in enumerate(scene.layers) if item is scene.target)
 
 

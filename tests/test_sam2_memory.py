@@ -14,6 +14,8 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from trackgpt.errors import ModelError
+from trackgpt.hub import load_model
+from trackgpt.online import follow as follow_prompts
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.memory_segmenter import Asked, SegmenterMemory, prediction
 from trackgpt.perception.sam2_attention import LeanMemoryAttention
@@ -21,7 +23,7 @@ from trackgpt.perception.sam2_memory import NEUTRAL, Sam2Memory, is_sam2_video, 
 from trackgpt.perception.sam2_model import check_transformers
 from trackgpt.perception.sam2_session import Limits, Sam2TargetMemory, session_of
 from trackgpt.track import TrackState
-from trackgpt.types import VisualPrompt
+from trackgpt.types import Prompt, VisualPrompt
 
 SIZE = (48, 80)
 SIDE = 64
@@ -86,10 +88,13 @@ def newest(memory):
 def same(a, b):
     """Whether two targets on a frame, and what is remembered of them, are equal to the bit."""
     arrays = np.array_equal(a.mask, b.mask) and (a.iou, a.presence) == (b.iou, b.presence)
-    if a.memory is None or b.memory is None:
-        return arrays and a.memory is b.memory
-    mine, theirs = newest(a.memory), newest(b.memory)
-    return arrays and torch.equal(mine.pointer, theirs.pointer) and torch.equal(mine.features, theirs.features)
+    mine, theirs = ([*each.memory.conditioning, *each.memory.recent] for each in (a, b))
+    return arrays and len(mine) == len(theirs) and all(map(same_entry, mine, theirs))
+
+
+def same_entry(a, b):
+    kept = (a.features is None, a.frame) == (b.features is None, b.frame)
+    return kept and torch.equal(a.pointer, b.pointer) and (a.features is None or torch.equal(a.features, b.features))
 
 
 def close(a, b, within=1e-5):
@@ -133,10 +138,10 @@ def stock_masks(model, session, frame, t):
     return (F.interpolate(out.pred_masks, frame.shape[:2], mode="bilinear", align_corners=False)[:, 0] > 0).numpy()
 
 
-@pytest.mark.parametrize("prompt", [BOX, MASK, POINT, CLICKS], ids=["box", "mask", "point", "clicks"])
-def test_one_target_is_tracked_bit_for_bit_as_transformers_streams_it(stock, neutral, prompt):
-    frames, session = video(30), stock_session([prompt])
-    for t, ((found,), frame) in enumerate(zip(follow(neutral, frames, {(0, 0): prompt}), frames, strict=True)):
+def check_bits(stock, network, prompt, count):
+    """Follow a target both ways, and compare every frame and what is remembered of it."""
+    frames, session = video(count), stock_session([prompt])
+    for t, ((found,), frame) in enumerate(zip(follow(network, frames, {(0, 0): prompt}), frames, strict=True)):
         assert np.array_equal(found.mask, stock_masks(stock, session, frame, t)[0]), t
         kind = "non_cond_frame_outputs" if t else "cond_frame_outputs"
         theirs, mine = session.output_dict_per_obj[0][kind][t], newest(found.memory)
@@ -144,7 +149,18 @@ def test_one_target_is_tracked_bit_for_bit_as_transformers_streams_it(stock, neu
         assert torch.equal(mine.features, theirs["maskmem_features"]), t
         assert found.presence == pytest.approx(float(theirs["object_score_logits"].sigmoid()), abs=1e-6)
     assert 0 < found.mask.mean() < 1
-    assert found.memory.tokens == (7, 16)
+    return found.memory
+
+
+@pytest.mark.parametrize("prompt", [BOX, MASK, POINT], ids=["box", "mask", "point"])
+def test_one_target_is_tracked_bit_for_bit_as_transformers_streams_it(stock, neutral, prompt):
+    assert check_bits(stock, neutral, prompt, 30).tokens == (7, 16)
+
+
+def test_the_first_sam2_is_tracked_bit_for_bit_too(tmp_path):
+    names = ("enable_occlusion_spatial_embedding", "enable_temporal_pos_encoding_for_object_pointers")
+    first = sam2_video(tmp_path, **dict.fromkeys(names, False))
+    check_bits(first, Sam2Memory.from_pretrained(tmp_path, settings=NEUTRAL), CLICKS, 5)
 
 
 def test_several_targets_are_those_that_transformers_follows_one_by_one(stock, folder):
@@ -283,6 +299,20 @@ def test_a_saved_track_goes_on_with_the_same_bits(neutral, tmp_path):
     assert all(map(same, old, new))
 
 
+def test_the_loop_adds_corrects_and_drops_targets_by_what_a_person_shows(folder):
+    tracker = load_model(folder, "cpu").tracker()
+    said = (
+        Prompt(visual=(BOX, POINT)),
+        Prompt(frame=2, kind="correct", ids=(1,), visual=(CLICKS,)),
+        Prompt(frame=3, kind="add", visual=(OTHER,)),
+        Prompt(frame=5, kind="drop", ids=(2,)),
+    )
+    seen = list(follow_prompts(tracker, video(7), said))
+    assert [one.ids.tolist() for one in seen] == [[1, 2]] * 3 + [[1, 2, 3]] * 2 + [[1, 3]] * 2
+    assert all(one.masks.any((1, 2)).all() for one in seen)
+    assert all(set(one.own_scores) == {"iou", "presence"} for one in seen)
+
+
 # Prompts
 
 
@@ -294,7 +324,7 @@ def test_a_target_may_begin_on_any_frame_and_changes_no_other(network):
     assert all(same(a[0], b[0]) for a, b in zip(alone, both, strict=True))
     assert all(same(a[0], b[1]) for a, b in zip(later, both[5:], strict=True))
     assert not both[4][1].mask.any()
-    assert (both[4][1].presence, both[4][1].memory) == (0.0, None)
+    assert (both[4][1].presence, both[4][1].memory.nbytes) == (0.0, 0)
 
 
 @pytest.mark.parametrize("prompt", [BOX, OTHER, POINT, CLICKS], ids=["box", "mask", "point", "clicks"])
@@ -362,7 +392,10 @@ def test_a_prompt_that_shows_nothing_is_none(neutral):
     asked = [Asked(memory, None), Asked(memory, VisualPrompt()), Asked(None, VisualPrompt())]
     tracked, shown, nobody = neutral.segment(frames[2], asked)
     assert same(tracked, shown)
-    assert nobody.memory is None
+    assert nobody.memory.nbytes == 0
+    assert same(
+        neutral.segment(frames[2], [Asked(nobody.memory, BOX)])[0], neutral.segment(frames[2], [Asked(None, BOX)])[0]
+    )
 
 
 def test_an_absent_target_has_an_empty_mask_and_comes_back(folder):

@@ -252,7 +252,8 @@ def train_tiny(train_command, folder, tmp_path):
         settings = {"steps": 2, "batch": 1, "bf16": "false", "workers": 0, "tensorboard": "false", "warmup": 0, **plan}
         config = tmp_path / f"{out}.yaml"
         config.write_text(
-            f"stage: memory\nbrain: {folder}\nout: {out}\npreviews: {previews}\nshape: {{side: {SIDE}, frames: 2, targets: 1}}\n"
+            f"stage: memory\nbrain: {folder}\nout: {out}\npreviews: {previews}\n"
+            f"shape: {{side: {SIDE}, frames: 2, targets: 1}}\n"
             f"memory: {{sets: [{sets}], learn: {learn}, click: 0.5}}\n"
             f"plan: {{{', '.join(f'{key}: {value}' for key, value in settings.items())}}}\n"
         )

@@ -139,12 +139,20 @@ def test_a_gaze_stays_and_grows_by_a_tenth_while_nothing_is_seen_up_to_the_most(
 
 def test_a_gaze_goes_where_the_target_is_at_once_and_takes_its_size_slowly():
     start = Gaze(40.0, 30.0, 10.0)
-    assert start.following((60.0, 60.0, 100.0, 100.0), 999.0) == Gaze(80.0, 80.0, pytest.approx(10.8))
-    assert start.following((60.0, 60.0, 61.0, 61.0), 999.0) == Gaze(60.5, 60.5, pytest.approx(9.3))
+    assert start.following((60.0, 60.0, 100.0, 100.0), 999.0) == Gaze(80.0, 80.0, pytest.approx(10.8), 40.0, 50.0)
+    assert start.following((60.0, 60.0, 61.0, 61.0), 999.0) == Gaze(60.5, 60.5, pytest.approx(9.3), 20.5, 30.5)
     gaze = start
     for _ in range(19):  # 1.08 ^ 18 is 3.996
         gaze = gaze.following((0.0, 0.0, 40.0, 40.0), 999.0)
     assert gaze == Gaze(20.0, 20.0, pytest.approx(40.0))
+
+
+def test_a_window_leads_a_moving_target_by_a_share_of_its_motion_and_half_a_size_at_the_most():
+    moved = Gaze(40.0, 30.0, 30.0).following((30.0, 15.0, 60.0, 45.0), 999.0)  # 5 to the right
+    assert (moved.dx, moved.dy) == (5.0, 0.0)
+    assert [moved.window(1.0, 200, 200, 10, lead).x for lead in (0.0, 0.4, 1.0)] == [30, 32, 35]
+    assert Gaze(100.0, 100.0, 30.0, 90.0, 0.0).window(1.0, 200, 200, 10, 1.0).x == 100  # 85 + 15
+    assert moved.following(None, 999.0).dx == 0
 
 
 # Masks

@@ -6,12 +6,14 @@ from torch import nn
 
 from trackgpt.config import MaskPropagationConfig
 from trackgpt.perception.mask_propagation import MaskPropagation
-from trackgpt.perception.nano_memory import NanoMemory
+from trackgpt.perception.nano_memory import NanoMemory, WindowSettings
 from trackgpt.systems.pointed import Pointed
 
 HEIGHT, WIDTH = 90, 120
 BOX = (30.0, 24.0, 54.0, 48.0)
 """Where the square of `moving` is on frame 0."""
+
+SETTINGS = WindowSettings(smallest=48.0, lead=0.0)
 
 
 def tiny_propagation(side: int = 64, seed: int = 0) -> MaskPropagation:
@@ -30,8 +32,8 @@ def tiny_propagation(side: int = 64, seed: int = 0) -> MaskPropagation:
 
 
 def pointed(**fields: int) -> Pointed:
-    """The network as a system."""
-    return Pointed(NanoMemory(tiny_propagation(**fields)), "tiny")
+    """The network as a system, with windows that fit its small frames."""
+    return Pointed(NanoMemory(tiny_propagation(**fields), SETTINGS), "tiny")
 
 
 def moving(count: int, step: int = 2) -> list[np.ndarray]:

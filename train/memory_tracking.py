@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.mask_propagation import (
     SURE,
-    Decoded,
     Maps,
     MaskPropagation,
+    Propagated,
     Reference,
     Shown,
     bumps,
@@ -325,7 +325,7 @@ class NanoSteps:
         maps: Maps = self.model.encode(normalise(frames))
         return maps
 
-    def begin(self, maps: Maps, shown: Prompted, truth: Tensor) -> tuple[_Track, Decoded]:
+    def begin(self, maps: Maps, shown: Prompted, truth: Tensor) -> tuple[_Track, Propagated]:
         quarter = truth.shape[-1] // 4
         box, on = filled(shown.boxes, quarter), bumps(shown.points, quarter)
         inside = F.avg_pool2d(box, 2)
@@ -336,14 +336,16 @@ class NanoSteps:
         track = _Track(Shown(blank, box, on, blank), blank, [])
         return track, self._decode(maps, track.shown, [start], [start], False, 0.0)
 
-    def follow(self, maps: Maps, track: _Track) -> Decoded:
+    def follow(self, maps: Maps, track: _Track) -> Propagated:
         assert track.first is not None
         blank = torch.zeros_like(track.last)
         hinted = (torch.rand(len(blank), device=blank.device) >= self.drop).view(-1, 1, 1, 1)
         track.shown = Shown(torch.where(hinted, track.last, blank), blank, blank, blank)
         return self._decode(maps, track.shown, track.recent[-1:], [track.first], True, self.drop)
 
-    def again(self, maps: Maps, track: _Track, found: Decoded, clicks: tuple[Tensor, Tensor] | None) -> Decoded | None:
+    def again(
+        self, maps: Maps, track: _Track, found: Propagated, clicks: tuple[Tensor, Tensor] | None
+    ) -> Propagated | None:
         """From the mask of the first look."""
         made = handed_on(found.logits)
         on, off = track.shown.on, track.shown.off
@@ -359,10 +361,12 @@ class NanoSteps:
         """At stride 4, -`SURE` to `SURE`."""
         return 2 * SURE * F.avg_pool2d(F.avg_pool2d(truth[:, None], 2), 2) - SURE
 
-    def handed_on(self, found: Decoded) -> Tensor:
+    def handed_on(self, found: Propagated) -> Tensor:
         return handed_on(found.logits)
 
-    def remember(self, maps: Maps, track: _Track, found: Decoded, logits: Tensor, kept: Tensor, seen: Tensor) -> None:
+    def remember(
+        self, maps: Maps, track: _Track, found: Propagated, logits: Tensor, kept: Tensor, seen: Tensor
+    ) -> None:
         """Where a target is not seen, the last frame on which it was stays remembered, and the mask is empty."""
         reference = self._reference(maps, kept)
         if track.first is None:
@@ -380,7 +384,7 @@ class NanoSteps:
         first: list[Reference],
         read: bool,
         drop: float,
-    ) -> Decoded:
+    ) -> Propagated:
         """Decode with what is carried over and read; each is left out for a share `drop` of the targets."""
         n = len(shown.last)
         carried, values = [], []
@@ -389,7 +393,7 @@ class NanoSteps:
             carried.append(_kept(n, drop, masks) * masks)
             keep = _kept(n, drop, found) if read else torch.zeros_like(found[:, :1])
             values.append(keep * found + (1 - keep) * self.model.unread(maps, which).to(found.dtype))
-        decoded: Decoded = self.model.decode(maps, shown, torch.cat(carried, 1), torch.cat(values, 1))
+        decoded: Propagated = self.model.decode(maps, shown, torch.cat(carried, 1), torch.cat(values, 1))
         return decoded
 
     def _reference(self, maps: Maps, logits: Tensor) -> Reference:

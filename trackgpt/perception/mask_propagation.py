@@ -90,7 +90,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class Propagated:
     """Masks of n targets.
 
     Attributes:
@@ -266,7 +266,7 @@ class MaskPropagation(nn.Module):
         n, _, h, w = maps.eight.shape
         return self.nothing[which].view(1, -1, 1, 1).expand(n, -1, h, w)
 
-    def decode(self, maps: Maps, shown: Shown, carried: Tensor, read: Tensor) -> Decoded:
+    def decode(self, maps: Maps, shown: Shown, carried: Tensor, read: Tensor) -> Propagated:
         """Masks and scores from all that is known.
 
         Args:
@@ -293,7 +293,7 @@ class MaskPropagation(nn.Module):
         weight = torch.sigmoid(F.avg_pool2d(coarse, 2))
         pooled = [x16.mean((2, 3)), weighted(x16, weight), weighted(hints16, weight), hints16.amax((2, 3))]
         scores = self.scores(torch.cat([*pooled, weight.mean((2, 3))], 1)).float()
-        return Decoded(logits, coarse.float(), scores[:, 0], scores[:, 1])
+        return Propagated(logits, coarse.float(), scores[:, 0], scores[:, 1])
 
     def fold(self) -> None:
         """Fold the encoder's units for inference (see `ConvUnit.fold`)."""

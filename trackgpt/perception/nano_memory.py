@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,12 +19,23 @@ from torch import Tensor
 from trackgpt.errors import UsageError
 from trackgpt.online import Frame, image_of
 from trackgpt.perception.encoders import normalise
-from trackgpt.perception.mask_propagation import SURE, Decoded, Maps, MaskPropagation, Reference, Shown, bumps, filled
+from trackgpt.perception.mask_propagation import (
+    SURE,
+    Maps,
+    MaskPropagation,
+    Propagated,
+    Reference,
+    Shown,
+    bumps,
+    filled,
+)
 from trackgpt.perception.memory_segmenter import Asked, Segmented
 from trackgpt.perception.search_window import Gaze, SearchWindow, extent, without_strays
 from trackgpt.settings import read, to_dict
 from trackgpt.types import VisualPrompt
 
+Place: TypeAlias = tuple[float, float, float, float]
+WHOLE: Place = (0.0, 0.0, 1.0, 1.0)
 FEWEST_PIXELS = 12
 """Of a mask that moves the window."""
 
@@ -35,6 +46,8 @@ class WindowSettings:
 
     Attributes:
         zoom: side of the search window in sizes of the target; 0 looks at whole frames.
+        smallest: least side of the window, pixels.
+        lead: share of a target's last motion that is expected again.
         hint: give the last mask to the next frame.
         carry: carry masks of remembered frames over.
         read: read values of remembered frames.
@@ -46,6 +59,8 @@ class WindowSettings:
     """
 
     zoom: float = field(default=2.0, metadata={"range": (0.0, 100.0)})
+    smallest: float = field(default=112.0, metadata={"range": (1.0, 8192.0)})
+    lead: float = field(default=0.7, metadata={"range": (0.0, 1.0)})
     hint: bool = True
     carry: bool = True
     read: bool = True
@@ -70,18 +85,25 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class RememberedWindow:
-    """A window that is remembered: where it lay, and the tensors of `Reference`, one row each, on the CPU."""
+    """A window that is remembered.
 
-    window: SearchWindow
+    Attributes:
+        key, on, off, value: see `Reference`, one row each, on the CPU.
+        place: x, y, width and height in units of the window that follows the target: as that window went along with
+            the target, they are the same on every later frame.
+    """
+
     key: Tensor
     on: Tensor
     off: Tensor
     value: Tensor
+    place: Place = WHOLE
 
-    def reference(self, window: SearchWindow, device: torch.device) -> Reference:
-        """As the network takes it, seen from another window."""
+    def reference(self, following: Place, device: torch.device) -> Reference:
+        """As the network takes it; `following` is the window that follows the target, in units of the present one."""
         key, on, off, value = (part.to(device) for part in (self.key, self.on, self.off, self.value))
-        return Reference(key, on, off, value, self.window.seen_from(window))
+        (x, y, width, height), (left, top, across, down) = following, self.place
+        return Reference(key, on, off, value, (x + left * width, y + top * height, across * width, down * height))
 
 
 @dataclass(frozen=True)
@@ -92,8 +114,7 @@ class WindowMemory:
         shown: windows on which it was shown: the first, and the newest correction.
         steady: windows on which it was seen well, newest last.
         last: the window on which it was last seen.
-        logits: float32 (s/4, s/4), its last mask there.
-        window: the one that `logits` belong to.
+        logits: float32 (s/4, s/4), its last mask in the window that follows it.
         gaze: where to look next.
         waited: frames since one was added to `steady`.
     """
@@ -102,7 +123,6 @@ class WindowMemory:
     steady: tuple[RememberedWindow, ...]
     last: RememberedWindow
     logits: np.ndarray
-    window: SearchWindow
     gaze: Gaze
     waited: int = 0
 
@@ -126,7 +146,7 @@ class _Look:
 class NanoMemory:
     """See the module. Each target has a window of its own, so nothing of a frame is shared or made early."""
 
-    kinds = (WindowMemory, RememberedWindow, SearchWindow, Gaze)
+    kinds = (WindowMemory, RememberedWindow, Gaze)
 
     def __init__(self, model: MaskPropagation, settings: WindowSettings = WindowSettings()) -> None:
         self.model, self.settings = model, settings
@@ -186,11 +206,15 @@ class NanoMemory:
         pixels = torch.from_numpy(window.cut(image, self.config.side)).permute(2, 0, 1)[None].to(self._device)
         return _Look(image, window, self.model.encode(normalise(pixels)))
 
-    def _window(self, gaze: Gaze, image: np.ndarray) -> SearchWindow:
-        height, width = image.shape[:2]
-        if not self.settings.zoom:
+    def window(self, gaze: Gaze, height: int, width: int) -> SearchWindow:
+        """Where a target is looked for on a frame."""
+        how = self.settings
+        if not how.zoom:
             return SearchWindow(0, 0, width, height)
-        return gaze.window(self.settings.zoom, height, width)
+        return gaze.window(how.zoom, height, width, how.smallest, how.lead)
+
+    def _window(self, gaze: Gaze, image: np.ndarray) -> SearchWindow:
+        return self.window(gaze, *image.shape[:2])
 
     # --- the three ways to a mask ---
 
@@ -210,8 +234,8 @@ class NanoMemory:
         """A box or points: looked at twice, the second time closer and with the mask of the first."""
         look = self._look(image, self._window_for(image, memory, shown))
         blank = self._blank()
-        known = None if memory is None else self._known(memory, look.window)
-        last = blank if memory is None else self._hint(memory, look.window)
+        known = None if memory is None else self._known(memory, look)
+        last = blank if memory is None else self._hint(memory, look)
         prompt = self._shown(look.window, shown, last)
         first = self._start(look, shown) if known is None else known
         decoded = self.model.decode(look.maps, prompt, *self._recalled(look.maps, *first, read=known is not None))
@@ -226,13 +250,13 @@ class NanoMemory:
                 made = torch.from_numpy(_handed_on(decoded))[None, None].to(self._device)
         else:
             made = torch.from_numpy(_handed_on(decoded))[None, None].to(self._device)
-        view = self._remembered(look, made).reference(look.window, self._device)
-        again = ([view], [view]) if memory is None else ([view], self._known(memory, look.window)[1])
+        view = self._remembered(look, made).reference(WHOLE, self._device)
+        again = ([view], [view]) if memory is None else ([view], self._known(memory, look)[1])
         recalled = self._recalled(look.maps, *again, read=memory is not None)
         decoded = self.model.decode(look.maps, self._shown(look.window, shown, made), *recalled)
         return self._finished(image, memory, look, decoded)
 
-    def _finished(self, image: np.ndarray, memory: WindowMemory | None, look: _Look, decoded: Decoded) -> Segmented:
+    def _finished(self, image: np.ndarray, memory: WindowMemory | None, look: _Look, decoded: Propagated) -> Segmented:
         """A prompted mask as the beginning, or the new beginning, of a track."""
         mask = look.window.paste(_numpy(decoded.logits), *image.shape[:2])
         box = extent(mask)
@@ -248,9 +272,9 @@ class NanoMemory:
         """The mask on the next frame, and what to remember of it."""
         height, width = image.shape[:2]
         look = self._look(image, self._window(memory.gaze, image))
-        blank, hint = self._blank(), self._hint(memory, look.window)
+        blank, hint = self._blank(), self._hint(memory, look)
         prompt = Shown(hint if self.settings.hint else blank, blank, blank, blank)
-        recalled = self._recalled(look.maps, *self._known(memory, look.window), read=self.settings.read)
+        recalled = self._recalled(look.maps, *self._known(memory, look), read=self.settings.read)
         decoded = self.model.decode(look.maps, prompt, *recalled)
         iou, presence = (float(torch.sigmoid(value)) for value in (decoded.iou, decoded.presence))
         logits = _numpy(decoded.logits)
@@ -264,14 +288,14 @@ class NanoMemory:
         waited = memory.waited + 1
         if box is None:
             absent = np.full_like(memory.logits, -SURE)
-            later = replace(memory, logits=absent, window=look.window, gaze=gaze, waited=waited)
+            later = replace(memory, logits=absent, gaze=gaze, waited=waited)
             return Segmented(mask, iou, presence, later)
         handed = F.avg_pool2d(torch.from_numpy(logits)[None, None], 2).clamp(-SURE, SURE)
         view = self._remembered(look, handed.to(self._device))
         steady = memory.steady
         if self.settings.steady and waited >= self.settings.steady_every and iou >= self.settings.steady_iou:
             steady, waited = (*steady, view)[-self.settings.steady :], 0
-        later = WindowMemory(memory.shown, steady, view, handed[0, 0].numpy(), look.window, gaze, waited)
+        later = WindowMemory(memory.shown, steady, view, handed[0, 0].numpy(), gaze, waited)
         return Segmented(mask, iou, presence, later)
 
     # --- what the network is given ---
@@ -293,12 +317,13 @@ class NanoMemory:
         start = self.model.remember(look.maps, inside, outside)
         return [start], [start]
 
-    def _known(self, memory: WindowMemory, window: SearchWindow) -> tuple[list[Reference], list[Reference]]:
-        """What is remembered, seen from a window: of the last frame, and of those shown and steady."""
+    def _known(self, memory: WindowMemory, look: _Look) -> tuple[list[Reference], list[Reference]]:
+        """What is remembered, as a window shows it: of the last frame, and of those shown and steady."""
+        following = self._window(memory.gaze, look.image).seen_from(look.window)
         older = (*memory.shown, *memory.steady)
         return (
-            [memory.last.reference(window, self._device)],
-            [one.reference(window, self._device) for one in older],
+            [memory.last.reference(following, self._device)],
+            [one.reference(following, self._device) for one in older],
         )
 
     def _recalled(self, maps: Maps, last: list[Reference], shown: list[Reference], read: bool) -> tuple[Tensor, Tensor]:
@@ -309,23 +334,27 @@ class NanoMemory:
             values.append(found if read and self.settings.read else self.model.unread(maps, which))
         return torch.cat(carried, 1), torch.cat(values, 1)
 
-    def _hint(self, memory: WindowMemory, window: SearchWindow) -> Tensor:
-        """The last mask as a window shows it, (1, 1, s/4, s/4)."""
-        moved = memory.window.moved(memory.logits, window, -SURE)
+    def _hint(self, memory: WindowMemory, look: _Look) -> Tensor:
+        """The last mask where it is expected in a window, (1, 1, s/4, s/4)."""
+        following = self._window(memory.gaze, look.image)
+        moved = memory.logits if following == look.window else following.moved(memory.logits, look.window, -SURE)
         return torch.from_numpy(moved)[None, None].to(self._device)
 
     def _remembered(self, look: _Look, logits: Tensor) -> RememberedWindow:
         on = F.avg_pool2d(torch.sigmoid(logits.to(self._device)), 2)
         made = self.model.remember(look.maps, on, 1 - on)
         kept = (getattr(made, name).float().cpu().contiguous() for name in ("key", "on", "off", "value"))
-        return RememberedWindow(look.window, *kept)
+        return RememberedWindow(*kept)
 
     def _begun(
         self, memory: WindowMemory | None, view: RememberedWindow, logits: Tensor, look: _Look, gaze: Gaze
     ) -> WindowMemory:
         """The memory after something was shown: the first view stays, the newest correction stands beside it."""
-        shown = (view,) if memory is None else (memory.shown[0], view)
-        return WindowMemory(shown, (), view, logits[0, 0].cpu().numpy(), look.window, gaze)
+        following, last = self._window(gaze, look.image), logits[0, 0].cpu().numpy()
+        if following != look.window:
+            last = look.window.moved(last, following, -SURE)
+            view = replace(view, place=look.window.seen_from(following))
+        return WindowMemory((view,) if memory is None else (memory.shown[0], view), (), view, last, gaze)
 
     def _window_for(self, image: np.ndarray, memory: WindowMemory | None, shown: VisualPrompt) -> SearchWindow:
         """Where to look at what is shown: around the box, where the track is, or, of points alone, everywhere."""
@@ -351,7 +380,7 @@ def _numpy(logits: Tensor) -> np.ndarray:
     return logits[0, 0].float().cpu().numpy()
 
 
-def _handed_on(decoded: Decoded) -> np.ndarray:
+def _handed_on(decoded: Propagated) -> np.ndarray:
     return F.avg_pool2d(decoded.logits, 2).clamp(-SURE, SURE)[0, 0].float().cpu().numpy()
 
 

@@ -7,7 +7,6 @@ transformers streams it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from trackgpt.online import Frame, image_of
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.memory_segmenter import Asked, Segmented
-from trackgpt.perception.sam2_model import Points, Sam2Features, Sam2MemoryModel, Seen
+from trackgpt.perception.sam2_model import Points, Sam2Features, Sam2MemoryModel, Sam2Seen
 from trackgpt.perception.sam2_session import Limits, Sam2FrameMemory, Sam2TargetMemory
 from trackgpt.perception.sam2_video_weights import is_sam2_video, load_sam2_video
 from trackgpt.types import EncodedFrame, VisualPrompt
@@ -167,10 +166,10 @@ class Sam2Memory:
                 found[number] = self._prompted(features, each, found.get(number), size)
         return [self._segmented(found.get(number), each, size) for number, each in enumerate(asked)]
 
-    def _tracked(self, features: Sam2Features, asked: Sequence[Asked]) -> Iterator[tuple[int, Seen]]:
+    def _tracked(self, features: Sam2Features, asked: Sequence[Asked]) -> Iterator[tuple[int, Sam2Seen]]:
         """Every remembered target, by its number, found by its memory alone."""
-        known = [number for number, each in enumerate(asked) if each.memory is not None]
-        begun = self.model.begin(features) if known else None
+        known = [number for number, each in enumerate(asked) if each.memory is not None and each.memory.conditioning]
+        begun = self.model.begin_attention(features) if known else None
         alike: dict[tuple[int, int], list[int]] = {}
         for number in known:
             alike.setdefault(asked[number].memory.tokens, []).append(number)
@@ -182,11 +181,13 @@ class Sam2Memory:
                 )
                 yield from ((number, seen.of(row)) for row, number in enumerate(some))
 
-    def _prompted(self, features: Sam2Features, each: Asked, tracked: Seen | None, size: tuple[int, int]) -> Seen:
+    def _prompted(
+        self, features: Sam2Features, each: Asked, tracked: Sam2Seen | None, size: tuple[int, int]
+    ) -> Sam2Seen:
         """One target by what is shown of it."""
         shown = each.shown
         assert shown is not None
-        conditioned = self.model.begun_at(features) if tracked is None else tracked.conditioned
+        conditioned = self.model.without_memory(features) if tracked is None else tracked.conditioned
         if shown.mask is not None:
             return self.model.shown(features, conditioned, self._mask(shown.mask))
         corrected = None
@@ -195,15 +196,14 @@ class Sam2Memory:
         points = self._points(shown, size)
         return self.model.prompted(features, conditioned, points, tracked is None, corrected, best_of)
 
-    def _segmented(self, seen: Seen | None, each: Asked, size: tuple[int, int]) -> Segmented:
+    def _segmented(self, seen: Sam2Seen | None, each: Asked, size: tuple[int, int]) -> Segmented:
         """One target as the loop sees it, at the size of the frame (height, width)."""
-        if seen is None:
-            return Segmented(np.zeros(size, bool), 0.0, 0.0, each.memory)
         memory = Sam2TargetMemory() if each.memory is None else each.memory
+        if seen is None:
+            return Segmented(np.zeros(size, bool), 0.0, 0.0, memory)
         memory = memory.after(seen.features, seen.pointer, is_shown(each.shown), self.limits)
         mask = F.interpolate(seen.logits, size, mode="bilinear", align_corners=False)[0, 0] > 0
-        presence = 1 / (1 + math.exp(-float(seen.presence)))
-        return Segmented(mask.cpu().numpy(), float(seen.iou), presence, memory)
+        return Segmented(mask.cpu().numpy(), float(seen.iou), float(seen.presence.sigmoid()), memory)
 
     def _chooser(self, targets: Sequence[int], features: Sam2Features) -> Any:
         """The choice of the best hypothesis, where `rerank` may have a say."""

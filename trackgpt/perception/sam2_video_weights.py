@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trackgpt.errors import ModelError
-from trackgpt.perception.sam2_model import Sam2MemoryModel, check_transformers
 from trackgpt.settings import read_json
 from trackgpt.weights import Lazy, describing, give, read_lazily, refuse_oversized, some, unfilled
+
+if TYPE_CHECKING:
+    from trackgpt.perception.sam2_model import Sam2MemoryModel
 
 CONFIG_FILE = "config.json"
 KIND = "sam2_video"
@@ -48,13 +50,15 @@ def load_sam2_video(folder: Path, dtype: torch.dtype = torch.float32) -> Sam2Mem
     Raises:
         ModelError: see `trackgpt.perception.sam2_memory.Sam2Memory.from_pretrained`.
     """
+    from transformers import Sam2VideoConfig
+
+    from trackgpt.perception.sam2_model import Sam2MemoryModel, check_transformers
+
     check_transformers()
     described, weights = _read(folder)
     where = folder / CONFIG_FILE
 
     def made() -> Sam2MemoryModel:
-        from transformers import Sam2VideoConfig
-
         return Sam2MemoryModel(Sam2VideoConfig.from_dict(dict(described)))
 
     with describing(where):

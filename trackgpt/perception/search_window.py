@@ -67,13 +67,16 @@ class Gaze:
     """Where to look for a target next.
 
     Attributes:
-        x, y: the middle of the target, pixels of the frame.
+        x, y: the middle of the target where it was last seen, pixels of the frame.
         size: its size, pixels.
+        dx, dy: how it moved from the frame before, 0 where it was not seen.
     """
 
     x: float
     y: float
     size: float
+    dx: float = 0.0
+    dy: float = 0.0
 
     @classmethod
     def at(cls, box: Box) -> Gaze:
@@ -86,14 +89,25 @@ class Gaze:
         if box is None:
             return Gaze(self.x, self.y, min(1.1 * self.size, most))
         size = self.size * float(np.clip(size_of(box) / self.size, *FASTEST))
-        return Gaze((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, size)
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        return Gaze(x, y, size, x - self.x, y - self.y)
 
-    def window(self, zoom: float, height: int, width: int) -> SearchWindow:
-        """The window of `zoom` sizes around it, inside a frame."""
-        side = round(max(SMALLEST, zoom * self.size))
+    def window(
+        self, zoom: float, height: int, width: int, smallest: float = SMALLEST, lead: float = 0.0
+    ) -> SearchWindow:
+        """The window where it is expected, inside a frame.
+
+        Args:
+            zoom: its side in sizes of the target.
+            height, width: of the frame.
+            smallest: least side, pixels.
+            lead: share of the last motion that is expected again, of half a size at the most.
+        """
+        side = round(max(smallest, zoom * self.size))
         w, h = min(side, width), min(side, height)
-        x = int(np.clip(self.x - w / 2, 0, width - w))
-        y = int(np.clip(self.y - h / 2, 0, height - h))
+        ahead = np.clip([lead * self.dx, lead * self.dy], -self.size / 2, self.size / 2)
+        x = int(np.clip(self.x + ahead[0] - w / 2, 0, width - w))
+        y = int(np.clip(self.y + ahead[1] - h / 2, 0, height - h))
         return SearchWindow(x, y, w, h)
 
 

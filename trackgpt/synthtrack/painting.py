@@ -69,7 +69,7 @@ class Lens:
 
 
 @dataclass
-class Scene:
+class Staged:
     """All that a clip's pixels depend on.
 
     Attributes:
@@ -207,7 +207,7 @@ def _through(lens: Lens, frame: np.ndarray, k: int) -> np.ndarray:
     return np.asarray(frame)
 
 
-def draw(scene: Scene, k: int) -> tuple[np.ndarray, np.ndarray]:
+def draw(scene: Staged, k: int) -> tuple[np.ndarray, np.ndarray]:
     """One frame.
 
     Args:

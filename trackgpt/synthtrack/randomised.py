@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 
 from trackgpt.errors import UsageError
-from trackgpt.synthtrack.painting import Scene, draw
+from trackgpt.synthtrack.painting import Staged, draw
 from trackgpt.synthtrack.staging import stage
 from trackgpt.synthtrack.textures import TextureWindow
 from trackgpt.types import Clip
@@ -24,7 +24,7 @@ _RENEWAL = 32  # seeds for which a window of textures stays
 _CLIPS = 103  # keeps the random numbers of clips and of textures apart
 
 
-def _scene(seed: int, frames: int, side: int) -> tuple[Scene, tuple[np.ndarray, np.ndarray]]:
+def _scene(seed: int, frames: int, side: int) -> tuple[Staged, tuple[np.ndarray, np.ndarray]]:
     """The first scene of a seed whose target is seen well on frame 0, and that frame with its ids."""
     window = TextureWindow(seed // _RENEWAL)
     for attempt in count():
@@ -36,12 +36,12 @@ def _scene(seed: int, frames: int, side: int) -> tuple[Scene, tuple[np.ndarray, 
     raise AssertionError("count() has no end")
 
 
-def _index(scene: Scene) -> int:
+def _index(scene: Staged) -> int:
     """Position of the target among the layers."""
     return next(k for k, item in enumerate(scene.layers) if item is scene.target)
 
 
-def _identities(scene: Scene, first: np.ndarray, objects: int) -> np.ndarray:
+def _identities(scene: Staged, first: np.ndarray, objects: int) -> np.ndarray:
     """The id of each label of `draw`, uint8 (256,): the target, then a look-alike, then others seen on frame 0."""
     ids, index = np.zeros(256, np.uint8), _index(scene)
     shares = np.bincount(first.ravel(), minlength=256) / first.size

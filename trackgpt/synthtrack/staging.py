@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from trackgpt.synthtrack.painting import Layer, Lens, Scene
+from trackgpt.synthtrack.painting import Layer, Lens, Staged
 from trackgpt.synthtrack.silhouettes import CANVAS, outline, polygon
 from trackgpt.synthtrack.textures import SIDE, TextureWindow
 from trackgpt.synthtrack.things import bars, rgba, screen, thing
@@ -235,7 +235,7 @@ def _follow(rng: Rng, target: Layer) -> tuple[np.ndarray, np.ndarray]:
     return late + jitter, np.exp(rng.normal(0, rng.choice([0, 0.02, 0.06]), frames))
 
 
-def stage(rng: Rng, window: TextureWindow, frames: int, side: int) -> Scene:
+def stage(rng: Rng, window: TextureWindow, frames: int, side: int) -> Staged:
     """Make up a scene; nothing promises that its target can be seen.
 
     Args:
@@ -266,4 +266,4 @@ def stage(rng: Rng, window: TextureWindow, frames: int, side: int) -> Scene:
         item.place = 0.5 + (item.place - follow - 0.5) * scale[:, None]
         item.size = item.size * scale
     moves = _moves(camera, follow, scale, side)
-    return Scene(side, background, moves, _rates(camera.shift), layers, target, twin, _lens(rng, frames, side))
+    return Staged(side, background, moves, _rates(camera.shift), layers, target, twin, _lens(rng, frames, side))
