@@ -20,7 +20,7 @@ from torch import Tensor
 from trackgpt.online import Frame, image_of
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.memory_segmenter import Asked, Segmented
-from trackgpt.perception.sam2_model import Points, Sam2Features, Sam2MemoryModel, Seen
+from trackgpt.perception.sam2_model import Points, Sam2Features, Sam2MemoryModel, Sam2Seen
 from trackgpt.perception.sam2_session import Limits, Sam2FrameMemory, Sam2TargetMemory
 from trackgpt.perception.sam2_video_weights import is_sam2_video, load_sam2_video
 from trackgpt.types import EncodedFrame, VisualPrompt
@@ -166,7 +166,7 @@ class Sam2Memory:
                 found[number] = self._prompted(features, each, found.get(number), size)
         return [self._segmented(found.get(number), each, size) for number, each in enumerate(asked)]
 
-    def _tracked(self, features: Sam2Features, asked: Sequence[Asked]) -> Iterator[tuple[int, Seen]]:
+    def _tracked(self, features: Sam2Features, asked: Sequence[Asked]) -> Iterator[tuple[int, Sam2Seen]]:
         """Every remembered target, by its number, found by its memory alone."""
         known = [number for number, each in enumerate(asked) if each.memory is not None and each.memory.conditioning]
         begun = self.model.begin_attention(features) if known else None
@@ -181,7 +181,9 @@ class Sam2Memory:
                 )
                 yield from ((number, seen.of(row)) for row, number in enumerate(some))
 
-    def _prompted(self, features: Sam2Features, each: Asked, tracked: Seen | None, size: tuple[int, int]) -> Seen:
+    def _prompted(
+        self, features: Sam2Features, each: Asked, tracked: Sam2Seen | None, size: tuple[int, int]
+    ) -> Sam2Seen:
         """One target by what is shown of it."""
         shown = each.shown
         assert shown is not None
@@ -194,7 +196,7 @@ class Sam2Memory:
         points = self._points(shown, size)
         return self.model.prompted(features, conditioned, points, tracked is None, corrected, best_of)
 
-    def _segmented(self, seen: Seen | None, each: Asked, size: tuple[int, int]) -> Segmented:
+    def _segmented(self, seen: Sam2Seen | None, each: Asked, size: tuple[int, int]) -> Segmented:
         """One target as the loop sees it, at the size of the frame (height, width)."""
         memory = Sam2TargetMemory() if each.memory is None else each.memory
         if seen is None:

@@ -61,7 +61,7 @@ class Points(NamedTuple):
     labels: Tensor
 
 
-class Seen(NamedTuple):
+class Sam2Seen(NamedTuple):
     """n targets on a frame.
 
     Attributes:
@@ -79,11 +79,11 @@ class Seen(NamedTuple):
     pointer: Tensor
     conditioned: Tensor
 
-    def of(self, row: int) -> Seen:
+    def of(self, row: int) -> Sam2Seen:
         """One target, in memory of its own: a view would keep the whole batch alive."""
         one = slice(row, row + 1)
         features, pointer = self.features[:, one].clone(), self.pointer[one].clone()
-        return Seen(self.logits[one], self.iou[one], self.presence[one], features, pointer, self.conditioned[one])
+        return Sam2Seen(self.logits[one], self.iou[one], self.presence[one], features, pointer, self.conditioned[one])
 
 
 def check_transformers(model: type = Sam2VideoModel) -> None:
@@ -156,7 +156,7 @@ class Sam2MemoryModel(Sam2VideoModel):
 
     def track(
         self, features: Sam2Features, begun: Tensor, memories: Sequence[Sam2TargetMemory], choose: Choice
-    ) -> Seen:
+    ) -> Sam2Seen:
         """n targets by what is remembered of them: attention, decoder and memory encoder each take them in one batch.
 
         Args:
@@ -185,7 +185,7 @@ class Sam2MemoryModel(Sam2VideoModel):
         begins: bool,
         mask: Tensor | None,
         choose: Choice,
-    ) -> Seen:
+    ) -> Sam2Seen:
         """One target by points and corners.
 
         Args:
@@ -200,25 +200,25 @@ class Sam2MemoryModel(Sam2VideoModel):
         told = {"input_points": points.coordinates, "input_labels": points.labels, "input_masks": mask}
         return self._decoded(features, conditioned, True, choose=choose if several else None, **told)
 
-    def shown(self, features: Sam2Features, conditioned: Tensor, mask: Tensor) -> Seen:
+    def shown(self, features: Sam2Features, conditioned: Tensor, mask: Tensor) -> Sam2Seen:
         """One target by its mask, float32 (1, 1, s, s) of 0 and 1, which is believed as it is."""
         found = self._use_mask_as_output(self._map(features.coarse), self._fine(features, 1), mask)
         return self._remembering(features, conditioned, found, True)
 
-    def _decoded(self, features: Sam2Features, conditioned: Tensor, from_prompt: bool, **told: Any) -> Seen:
+    def _decoded(self, features: Sam2Features, conditioned: Tensor, from_prompt: bool, **told: Any) -> Sam2Seen:
         """Masks of n targets on maps (n, c, h, w), and what to remember of them."""
         maps = [*self._fine(features, len(conditioned)), conditioned]
         found = self._single_frame_forward(image_embeddings=maps, multimask_output=False, **told)
         return self._remembering(features, conditioned, found, from_prompt)
 
-    def _remembering(self, features: Sam2Features, conditioned: Tensor, found: Any, from_prompt: bool) -> Seen:
+    def _remembering(self, features: Sam2Features, conditioned: Tensor, found: Any, from_prompt: bool) -> Sam2Seen:
         """The output of a frame with its memory; masks from prompts are remembered hard, tracked ones soft."""
         count, logits = len(found.pred_masks), found.object_score_logits
         memory, _ = self._encode_new_memory(
             features.coarse.expand(-1, count, -1), found.high_res_masks, logits, from_prompt
         )
         iou, presence = (x.reshape(count, -1)[:, 0] for x in (found.iou_scores, logits))
-        return Seen(found.pred_masks, iou, presence, memory, found.object_pointer, conditioned)
+        return Sam2Seen(found.pred_masks, iou, presence, memory, found.object_pointer, conditioned)
 
     def _remembered(self, session: Any, number: int, now: int) -> tuple[Tensor, Tensor, int]:
         """What one object of a session remembers, and where: float32 (t, 1, 64) twice, the last rows pointers."""
