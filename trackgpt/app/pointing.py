@@ -214,7 +214,8 @@ def masks_in(path: Path, number: int | None = None) -> list[tuple[int | None, np
         raise InputError(f"{path}: every pixel is 0; wanted another value where the target is")
     if len(labels) > MOST_LABELS or (len(labels) > 1 and labels[-1] > LARGEST):
         found = f"{len(labels)} values, up to {labels[-1]}"
-        raise InputError(f"{path}: holds {found}; wanted 0 and 255, or 0 and an id per target, {LARGEST} at most")
+        most = f"{MOST_LABELS} of them at most, up to {LARGEST}"
+        raise InputError(f"{path}: holds {found}; wanted 0 and 255, or 0 and an id per target, {most}")
     if len(labels) == 1:
         own = labels[0] if indexed and labels[0] != VOID else None
         return [(own if number is None else number, values == labels[0])]
