@@ -72,9 +72,7 @@ def track(
     ] = None,
     perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
     rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
-    guess: Annotated[
-        bool, _option("Model", "--guess", help="Go on with footage unlike what it was trained on")
-    ] = False,
+    guess: Annotated[bool, _option("Model", "--guess", help="Go on where footage is unlike its training")] = False,
     start: Annotated[int, _option("Source", help="First frame")] = 0,
     end: Annotated[int | None, _option("Source", help="Frame to stop before")] = None,
     stride: Annotated[int, _option("Source", help="Take every n-th frame")] = 1,
