@@ -415,7 +415,7 @@ def test_out02_a_place_that_cannot_be_made_is_named(command, model, clip):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["track", "clip.mp4"], ["--instruction"]),
+        (["track", "clip.mp4"], ["nothing to track: say it, -i", "point at it, --box"]),
         (["track", *SAY], ["source"]),
         (["track", "clip.mp4", *SAY, "--bad"], ["--bad"]),
         (["track", "clip.mp4", *SAY, "--fps", "fast"], ["--fps"]),

@@ -334,6 +334,8 @@ def test_every_kit_takes_the_common_options_beside_its_own():
     assert {name: options for name, options in own.items() if options != {"data", "split"}} == {
         "synthtrack": {"seed", "videos", "split"},
         "davis-text": {"data", "expressions", "resolution"},
+        "davis": {"data", "split", "prompt", "resolution"},
+        **dict.fromkeys(("lasot", "tnl2k", "tnllt"), {"data", "split", "prompt"}),
     }
     assert all(common <= {each.name for each in commands[name].params} for name in KITS)
     assert len(KITS) == 17

@@ -17,6 +17,7 @@ import numpy as np
 
 from trackgpt.data.videos import opened_image
 from trackgpt.errors import InputError, UsageError
+from trackgpt.export.davis import LARGEST
 from trackgpt.types import Prompt, PromptKind, VisualPrompt
 
 PLACED = re.compile(r"(?:@(\d{1,15}):)?(?:(\d{1,9}):)?(.*)", re.DOTALL)
@@ -119,8 +120,8 @@ def _place(option: str, text: str, first: int, wanted: str) -> tuple[Placed, str
     frame, number, rest = found.groups()
     if not rest and wanted != DROP:
         raise UsageError(f"{given}: wanted {wanted}")
-    if number is not None and int(number) < 1:
-        raise UsageError(f"{given}: target {number}; wanted an id from 1")
+    if number is not None and not 1 <= int(number) <= LARGEST:
+        raise UsageError(f"{given}: target {number}; wanted an id from 1 to {LARGEST}, which indexed masks hold")
     return Placed(given, first if frame is None else int(frame), None if number is None else int(number)), rest
 
 
@@ -176,7 +177,7 @@ def _joined(items: Sequence[Placed], followed: set[int], known: set[int]) -> dic
             raise UsageError(f"{item.given}: of which of the targets {', '.join(map(str, choice))}? Write ID:x,y")
         _join(shown, choice[0] if choice else next(free), item)
     for number, each in shown.items():
-        if number not in followed and not each.finds:
+        if number not in known and not each.finds:
             given = next(item.given for item in points if item.id in (number, None))
             raise UsageError(f"{given}: target {number} is new; show where it is, too, not only where it is not")
     return shown
@@ -211,8 +212,9 @@ def masks_in(path: Path, number: int | None = None) -> list[tuple[int | None, np
         labels.remove(VOID)
     if not labels:
         raise InputError(f"{path}: every pixel is 0; wanted another value where the target is")
-    if len(labels) > MOST_LABELS:
-        raise InputError(f"{path}: holds {len(labels)} values; wanted 0 and 255, or 0 and an id per target")
+    if len(labels) > MOST_LABELS or (len(labels) > 1 and labels[-1] > LARGEST):
+        found = f"{len(labels)} values, up to {labels[-1]}"
+        raise InputError(f"{path}: holds {found}; wanted 0 and 255, or 0 and an id per target, {LARGEST} at most")
     if len(labels) == 1:
         own = labels[0] if indexed and labels[0] != VOID else None
         return [(own if number is None else number, values == labels[0])]
