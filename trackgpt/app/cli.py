@@ -44,7 +44,7 @@ def track(
     source: Annotated[str, typer.Argument(help="Video, folder, glob, - for a pipe, camera, URL")],
     instruction: Annotated[
         list[str] | None,
-        typer.Option("-i", "--instruction", help="What to track; '240: TEXT' from frame 240, '@8.5: TEXT' from a time"),
+        typer.Option("-i", "--instruction", help="TEXT, '240: TEXT' (frame), '@8.5: TEXT'"),
     ] = None,
     box: Annotated[
         list[str] | None,
@@ -68,7 +68,7 @@ def track(
     as_json: Annotated[bool, _option("Output", "--json", help="Print events and frames as JSON lines")] = False,
     model: Annotated[
         str | None,
-        _option("Model", "-m", "--model", help="Name, folder, hub id; else nano, or nano-memory"),
+        _option("Model", "-m", "--model", help="Name, folder, hub id; else nano, nano-memory"),
     ] = None,
     perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
     rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
