@@ -44,7 +44,7 @@ def track(
     source: Annotated[str, typer.Argument(help="Video, folder, glob, - for a pipe, camera, URL")],
     instruction: Annotated[
         list[str] | None,
-        typer.Option("-i", "--instruction", help="What to track; '240: TEXT' from frame 240, '@8.5: TEXT' from a time"),
+        typer.Option("-i", "--instruction", help="TEXT, '240: TEXT' (frame), '@8.5: TEXT'"),
     ] = None,
     box: Annotated[
         list[str] | None,
@@ -68,13 +68,11 @@ def track(
     as_json: Annotated[bool, _option("Output", "--json", help="Print events and frames as JSON lines")] = False,
     model: Annotated[
         str | None,
-        _option("Model", "-m", "--model", help="Name, folder, hub id; else nano, or nano-memory"),
+        _option("Model", "-m", "--model", help="Name, folder, hub id; else nano, nano-memory"),
     ] = None,
     perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
     rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
-    guess: Annotated[
-        bool, _option("Model", "--guess", help="Go on with footage unlike what it was trained on")
-    ] = False,
+    guess: Annotated[bool, _option("Model", "--guess", help="Go on where footage is unlike its training")] = False,
     start: Annotated[int, _option("Source", help="First frame")] = 0,
     end: Annotated[int | None, _option("Source", help="Frame to stop before")] = None,
     stride: Annotated[int, _option("Source", help="Take every n-th frame")] = 1,
