@@ -192,6 +192,16 @@ def test_half_of_pytorchs_threads_compute_a_frame_and_the_callers_number_stays(w
 
 
 @pytest.mark.usefixtures("four_threads")
+def test_a_perception_that_encodes_nothing_early_keeps_all_threads():
+    model = Counting()
+    model.early = False
+    with InstructionTracker(model).open(list(pictures(8)), lookahead=Lookahead(frames=4)) as playback:
+        playback.say("the red square")
+        assert len(list(playback)) == 8
+    assert model.threads == {"reason": {4}, "perceive": {4}, "encode": set()}
+
+
+@pytest.mark.usefixtures("four_threads")
 def test_what_goes_wrong_inside_leaves_the_callers_number_of_threads_alone(tracker):
     def fail(number):
         if number == 2:

@@ -39,7 +39,8 @@ def measure(workload: Workload) -> PartResult:
 
         def file() -> None:
             with open_source(path) as source:
-                ahead = default_lookahead(source).over(source, tracker.perception.encode)
+                encode = tracker.perception.encode if tracker.perception.early else None
+                ahead = default_lookahead(source).over(source, encode)
                 with ahead.sharing():
                     for _ in follow(tracker, map(looked_at, ahead), [prompt]):
                         pass

@@ -101,6 +101,11 @@ class MemorySegmenter:
         """The dataclasses of its memory, for `TrackState.load`."""
         return (SegmenterMemory, *self.network.kinds)
 
+    @property
+    def early(self) -> bool:
+        """Whether `encode` computes anything; where not, no thread is kept for it."""
+        return getattr(self.network, "early", True)
+
     def encode(self, images: Sequence[np.ndarray]) -> Sequence[Frame]:
         """See `MemoryNetwork.encode`."""
         return self.network.encode(images)

@@ -147,6 +147,7 @@ class NanoMemory:
     """See the module. Each target has a window of its own, so nothing of a frame is shared or made early."""
 
     kinds = (WindowMemory, RememberedWindow, Gaze)
+    early = False
 
     def __init__(self, model: MaskPropagation, settings: WindowSettings = WindowSettings()) -> None:
         self.model, self.settings = model, settings

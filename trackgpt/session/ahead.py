@@ -47,8 +47,8 @@ class Lookahead:
         if self.batch < 1 or self.frames < 0:
             raise UsageError(f"look-ahead: batch {self.batch}, frames {self.frames}; wanted batch >= 1, frames >= 0")
 
-    def over(self, source: Iterator[SourceFrame], encode: Encode) -> EncodedSource:
-        """The frames of a source, encoded where anything is done early."""
+    def over(self, source: Iterator[SourceFrame], encode: Encode | None) -> EncodedSource:
+        """The frames of a source, encoded where anything is done early; without `encode` they are read early alone."""
         return EncodedSource(source, encode, self)
 
 
@@ -99,7 +99,7 @@ class EncodedSource:
     encoding is raised where the frame would have come, and ends the iteration.
     """
 
-    def __init__(self, frames: Iterator[SourceFrame], encode: Encode, lookahead: Lookahead) -> None:
+    def __init__(self, frames: Iterator[SourceFrame], encode: Encode | None, lookahead: Lookahead) -> None:
         self._frames = frames
         self._encode = encode if lookahead.batch > 1 or lookahead.frames else None
         self._sizes = chain([1], repeat(lookahead.batch))
@@ -115,7 +115,8 @@ class EncodedSource:
         if lookahead.frames:
             import torch
 
-            self._share = max(1, torch.get_num_threads() // 2)
+            # Where nothing is encoded early, the consumer alone computes.
+            self._share = max(1, torch.get_num_threads() // (1 if encode is None else 2))
             self._thread = ThreadPoolExecutor(1, "trackgpt-ahead")
 
     def __iter__(self) -> Iterator[SourceFrame]:

@@ -183,9 +183,10 @@ class Playback:
         self.session = Session(parts, tracker.check, self.run)
         self.session.size = source.size
         self.lookahead = default_lookahead(source) if lookahead is None else lookahead
-        encode = getattr(parts, "parts", parts).perception.encode
-        # Plain images while there is nothing to track.
-        self._encode = lambda images: encode(images) if self.session.state.active else images
+        perception = getattr(parts, "parts", parts).perception
+        # Plain images while there is nothing to track; nothing at all where the perception encodes nothing early.
+        plain = not getattr(perception, "early", True)
+        self._encode = None if plain else lambda seen: perception.encode(seen) if self.session.state.active else seen
         self._coming: EncodedSource = self.lookahead.over(source, self._encode)
         self._upcoming: SourceFrame | None = None
         self._ready: deque[Result] = deque()
