@@ -183,6 +183,8 @@ def _load_pointed(name: str | Path, kind: Any, folder: Path, how: Execution, pla
     dtype, one_dtype = inference_dtype(how.dtype, place), "dtype" not in signature(kind.from_pretrained).parameters
     if one_dtype and how.dtype not in ("float32", "auto"):
         raise UsageError(f"{name} computes in float32; leave the dtype {how.dtype} out")
+    if "device" in signature(kind.from_pretrained).parameters:  # what is packed for a CPU cannot be moved later
+        return Pointed(kind.from_pretrained(folder, device=place), str(name))
     network = kind.from_pretrained(folder) if one_dtype else kind.from_pretrained(folder, dtype=dtype)
     return Pointed(network if place.type == "cpu" else network.to(place), str(name))
 

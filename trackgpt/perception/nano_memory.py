@@ -154,14 +154,18 @@ class NanoMemory:
         self.config = model.config
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> NanoMemory:
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> NanoMemory:
         """Read a folder of `MaskPropagation.save_pretrained`; the model is folded, in evaluation mode, in float32.
+
+        On a CPU its kernels are packed, and it stays there.
 
         Raises:
             ModelError: MD01 a file is missing; MD02 a file is damaged, or the weights do not fit the configuration.
         """
         model = MaskPropagation.from_pretrained(folder)
         model.fold()
+        if torch.device(device).type != "cpu":
+            return cls(model.to(device))
         model.encoder.pack(model.config.side)
         return cls(model)
 
