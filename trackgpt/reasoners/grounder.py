@@ -1,0 +1,93 @@
+"""Words and an image in, boxes out: what every grounder gives, whatever finds them.
+
+A grounder is the slow model of IMAT (`trackgpt.systems.imat`). It holds weights, not state: what it says depends on its
+arguments alone. Boxes are xyxy pixels of the image it was given, whatever its network's own convention is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from trackgpt.types import Box
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A region of an image that may be meant.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels of the image.
+        score: how sure the grounder is, 0 to 1; None where it cannot say, never a made-up number.
+        label: what the grounder calls it; may be empty.
+    """
+
+    box: Box
+    score: float | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """What a grounder makes of words on an image.
+
+    Attributes:
+        found: the regions that are meant, surest first: one for words that mean one thing, several for a plural ("all
+            players"). Empty where nothing on the image is meant.
+        rivals: others that the words fit about as well, or that came next; what a person may choose from.
+        unjudged: words that it could not take into account, as they were written.
+        answer: what a language model wrote, as it wrote it; empty from others.
+    """
+
+    found: tuple[Candidate, ...] = ()
+    rivals: tuple[Candidate, ...] = ()
+    unjudged: tuple[str, ...] = ()
+    answer: str = ""
+
+    @property
+    def text(self) -> str:
+        """What was found, in a line for people."""
+        names = ", ".join(one.label or "a region" for one in self.found)
+        said = [f"Found {names}." if self.found else "Nothing on this frame is meant."]
+        if self.unjudged:
+            said.append(f"Not taken into account: {', '.join(self.unjudged)}.")
+        if self.rivals and self.found:
+            said.append(f"{len(self.rivals)} more would fit.")
+        return " ".join(said)
+
+
+class Nearby(NamedTuple):
+    """Another frame of the same video, for words about motion.
+
+    Attributes:
+        image: uint8 RGB, of the same size as the one that is grounded.
+        offset: how many frames it comes later; negative for an earlier one.
+    """
+
+    image: np.ndarray
+    offset: int
+
+
+class Grounder(Protocol):
+    """Finds what words mean.
+
+    Attributes:
+        name: for people and for run.json.
+        reads_motion: whether it makes use of `nearby`; where not, nobody keeps frames for it.
+    """
+
+    name: str
+    reads_motion: bool
+
+    def ground(self, image: np.ndarray, words: str, nearby: Sequence[Nearby] = ()) -> Grounding:
+        """What the words mean on an image, uint8 RGB (height, width, 3).
+
+        Args:
+            image: to look at.
+            words: one referring expression in plain words, e.g. "the man on the left".
+            nearby: other frames, in order of their offsets; may be empty, and then motion cannot be judged.
+        """
+        ...
