@@ -70,6 +70,12 @@ def grounded(grounder: str | Path, segmenter: str | Path) -> str:
     return f"{IMAT}{grounder}+{segmenter}"
 
 
+def parts_of(name: str | Path) -> list[str]:
+    """The names of the parts of a model, each of which `find` knows."""
+    whole = Path(name).exists() or "+" not in str(name)
+    return [str(name)] if whole else str(name).removeprefix(IMAT).split("+")
+
+
 def find(name: str | Path, download: bool = True) -> Path:
     """Where a model lies: the folder of a shipped name, a folder or file itself, or the cache of a hub's id.
 
@@ -232,8 +238,13 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
     Raises:
         ModelError: MD01 there is none; MD02 it is damaged; MD06 it is of a kind that finds nothing by words.
     """
+    from trackgpt.reasoners.detector import OnnxDetector, is_onnx
+    from trackgpt.reasoners.detector_grounder import DetectorGrounder
     from trackgpt.systems.imat import TrackerGrounder
 
+    place = Path(name).expanduser()
+    if is_onnx(place):
+        return DetectorGrounder(OnnxDetector.from_file(place))
     return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
 
 

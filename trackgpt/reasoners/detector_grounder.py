@@ -60,6 +60,7 @@ class DetectorGrounder:
     """
 
     reads_motion = True
+    checks_every = 8
 
     def __init__(self, detector: Detector, embed: Embed | None = None) -> None:
         self.name = detector.name
