@@ -31,7 +31,7 @@ HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 """What is fetched: configurations, tokenizers, templates, weights. Pickles only where there are no safetensors."""
 PICKLES = "*.bin"
 NOTES, RECORD = "trackgpt", "pulled.json"
-"""Folder beside a model's files, and the name in it of what was fetched; what has come of a file so far is there, too."""
+"""Folder beside a model's files, and the name in it of what was fetched; what has come of a file lies there, too."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def fetch(repo: str, revision: str = "", known: Mapping[str, str] | None = None)
         raise ModelError(f"{repo}: not fetched, because hubs are not to be asked (offline)", "MD01")
     with _explained(repo):
         from huggingface_hub import snapshot_download
-        from huggingface_hub.utils import WeakFileLock
+        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
         pulled = recorded(repo) or Pulled()
         commit, files = _listed(repo, revision or pulled.revision)
@@ -211,7 +211,7 @@ def _fetch_large(repo: str, store: Path, commit: str, file: RepoFile) -> None:
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     assert file.lfs is not None
     blob, named = store / "blobs" / file.lfs.sha256, store / "snapshots" / commit / file.path
@@ -291,7 +291,7 @@ def _explained(repo: str) -> Iterator[None]:
     except (OSError, ValueError, http) as error:
         if getattr(error, "errno", None) in UNWRITABLE:
             raise OutputError(
-                f"{_store(repo)}: cannot be written ({error}); choose another HF_HOME", "OUT02"
+                f"{_store(repo)}: cannot be written ({error}); set another HF_HOME", "OUT02"
             ) from error
         raise _unreachable(repo, error) from error
 

@@ -150,7 +150,7 @@ def here(repo: str) -> Path | None:
 
 
 def pull(repo: str, revision: str = "") -> Path:
-    """Fetch a hub's model, at its known revision if it has one; see `trackgpt.fetching.fetch`, which says what is raised.
+    """Fetch a hub's model, at its known revision if it has one; raises what `trackgpt.fetching.fetch` does.
 
     Args:
         repo: its id.

@@ -43,9 +43,8 @@ def run(name: str, revision: str = "") -> int:
         raise UsageError(f"--revision {revision}: {name} is {len(repos)} models; give the id of one")
     folders = [_compare(repo, revision, name) if is_offline() else _fetch(repo, revision) for repo in repos]
     files = [file for folder in folders for file in folder.iterdir()]
-    print(
-        f"models={len(repos)} files={len(files)} bytes={sum(f.stat().st_size for f in files)} model={'+'.join(repos)}"
-    )
+    size = sum(file.stat().st_size for file in files)
+    print(f"models={len(repos)} files={len(files)} bytes={size} model={'+'.join(repos)}")
     return 0
 
 
