@@ -53,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 playback.say(("the red thing", "the biggest thing", "the smallest thing")[instructions % 3])
                 if instructions % 3 == 0:
                     playback.undo()
-            if number % 1000 == 0 and sys.stderr.isatty():
-                sys.stderr.write(f"\r{number} of {options.frames} frames, {resident_bytes() / 2**20:.1f} MiB")
+            if number % (1000 if sys.stderr.isatty() else 10_000) == 0:
+                end = "\r" if sys.stderr.isatty() else "\n"
+                print(
+                    f"{number} of {options.frames} frames, {resident_bytes() / 2**20:.1f} MiB", end=end, file=sys.stderr
+                )
     state = playback.session.state.nbytes
     rethinks, takes = playback.session.rethinks, len(playback.session.takes)
     playback.close()

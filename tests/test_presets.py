@@ -194,8 +194,8 @@ def test_every_public_model_has_a_commit_a_checksum_and_a_size():
 
 
 def test_a_presets_name_stands_for_a_grounder_and_a_segmenter():
-    assert hub.pair("small", None) == "IDEA-Research/grounding-dino-tiny+facebook/sam2.1-hiera-tiny"
-    assert hub.pair("reason", None) == "Qwen/Qwen3-VL-4B-Instruct+facebook/sam2.1-hiera-small"
+    assert hub.pair("small", None) == "imat:IDEA-Research/grounding-dino-tiny+facebook/sam2.1-hiera-tiny"
+    assert hub.pair("reason", None) == "imat:Qwen/Qwen3-VL-4B-Instruct+facebook/sam2.1-hiera-small"
     assert hub.pair("nano", None) == "nano"
     assert hub.pair("small.onnx", "nano-memory") == "small.onnx+nano-memory"
 

@@ -425,36 +425,69 @@ def test_masks_have_the_size_of_the_frame_that_is_asked_about(neutral):
 # Hypotheses
 
 
-def test_a_function_sees_three_hypotheses_of_tracked_targets_and_silence_changes_nothing(network):
-    frames, shown, seen = video(5), {(0, 0): BOX, (2, 1): POINT}, []
-    before = follow(network, frames, shown, 2)
-    network.rerank = lambda one: seen.append(one)
-    after = follow(network, frames, shown, 2)
-    assert all(same(*each) for a, b in zip(before, after, strict=True) for each in zip(a, b, strict=True))
-    assert [one.target for one in seen] == [0, 0, 0, 1, 0, 1]
-    assert seen[0].masks.shape == (3, 16, 16)
-    assert seen[0].iou.shape == (3,)
-    assert seen[0].tokens.shape == (3, 128)
-    assert seen[0].presence > 0
-    assert seen[0].features.coarse.shape == (16, 1, 128)
+def followed(network, frames, judges):
+    """Two targets, shown on frame 0 by BOX and MASK, with a judge each: what was found of them, per frame."""
+    memories, found = [None, None], []
+    for t, frame in enumerate(frames):
+        shown = (BOX, MASK) if t == 0 else (None, None)
+        seen = network.segment(frame, [Asked(*each) for each in zip(memories, shown, judges, strict=True)])
+        memories = [each.memory for each in seen]
+        found.append(seen)
+    return found
+
+
+def test_a_judge_sees_three_hypotheses_of_a_tracked_target_and_silence_changes_nothing(network):
+    seen = []
+
+    def silent(hypotheses):
+        seen.append(hypotheses)
+        return np.zeros(len(hypotheses))
+
+    before, after = (followed(network, video(4), judges) for judges in ((None, None), (silent, None)))
+    for a, b in zip(before, after, strict=True):
+        assert all(same(x._replace(hypotheses=()), y._replace(hypotheses=())) for x, y in zip(a, b, strict=True))
+    assert [len(each) for each in seen] == [3, 3, 3]
+    for hypotheses, found in zip(seen, after[1:], strict=True):
+        assert sorted(h.iou for h in found[0].hypotheses) == sorted(h.iou for h in hypotheses)
+        assert found[0].iou == found[0].hypotheses[0].iou == max(h.iou for h in hypotheses)
+        for one in hypotheses:
+            assert one.mask.shape == (16, 16)
+            assert one.embedding is None or one.embedding.shape == (128,)
+            assert one.embedding is None or np.linalg.norm(one.embedding) == pytest.approx(1, abs=1e-5)
+    assert len(after[0][0].hypotheses) == 1  # what was shown is no guess
+    assert after[1][1].hypotheses == ()
 
 
 @pytest.mark.parametrize("together", [1, 4])
 def test_a_veto_takes_the_next_best_for_one_target_and_leaves_the_other(folder, together):
-    network, frames, shown = settled(folder, together=together), video(4), {(0, 0): BOX, (0, 1): MASK}
-    before, offered = follow(network, frames, shown, 2), []
+    network, offered = settled(folder, together=together), []
 
-    def veto(one):
-        if one.target == 0:
-            return None
-        offered.append(one.iou.sort().values)
-        return torch.where(one.iou == one.iou.max(), -1.0, 0.0)
+    def veto(hypotheses):
+        iou = np.array([one.iou for one in hypotheses])
+        offered.append(np.sort(iou)[1])
+        return np.where(iou == iou.max(), -1.0, 0.0)
 
-    network.rerank = veto
-    after = follow(network, frames, shown, 2)
+    before, after = (followed(network, video(4), judges) for judges in ((None, None), (None, veto)))
     assert all(same(a[0], b[0]) for a, b in zip(before, after, strict=True))
-    assert [found[1].iou for found in after[1:]] == [float(values[1]) for values in offered]
-    assert not same(before[1][1], after[1][1])
+    assert [found[1].iou for found in after[1:]] == pytest.approx(offered)
+    assert not same(before[1][1], after[1][1]._replace(hypotheses=()))
+
+
+def test_a_kept_frame_is_a_conditioning_frame_that_outlives_the_recent_ones(neutral):
+    frames, memory = video(24), None
+    for t, frame in enumerate(frames):
+        memory = neutral.segment(frame, [Asked(memory, BOX if t == 0 else None)])[0].memory
+        if t == 3:
+            memory = neutral.kept(memory, 0)
+            assert [each.frame for each in memory.lasting] == [0, 3]
+            assert 3 not in [each.frame for each in memory.recent]
+    assert [each.frame for each in memory.kept] == [3]
+    assert memory.kept[0].features is not None
+    memory = neutral.kept(memory, 0)  # in the place of the other one
+    assert [each.frame for each in memory.kept] == [23]
+    corrected = neutral.segment(frames[0], [Asked(memory, BOX)])[0].memory
+    assert corrected.kept == ()
+    assert [each.frame for each in corrected.conditioning] == [0, 24]
 
 
 # Pixels

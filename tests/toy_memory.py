@@ -11,8 +11,9 @@ import numpy as np
 
 import trackgpt.hub
 from trackgpt.errors import UsageError
+from trackgpt.geometry.masks import box_of
 from trackgpt.online import Frame, image_of
-from trackgpt.perception.memory_segmenter import Asked, Segmented
+from trackgpt.perception.memory_segmenter import Asked, Hypothesis, Segmented
 from trackgpt.systems.pointed import Pointed
 from trackgpt.types import EncodedFrame, VisualPrompt
 
@@ -65,7 +66,16 @@ class ColourNetwork:
             mask &= ~self._like(pixels, colour)
         if self.forgetful and asked.shown is None:
             mask[:] = False
-        return Segmented(mask, 0.9, float(mask.any()), replace(memory, seen=memory.seen + 1))
+        found = Segmented(mask, 0.9, float(mask.any()), replace(memory, seen=memory.seen + 1))
+        if asked.judge is None:
+            return found
+        colour = pixels[mask].mean(0) if mask.any() else np.zeros(3)
+        box = tuple(box_of(mask).tolist()) if mask.any() else None
+        look = Hypothesis(mask, box, 0.9, np.float32(colour / np.linalg.norm(colour)) if mask.any() else None)
+        return found._replace(hypotheses=(look,))
+
+    def kept(self, memory: ColourMemory, place: int) -> ColourMemory:
+        return memory
 
     def _like(self, pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
         return np.abs(pixels - colour).sum(axis=2) < self.near

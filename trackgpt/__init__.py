@@ -29,7 +29,11 @@ __all__ = ["Clip", "Cue", "Prediction", "Prompt", "TrackGPTError", "VisualPrompt
 
 
 def load(
-    model: str | Path = "nano", device: str = "auto", perception: str | Path | None = None, **execution: Any
+    model: str | Path = "nano",
+    device: str = "auto",
+    perception: str | Path | None = None,
+    grounder: str | Path | None = None,
+    **execution: Any,
 ) -> InstructionTracker:
     """A tracker that follows instructions or what it is shown, from a shipped name, a folder, or a brain and a SAM.
 
@@ -38,6 +42,8 @@ def load(
             ("facebook/sam2.1-hiera-tiny", or its folder), or a brain: the folder or hub id of a LLaVA, Qwen-VL, ...
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         perception: for a brain, a SAM: a `.pth` file, a folder or a hub's id.
+        grounder: for a memory segmenter, what finds words on real video: the ONNX file of a detector, or the folder or
+            hub's id of an open-vocabulary detector or a VLM.
         execution: how it runs: `dtype` "float32" (default), "bfloat16" or "auto"; `backend` "torch" (default) or
             "onnxruntime"; `compile` False (default) or True; see `trackgpt.config.Execution`.
 
@@ -45,7 +51,8 @@ def load(
         UsageError: a brain without a perception, or a perception without a brain; an execution that cannot be.
         ModelError: there is no such model, its weights are damaged, or the device is not there.
     """
-    from trackgpt.hub import pair
+    from trackgpt.hub import grounded, pair
     from trackgpt.session.playback import InstructionTracker
 
-    return InstructionTracker.from_pretrained(pair(model, perception), device, **execution)
+    name = pair(model, perception)
+    return InstructionTracker.from_pretrained(grounded(grounder, name) if grounder else name, device, **execution)

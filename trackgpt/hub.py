@@ -3,6 +3,8 @@
 A memory segmenter (`nano-memory`, a SAM 2.1) follows what is pointed at; a TrackGPT reads words. A whole TrackGPT has
 one name. A plain VLM and a SAM checkpoint together make one, named `BRAIN+PERCEPTION`, e.g.
 `llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge`, so that everything that takes the name of a model takes a pair too.
+A grounder and a memory segmenter together are IMAT, named `imat:GROUNDER+SEGMENTER`, e.g.
+`imat:yolox_nano.onnx+nano-memory`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from trackgpt.errors import ModelError, OutputError, UsageError
 from trackgpt.fetching import is_offline
 from trackgpt.files import refuse_existing, refuse_strangers, refuse_to_hold
-from trackgpt.presets import PRESETS, here, model_of, pull
+from trackgpt.presets import PRESETS, here, preset_of, pull
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
     from trackgpt.config import Execution
     from trackgpt.online import System
     from trackgpt.perception.segmenter import Segmenter
+    from trackgpt.reasoners.grounder import Grounder
+    from trackgpt.systems.imat import Imat
     from trackgpt.systems.pointed import Pointed
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.weights import LoadReport
 
 ASSETS = Path(__file__).parent / "assets"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+IMAT = "imat:"
+"""What the name of a grounder and a segmenter begins with."""
 NANO_MEMORY = "nano-memory"
 """The shipped model that follows what is pointed at."""
 
@@ -58,6 +64,17 @@ def shipped() -> tuple[Shipped, ...]:
 def pair(model: str | Path, perception: str | Path | None) -> str:
     """The one name of a brain and its perception; without a perception the model's own, a preset's in full."""
     return model_of(model) if perception is None else f"{model}+{perception}"
+
+
+def grounded(grounder: str | Path, segmenter: str | Path) -> str:
+    """The one name of IMAT: a grounder and a memory segmenter."""
+    return f"{IMAT}{grounder}+{segmenter}"
+
+
+def model_of(name: str | Path) -> str:
+    """A model's name in full: of a preset its grounder and its segmenter; any other is left as it is."""
+    preset = preset_of(name)
+    return str(name) if preset is None else grounded(preset.grounder.repo, preset.segmenter.repo)
 
 
 def find(name: str | Path, download: bool = True) -> Path:
@@ -132,6 +149,8 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     if how.dtype in BITS:
         require_quantised(how.dtype, chosen)
     place = _device(chosen)
+    if str(name).startswith(IMAT):
+        return _load_imat(str(name), how, place)
     if (network := find_network(name)) is not None:
         return _load_pointed(name, *network, how, place)
     return _load_trackgpt(name, how, place)
@@ -192,6 +211,41 @@ def _load_pointed(name: str | Path, kind: Any, folder: Path, how: Execution, pla
         return Pointed(kind.from_pretrained(folder, device=place), str(name))
     network = kind.from_pretrained(folder) if one_dtype else kind.from_pretrained(folder, dtype=dtype)
     return Pointed(network if place.type == "cpu" else network.to(place), str(name))
+
+
+def _load_imat(name: str, how: Execution, place: torch.device) -> Imat:
+    """A grounder and a memory network of a name.
+
+    Raises:
+        UsageError: it names no memory segmenter.
+    """
+    from trackgpt.perception.memory_segmenter import KeepingNetwork
+    from trackgpt.systems.imat import Imat
+
+    grounder, plus, segmenter = name.removeprefix(IMAT).rpartition("+")
+    network = find_network(segmenter) if plus and grounder else None
+    if network is None:
+        raise UsageError(f"{name}: wanted {IMAT}GROUNDER+SEGMENTER with a memory segmenter such as {NANO_MEMORY}")
+    followed = _load_pointed(segmenter, *network, how, place).network
+    if not isinstance(followed, KeepingNetwork):
+        raise UsageError(f"{segmenter}: cannot be told what to remember, so no grounder goes with it")
+    return Imat(load_grounder(grounder, place, how.dtype), followed, name)
+
+
+def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32") -> Grounder:
+    """What finds words on an image.
+
+    Args:
+        name: an ONNX file of a detector; a folder or the hub's id of an open-vocabulary detector or a VLM; a TrackGPT.
+        device: where it computes; detectors in ONNX files compute on the CPU.
+        dtype: see `Execution`.
+
+    Raises:
+        ModelError: MD01 there is none; MD02 it is damaged; MD06 it is of a kind that finds nothing by words.
+    """
+    from trackgpt.systems.imat import TrackerGrounder
+
+    return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
 
 
 def _load_trackgpt(name: str | Path, how: Execution, place: torch.device) -> TrackGPT:

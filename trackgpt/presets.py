@@ -62,11 +62,6 @@ class Preset:
         return self.grounder, self.segmenter
 
     @property
-    def model(self) -> str:
-        """Its name in full, GROUNDER+SEGMENTER, as `trackgpt.hub.load_model` takes it."""
-        return f"{self.grounder.repo}+{self.segmenter.repo}"
-
-    @property
     def size(self) -> int:
         """Bytes of all weights on disk."""
         return sum(part.size for part in self.parts)
@@ -135,12 +130,6 @@ def preset_of(name: object) -> Preset | None:
 def published(repo: object) -> HubModel | None:
     """What is known of a model by its id at the hub."""
     return next((part for preset in PRESETS for part in preset.parts if part.repo == str(repo)), None)
-
-
-def model_of(name: object) -> str:
-    """A model's name in full: that of a preset is GROUNDER+SEGMENTER, any other is left as it is."""
-    preset = preset_of(name)
-    return str(name) if preset is None else preset.model
 
 
 def here(repo: str) -> Path | None:

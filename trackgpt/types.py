@@ -37,7 +37,12 @@ class VisualPrompt:
     @property
     def finds(self) -> bool:
         """It says where the target is, and not only where it is not."""
-        return self.box is not None or self.mask is not None or any(side for _, _, side in self.points)
+        return self.box is not None or self.mask is not None or self.clicked
+
+    @property
+    def clicked(self) -> bool:
+        """Some point lies on the target."""
+        return any(side for _, _, side in self.points)
 
     @property
     def summary(self) -> str:
@@ -89,9 +94,11 @@ class Cue:
         purport: purport queries Q_p, one per target, float32 (targets, channels).
         boxes: grounded boxes, float32 (targets, 4), NaN for a target that is not on the frame.
         scores: of the boxes, float32 (targets,), where the reasoner has any.
-        visual: what a person has shown, one per target.
+        rivals: further boxes that the words would fit, float32 (n, 4), for a person to choose from.
+        visual: what a person has shown, or an arbiter made of boxes, one per target.
         reasoning: a chain of thought, for people.
         answer: the answer as the model wrote it; given back when it is asked again, it saves time.
+        provisional: the words are about motion, of which there is nothing to see yet.
     """
 
     text: str = ""
@@ -99,9 +106,11 @@ class Cue:
     purport: np.ndarray | None = None
     boxes: np.ndarray | None = None
     scores: np.ndarray | None = None
+    rivals: np.ndarray | None = None
     visual: tuple[VisualPrompt, ...] = ()
     reasoning: str = ""
     answer: str = ""
+    provisional: bool = False
 
     @property
     def targets(self) -> int:
@@ -145,6 +154,8 @@ class Verdict:
         cued: ids of the targets that the rows of `cue` name on this very frame; empty where it is not about the frame.
         rows: positions among the old active targets whose memory is kept, in the order of the new ones; only read where
             there is a new cue, and empty where nothing of the memory is kept.
+        confirmed: ids of targets that were seen on this frame where a person or the slow model sees them, too.
+        rejected: ids of targets whose last mask turned out to be of something else.
     """
 
     kind: str = "keep"
@@ -152,6 +163,8 @@ class Verdict:
     targets: tuple[Target, ...] | None = None
     cued: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
+    confirmed: tuple[int, ...] = ()
+    rejected: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _keep_offline(offline: bool) -> None:
 
 @app.command()
 def track(
-    source: Annotated[str, typer.Argument(help="Video, folder, glob, - for a pipe, camera, URL")],
+    source: Annotated[str, typer.Argument(help="Video, folder, glob, pipe -, camera, URL")],
     instruction: Annotated[
         list[str] | None,
         typer.Option("-i", "--instruction", help="TEXT, '240: TEXT' (frame), '@8.5: TEXT'"),
@@ -69,7 +69,9 @@ def track(
         _option("Pointing", metavar="@FRAME:ID", help="Ends a target. @FRAME: may begin the others, too"),
     ] = None,
     output: Annotated[Path | None, _option("Output", "-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
-    format_: Annotated[str, _option("Output", "--format", help="What to write, with commas")] = FORMATS,
+    format_: Annotated[
+        str, _option("Output", "--format", help=f"Of {FORMATS}; else all", show_default=False)
+    ] = FORMATS,
     overwrite: Annotated[bool, _option("Output", "--overwrite", help="Replace an existing run")] = False,
     strict: Annotated[bool, _option("Output", "--strict", help="Exit 1 when there were warnings")] = False,
     quiet: Annotated[bool, _option("Output", "-q", "--quiet", help="No progress bar, no warnings")] = False,
@@ -79,6 +81,7 @@ def track(
         _option("Model", "-m", "--model", help="Name, folder, hub id; else nano, nano-memory"),
     ] = None,
     perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
+    grounder: Annotated[str | None, _option("Model", help="Finds words: FILE.onnx, folder, hub id")] = None,
     offline: Annotated[bool, _option("Model", "--offline", help="Ask no hub for anything")] = False,
     rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
     guess: Annotated[bool, _option("Model", "--guess", help="Go on where footage is unlike its training")] = False,
@@ -89,7 +92,9 @@ def track(
     max_pixels: Annotated[int, _option("Source", help="Refuse larger frames")] = 64_000_000,
     allow_gaps: Annotated[bool, _option("Source", "--allow-gaps", help="Folders: mixed sizes, gaps")] = False,
     device: Annotated[str, _option("Speed", help="auto, cpu, cuda, cuda:1, mps")] = "auto",
-    dtype: Annotated[str, _option("Speed", help="float32, bfloat16, auto; on a GPU int8, int4")] = "float32",
+    dtype: Annotated[
+        str, _option("Speed", help="float32 (default), bfloat16, auto; GPU: int8, int4", show_default=False)
+    ] = "float32",
     backend: Annotated[str, _option("Speed", help="torch or onnxruntime")] = "torch",
     compile_: Annotated[bool, _option("Speed", "--compile", help="Slow start, then faster")] = False,
     batch: Annotated[int, _option("Speed", help="Frames encoded at once")] = 1,
@@ -102,22 +107,23 @@ def track(
 
         trackgpt track race.mp4 --box 1:40,80,120,60 --point @240:1:95,100,-
 
-        trackgpt track frames/ --mask first.png --drop @300:2 -o out
+        trackgpt track dog.mp4 -i "the dog on the left" --grounder yolox_nano.onnx
     """
     from trackgpt.app.pointing import Pointing
     from trackgpt.app.tracking import TrackRequest, run
-    from trackgpt.hub import NANO_MEMORY, pair
+    from trackgpt.hub import NANO_MEMORY, grounded, pair
     from trackgpt.session.ahead import lookahead_of
 
     _keep_offline(offline)
     pointing = Pointing(*(tuple(given or ()) for given in (box, mask, point, drop)))
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
+    named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
     return run(
         TrackRequest(
             source=source,
             instructions=tuple(instruction or ()),
             pointing=pointing,
-            model=pair(model or (NANO_MEMORY if pointing else "nano"), perception),
+            model=grounded(grounder, named) if grounder else named,
             output=output,
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,

@@ -7,16 +7,17 @@ a public SAM 2.1 (`trackgpt.perception.sam2_memory`). All state is in the frozen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
 from trackgpt.geometry.masks import box_of
 from trackgpt.online import Frame
 from trackgpt.track import TrackState
-from trackgpt.types import Cue, Prediction, Verdict, VisualPrompt
+from trackgpt.types import Box, Cue, Prediction, Verdict, VisualPrompt
 
 
 class TargetMemory(Protocol):
@@ -28,11 +29,39 @@ class TargetMemory(Protocol):
         ...
 
 
+class Hypothesis(NamedTuple):
+    """A mask that a network offers for a target on a frame.
+
+    Attributes:
+        mask: bool (h, w), on a grid of the network's own.
+        box: x1, y1, x2, y2 in pixels of the frame, or None where the mask is empty.
+        iou: the IoU that the network expects of it, 0 to 1.
+        embedding: what it looks like, float32 (c,) of length 1, from features of this frame alone; None where it is too
+            small to tell.
+    """
+
+    mask: np.ndarray
+    box: Box | None
+    iou: float
+    embedding: np.ndarray | None
+
+
+Judge: TypeAlias = Callable[[Sequence[Hypothesis]], np.ndarray]
+"""What to add to the expected IoU of each hypothesis, (n,), before the best one is taken."""
+
+
 class Asked(NamedTuple):
-    """One target to segment on a frame: what is remembered of it (None: it begins here), what is shown of it here."""
+    """One target to segment on a frame.
+
+    Attributes:
+        memory: what is remembered of it; None where it begins here.
+        shown: what is shown of it here.
+        judge: has a say in which hypothesis is taken, where it is tracked; with it, hypotheses are given back.
+    """
 
     memory: Any
     shown: VisualPrompt | None
+    judge: Judge | None = None
 
 
 class Segmented(NamedTuple):
@@ -43,12 +72,14 @@ class Segmented(NamedTuple):
         iou: the IoU that the network expects of the mask, 0 to 1.
         presence: the probability that the target is on the frame, 0 to 1.
         memory: for the next frame.
+        hypotheses: the one that was taken, and then the others; empty where nobody judges.
     """
 
     mask: np.ndarray
     iou: float
     presence: float
     memory: Any
+    hypotheses: tuple[Hypothesis, ...] = ()
 
 
 class MemoryNetwork(Protocol):
@@ -67,6 +98,33 @@ class MemoryNetwork(Protocol):
     def segment(self, frame: Frame, asked: Sequence[Asked]) -> list[Segmented]:
         """All targets of a frame at once, each as if it were alone."""
         ...
+
+
+@runtime_checkable
+class KeepingNetwork(MemoryNetwork, Protocol):
+    """A memory network that gives hypotheses where it is asked to, and that can be told what to remember for long."""
+
+    def kept(self, memory: Any, place: int) -> Any:
+        """A memory in which the newest frame is remembered for long, beside those that were shown.
+
+        Args:
+            memory: of a target that was seen on its newest frame.
+            place: among the frames that are kept, whose one it takes; their number adds it.
+        """
+        ...
+
+
+def embedding_of(features: Tensor, share: Tensor) -> np.ndarray | None:
+    """The mean of features (c, h, w) over a mask, as a float32 (c,) of length 1; None for one of under four cells.
+
+    Args:
+        features: of one frame.
+        share: how much of each cell the mask covers, float (h, w), 0 to 1.
+    """
+    if share.sum() < 4:
+        return None
+    mean = (features.float() * share.float()).sum((1, 2))
+    return np.asarray((mean / mean.norm().clamp(min=1e-12)).cpu().numpy())
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trackgpt.errors import UsageError
+from trackgpt.geometry.masks import box_of
 from trackgpt.online import Frame, image_of
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.mask_propagation import (
@@ -29,7 +30,7 @@ from trackgpt.perception.mask_propagation import (
     bumps,
     filled,
 )
-from trackgpt.perception.memory_segmenter import Asked, Segmented
+from trackgpt.perception.memory_segmenter import Asked, Hypothesis, Segmented, embedding_of
 from trackgpt.perception.search_window import Gaze, SearchWindow, extent, without_strays
 from trackgpt.settings import read, to_dict
 from trackgpt.types import VisualPrompt
@@ -196,7 +197,13 @@ class NanoMemory:
     def segment(self, frame: Frame, asked: Sequence[Asked]) -> list[Segmented]:
         """See `MemoryNetwork.segment`; each target is computed alone, so that none changes another by a bit."""
         image = image_of(frame)
-        return [self._segment(image, memory, shown) for memory, shown in asked]
+        found = [self._segment(image, each.memory, each.shown) for each in asked]
+        return [one if each.judge is None else _judged(each, one) for each, one in zip(asked, found, strict=True)]
+
+    def kept(self, memory: WindowMemory, place: int) -> WindowMemory:
+        """See `KeepingNetwork.kept`: the newest window becomes a steady one."""
+        steady = (*memory.steady[:place], memory.last, *memory.steady[place + 1 :])
+        return replace(memory, steady=steady, waited=0)
 
     def _segment(self, image: np.ndarray, memory: WindowMemory | None, shown: VisualPrompt | None) -> Segmented:
         if shown is None:
@@ -379,6 +386,20 @@ class NanoMemory:
     @property
     def _device(self) -> torch.device:
         return self.model.sharpness.device
+
+
+def _judged(asked: Asked, found: Segmented) -> Segmented:
+    """With the only hypothesis of this network: what it looks like is the mean of the keys of its cells.
+
+    Whoever judges decides what is remembered for long, too (see `NanoMemory.kept`).
+    """
+    x1, y1, x2, y2 = box_of(found.mask).tolist()
+    seen = None if np.isnan(x1) else (x1, y1, x2, y2)
+    memory: WindowMemory = found.memory
+    if asked.shown is None:
+        memory = replace(memory, steady=asked.memory.steady)
+    look = None if seen is None else embedding_of(memory.last.key[0], memory.last.on[0, 0])
+    return found._replace(memory=memory, hypotheses=(Hypothesis(found.mask, seen, found.iou, look),))
 
 
 def _numpy(logits: Tensor) -> np.ndarray:

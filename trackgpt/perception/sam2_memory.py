@@ -7,25 +7,26 @@ transformers streams it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trackgpt.geometry.masks import box_of
 from trackgpt.online import Frame, image_of
 from trackgpt.perception.encoders import normalise
-from trackgpt.perception.memory_segmenter import Asked, Segmented
+from trackgpt.perception.memory_segmenter import Asked, Hypothesis, Segmented, embedding_of
 from trackgpt.perception.sam2_model import Points, Sam2Features, Sam2MemoryModel, Sam2Seen
 from trackgpt.perception.sam2_session import Limits, Sam2FrameMemory, Sam2TargetMemory
 from trackgpt.perception.sam2_video_weights import is_sam2_video, load_sam2_video
-from trackgpt.types import EncodedFrame, VisualPrompt
+from trackgpt.types import Box, EncodedFrame, VisualPrompt
 
-__all__ = ["DEFAULT", "NEUTRAL", "Hypotheses", "Sam2Memory", "Sam2Settings", "is_sam2_video"]
+__all__ = ["DEFAULT", "NEUTRAL", "Sam2Memory", "Sam2Settings", "is_sam2_video"]
 
 MOST_LOGIT = 32.0
 """Bound of the mask logits that clicks correct, as in SAM 2's own predictor (`add_new_points_or_box`)."""
@@ -56,39 +57,12 @@ NEUTRAL = Sam2Settings(clamped=False, folded=False, together=1)
 MOST_TOGETHER = 16
 
 
-class Hypotheses(NamedTuple):
-    """What SAM 2 offers for one target on a frame that it was not shown on.
-
-    Attributes:
-        target: its place among those that were asked for.
-        masks: logits at stride 4, (3, h, w).
-        iou: predicted, (3,).
-        tokens: of which an object pointer is made, (3, c).
-        presence: object logit.
-        features: of the frame, before memory attention.
-    """
-
-    target: int
-    masks: Tensor
-    iou: Tensor
-    tokens: Tensor
-    presence: float
-    features: Sam2Features
-
-
-Rerank: TypeAlias = Callable[[Hypotheses], Tensor | None]
-
-
 class Sam2Memory:
     """`MemoryNetwork` of SAM 2 and 2.1. It holds weights, not state.
 
     Args:
         model: filled, in evaluation mode.
         settings: see there.
-
-    Attributes:
-        rerank: what to add to the predicted IoU of a tracked target's hypotheses, (3,), before the best is taken, or
-            None for nothing; where there is no such function, SAM 2 decides.
     """
 
     kinds: tuple[type, ...] = (Sam2TargetMemory, Sam2FrameMemory)
@@ -96,7 +70,6 @@ class Sam2Memory:
     def __init__(self, model: Sam2MemoryModel, settings: Sam2Settings = DEFAULT) -> None:
         self.model = model
         self.settings = settings
-        self.rerank: Rerank | None = None
         config, bound = model.config, model.config.max_cond_frame_num
         conditioning = settings.conditioning if bound < 1 else min(settings.conditioning, bound)
         self.limits = Limits(conditioning, config.num_maskmem - 1, config.max_object_pointers_in_encoder - 1)
@@ -160,13 +133,28 @@ class Sam2Memory:
         encoded = frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
         features: Sam2Features = encoded.features
         size = image_of(frame).shape[:2]
-        found = dict(self._tracked(features, asked))
+        offered: dict[int, list[Hypothesis]] = {}
+        found = dict(self._tracked(features, asked, size, offered))
         for number, each in enumerate(asked):
             if is_shown(each.shown):
                 found[number] = self._prompted(features, each, found.get(number), size)
-        return [self._segmented(found.get(number), each, size) for number, each in enumerate(asked)]
+                offered.pop(number, None)
+        return [
+            self._segmented(features, found.get(number), each, size, offered.get(number))
+            for number, each in enumerate(asked)
+        ]
 
-    def _tracked(self, features: Sam2Features, asked: Sequence[Asked]) -> Iterator[tuple[int, Sam2Seen]]:
+    def kept(self, memory: Sam2TargetMemory, place: int) -> Sam2TargetMemory:
+        """See `KeepingNetwork.kept`: the newest frame becomes a conditioning frame."""
+        return memory.keeping(place)
+
+    def _tracked(
+        self,
+        features: Sam2Features,
+        asked: Sequence[Asked],
+        size: tuple[int, int],
+        offered: dict[int, list[Hypothesis]],
+    ) -> Iterator[tuple[int, Sam2Seen]]:
         """Every remembered target, by its number, found by its memory alone."""
         known = [number for number, each in enumerate(asked) if each.memory is not None and each.memory.conditioning]
         begun = self.model.begin_attention(features) if known else None
@@ -176,9 +164,8 @@ class Sam2Memory:
         for numbers in alike.values():
             for first in range(0, len(numbers), self._together):
                 some = numbers[first : first + self._together]
-                seen = self.model.track(
-                    features, begun, [asked[number].memory for number in some], self._chooser(some, features)
-                )
+                choose = self._chooser({number: asked[number] for number in some}, features, size, offered)
+                seen = self.model.track(features, begun, [asked[number].memory for number in some], choose)
                 yield from ((number, seen.of(row)) for row, number in enumerate(some))
 
     def _prompted(
@@ -196,33 +183,60 @@ class Sam2Memory:
         points = self._points(shown, size)
         return self.model.prompted(features, conditioned, points, tracked is None, corrected, best_of)
 
-    def _segmented(self, seen: Sam2Seen | None, each: Asked, size: tuple[int, int]) -> Segmented:
+    def _segmented(
+        self,
+        features: Sam2Features,
+        seen: Sam2Seen | None,
+        each: Asked,
+        size: tuple[int, int],
+        offered: list[Hypothesis] | None,
+    ) -> Segmented:
         """One target as the loop sees it, at the size of the frame (height, width)."""
         memory = Sam2TargetMemory() if each.memory is None else each.memory
         if seen is None:
             return Segmented(np.zeros(size, bool), 0.0, 0.0, memory)
         memory = memory.after(seen.features, seen.pointer, is_shown(each.shown), self.limits)
         mask = F.interpolate(seen.logits, size, mode="bilinear", align_corners=False)[0, 0] > 0
-        return Segmented(mask.cpu().numpy(), float(seen.iou), float(seen.presence.sigmoid()), memory)
+        if each.judge is not None and offered is None:
+            offered = self._hypotheses(features, seen.logits[0], seen.iou[:1], size)
+        return Segmented(
+            mask.cpu().numpy(), float(seen.iou), float(seen.presence.sigmoid()), memory, tuple(offered or ())
+        )
 
-    def _chooser(self, targets: Sequence[int], features: Sam2Features) -> Any:
-        """The choice of the best hypothesis, where `rerank` may have a say."""
-        if self.rerank is None:
+    def _chooser(
+        self,
+        some: dict[int, Asked],
+        features: Sam2Features,
+        size: tuple[int, int],
+        offered: dict[int, list[Hypothesis]],
+    ) -> Any:
+        """The choice of the best hypothesis, in which judges have a say; what they saw goes to `offered`."""
+        if all(each.judge is None for each in some.values()):
             return best_of
-        rerank = self.rerank
 
         def choose(masks: Tensor, iou: Tensor, tokens: Tensor, presence: Tensor) -> tuple[Tensor, ...]:
             scores = iou.clone()
-            for row, target in enumerate(targets):
-                seen = Hypotheses(
-                    target, masks[row, 0], iou[row, 0], tokens[row, 0], float(presence[row, 0, 0]), features
-                )
-                change = rerank(seen)
-                if change is not None:
-                    scores[row, 0] += change.to(scores)
+            for row, (number, each) in enumerate(some.items()):
+                if each.judge is not None:
+                    seen = self._hypotheses(features, masks[row, 0], iou[row, 0], size)
+                    scores[row, 0] += torch.from_numpy(np.asarray(each.judge(seen))).to(scores)
+                    best = int(scores[row, 0].argmax())
+                    offered[number] = [seen[best], *seen[:best], *seen[best + 1 :]]
             return best_of(masks, iou, tokens, presence, scores)
 
         return choose
+
+    def _hypotheses(
+        self, features: Sam2Features, masks: Tensor, iou: Tensor, size: tuple[int, int]
+    ) -> list[Hypothesis]:
+        """Masks, logits (k, h, w) at stride 4, as a judge sees them; iou (k,)."""
+        map_ = self.model.map_of(features)
+        pooled = F.avg_pool2d(masks.float()[None], masks.shape[-1] // map_.shape[-1])[0]
+        found = []
+        for logits, small, expected in zip(masks, pooled, iou.tolist(), strict=True):
+            mask = (logits > 0).cpu().numpy()
+            found.append(Hypothesis(mask, _box_in(mask, size), expected, embedding_of(map_, small.sigmoid())))
+        return found
 
     def _points(self, shown: VisualPrompt, size: tuple[int, int]) -> Points:
         """Corners of the box, then points, on the model's square (`Sam2VideoProcessor`'s order and labels)."""
@@ -241,6 +255,15 @@ class Sam2Memory:
             return given
         scaled = F.interpolate(given, side, mode="bilinear", align_corners=False, antialias=True)
         return (scaled >= 0.5).float()
+
+
+def _box_in(mask: np.ndarray, size: tuple[int, int]) -> Box | None:
+    """The box of a mask (h, w) in pixels of a frame of a size (height, width)."""
+    if not mask.any():
+        return None
+    x1, y1, x2, y2 = box_of(mask).tolist()
+    across, down = size[1] / mask.shape[1], size[0] / mask.shape[0]
+    return x1 * across, y1 * down, x2 * across, y2 * down
 
 
 def is_shown(prompt: VisualPrompt | None) -> bool:

@@ -245,6 +245,10 @@ class Sam2MemoryModel(Sam2VideoModel):
         maps = [x.permute(1, 2, 0).unflatten(2, tuple(size)) for x, size in zip(features[:2], sizes[:2], strict=True)]
         return [x.expand(count, -1, -1, -1) for x in maps]
 
+    def map_of(self, features: Sam2Features) -> Tensor:
+        """What the encoder says about a frame at stride 16, before any memory: (c, h, w)."""
+        return self._map(features.coarse)[0]
+
     def _map(self, rows: Tensor) -> Tensor:
         """Rows (h w, 1, c) as a map (1, c, h, w)."""
         return rows.permute(1, 2, 0).unflatten(2, self._grid)

@@ -59,22 +59,34 @@ class Sam2TargetMemory:
         frames: how many it has been looked for on; the next one has this number.
         conditioning: frames on which it was shown, oldest first.
         recent: frames on which it was tracked, oldest first.
+        kept: frames on which it was tracked that are remembered as if it had been shown on them.
     """
 
     frames: int = 0
     conditioning: tuple[Sam2FrameMemory, ...] = ()
     recent: tuple[Sam2FrameMemory, ...] = ()
+    kept: tuple[Sam2FrameMemory, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(each.nbytes for each in (*self.conditioning, *self.recent))
+        return sum(each.nbytes for each in (*self.conditioning, *self.recent, *self.kept))
+
+    @property
+    def lasting(self) -> tuple[Sam2FrameMemory, ...]:
+        """All frames that are conditioning ones for SAM 2."""
+        return (*self.conditioning, *self.kept)
 
     @property
     def tokens(self) -> tuple[int, int]:
         """How many maps and how many pointers the next frame reads; targets with equal numbers fit in one batch."""
         maps = sum(each.features is not None for each in self.recent)
-        return len(self.conditioning) + maps, len(self.conditioning) + len(self.recent)
+        return len(self.lasting) + maps, len(self.lasting) + len(self.recent)
+
+    def keeping(self, place: int) -> Sam2TargetMemory:
+        """With its newest tracked frame as a conditioning one, at a place of `kept`; it is no longer a recent one."""
+        kept = (*self.kept[:place], self.recent[-1], *self.kept[place + 1 :])
+        return replace(self, recent=self.recent[:-1], kept=kept)
 
     def after(self, features: Tensor, pointer: Tensor, shown: bool, limits: Limits) -> Sam2TargetMemory:
         """With one frame more, and without what is too old for the frame after it.
@@ -87,18 +99,19 @@ class Sam2TargetMemory:
             limits: see `Limits`.
         """
         new = Sam2FrameMemory(self.frames, pointer, features)
-        conditioning, recent = self.conditioning, self.recent
+        conditioning, recent, held = self.conditioning, self.recent, self.kept
         if shown:
+            held = ()  # what was seen before the correction may have been wrong
             conditioning = (*conditioning, new)
             conditioning = conditioning[:1] + conditioning[max(1, len(conditioning) - limits.conditioning + 1) :]
         else:
             recent = (*recent, new)
         following = self.frames + 1
-        kept = (each for each in recent if following - each.frame <= limits.pointers)
+        young = (each for each in recent if following - each.frame <= limits.pointers)
         recent = tuple(
-            each if following - each.frame <= limits.memories else replace(each, features=None) for each in kept
+            each if following - each.frame <= limits.memories else replace(each, features=None) for each in young
         )
-        return Sam2TargetMemory(following, conditioning, recent)
+        return Sam2TargetMemory(following, conditioning, recent, held)
 
 
 def session_of(memories: Sequence[Sam2TargetMemory], positions: Tensor) -> tuple[Sam2VideoInferenceSession, int]:
@@ -115,7 +128,7 @@ def session_of(memories: Sequence[Sam2TargetMemory], positions: Tensor) -> tuple
     now = max((memory.frames for memory in memories), default=0)
     for number, memory in enumerate(memories):
         stored = session.output_dict_per_obj[session.obj_id_to_idx(number)]
-        for kind, entries in (("cond", memory.conditioning), ("non_cond", memory.recent)):
+        for kind, entries in (("cond", memory.lasting), ("non_cond", memory.recent)):
             stored[f"{kind}_frame_outputs"] = {
                 now - memory.frames + each.frame: _as_output(each, positions) for each in entries
             }

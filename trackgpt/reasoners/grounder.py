@@ -77,10 +77,13 @@ class Grounder(Protocol):
     Attributes:
         name: for people and for run.json.
         reads_motion: whether it makes use of `nearby`; where not, nobody keeps frames for it.
+        checks_every: frames after which it may as well be asked again, because it costs little beside tracking; 0 for a
+            slow one, which is asked where there is a reason.
     """
 
     name: str
     reads_motion: bool
+    checks_every: int
 
     def ground(self, image: np.ndarray, words: str, nearby: Sequence[Nearby] = ()) -> Grounding:
         """What the words mean on an image, uint8 RGB (height, width, 3).

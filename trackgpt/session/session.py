@@ -21,7 +21,7 @@ from trackgpt.geometry.masks import decode_rle
 from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
 from trackgpt.session.takes import Said, Takes
 from trackgpt.track import TrackState
-from trackgpt.types import PROMPT_KINDS, Box, Prediction, Prompt, PromptKind, VisualPrompt
+from trackgpt.types import PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, VisualPrompt
 from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
@@ -414,7 +414,7 @@ class Session:
         self._takes.add(Said(prompt, before, present, self._takes.following))
         self._pending, self._present = (frame.index, seen), None
         answer = self.state.cue.text if seen.cue is None else seen.cue.text
-        self._event("answer", frame, text=answer, targets=len(seen.ids))
+        self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
         return Reply(answer, objects_of(self._record(frame, seen)))
 
     def _track(self, frame: SourceFrame) -> Prediction:
@@ -427,7 +427,8 @@ class Session:
         scores = {"old": old, "new": prediction.scores, "threshold": self.tracker.arbiter.threshold(before)}
         self._event("rethink", frame, reason=prediction.reason, verdict=prediction.verdict, **scores)
         if prediction.cue is not None:
-            self._event("answer", frame, text=prediction.cue.text, targets=prediction.cue.targets)
+            cue = prediction.cue
+            self._event("answer", frame, text=cue.text, targets=cue.targets, **_grounded(cue))
         return prediction
 
     def _record(self, frame: SourceFrame, prediction: Prediction) -> TrackRecord:
@@ -498,6 +499,14 @@ def looked_at(frame: SourceFrame) -> Any:
 def objects_of(record: TrackRecord) -> tuple[Object, ...]:
     """The objects of a record."""
     return tuple(Object(o.id, o.box, o.score, o.state, o.own_scores, o.rle, record.size) for o in record.objects)
+
+
+def _grounded(cue: Cue | None) -> dict[str, Any]:
+    """What a log keeps of boxes that words were found in, of their scores, and of others that would fit the words."""
+    if cue is None or cue.boxes is None:
+        return {}
+    found = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _shown(visual: Any, short: VisualPrompt) -> Any:

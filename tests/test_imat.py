@@ -1,0 +1,265 @@
+"""IMAT from words to masks: a scripted grounder and a network that follows colours, and real networks in its place."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from foreign_checkpoints import sam2_video
+from tiny_propagation import tiny_propagation
+from toy_memory import ColourNetwork
+from toy_systems import box_named, scene
+from tracks import Track
+
+from trackgpt.errors import UsageError
+from trackgpt.hub import grounded, load_model
+from trackgpt.online import follow
+from trackgpt.perception.nano_memory import NanoMemory
+from trackgpt.perception.sam2_memory import Sam2Memory
+from trackgpt.reasoners.grounder import Candidate, Grounding
+from trackgpt.session.playback import InstructionTracker
+from trackgpt.systems.imat import ABLATIONS, Imat
+from trackgpt.track import TrackState
+from trackgpt.types import Prompt, VisualPrompt
+
+RED, GREEN = Prompt("the red one"), Prompt("the green one", kind="switch")
+
+
+class Squares:
+    """A grounder that sees the colours it is told of, where they are, or where `elsewhere` moves them."""
+
+    name, checks_every = "squares", 0
+
+    def __init__(self, reads_motion=False, elsewhere=0.0):
+        self.asked, self.nearby = [], []
+        self.reads_motion, self.elsewhere = reads_motion, elsewhere
+
+    def ground(self, image, words, nearby=()):
+        self.asked.append(words)
+        self.nearby.append([one.offset for one in nearby])
+        found = []
+        for phrase in words.split(" and "):
+            box = box_named(image, phrase) + self.elsewhere
+            if not np.isnan(box).any():
+                found.append(Candidate(tuple(box.tolist()), 0.9, phrase))
+        unjudged = ("fastest",) if self.reads_motion and not nearby and "fastest" in words else ()
+        return Grounding(tuple(found), unjudged=unjudged)
+
+
+def imat(grounder=None, **network):
+    return Imat(grounder or Squares(), ColourNetwork(**network), "imat:squares+toy")
+
+
+def moving(count=12, hidden=(), step=2):
+    """A red square that goes down, and may be hidden, and a green one that stays."""
+    frames = []
+    for t in range(count):
+        squares = {"green": (60, 40)} | ({} if t in hidden else {"red": (4, 8 + step * t)})
+        frames.append(scene(**squares))
+    return frames
+
+
+def tops(seen):
+    """The upper edge of the first target per frame, None where it is absent."""
+    return [float(one.boxes[0, 1]) if len(one.ids) and one.present[0] else None for one in seen]
+
+
+# From words to masks
+
+
+def test_words_begin_a_track_that_the_network_follows_and_the_grounder_is_asked_once():
+    grounder = Squares()
+    seen = list(follow(imat(grounder).tracker(), moving(), [RED]))
+    assert grounder.asked == ["the red one"]
+    assert tops(seen) == [8.0 + 2 * t for t in range(12)]
+    assert seen[0].masks[0].sum() == 144
+    assert (seen[0].reason, seen[0].verdict) == ("prompt", "start")
+    assert set(seen[0].own_scores) == {"iou", "presence", "margin"}
+
+
+def test_two_things_of_one_instruction_are_two_targets_each_as_if_alone():
+    both = list(follow(imat().tracker(), moving(), [Prompt("the red one and the green one")]))
+    alone = list(follow(imat().tracker(), moving(), [RED]))
+    assert [one.ids.tolist() for one in both] == [[1, 2]] * 12
+    for a, b in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(a.masks[0], b.masks[0])
+        assert a.scores[0] == b.scores[0]
+
+
+def test_words_that_nothing_matches_are_read_again_until_something_does():
+    grounder = Squares()
+    seen = list(follow(imat(grounder).tracker(), moving(20, hidden=range(6)), [RED]))
+    assert [t for t, one in enumerate(seen) if one.reason] == [0, 1, 3, 7]
+    assert [len(one.ids) for one in seen] == [0] * 7 + [1] * 13
+    assert seen[7].verdict == "found"
+
+
+def test_a_lost_target_is_searched_for_and_found_by_its_words():
+    grounder = Squares()
+    tracker = imat(grounder, forgetful=True).tracker()  # the network sees nothing but where something is shown
+    seen = list(follow(tracker, moving(40, step=1), [RED]))
+    assert [(t, one.reason, one.verdict) for t, one in enumerate(seen) if one.reason] == [
+        (0, "prompt", "start"),
+        (15, "lost", "found"),
+        (30, "lost", "found"),
+    ]
+    assert [t for t, top in enumerate(tops(seen)) if top is not None] == [0, 15, 30]
+    assert seen[39].ids.tolist() == [1]
+
+
+def test_a_track_that_left_the_target_is_begun_anew_and_what_it_followed_is_negative_from_then_on():
+    grounder = Squares()
+    track = Track(imat(grounder).tracker(settings=["arbiter.every=4"]))
+    frames = moving()
+    track.look(frames[0], RED)
+    track.look(frames[1], Prompt("", kind="correct", visual=(VisualPrompt((60.0, 40.0, 72.0, 52.0)),), ids=(1,)))
+    seen = [track.look(frame) for frame in frames[2:6]]
+    assert [one.verdict for one in seen] == ["", "", "reinit", ""]
+    assert tops(seen) == [40.0, 40.0, 16.0, 18.0]
+    ((number, identity),) = track.state.memory.identities
+    assert number == 1
+    assert identity.positive[0].kind == "shown"
+    assert seen[3].ids.tolist() == [1]
+
+
+def test_a_switch_archives_the_old_target_whose_views_are_negative_then_and_a_resume_brings_it_back():
+    track, frames = Track(imat().tracker()), moving()
+    track.look(frames[0], RED)
+    before = dict(track.state.memory.identities)[1]
+    assert track.look(frames[1], GREEN).ids.tolist() == [2]
+    margins = track.look(frames[2]).own_scores["margin"]
+    assert 0 < margins[0] < 1  # green is more like green than like red
+    back = track.look(frames[3], Prompt("", kind="resume", ids=(1,)))
+    assert (back.ids.tolist(), tops([back])) == ([1], [14.0])
+    after = dict(track.state.memory.identities)[1]
+    assert after.positive[0].frame == before.positive[0].frame == 0
+    assert [target.id for target in track.state.active] == [1]
+
+
+def test_an_added_target_leaves_the_first_one_as_it_was_to_the_bit():
+    alone, both = Track(imat().tracker()), Track(imat().tracker())
+    for t, frame in enumerate(moving()):
+        a = alone.look(frame, RED if t == 0 else None)
+        b = both.look(frame, RED if t == 0 else Prompt("the green one", kind="add") if t == 3 else None)
+        np.testing.assert_array_equal(a.masks[0], b.masks[0])
+        assert a.own_scores["iou"][0] == b.own_scores["iou"][0]
+    assert b.ids.tolist() == [1, 2]
+
+
+def test_words_about_motion_are_read_again_once_there_is_motion_to_see():
+    grounder = Squares(reads_motion=True)
+    fastest = Prompt("the fastest red one")
+    seen = list(follow(imat(grounder).tracker(), moving(20), [fastest]))
+    assert [(t, one.reason) for t, one in enumerate(seen) if one.reason] == [(0, "prompt"), (12, "again")]
+    assert grounder.nearby == [[], [-9, -6, -3]]
+
+
+def test_what_is_pointed_at_is_followed_without_a_question_and_may_be_named():
+    grounder = Squares()
+    box = VisualPrompt((60.0, 40.0, 72.0, 52.0))
+    seen = list(follow(imat(grounder).tracker(), moving(), [Prompt("", visual=(box,))]))
+    assert grounder.asked == []
+    assert tops(seen) == [40.0] * 12
+
+
+# Ablations and settings
+
+
+def test_every_ablation_runs_and_without_language_later_words_change_nothing():
+    for name in ABLATIONS:
+        assert len(list(follow(imat().tracker(name), moving(4), [RED]))) == 4
+    said = [RED, replace(GREEN, frame=2)]
+    ids = {name: [one.ids.tolist() for one in follow(imat().tracker(name), moving(4), said)] for name in ABLATIONS}
+    assert ids["full"] == [[1], [1], [2], [2]]
+    assert ids["no-language"] == [[1], [1], [1], [1]]
+
+
+def test_settings_are_read_strictly_and_those_of_the_network_reach_it():
+    with pytest.raises(UsageError, match="tau"):
+        imat().tracker(settings=["arbiter.tau=1"])
+    with pytest.raises(UsageError, match="no-such"):
+        imat().tracker("no-such")
+    assert imat().tracker(settings=["network.near=5"]).perception.network.near == 5
+
+
+# State
+
+
+def test_a_saved_track_goes_on_bit_by_bit_and_a_rewound_one_too(tmp_path):
+    system, frames = imat(Squares(reads_motion=True)), moving(16)
+    whole, track = list(follow(system.tracker(), frames, [RED])), Track(system.tracker())
+    for t, frame in enumerate(frames[:8]):
+        track.look(frame, RED if t == 0 else None)
+    kept = track.state
+    kept.save(tmp_path / "state")
+    for state in (kept, TrackState.load(tmp_path / "state", system.tracker().kinds)):
+        track.state = state
+        for frame, wanted in zip(frames[8:], whole[8:], strict=True):
+            seen = track.look(frame)
+            np.testing.assert_array_equal(seen.masks, wanted.masks)
+            np.testing.assert_array_equal(seen.scores, wanted.scores)
+
+
+def test_the_state_of_two_targets_does_not_grow_over_5000_frames():
+    track = Track(imat(Squares(reads_motion=True)).tracker(settings=["arbiter.every=50"]))
+    frames, sizes = moving(20, step=1), []
+    for t in range(5000):
+        track.look(frames[abs((t % 38) - 19)], Prompt("the red one and the green one") if t == 0 else None)
+        sizes.append(track.state.nbytes)
+    assert max(sizes[100:]) == min(sizes[100:])
+
+
+# Real parts
+
+
+@pytest.mark.parametrize("kind", ["nano-memory", "sam2"])
+def test_either_network_keeps_views_in_the_banks_and_a_saved_state_goes_on(kind, tmp_path):
+    if kind == "sam2":
+        sam2_video(tmp_path / "sam2")
+        network = Sam2Memory.from_pretrained(tmp_path / "sam2")
+    else:
+        network = NanoMemory(tiny_propagation())
+    system = Imat(Squares(), network, "imat:squares+tiny")
+    easy = ["banks.iou=0", "banks.area=[0,100]", "banks.gap=0", "banks.novel=1", "motion.overlap=0"]
+    track, frames = Track(system.tracker(settings=easy)), moving(10)
+    with torch.inference_mode():
+        for t, frame in enumerate(frames):
+            seen = track.look(frame, RED if t == 0 else None)
+            if t == 6:
+                track.state.save(tmp_path / "state")
+        assert seen.masks.shape == (1, 60, 80)
+        again = Track(system.tracker(settings=easy))
+        again.state = TrackState.load(tmp_path / "state", system.tracker().kinds)
+        for frame in frames[7:]:
+            seen_again = again.look(frame)
+    np.testing.assert_array_equal(seen.masks, seen_again.masks)
+    ((_, identity),) = track.state.memory.identities
+    ((_, memory),) = track.state.memory.segmenter.targets
+    held = len(memory.kept) if kind == "sam2" else len(memory.steady)
+    assert held == len(identity.kept)
+    assert len(identity.positive) <= 4
+
+
+def test_a_name_of_two_parts_loads_a_grounder_and_a_segmenter():
+    name = grounded("nano", "nano-memory")
+    assert name == "imat:nano+nano-memory"
+    system = load_model(name)
+    assert (system.config.grounder, system.config.network) == ("nano", "NanoMemory")
+    track = Track(system.tracker())
+    assert track.look(scene(red=(30, 20)), Prompt("the red thing")).reason == "prompt"
+
+
+@pytest.mark.parametrize("name", ["imat:nano", "imat:+nano-memory", "imat:nano+nano"])
+def test_a_name_without_a_segmenter_is_refused(name):
+    with pytest.raises(UsageError, match="GROUNDER\\+SEGMENTER"):
+        load_model(name)
+
+
+def test_a_session_logs_questions_and_what_they_led_to():
+    session = InstructionTracker(imat(forgetful=True)).session()
+    session.say("the red one")
+    events = [event for frame in moving(20, step=1) for event in session.step(frame).events]
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["instruction", "answer"]
+    rethinks = [event for event in events if event.type == "rethink"]
+    assert [(event.index, event.data["reason"], event.data["verdict"]) for event in rethinks] == [(15, "lost", "found")]

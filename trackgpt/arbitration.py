@@ -1,0 +1,427 @@
+"""Cognitive arbitration (IMAT section 4.3): when to ask the grounder about a track, and whom to believe.
+
+Instructions are always put to the grounder. Without one it is asked where a track is in doubt: for two reasons on one
+frame, or one on two frames in a row, and no more often than a budget allows. What is lost is searched for ever more
+rarely. A grounder that costs little may check every track now and then, which is ours and not the paper's. All of it
+is pure functions of a track's state and a small record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from trackgpt.arbiter import MOST_ARCHIVED, PointedArbiter
+from trackgpt.geometry.boxes import box_iou
+from trackgpt.perception.identity_banks import contained
+from trackgpt.track import TrackState
+from trackgpt.types import Box, Cue, Prediction, Prompt, Target, Verdict, VisualPrompt
+
+
+@dataclass(frozen=True)
+class ArbitrationSettings:
+    """When a grounder is asked, and when it is believed.
+
+    Attributes:
+        naive: any reason asks at once, and overlap alone decides (Table 3, naive IoU arbitration).
+        tau_init: IoU with another target of the same words above which a box is that one again (IMAT: 0.3).
+        tau_reinit: IoU of track and grounder from which on they agree (IMAT: 0.6); of boxes of targets that other
+            words name, from which on they are the same thing.
+        contained: share of a box within another from which on they are part and whole.
+        jump: movement of the centre in target sizes (roots of areas) that is a reason to ask (delta_c of IMAT, open
+            there; exceeded on 4 % of InteractTrack's frames).
+        ratio: of the first score, below which the score is a reason (TrackGPT).
+        margin: of the banks, below which it is a reason.
+        confirm: frames in a row on which there must be a reason.
+        cooldown: frames between two questions.
+        budget: questions earned per frame (TrackGPT asks on 3 %).
+        burst: questions that can be saved up.
+        every: frames after which a track is checked without a reason, outside of the budget; 0 never does (the paper).
+        search: frames from one question to the next while a target is lost; the last one repeats.
+        search_first: the same while nothing has been found for an instruction, before `search`.
+    """
+
+    naive: bool = False
+    tau_init: float = field(default=0.3, metadata={"range": (0.0, 1.0)})
+    tau_reinit: float = field(default=0.6, metadata={"range": (0.0, 1.0)})
+    contained: float = field(default=0.8, metadata={"range": (0.0, 1.0)})
+    jump: float = field(default=0.5, metadata={"range": (0.0, 1e6)})
+    ratio: float = field(default=0.5, metadata={"range": (0.0, 1e3)})
+    margin: float = field(default=0.0, metadata={"range": (-2.0, 2.0)})
+    confirm: int = field(default=2, metadata={"range": (1, 10**6)})
+    cooldown: int = field(default=15, metadata={"range": (0, 10**9)})
+    budget: float = field(default=0.03, metadata={"range": (0.0, 1.0)})
+    burst: int = field(default=3, metadata={"range": (1, 10**6)})
+    every: int = field(default=0, metadata={"range": (0, 10**9)})
+    search: list[int] = field(default_factory=lambda: [15, 30, 60, 120, 300], metadata={"range": (1, 10**9)})
+    search_first: list[int] = field(default_factory=lambda: [1, 2, 4, 8], metadata={"range": (1, 10**9)})
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the arbiter keeps of one active target.
+
+    Attributes:
+        id: of the target.
+        first: its score when it was last begun or found, NaN before it was seen.
+        box: where it was on the last frame, or None.
+        suspect: frames in a row with a reason to ask.
+        lost: the frame of the track from which on it has been lost, -1 while it is seen.
+        searched: questions since then.
+    """
+
+    id: int
+    first: float = math.nan
+    box: Box | None = None
+    suspect: int = 0
+    lost: int = -1
+    searched: int = 0
+
+
+@dataclass(frozen=True)
+class ArbitrationRecord:
+    """What the arbiter keeps of a track.
+
+    Attributes:
+        tokens: questions that may be asked at once.
+        asked: the frame of the last question, -1 before.
+        questions: asked without an instruction.
+        searching: the frame from which on nothing has been found for the words in force, -1 where something has.
+        searched: questions since then.
+        look_again: the frame on which words about motion are read again, -1 for none.
+        watches: of the active targets.
+    """
+
+    tokens: float = 3.0
+    asked: int = -1
+    questions: int = 0
+    searching: int = -1
+    searched: int = 0
+    look_again: int = -1
+    watches: tuple[Watch, ...] = ()
+
+
+class Arbitration:
+    """The arbiter of a grounder and a memory segmenter; what is pointed at is believed, as `PointedArbiter` does.
+
+    Args:
+        name: of the model, for messages.
+        settings: see there.
+        look_again: frames after which words about motion, which the first frame says nothing of, are read again; 0 for
+            a grounder that does not judge motion.
+    """
+
+    def __init__(self, name: str, settings: ArbitrationSettings = ArbitrationSettings(), look_again: int = 0) -> None:
+        self.settings, self.look_again = settings, look_again
+        self._pointed = PointedArbiter(name)
+
+    def begin(self) -> ArbitrationRecord:
+        """The record of a track that has not begun."""
+        return ArbitrationRecord(tokens=float(self.settings.burst))
+
+    def threshold(self, state: TrackState) -> np.ndarray:
+        """`ratio` of the first score per active target, float32 (k,); 0 for one that was not seen yet."""
+        first = {watch.id: watch.first for watch in state.record.watches}
+        known = np.array([first.get(target.id, math.nan) for target in state.active], np.float32)
+        return np.nan_to_num(known * np.float32(self.settings.ratio), nan=0.0)
+
+    # --- when to ask ---
+
+    def due(self, state: TrackState, prompt: Prompt | None) -> str:
+        """Before looking: "prompt" for words where nothing is tracked, "searching" while nothing has been found.
+
+        Raises:
+            UsageError: see `PointedArbiter.due`, for what is not said in words.
+        """
+        if prompt is not None:
+            if not _worded(prompt):
+                return self._pointed.due(state, prompt)
+            return "prompt" if prompt.kind == "start" or not state.active else ""
+        record: ArbitrationRecord = state.record
+        if record.searching < 0 or state.active or not state.text:
+            return ""
+        schedule = [*self.settings.search_first, *self.settings.search]
+        return "searching" if self._time_to_search(state.frame, record.asked, record.searched, schedule) else ""
+
+    def doubts(self, state: TrackState, seen: Prediction, memory: object, prompt: Prompt | None) -> str:
+        """After looking: "prompt" for words about what is tracked, or why to ask now, or "".
+
+        The reasons: "motion", "score", "margin", several of them joined by "+"; "lost"; "check" where nothing is odd;
+        "again" for words about motion.
+        """
+        if prompt is not None:
+            named = prompt.kind == "resume" and any(target.prompt.text for target in state.active)
+            return "prompt" if _worded(prompt) or named else ""
+        record: ArbitrationRecord = state.record
+        how = self.settings
+        if not state.active or not any(target.prompt.text for target in state.active):
+            return ""
+        if record.look_again == state.frame:
+            return "again"
+        watches = {watch.id: watch for watch in record.watches}
+        whys = [
+            self._why(state, seen, row, watches.get(target.id, Watch(target.id)))
+            for row, target in enumerate(state.active)
+            if target.prompt.text
+        ]
+        checked = how.every and state.frame - record.asked >= how.every
+        return next((why for why in whys if why), "check" if checked else "")
+
+    def _why(self, state: TrackState, seen: Prediction, row: int, watch: Watch) -> str:
+        """Why to ask about one target now, or ""."""
+        how, record = self.settings, state.record
+        if not seen.present[row]:
+            since = max(watch.lost - 1, record.asked)
+            due = watch.lost >= 0 and self._time_to_search(state.frame, since, watch.searched, how.search)
+            return "lost" if due and record.tokens + how.budget >= 1 else ""
+        reasons = self._reasons(seen, row, watch)
+        if how.naive:
+            return "+".join(reasons)
+        sure = len(reasons) > 1 or (bool(reasons) and watch.suspect + 1 >= how.confirm)
+        rested = record.asked < 0 or state.frame - record.asked >= how.cooldown
+        return "+".join(reasons) if sure and rested and record.tokens + how.budget >= 1 else ""
+
+    def _reasons(self, seen: Prediction, row: int, watch: Watch) -> list[str]:
+        """What is odd about a target that is seen."""
+        how, margins = self.settings, seen.own_scores.get("margin")
+        found = []
+        if watch.box is not None and jump(watch.box, _box(seen.boxes[row])) > how.jump:
+            found.append("motion")
+        if float(seen.scores[row]) < how.ratio * watch.first:
+            found.append("score")
+        if margins is not None and float(margins[row]) < how.margin:
+            found.append("margin")
+        return found
+
+    def _time_to_search(self, frame: int, since: int, count: int, schedule: Sequence[int]) -> bool:
+        return frame - since >= schedule[min(count, len(schedule) - 1)]
+
+    # --- whom to believe ---
+
+    def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
+        """Whom to believe (IMAT, Eq. 5 and 6).
+
+        Before looking: what is pointed at, or new targets in the grounder's boxes. After looking: each target against
+        its box, or what an instruction names against what is tracked.
+        """
+        if cue is None or cue.boxes is None:
+            return Verdict() if prompt is None or _worded(prompt) else self._pointed.judge(state, None, cue, prompt)
+        if prompt is None or prompt.kind == "resume":
+            return self._begun(state, cue, state.prompt, "found") if seen is None else self._checked(state, seen, cue)
+        if seen is None:
+            return self._begun(state, cue, prompt, prompt.kind)
+        if prompt.kind == "add":
+            return self._added(state, seen, cue, prompt)
+        return self._told(state, seen, cue, prompt)
+
+    def _begun(self, state: TrackState, cue: Cue, prompt: Prompt, kind: str) -> Verdict:
+        """New targets, one in each box; former ones are archived, and forgotten by "start"."""
+        boxes = [_box(box) for box in _rows(cue)]
+        new = tuple(Target(state.next_id + k, prompt) for k in range(len(boxes)))
+        former = () if kind == "start" else _archived(state)
+        return _shown(kind, cue, (*new, *former), [target.id for target in new], boxes)
+
+    def _added(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
+        """New targets beside those that are tracked, but for boxes of these."""
+        live = [_box(box) if here else None for box, here in zip(seen.boxes, seen.present, strict=True)]
+        boxes = [box for box in map(_box, _rows(cue)) if not self._same(box, live, self.settings.tau_reinit)]
+        if not boxes:
+            return Verdict("duplicate" if cue.targets else "absent")
+        new = tuple(Target(state.next_id + k, prompt) for k in range(len(boxes)))
+        former = tuple(target for target in state.targets if not target.active)
+        return _shown("add", cue, (*state.active, *new, *former), [target.id for target in new], boxes)
+
+    def _told(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
+        """An instruction about what is tracked: the same thing, its part or its whole, another place, another thing."""
+        found = [_box(box) for box in _rows(cue)]
+        chosen = [k for k, target in enumerate(state.active) if not prompt.ids or target.id in prompt.ids]
+        if not found:
+            if prompt.kind == "correct":
+                return Verdict("absent")
+            return Verdict("absent", replace(cue, boxes=None), _archived(state))
+        if len(found) != 1 or len(chosen) != 1:
+            return self._begun(state, cue, prompt, prompt.kind)
+        row = chosen[0]
+        target = replace(state.active[row], prompt=prompt)
+        targets = tuple(target if each.id == target.id else each for each in state.targets)
+        track = _box(seen.boxes[row]) if seen.present[row] else None
+        if track is not None and _iou(track, found[0]) >= self.settings.tau_reinit:
+            return Verdict("keep", targets=targets, confirmed=(target.id,))
+        if track is not None and self._part_and_whole(track, found[0]):
+            return _shown("refine", cue, targets, [target.id], found)
+        if prompt.kind != "correct":
+            return self._begun(state, cue, prompt, prompt.kind)
+        verdict = _shown("correct", cue, targets, [target.id], found, [track])
+        return replace(verdict, rejected=(target.id,) if track is not None else ())
+
+    def _checked(self, state: TrackState, seen: Prediction, cue: Cue) -> Verdict:
+        """Every active target against the grounder's box of it."""
+        live = [_box(box) if here else None for box, here in zip(seen.boxes, seen.present, strict=True)]
+        kinds, cued, boxes, failed = [], [], [], []
+        confirmed, rejected = [], []
+        for row, (target, box) in enumerate(zip(state.active, _all_rows(cue, len(live)), strict=True)):
+            track, found = live[row], None if np.isnan(box).any() else _box(box)
+            kind = self._compared(state.active, row, track, found, live)
+            kinds.append(kind)
+            if kind == "keep":
+                confirmed.append(target.id)
+            if kind in ("reinit", "found") and found is not None:
+                cued.append(target.id)
+                boxes.append(found)
+                failed.append(track)
+                if track is not None and not self._part_and_whole(track, found):
+                    rejected.append(target.id)
+        kind = next((one for one in ("reinit", "found", "keep", "duplicate") if one in kinds), "absent")
+        if not cued:
+            return Verdict(kind, confirmed=tuple(confirmed))
+        verdict = _shown(kind, cue, state.targets, cued, boxes, failed)
+        return replace(verdict, confirmed=tuple(confirmed), rejected=tuple(rejected))
+
+    def _compared(
+        self, targets: Sequence[Target], row: int, track: Box | None, found: Box | None, live: Sequence[Box | None]
+    ) -> str:
+        """The verdict on one target. A grounder that finds nothing does not end a track: detectors miss things."""
+        if found is None:
+            return "absent"
+        if track is not None and _iou(track, found) >= self.settings.tau_reinit:
+            return "keep"
+        alike = [each if other.prompt.text == targets[row].prompt.text else None for other, each in zip(targets, live)]
+        others = [each for place, each in enumerate(alike) if place != row]
+        if not self.settings.naive and self._same(found, others, self.settings.tau_init):
+            return "duplicate"
+        return "found" if track is None else "reinit"
+
+    def _same(self, box: Box, others: Sequence[Box | None], bound: float) -> bool:
+        return any(other is not None and _iou(box, other) > bound for other in others)
+
+    def _part_and_whole(self, a: Box, b: Box) -> bool:
+        return not self.settings.naive and max(contained(a, b), contained(b, a)) >= self.settings.contained
+
+    # --- what is kept ---
+
+    def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> ArbitrationRecord:
+        """The record for the next frame."""
+        how, before, frame = self.settings, state.record, state.frame
+        asked, instructed = bool(seen.reason), seen.reason == "prompt"
+        counted = asked and not instructed and seen.reason not in ("searching", "again", "check")
+        watches = {watch.id: watch for watch in before.watches}
+        nothing = asked and seen.cue is not None and not seen.cue.targets and not state.active
+        searching = frame if nothing and (instructed or before.searching < 0) else before.searching
+        again = before.look_again if before.look_again > frame else -1
+        if instructed and self.look_again and seen.cue is not None and seen.cue.provisional:
+            again = frame + self.look_again
+        return ArbitrationRecord(
+            tokens=min(float(how.burst), before.tokens + how.budget) - counted,
+            asked=frame if asked else before.asked,
+            questions=before.questions + (asked and not instructed),
+            searching=-1 if state.active or verdict.kind == "drop" else searching,
+            searched=0 if instructed else before.searched + (seen.reason == "searching"),
+            look_again=again,
+            watches=tuple(
+                self._watched(state, seen, row, watches.get(target.id, Watch(target.id)), verdict)
+                for row, target in enumerate(state.active)
+            ),
+        )
+
+    def _watched(self, state: TrackState, seen: Prediction, row: int, watch: Watch, verdict: Verdict) -> Watch:
+        asked, score = bool(seen.reason), float(seen.scores[row])
+        if not seen.present[row]:
+            lost = state.frame if watch.lost < 0 else watch.lost
+            return replace(watch, box=None, suspect=0, lost=lost, searched=watch.searched + asked)
+        anew = math.isnan(watch.first) or watch.id in verdict.cued
+        odd = bool(self._reasons(seen, row, watch)) and not asked
+        return Watch(watch.id, score if anew else watch.first, _box(seen.boxes[row]), watch.suspect + 1 if odd else 0)
+
+
+class FirstWords:
+    """An arbiter to which nothing that is said counts once some target has been seen (Table 3, without language)."""
+
+    def __init__(self, arbiter: Arbitration) -> None:
+        self._arbiter = arbiter
+
+    def due(self, state: TrackState, prompt: Prompt | None) -> str:
+        """What the other one says, as long as nothing has been seen."""
+        return "" if _has_seen(state) else self._arbiter.due(state, prompt)
+
+    def doubts(self, state: TrackState, seen: Prediction, memory: object, prompt: Prompt | None) -> str:
+        """Always ""."""
+        return ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._arbiter, name)
+
+
+def _has_seen(state: TrackState) -> bool:
+    return any(target.box is not None for target in state.targets)
+
+
+def jump(before: Box, now: Box) -> float:
+    """Movement of the centre in sizes of the former box, which are roots of areas of at least one pixel."""
+    x, y = ((now[k] + now[k + 2] - before[k] - before[k + 2]) / 2 for k in (0, 1))
+    size = math.sqrt(max(before[2] - before[0], 1.0) * max(before[3] - before[1], 1.0))
+    return math.hypot(x, y) / size
+
+
+def negative_click(failed: Box | None, found: Box) -> tuple[tuple[float, float, int], ...]:
+    """A click that says "not here" in the middle of a failed box, where it lies beside the middle of the right one.
+
+    In the box enlarged by a fifth, and outside of its inner half, which is likely to be the target itself.
+    """
+    if failed is None:
+        return ()
+    x, y = (failed[0] + failed[2]) / 2, (failed[1] + failed[3]) / 2
+    across = abs(x - (found[0] + found[2]) / 2) / max(found[2] - found[0], 1e-6)
+    down = abs(y - (found[1] + found[3]) / 2) / max(found[3] - found[1], 1e-6)
+    return ((x, y, 0),) if 0.25 < max(across, down) <= 0.6 else ()
+
+
+def _worded(prompt: Prompt) -> bool:
+    """Whether words are all that says what is meant."""
+    return bool(prompt.text) and not prompt.visual and prompt.kind not in ("drop", "resume")
+
+
+def _archived(state: TrackState) -> tuple[Target, ...]:
+    """All targets as former ones, those that were active last, and no more than are kept."""
+    by_age = sorted(state.targets, key=lambda target: target.active)
+    return tuple(replace(target, active=False) for target in by_age)[-MOST_ARCHIVED:]
+
+
+def _shown(
+    kind: str,
+    cue: Cue,
+    targets: tuple[Target, ...],
+    cued: Sequence[int],
+    boxes: Sequence[Box],
+    failed: Sequence[Box | None] = (),
+) -> Verdict:
+    """The verdict that shows targets in boxes, and what they are not."""
+    wrong = [*failed, *([None] * (len(boxes) - len(failed)))]
+    visual = tuple(VisualPrompt(box, negative_click(one, box)) for box, one in zip(boxes, wrong, strict=True))
+    return Verdict(kind, replace(cue, visual=visual), targets, tuple(cued))
+
+
+def _rows(cue: Cue) -> np.ndarray:
+    """The boxes that were found, float32 (n, 4)."""
+    boxes = np.zeros((0, 4), np.float32) if cue.boxes is None else cue.boxes
+    return boxes[~np.isnan(boxes).any(1)]
+
+
+def _all_rows(cue: Cue, count: int) -> np.ndarray:
+    """The box of each of so many targets, NaN where there is none."""
+    boxes = np.full((count, 4), np.nan, np.float32)
+    if cue.boxes is not None:
+        boxes[: len(cue.boxes)] = cue.boxes[:count]
+    return boxes
+
+
+def _box(box: np.ndarray) -> Box:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2
+
+
+def _iou(a: Box, b: Box) -> float:
+    return float(box_iou(np.array([a], np.float32), np.array([b], np.float32))[0, 0])

@@ -1,0 +1,239 @@
+"""IMAT: a grounder finds what words mean, a memory segmenter follows it, an arbiter decides whom to believe.
+
+The paper's interactive perception module is any `trackgpt.reasoners.grounder.Grounder`, its memory-augmented tracker a
+`trackgpt.perception.banked_segmenter.BankedSegmenter`, its cognitive arbitration `trackgpt.arbitration.Arbitration`.
+Nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from trackgpt.arbiter import Unasked
+from trackgpt.arbitration import Arbitration, ArbitrationRecord, ArbitrationSettings, FirstWords, Watch
+from trackgpt.errors import UsageError
+from trackgpt.geometry.boxes import box_iou
+from trackgpt.online import System, Tracker
+from trackgpt.perception.banked_segmenter import BankedMemory, BankedSegmenter, EarlierFrame, Looking, MotionSettings
+from trackgpt.perception.identity_banks import BankSettings
+from trackgpt.perception.memory_segmenter import KeepingNetwork
+from trackgpt.reasoners.grounder import Candidate, Grounder, Grounding, Nearby
+from trackgpt.reasoners.templates import clean_instruction
+from trackgpt.settings import read
+from trackgpt.track import TrackState
+from trackgpt.types import Cue, Prompt, Target
+
+ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "full": ("the whole system", {}),
+    "no-language": ("the grounder reads the first instruction alone (Table 3, w/o IPM)", {}),
+    "no-memory": ("no banks: the memory network alone (Table 3, w/o memory)", {"banks": {"size": 1, "negatives": 0}}),
+    "no-positive": ("no view is kept but those that were shown", {"banks": {"size": 1}}),
+    "no-negative": ("nothing is remembered as what a target is not", {"banks": {"negatives": 0}}),
+    "no-reranking": ("negative views reject no hypothesis", {"banks": {"weight": 0.0}, "motion": {"weight": 0.0}}),
+    "no-arbitration": (
+        "asked where something is said, and never again (Table 3, w/o CAM)",
+        {},
+    ),
+    "naive-arbitration": ("any doubt asks, and overlap alone decides (Table 3)", {"arbiter": {"naive": True}}),
+}
+"""Ablations of the paper's Table 3 and of our parts, and the settings that make them."""
+
+
+@dataclass
+class ImatSettings:
+    """All rules of the system; the network's own settings follow `network.`, e.g. "network.zoom=2.4".
+
+    Attributes:
+        banks, motion, arbiter: see there.
+        looking: earlier frames for a grounder that judges motion.
+    """
+
+    banks: BankSettings = field(default_factory=BankSettings)
+    motion: MotionSettings = field(default_factory=MotionSettings)
+    arbiter: ArbitrationSettings = field(default_factory=ArbitrationSettings)
+    looking: Looking = field(default_factory=lambda: Looking(4, 3))
+
+
+@dataclass
+class ImatConfig:
+    """What run.json says of the model.
+
+    Attributes:
+        name: of the model, GROUNDER+SEGMENTER.
+        grounder: its name.
+        network: the class of the memory network.
+    """
+
+    name: str
+    grounder: str
+    network: str
+
+
+class Imat:
+    """A grounder and a memory network as a system (`trackgpt.online.System`).
+
+    Args:
+        grounder: finds what words mean.
+        network: follows it.
+        name: of the model.
+    """
+
+    def __init__(self, grounder: Grounder, network: KeepingNetwork, name: str) -> None:
+        self.config = ImatConfig(name, grounder.name, type(network).__name__)
+        self.grounder, self.network = grounder, network
+
+    def check(self, text: str) -> str:
+        """An instruction without markup and control characters.
+
+        Raises:
+            UsageError: NL01 it is empty.
+        """
+        return clean_instruction(text)
+
+    def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
+        """An online tracker over the loaded weights; several may share them.
+
+        Args:
+            ablation: one of `ABLATIONS`.
+            settings: "key=value" of `ImatSettings`, or of the memory network after "network.".
+
+        Raises:
+            UsageError: there is no such ablation or setting.
+        """
+        if ablation not in ABLATIONS:
+            raise UsageError(f"ablation {ablation}: not one of {', '.join(ABLATIONS)}")
+        own = [one for one in settings if not one.startswith("network.")]
+        swapped = [f"{part}.{key}={value}" for part, of in ABLATIONS[ablation][1].items() for key, value in of.items()]
+        how = read(ImatSettings, None, [f"arbiter.every={self.grounder.checks_every}", *swapped, *own])
+        perception = BankedSegmenter(
+            self._network([one.removeprefix("network.") for one in settings if one.startswith("network.")]),
+            how.banks,
+            how.motion,
+            how.looking if self.grounder.reads_motion else Looking(),
+            how.arbiter.tau_init,
+        )
+        again = how.looking.count * how.looking.apart if self.grounder.reads_motion else 0
+        arbiter: Any = Arbitration(self.config.name, how.arbiter, again)
+        if ablation in ("no-arbitration", "no-language"):
+            arbiter = Unasked(arbiter) if ablation == "no-arbitration" else FirstWords(arbiter)
+        kinds = (*perception.kinds, ArbitrationRecord, Watch)
+        return Tracker(GroundingReasoner(self.grounder), perception, arbiter, BankedMemory(), kinds)
+
+    def _network(self, settings: Sequence[str]) -> Any:
+        """The memory network, which keeps no views by itself: the banks do."""
+        network: Any = self.network
+        if not settings:
+            return network
+        if not hasattr(network, "configured"):
+            raise UsageError(f"setting network.{settings[0]}: {self.config.network} has none")
+        return network.configured(settings)
+
+
+class GroundingReasoner:
+    """A grounder as the loop's slow model."""
+
+    def __init__(self, grounder: Grounder) -> None:
+        self.grounder = grounder
+
+    def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
+        """Boxes of what the words mean.
+
+        For an instruction, or while nothing is tracked, those that were found, surest first. For words in force a row
+        for every active target, NaN where it was not found.
+        """
+        nearby = self._nearby(frame, state)
+        if prompt is not None and prompt.text and prompt.kind != "resume":
+            return _cue(self.grounder.ground(frame, prompt.text, nearby), not nearby and self.grounder.reads_motion)
+        if not state.active:
+            return _cue(self.grounder.ground(frame, state.text, nearby), False)
+        return self._again(frame, state.active, nearby)
+
+    def _again(self, frame: np.ndarray, targets: Sequence[Target], nearby: Sequence[Nearby]) -> Cue:
+        """The boxes of targets by the words that named them, each of which is read once."""
+        boxes, scores = np.full((len(targets), 4), np.nan, np.float32), np.full(len(targets), np.nan, np.float32)
+        answers = []
+        for words in dict.fromkeys(target.prompt.text for target in targets if target.prompt.text):
+            rows = [row for row, target in enumerate(targets) if target.prompt.text == words]
+            grounding = self.grounder.ground(frame, words, nearby)
+            answers.append(grounding)
+            for row, one in _assigned([targets[row] for row in rows], grounding.found).items():
+                boxes[rows[row]], scores[rows[row]] = one.box, math_nan(one.score)
+        text = " ".join(answer.text for answer in answers)
+        return Cue(text, boxes=boxes, scores=scores, answer="\n".join(a.answer for a in answers if a.answer))
+
+    def _nearby(self, frame: np.ndarray, state: TrackState) -> list[Nearby]:
+        """The frames that the memory holds, in the size of this one."""
+        memory: BankedMemory = state.memory
+        height, width = frame.shape[:2]
+        return [
+            Nearby(np.asarray(_resized(each, width, height)), each.frame - state.frame)
+            for each in memory.earlier
+            if each.frame != state.frame
+        ]
+
+
+class TrackerGrounder:
+    """A system that reads words, such as TrackGPT, as a grounder: the boxes of what it sees on a single frame.
+
+    Args:
+        system: see there.
+        name: of it.
+    """
+
+    reads_motion = False
+    checks_every = 0
+
+    def __init__(self, system: System, name: str) -> None:
+        self.name = name
+        self._tracker = system.tracker()
+
+    def ground(self, image: np.ndarray, words: str, nearby: Sequence[Nearby] = ()) -> Grounding:
+        """See `Grounder.ground`; scores are the system's own."""
+        _, seen = self._tracker.step(self._tracker.begin(), image, Prompt(words))
+        found = [
+            Candidate((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score))
+            for box, score, present in zip(seen.boxes, seen.scores, seen.present, strict=True)
+            if present
+        ]
+        return Grounding(tuple(found), answer="" if seen.cue is None else seen.cue.text)
+
+
+def _resized(earlier: EarlierFrame, width: int, height: int) -> np.ndarray:
+    if earlier.image.shape[:2] == (height, width):
+        return earlier.image
+    return np.asarray(cv2.resize(earlier.image, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _cue(grounding: Grounding, early: bool) -> Cue:
+    """What was found as a cue; words that could not be judged may be about motion where it is too early to tell."""
+    boxes = np.array([one.box for one in grounding.found], np.float32).reshape(-1, 4)
+    return Cue(
+        grounding.text,
+        boxes=boxes,
+        scores=np.array([math_nan(one.score) for one in grounding.found], np.float32),
+        rivals=np.array([one.box for one in grounding.rivals], np.float32).reshape(-1, 4),
+        answer=grounding.answer,
+        provisional=early and bool(grounding.unjudged),
+    )
+
+
+def math_nan(score: float | None) -> float:
+    """A score as a number: NaN for none."""
+    return float("nan") if score is None else score
+
+
+def _assigned(targets: Sequence[Target], found: Sequence[Candidate]) -> Mapping[int, Candidate]:
+    """Which box is whose, for targets of the same words: by overlap with where they were, what is left in order."""
+    from scipy.optimize import linear_sum_assignment
+
+    if not targets or not found:
+        return {}
+    places = np.array([target.box or (np.nan,) * 4 for target in targets], np.float32)
+    overlap = box_iou(places, np.array([one.box for one in found], np.float32))
+    matched = {int(i): int(j) for i, j in zip(*linear_sum_assignment(-overlap), strict=True)}
+    return {i: found[j] for i, j in matched.items()}
