@@ -16,11 +16,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from trackgpt import fetching, hub, presets
-from trackgpt.errors import ModelError, OutputError
+from trackgpt.errors import ModelError, OutputError, UsageError
+from trackgpt.planning.grounding import plan_grounded
 
 REPO = "owner/model"
+WHOLE = "model.safetensors"
 FIRST, SECOND = "1" * 40, "2" * 40
 WEIGHTS = bytes(range(256)) * 400  # 100 kB
 FILES = {
@@ -396,6 +400,9 @@ def test_offline_no_socket_is_opened_and_what_is_missing_says_what_to_type(comma
     assert (done.code, "not here" in done.out) == (0, True)
     done = command("doctor", "-m", "small", "--offline")
     assert (done.code, "MD01" in done.out, "trackgpt models pull small" in done.out) == (4, True, True)
+    assert re.search(r"memory +657\.4 MiB  grounder IDEA-Research/grounding-dino-tiny \(public\), from its", done.out)
+    assert re.search(r"memory +148\.7 MiB  segmenter facebook/sam2.1-hiera-tiny \(public\), from its", done.out)
+    assert re.search(r"memory +0\.79 GiB of weights in float32 on \w+, activations not counted; .*: it fits", done.out)
     with pytest.raises(ModelError, match="^MD01: IDEA-Research/grounding-dino-tiny: .*trackgpt models pull small"):
         hub.find("IDEA-Research/grounding-dino-tiny")
     with pytest.raises(ModelError, match="^MD01: .*offline"):
@@ -415,3 +422,43 @@ def test_the_environment_alone_keeps_a_process_offline(tmp_path):
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, env=asked, capture_output=True, text=True)
     assert done.stdout.startswith("MD01: owner/model: not a model on this machine"), done.stderr
+
+
+# Memory
+
+
+@pytest.fixture
+def detector(tmp_path):
+    """A folder with a grounder of 100 floating weights and 10 whole numbers."""
+    folder = tmp_path / "dino"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "grounding-dino"}')
+    weights = {"w": torch.zeros(10, 10, dtype=torch.float16), "i": torch.zeros(10, dtype=torch.int64)}
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def test_a_grounder_and_a_segmenter_are_counted_in_the_dtype_in_which_they_compute(detector, tmp_path):
+    nano = sum(weight.numel() * weight.element_size() for weight in load_file(hub.find("nano-memory") / WHOLE).values())
+    for dtype, size in (("float32", 480), ("bfloat16", 280)):
+        grounder, segmenter = plan_grounded(hub.grounded(detector, "nano-memory"), dtype)
+        assert (grounder.kind, grounder.weights) == ("grounding-dino", size)
+        assert (segmenter.kind, segmenter.weights) == ("mask_propagation", nano)
+    (tmp_path / "yolo.onnx").write_bytes(bytes(1234))
+    grounder, _ = plan_grounded(hub.grounded(tmp_path / "yolo.onnx", detector), "bfloat16")
+    assert (grounder.kind, grounder.weights) == ("onnx", 1234)
+
+
+def test_a_preset_is_counted_before_it_is_fetched(cache):
+    for name, dtype, wanted in (
+        ("small", "float32", 845e6),
+        ("small", "bfloat16", 423e6),
+        ("reason", "bfloat16", 8968e6),
+    ):
+        planned = plan_grounded(hub.model_of(name), dtype)
+        assert sum(part.weights for part in planned) == pytest.approx(wanted, rel=0.001)
+        assert {part.source for part in planned} == {"from its published size, for it is not on this machine"}
+    with pytest.raises(ModelError, match="^MD01: owner/model: .*trackgpt models pull owner/model"):
+        plan_grounded("imat:owner/model+nano-memory", "float32")
+    with pytest.raises(UsageError, match="^nano: wanted imat:GROUNDER"):
+        plan_grounded("nano", "float32")

@@ -290,9 +290,7 @@ def _explained(repo: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, http) as error:
         if getattr(error, "errno", None) in UNWRITABLE:
-            raise OutputError(
-                f"{_store(repo)}: cannot be written ({error}); set another HF_HOME", "OUT02"
-            ) from error
+            raise OutputError(f"{_store(repo)}: cannot be written ({error}); set another HF_HOME", "OUT02") from error
         raise _unreachable(repo, error) from error
 
 

@@ -133,13 +133,15 @@ def _memory(visit: Visit) -> str:
     """What the model takes where it would run, from headers or published dimensions, and whether that is free."""
     import torch
 
-    from trackgpt.hub import chosen_device, find_network
+    from trackgpt.hub import IMAT, chosen_device, find_network
     from trackgpt.planning.inference import Answering, plan_inference
     from trackgpt.planning.outline import outline_of
     from trackgpt.precision import inference_dtype
     from trackgpt.session.ahead import AHEAD
 
     device = torch.device(chosen_device(visit.device))
+    if visit.model.startswith(IMAT):
+        return _memory_of_parts(visit, device)
     if (network := find_network(visit.model)) is not None:
         return f"{_size(network[1])} of weights; {free_memory(device) / 2**30:.2f} GiB are free on {device}"
     dtype = visit.dtype
@@ -149,8 +151,28 @@ def _memory(visit: Visit) -> str:
     plan = plan_inference(outline, Answering(visit.tokens, visit.targets, AHEAD), [dtype])[dtype]
     for name, size in plan.rows().items():
         _line("memory", f"{size / 2**20:10.1f} MiB  {name}")
-    needed, free = plan.total / 2**30, free_memory(device) / 2**30
-    said = f"{needed:.2f} GiB in {dtype} on {device}, {outline.source}; {free:.2f} GiB are free"
+    said = f"{plan.total / 2**30:.2f} GiB in {dtype} on {device}, {outline.source}"
+    return _fits(said, plan.total, free_memory(device))
+
+
+def _memory_of_parts(visit: Visit, device: torch.device) -> str:
+    """A line for the grounder and one for the segmenter, and whether their weights fit."""
+    from trackgpt.planning.grounding import plan_grounded
+    from trackgpt.precision import inference_dtype
+
+    dtype = visit.dtype
+    if dtype == "auto":
+        dtype = str(inference_dtype(dtype, device)).removeprefix("torch.")
+    planned = plan_grounded(visit.model, dtype)
+    for role, part in zip(("grounder", "segmenter"), planned, strict=True):
+        _line("memory", f"{part.weights / 2**20:10.1f} MiB  {role} {part.name} ({part.kind}), {part.source}")
+    needed, free = sum(part.weights for part in planned), free_memory(device)
+    said = f"{needed / 2**30:.2f} GiB of weights in {dtype} on {device}, activations not counted"
+    return _fits(said, needed, free)
+
+
+def _fits(said: str, needed: float, free: float) -> str:
+    said = f"{said}; {free / 2**30:.2f} GiB are free"
     if needed > free:
         raise OutOfMemoryError(f"{said}: it does not fit; choose --dtype bfloat16, a smaller model or a GPU", "MD05")
     return f"{said}: it fits"
@@ -179,10 +201,10 @@ def _not_run() -> str:
 def _weights(model: str) -> str:
     import hashlib
 
-    from trackgpt.hub import find
+    from trackgpt.hub import IMAT, find
 
     if "+" in model and not Path(model).exists():
-        return ", ".join(_size(find(part)) for part in model.split("+", 1))
+        return ", ".join(_size(find(part)) for part in model.removeprefix(IMAT).split("+"))
     file = find(model) / "model.safetensors"
     if not file.is_file():
         raise ModelError(f"{file}: missing; reinstall the package, or pass a folder of save_pretrained", "MD01")
