@@ -156,19 +156,22 @@ def _memory(visit: Visit) -> str:
 
 
 def _memory_of_parts(visit: Visit, device: torch.device) -> str:
-    """A line for the grounder and one for the segmenter, and whether their weights fit."""
+    """A line for the grounder and one for the segmenter, and whether both fit while one of them looks at a frame."""
     from trackgpt.planning.grounding import plan_grounded
     from trackgpt.precision import inference_dtype
 
     dtype = visit.dtype
     if dtype == "auto":
         dtype = str(inference_dtype(dtype, device)).removeprefix("torch.")
-    planned = plan_grounded(visit.model, dtype)
-    for role, part in zip(("grounder", "segmenter"), planned, strict=True):
+    planned, roles = plan_grounded(visit.model, dtype), ("grounder", "segmenter")
+    for role, part in zip(roles, planned, strict=True):
         _line("memory", f"{part.weights / 2**20:10.1f} MiB  {role} {part.name} ({part.kind}), {part.source}")
-    needed, free = sum(part.weights for part in planned), free_memory(device)
-    said = f"{needed / 2**30:.2f} GiB of weights in {dtype} on {device}, activations not counted"
-    return _fits(said, needed, free)
+    frames = {role: part.frame for role, part in zip(roles, planned, strict=True) if part.frame is not None}
+    for role, frame in frames.items():
+        _line("memory", f"{frame / 2**20:10.1f} MiB  a frame's activations in the {role}")
+    needed = sum(part.weights for part in planned) + max(frames.values(), default=0)
+    unknown = "".join(f", activations of the {role} not counted" for role in roles if role not in frames)
+    return _fits(f"{needed / 2**30:.2f} GiB in {dtype} on {device}{unknown}", needed, free_memory(device))
 
 
 def _fits(said: str, needed: float, free: float) -> str:
