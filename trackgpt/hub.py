@@ -71,6 +71,13 @@ def grounded(grounder: str | Path, segmenter: str | Path) -> str:
     return f"{IMAT}{grounder}+{segmenter}"
 
 
+def parts_of(name: str | Path) -> list[str]:
+    """The names of the parts of a model, each of which `find` knows."""
+    model = model_of(name)
+    whole = Path(model).exists() or "+" not in model
+    return [model] if whole else model.removeprefix(IMAT).split("+")
+
+
 def model_of(name: str | Path) -> str:
     """A model's name in full: of a preset its grounder and its segmenter; any other is left as it is."""
     preset = preset_of(name)
@@ -243,8 +250,13 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
     Raises:
         ModelError: MD01 there is none; MD02 it is damaged; MD06 it is of a kind that finds nothing by words.
     """
+    from trackgpt.reasoners.detector import OnnxDetector, is_onnx
+    from trackgpt.reasoners.detector_grounder import DetectorGrounder
     from trackgpt.systems.imat import TrackerGrounder
 
+    place = Path(name).expanduser()
+    if is_onnx(place):
+        return DetectorGrounder(OnnxDetector.from_file(place))
     return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
 
 

@@ -117,13 +117,15 @@ def track(
     _keep_offline(offline)
     pointing = Pointing(*(tuple(given or ()) for given in (box, mask, point, drop)))
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
-    named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
+    named = pair(model or "nano", perception) if model or perception else ""
+    if grounder:
+        named = grounded(grounder, named or NANO_MEMORY)
     return run(
         TrackRequest(
             source=source,
             instructions=tuple(instruction or ()),
             pointing=pointing,
-            model=grounded(grounder, named) if grounder else named,
+            model=named,
             output=output,
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,

@@ -204,10 +204,10 @@ def _not_run() -> str:
 def _weights(model: str) -> str:
     import hashlib
 
-    from trackgpt.hub import IMAT, find
+    from trackgpt.hub import find, parts_of
 
-    if "+" in model and not Path(model).exists():
-        return ", ".join(_size(find(part)) for part in model.removeprefix(IMAT).split("+"))
+    if len(parts := parts_of(model)) > 1:
+        return ", ".join(_size(find(part)) for part in parts)
     file = find(model) / "model.safetensors"
     if not file.is_file():
         raise ModelError(f"{file}: missing; reinstall the package, or pass a folder of save_pretrained", "MD01")

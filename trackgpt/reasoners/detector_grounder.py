@@ -60,6 +60,7 @@ class DetectorGrounder:
     """
 
     reads_motion = True
+    checks_every = 8
 
     def __init__(self, detector: Detector, embed: Embed | None = None) -> None:
         self.name = detector.name
@@ -213,7 +214,9 @@ def _meant(judged: _Judged, count: int | None) -> list[Candidate]:
 def _in_order(unjudged: Sequence[str], words: str) -> tuple[str, ...]:
     """Each once, in the order of the text."""
     folded = words.casefold()
-    return tuple(sorted(dict.fromkeys(word for word in unjudged if word), key=lambda word: folded.find(word.casefold())))
+    return tuple(
+        sorted(dict.fromkeys(word for word in unjudged if word), key=lambda word: folded.find(word.casefold()))
+    )
 
 
 # Traits: each gives the fit of every candidate, float64 (n,) in [0, 1], or None where it cannot be judged.

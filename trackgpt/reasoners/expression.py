@@ -14,7 +14,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from trackgpt.reasoners.nouns import BODY, CLASSLESS, KNOWN, LONGEST_NOUN, PERSONS, WORN, is_plural, plain, singular, spelt
+from trackgpt.reasoners.nouns import (
+    BODY,
+    CLASSLESS,
+    KNOWN,
+    LONGEST_NOUN,
+    PERSONS,
+    WORN,
+    is_plural,
+    plain,
+    singular,
+    spelt,
+)
 
 MAX_WORDS = 200
 """Words after these are not read."""
@@ -170,7 +181,10 @@ _MOST = _words("""
 """)
 _ORDINALS = {
     word: at + 1
-    for row in ("first second third fourth fifth sixth seventh eighth ninth tenth", "1st 2nd 3rd 4th 5th 6th 7th 8th 9th")
+    for row in (
+        "first second third fourth fifth sixth seventh eighth ninth tenth",
+        "1st 2nd 3rd 4th 5th 6th 7th 8th 9th",
+    )
     for at, word in enumerate(row.split())
 }
 _NUMBERS = {word: at + 2 for at, word in enumerate("two three four five six seven eight nine ten".split())} | {
@@ -226,12 +240,14 @@ _SILENT = frozenset(
     she they them here there just only very too also so then now out up down off away forward forwards itself himself
     herself themselves colored coloured color colour kind half side together them do does did than""".split()
 )
-_PARTITIVE = frozenset("slice piece pair group herd flock bunch pack couple set row stack pile half part side end".split())
+_PARTITIVE = frozenset(
+    "slice piece pair group herd flock bunch pack couple set row stack pile half part side end".split()
+)
 _ENDS = re.compile(r"(?:ing|ed|en|wn|rn)$")
 _PREPOSITIONS = frozenset("on in at to towards toward from near by".split())
 _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 _GROWN = {"baby": "small", "adult": "large"}
-"""Nouns that say how large an animal is: "baby monkey".""" 
+"""Nouns that say how large an animal is: "baby monkey"."""
 _TOKEN = re.compile(r"[^\W_]+|[,;.:!?]|['’](?=s\b)")
 
 
@@ -425,7 +441,13 @@ def _orders(tokens: Sequence[_Token], at: int) -> bool:
 def _noun(tokens: Sequence[_Token], at: int, more: frozenset[str]) -> tuple[_Piece, int] | None:
     for length in range(min(LONGEST_NOUN, len(tokens) - at), 0, -1):
         words = _joined(tokens, at, length)
-        if length == 1 and (_TABLE.get(words, ("silent",))[0] != "silent" or _orders(tokens, at) or words in _FRAME and at and tokens[at - 1].word in {"of", "in"}):
+        if length == 1 and (
+            _TABLE.get(words, ("silent",))[0] != "silent"
+            or _orders(tokens, at)
+            or words in _FRAME
+            and at
+            and tokens[at - 1].word in {"of", "in"}
+        ):
             return None
         noun = singular(words)
         if noun in KNOWN or noun in more:
@@ -667,7 +689,12 @@ class _Builder:
         if said == "by" and self._link and not self._link.said:
             piece = piece._replace(value="with")  # "thrown by"
         self._close()
-        if self._link and self._link.kind == "relation" and self._link.value in {"wear", "under", "on"} and piece.value in {"in", "on", "with"}:
+        if (
+            self._link
+            and self._link.kind == "relation"
+            and self._link.value in {"wear", "under", "on"}
+            and piece.value in {"in", "on", "with"}
+        ):
             return  # "dressed in", "riding on"
         self._link = piece
 
