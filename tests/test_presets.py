@@ -16,11 +16,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from foreign_checkpoints import sam2_video
+from safetensors.torch import load_file, save_file
+from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection, GroundingDinoImageProcessorPil
 
 from trackgpt import fetching, hub, presets
-from trackgpt.errors import ModelError, OutputError
+from trackgpt.errors import ModelError, OutputError, UsageError
+from trackgpt.planning.grounding import plan_grounded
+from trackgpt.planning.tracing import LiveBytes
 
 REPO = "owner/model"
+WHOLE = "model.safetensors"
 FIRST, SECOND = "1" * 40, "2" * 40
 WEIGHTS = bytes(range(256)) * 400  # 100 kB
 FILES = {
@@ -396,6 +403,11 @@ def test_offline_no_socket_is_opened_and_what_is_missing_says_what_to_type(comma
     assert (done.code, "not here" in done.out) == (0, True)
     done = command("doctor", "-m", "small", "--offline")
     assert (done.code, "MD01" in done.out, "trackgpt models pull small" in done.out) == (4, True, True)
+    assert re.search(r"memory +657\.4 MiB  grounder IDEA-Research/grounding-dino-tiny \(public\), from its", done.out)
+    assert re.search(r"memory +148\.7 MiB  segmenter facebook/sam2.1-hiera-tiny \(public\), from its", done.out)
+    assert re.search(
+        r"memory +0\.79 GiB in float32 on \w+, activations of the grounder not counted, .*: it fits", done.out
+    )
     with pytest.raises(ModelError, match="^MD01: IDEA-Research/grounding-dino-tiny: .*trackgpt models pull small"):
         hub.find("IDEA-Research/grounding-dino-tiny")
     with pytest.raises(ModelError, match="^MD01: .*offline"):
@@ -415,3 +427,81 @@ def test_the_environment_alone_keeps_a_process_offline(tmp_path):
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, env=asked, capture_output=True, text=True)
     assert done.stdout.startswith("MD01: owner/model: not a model on this machine"), done.stderr
+
+
+# Memory
+
+
+@pytest.fixture
+def detector(tmp_path):
+    """A folder with a grounder of 100 floating weights and 10 whole numbers."""
+    folder = tmp_path / "dino"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "florence2"}')
+    weights = {"w": torch.zeros(10, 10, dtype=torch.float16), "i": torch.zeros(10, dtype=torch.int64)}
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def test_a_grounder_and_a_segmenter_are_counted_in_the_dtype_in_which_they_compute(detector, tmp_path):
+    nano = sum(weight.numel() * weight.element_size() for weight in load_file(hub.find("nano-memory") / WHOLE).values())
+    for dtype, size in (("float32", 480), ("bfloat16", 280)):
+        grounder, segmenter = plan_grounded(hub.grounded(detector, "nano-memory"), dtype)
+        assert (grounder.kind, grounder.weights) == ("florence2", size)
+        assert (segmenter.kind, segmenter.weights) == ("mask_propagation", nano)
+    (tmp_path / "yolo.onnx").write_bytes(bytes(1234))
+    grounder, _ = plan_grounded(hub.grounded(tmp_path / "yolo.onnx", detector), "bfloat16")
+    assert (grounder.kind, grounder.weights) == ("onnx", 1234)
+
+
+def test_a_preset_is_counted_before_it_is_fetched(cache):
+    for name, dtype, wanted in (
+        ("small", "float32", 845e6),
+        ("small", "bfloat16", 423e6),
+        ("reason", "bfloat16", 8968e6),
+    ):
+        planned = plan_grounded(hub.model_of(name), dtype)
+        assert sum(part.weights for part in planned) == pytest.approx(wanted, rel=0.001)
+        assert {part.source for part in planned} == {"from its published size, for it is not on this machine"}
+    with pytest.raises(ModelError, match="^MD01: owner/model: .*trackgpt models pull owner/model"):
+        plan_grounded("imat:owner/model+nano-memory", "float32")
+    with pytest.raises(UsageError, match="^nano: wanted imat:GROUNDER"):
+        plan_grounded("nano", "float32")
+
+
+def grounding_dino(folder):
+    """A Grounding DINO that looks at frames of 64 x 107 at most, small and random, as its own class writes it."""
+    swin = {"model_type": "swin", "embed_dim": 8, "depths": [1] * 4, "num_heads": [2] * 4, "window_size": 2}
+    bert = {"model_type": "bert", "vocab_size": 1100, "hidden_size": 32, "intermediate_size": 32}
+    layers = {"encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    config = GroundingDinoConfig(
+        backbone_config=swin | {"out_indices": [2, 3, 4]},
+        text_config=bert | {"num_hidden_layers": 1, "num_attention_heads": 2},
+        d_model=64,
+        num_queries=12,
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
+        **layers,
+    )
+    model = GroundingDinoForObjectDetection(config).eval()
+    model.save_pretrained(folder)
+    GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 107}).save_pretrained(folder)
+    return model
+
+
+@torch.no_grad()
+def test_activations_are_those_of_a_real_frame(tmp_path):
+    detector, tracker = grounding_dino(tmp_path / "dino"), sam2_video(tmp_path / "sam")
+    planned = plan_grounded(hub.grounded(tmp_path / "dino", tmp_path / "sam"), "float32")
+    ids = torch.full((1, 16), 1)
+    with LiveBytes() as looking:
+        pixels = torch.zeros(1, 3, 60, 107)  # 720 x 1280, as wide as its processor allows
+        detector(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
+    with LiveBytes() as encoding:
+        tracker.vision_encoder(torch.zeros(1, 3, 64, 64))
+    assert [part.frame for part in planned] == pytest.approx([looking.peak, encoding.peak], rel=0.1)
+    held = [sum(weight.numel() * 4 for weight in model.parameters()) for model in (detector, tracker)]
+    assert [part.weights for part in planned] == pytest.approx(held, rel=0.1)
+    halves = plan_grounded(hub.grounded(tmp_path / "dino", tmp_path / "sam"), "bfloat16")
+    assert [half.frame / part.frame for half, part in zip(halves, planned, strict=True)] == pytest.approx(
+        [0.5] * 2, abs=0.1
+    )

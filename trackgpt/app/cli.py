@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 FORMATS = "mp4,davis,coco,mot,timeline,jsonl"
-Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name, folder, or brain (folder, hub id)")]
+Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name, preset, folder, or brain (hub id)")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, auto; on a GPU int8, int4")]
 Perception = Annotated[str | None, typer.Option(help="For a brain: a SAM's .pth, folder or hub id")]

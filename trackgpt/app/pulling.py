@@ -9,7 +9,7 @@ from trackgpt import presets
 from trackgpt.app.live import say
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.fetching import check, is_offline
-from trackgpt.hub import HUB_ID, IMAT, model_of, shipped
+from trackgpt.hub import HUB_ID, model_of, parts_of, shipped
 
 
 def listing() -> Iterator[str]:
@@ -51,7 +51,7 @@ def run(name: str, revision: str = "") -> int:
 def _repos(name: str) -> list[str]:
     if name in {model.name for model in shipped()}:
         raise UsageError(f"{name} ships inside the package; there is nothing to fetch")
-    repos = model_of(name).removeprefix(IMAT).split("+")
+    repos = parts_of(model_of(name))
     if not all(HUB_ID.fullmatch(repo) for repo in repos):
         known = ", ".join(preset.name for preset in presets.PRESETS)
         raise UsageError(f"{name}: nothing to fetch by that name; choose {known}, or a hub's id such as OWNER/MODEL")
