@@ -250,13 +250,19 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
     Raises:
         ModelError: MD01 there is none; MD02 it is damaged; MD06 it is of a kind that finds nothing by words.
     """
+    from trackgpt.precision import inference_dtype
     from trackgpt.reasoners.detector import OnnxDetector, is_onnx
     from trackgpt.reasoners.detector_grounder import DetectorGrounder
+    from trackgpt.reasoners.open_vocabulary import OpenVocabularyGrounder, is_open_vocabulary
     from trackgpt.systems.imat import TrackerGrounder
 
-    place = Path(name).expanduser()
+    if len(parts_of(name)) > 1:  # a brain and its perception
+        return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
+    place = find(name)
     if is_onnx(place):
         return DetectorGrounder(OnnxDetector.from_file(place))
+    if is_open_vocabulary(place):
+        return OpenVocabularyGrounder.from_pretrained(place, device, inference_dtype(dtype, device))
     return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
 
 

@@ -154,7 +154,7 @@ class OpenVocabularyGrounder:
         shorter: wordings to try instead of one that finds nothing, the best first: "person in white", "person".
     """
 
-    reads_motion = False
+    reads_motion, checks_every = False, 0
 
     def __init__(
         self,
