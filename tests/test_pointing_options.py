@@ -119,7 +119,7 @@ def test_a_second_in_front_is_a_time_of_the_source_and_later_than_the_first_fram
 def test_only_where_it_is_not_after_a_drop_says_how_to_resume_the_target():
     options = {"box": ["0,0,9,9"], "drop": ["@3:1"]}
     assert [kind for _, kind, _ in read(**options, point=["@5:1:1,2,-"])] == ["start", "drop", "add"]
-    with pytest.raises(UsageError, match=r"--point @5:1,2,-: nothing is followed then; 1 was dropped: write ID:x,y,- "):
+    with pytest.raises(UsageError, match=r"--point @5:1,2,-: nothing is followed then; to resume 1, write ID:x,y,-"):
         read(**options, point=["@5:1,2,-"])
 
 

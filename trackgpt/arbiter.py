@@ -125,8 +125,8 @@ class PurportArbiter:
     def _due_to(self, prompt: Prompt, state: TrackState) -> str:
         if prompt.visual:
             raise UsageError(
-                f"{self.name} is told what to track in words; leave boxes, points and masks out, or choose a model that "
-                "follows them: -m nano-memory"
+                f"{self.name} is told what to track in words; leave boxes, points and masks out, or choose a model "
+                "that follows them: -m nano-memory"
             )
         if prompt.kind in ("resume", "add"):
             raise UsageError(f"{self.name} cannot {prompt.kind} targets; name all of them in one instruction")
@@ -266,9 +266,9 @@ def _named(model: str, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
         raise UsageError(f"switch to {_listed(taken)}: known already; give new ids, or resume or correct it instead")
     for number, shown in zip(ids, prompt.visual):
         if number not in known and not shown.finds:
-            ended = f"; to resume {_listed(former)}, which was dropped, add it with its id" if former else ""
+            again = f"; to resume {_listed(former)}, which was dropped, add it with its id" if former else ""
             raise UsageError(
-                f"target {number} is new, and it is only shown where it is not; show where it is, too{ended}"
+                f"target {number} is new, and it is only shown where it is not; show where it is, too{again}"
             )
     return ids
 

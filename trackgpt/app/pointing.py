@@ -201,9 +201,7 @@ def _joined(items: Sequence[Placed], followed: set[int], known: set[int]) -> dic
         choice = sorted(shown) or sorted(followed)
         if not choice and known and item.shown is not None and not item.shown.finds:
             ended = ", ".join(map(str, sorted(known)))
-            raise UsageError(
-                f"{item.given}: nothing is followed then; {ended} was dropped: write ID:x,y,- to resume it"
-            )
+            raise UsageError(f"{item.given}: nothing is followed then; to resume {ended}, write ID:x,y,-")
         if len(choice) > 1:
             raise UsageError(f"{item.given}: of which of the targets {', '.join(map(str, choice))}? Write ID:x,y")
         _join(shown, choice[0] if choice else next(free), item)

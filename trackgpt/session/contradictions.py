@@ -1,4 +1,4 @@
-"""What contradicts itself in a track, for a person to be warned: two targets on one object, points that a mask denies."""
+"""What contradicts itself in a track, worth a warning: two targets on one object, points that a mask denies."""
 
 from __future__ import annotations
 
