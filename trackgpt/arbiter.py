@@ -266,9 +266,9 @@ def _named(model: str, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
         raise UsageError(f"switch to {_listed(taken)}: known already; give new ids, or resume or correct it instead")
     for number, shown in zip(ids, prompt.visual):
         if number not in known and not shown.finds:
-            again = f"; to resume {_listed(former)}, which was dropped, add it with its id" if former else ""
+            advice = f"; to resume {_listed(former)}, which was dropped, add it with its id" if former else ""
             raise UsageError(
-                f"target {number} is new, and it is only shown where it is not; show where it is, too{again}"
+                f"target {number} is new, and it is only shown where it is not; show where it is, too{advice}"
             )
     return ids
 
