@@ -18,6 +18,7 @@ from trackgpt.geometry.masks import box_of
 from trackgpt.geometry.pointing import deepest_point
 from trackgpt.hub import load_trackgpt
 from trackgpt.online import follow
+from trackgpt.session.contradictions import denied_points
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.systems.pointed import Pointed
 from trackgpt.track import TrackState
@@ -299,8 +300,11 @@ def test_points_that_the_mask_of_their_box_denies_are_named(tracker):
     session.say(visual=[replace(green, points=((*outside, 1), (30.0, 14.0, 1)))], ids=(9,), kind="correct")
     session.step(moving()[0])
     (warning,) = (event for event in session.events() if event.type == "warn")
-    denied = "the point 50,14 is on the target and its mask leaves it out"
-    assert warning.data["text"] == f"frame 1: target 9: {denied}, against the box shown with it; look at the mask"
+    denied = "the point 50,14 is on the target and outside of its box and its mask; look at its mask, and show a box"
+    assert warning.data["text"] == f"frame 1: target 9: {denied} or a mask where it is wrong"
+    shown = Prompt(ids=(9,), visual=(replace(green, points=((30.0, 14.0, 0), (5.0, 5.0, 0))),))
+    (line,) = denied_points(shown, [7, 9], np.stack([np.zeros((60, 80), bool), np.ones((60, 80), bool)]))
+    assert line.startswith("target 9: the point 30,14 is not on the target and inside of its mask; the point 5,5 is not")
 
 
 def test_a_whole_prompt_may_say_its_frame(tracker):

@@ -407,7 +407,7 @@ def test_two_targets_on_one_object_are_one_warning_and_quiet_prints_neither_it_n
 
 def test_a_point_that_the_mask_of_its_own_box_denies_is_a_warning(run):
     done = run("--box", "4,4,12,12", "--point", "1:65,50", "--point", "1:8,8", "--format", "jsonl", "-o", "out")
-    said = "frame 0: target 1: the point 65,50 is on the target and its mask leaves it out, against the box shown with"
+    said = "frame 0: target 1: the point 65,50 is on the target and outside of its box and its mask; look at its mask"
     assert (done.code, done.values()["warnings"], said in done.err) == (0, "1", True)
     done = run("--box", "4,4,12,12", "--point", "1:65,50,-", "--format", "jsonl", "-o", "other")
     assert (done.code, done.err) == (0, "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Meetings:
 
 
 def denied_points(prompt: Prompt, ids: Sequence[int], masks: np.ndarray) -> list[str]:
-    """A line for each target whose mask denies points that came with a box or a mask of it.
+    """A line for each target whose box, or whose mask now, denies points that came with a box or a mask of it.
 
     Args:
         prompt: what was shown.
@@ -53,15 +53,19 @@ def denied_points(prompt: Prompt, ids: Sequence[int], masks: np.ndarray) -> list
     rows = {number: k for k, number in enumerate(ids)}
     lines = []
     for number, shown in zip(numbers, prompt.visual):
-        if denied := _denied(shown, masks[rows[number]]):
-            with_it = "box" if shown.mask is None else "mask"
-            lines.append(f"target {number}: {denied}, against the {with_it} shown with it; look at the mask")
+        if denied := "; ".join(_denied(shown, masks[rows[number]])):
+            lines.append(f"target {number}: {denied}; look at its mask, and show a box or a mask where it is wrong")
     return lines
 
 
-def _denied(shown: VisualPrompt, mask: np.ndarray) -> str:
+def _denied(shown: VisualPrompt, mask: np.ndarray) -> Iterator[str]:
     if shown.box is None and shown.mask is None:
-        return ""
-    wrong = [(x, y, side) for x, y, side in shown.points if bool(mask[int(y), int(x)]) != bool(side)]
-    says = ("is not on the target and its mask covers it", "is on the target and its mask leaves it out")
-    return "; ".join(f"the point {x:g},{y:g} {says[side]}" for x, y, side in wrong)
+        return
+    x1, y1, x2, y2 = shown.box or (-np.inf, -np.inf, np.inf, np.inf)
+    for x, y, side in shown.points:
+        held = {"box": x1 <= x <= x2 and y1 <= y <= y2, "mask": bool(mask[int(y), int(x)])}
+        outside = " and its ".join(name for name, holds in held.items() if not holds)
+        if side and outside:
+            yield f"the point {x:g},{y:g} is on the target and outside of its {outside}"
+        elif not side and held["mask"]:
+            yield f"the point {x:g},{y:g} is not on the target and inside of its mask"
