@@ -304,7 +304,9 @@ def test_points_that_the_mask_of_their_box_denies_are_named(tracker):
     assert warning.data["text"] == f"frame 1: target 9: {denied} or a mask where it is wrong"
     shown = Prompt(ids=(9,), visual=(replace(green, points=((30.0, 14.0, 0), (5.0, 5.0, 0))),))
     (line,) = denied_points(shown, [7, 9], np.stack([np.zeros((60, 80), bool), np.ones((60, 80), bool)]))
-    assert line.startswith("target 9: the point 30,14 is not on the target and inside of its mask; the point 5,5 is not")
+    assert line.startswith(
+        "target 9: the point 30,14 is not on the target and inside of its mask; the point 5,5 is not"
+    )
 
 
 def test_a_whole_prompt_may_say_its_frame(tracker):
