@@ -66,7 +66,7 @@ def track(
     ] = None,
     drop: Annotated[
         list[str] | None,
-        _option("Pointing", metavar="@FRAME:ID", help="Ends a target. @FRAME: may begin the others, too"),
+        _option("Pointing", metavar="@FRAME:ID", help="Ends a target. @FRAME: or @8.5s: may begin others"),
     ] = None,
     output: Annotated[Path | None, _option("Output", "-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[

@@ -199,7 +199,7 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
         device=request.device,
         execution=request.execution,
     )
-    with Outputs(playback, request.formats, _sound(request, playback)) as outputs:
+    with Outputs(playback, request.formats, _sound(request, playback), printer.note) as outputs:
         for words in spoken:
             playback.say(words.text, words.frame, words.second, **words.how)
         with progress(playback.source.frames_hint, request.quiet) as advance:
@@ -219,11 +219,12 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
     """The instructions with their moments; refuses what can be refused before anything is opened.
 
     Raises:
-        UsageError: an unknown format or choice; NL01; nothing to track; two instructions for one moment; see also
-            `read_pointing`.
+        UsageError: an unknown format or choice; NL01; nothing to track; two instructions for one moment; words and
+            pointing for a shipped model, each of which takes one of the two; see also `read_pointing`.
         InputError: see `read_pointing`.
     """
     from trackgpt.export.exporting import check_formats
+    from trackgpt.hub import NANO_MEMORY
     from trackgpt.reasoners.templates import clean_instruction
 
     check_formats(request.formats)
@@ -244,9 +245,19 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
                 "(-i '240: the dog') or name all targets in one instruction"
             )
     shown = read_pointing(request.pointing, int(request.reading.get("start") or 0))
+    if request.instructions and request.pointing and request.model in ("nano", NANO_MEMORY):
+        raise UsageError(
+            f"{request.model} takes words or pointing, and both were given; leave one of them out "
+            f"(-m nano is told in words, -m {NANO_MEMORY} is shown the target)"
+        )
     return spoken + [
-        TimedInstruction("", each.frame, None, {"kind": each.kind, "ids": each.ids, "visual": each.visual})
-        for each in shown
+        TimedInstruction(
+            "",
+            each.frame if second is None else None,
+            second,
+            {"kind": each.kind, "ids": each.ids, "visual": each.visual},
+        )
+        for each, second in shown
     ]
 
 
@@ -259,14 +270,16 @@ def _refuse_misplaced(request: TrackRequest, spoken: Sequence[TimedInstruction],
     from trackgpt.geometry.pointing import refuse_misplaced
     from trackgpt.types import Prompt
 
-    shown = [Prompt("", words.frame or 0, **words.how) for words in spoken if words.how]
+    shown = [words for words in spoken if words.how]
     certain = source.kind in ("folder", "animation")  # the header of a video may lie
-    refuse_missing_frames(shown, request.reading, source.frames_hint if certain else None)
-    for prompt in shown if all(source.size) and not request.reading.get("allow_gaps") else ():
+    frames = [words.frame for words in shown if words.frame is not None]
+    refuse_missing_frames(frames, request.reading, source.frames_hint if certain else None)
+    for words in shown if all(source.size) and not request.reading.get("allow_gaps") else ():
         try:
-            refuse_misplaced(prompt, source.size)
+            refuse_misplaced(Prompt("", **words.how), source.size)
         except UsageError as error:
-            raise error.at(f"frame {prompt.frame}") from error
+            when = f"frame {words.frame}" if words.second is None else f"second {words.second:g}"
+            raise error.at(when) from error
 
 
 def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoken: Sequence[TimedInstruction]) -> None:
