@@ -117,7 +117,9 @@ def track(
     _keep_offline(offline)
     pointing = Pointing(*(tuple(given or ()) for given in (box, mask, point, drop)))
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
-    named = pair(model or "nano", perception) if model or perception else ""
+    named = pair(model or "", None)
+    if perception:
+        named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
     if grounder:
         named = grounded(grounder, named or NANO_MEMORY)
     return run(

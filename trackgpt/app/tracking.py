@@ -245,9 +245,9 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
                 "(-i '240: the dog') or name all targets in one instruction"
             )
     shown = read_pointing(request.pointing, int(request.reading.get("start") or 0))
-    if request.instructions and request.pointing and request.model in ("nano", NANO_MEMORY):
+    if request.instructions and request.pointing and request.first_choice in ("nano", NANO_MEMORY):
         raise UsageError(
-            f"{request.model} takes words or pointing, and both were given; leave one of them out "
+            f"{request.first_choice} takes words or pointing, and both were given; leave one of them out "
             f"(-m nano is told in words, -m {NANO_MEMORY} is shown the target)"
         )
     return spoken + [
