@@ -163,6 +163,14 @@ def test_words_about_motion_are_read_again_once_there_is_motion_to_see():
     seen = list(follow(imat(grounder).tracker(), moving(20), [fastest]))
     assert [(t, one.reason) for t, one in enumerate(seen) if one.reason] == [(0, "prompt"), (12, "again")]
     assert grounder.nearby == [[], [-9, -6, -3]]
+    assert grounder.asked == ["the fastest red one"] * 2
+
+
+def test_only_what_lasts_of_words_is_read_again_later():
+    grounder = Squares()
+    tracker = imat(grounder).tracker(settings=["arbiter.every=4"])
+    list(follow(tracker, moving(6), [Prompt("the red one on the left")]))
+    assert grounder.asked == ["the red one on the left", "red one"]
 
 
 def test_what_is_pointed_at_is_followed_without_a_question_and_may_be_named():

@@ -253,6 +253,7 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
     from trackgpt.precision import inference_dtype
     from trackgpt.reasoners.detector import OnnxDetector, is_onnx
     from trackgpt.reasoners.detector_grounder import DetectorGrounder
+    from trackgpt.reasoners.expression import shorter
     from trackgpt.reasoners.open_vocabulary import OpenVocabularyGrounder, is_open_vocabulary
     from trackgpt.systems.imat import TrackerGrounder
 
@@ -262,7 +263,7 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
     if is_onnx(place):
         return DetectorGrounder(OnnxDetector.from_file(place))
     if is_open_vocabulary(place):
-        return OpenVocabularyGrounder.from_pretrained(place, device, inference_dtype(dtype, device))
+        return OpenVocabularyGrounder.from_pretrained(place, device, inference_dtype(dtype, device), shorter=shorter)
     return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -253,6 +253,11 @@ _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 _GROWN = {"baby": "small", "adult": "large"}
 """Nouns that say how large an animal is: "baby monkey"."""
 _TOKEN = re.compile(r"[^\W_]+|[,;.:!?]|['’](?=s\b)")
+
+
+LASTING = ("on", "with", "in", "not")
+"""Relations that go along with a thing."""
+WORN_PARTS = ("clothes", "upper", "lower", "whole")
 
 
 class _Token(NamedTuple):
@@ -872,3 +877,33 @@ class _Builder:
 
 def _with_part(trait: Trait, part: str, negated: bool | None = None) -> Trait:
     return Trait("colour", trait.value, trait.said, part, negated=trait.negated if negated is None else negated)
+
+
+def lasting(text: str) -> str:
+    """What stays true of an expression while things move: nouns, colours, and what something rides, holds or is not.
+
+    "the second man in red from the left" is "man in red". Empty where nothing is left that names anything.
+    """
+    said = [_lasting(phrase) for phrase in read(text).phrases]
+    return " and ".join(each for each in said if each)
+
+
+def shorter(text: str) -> tuple[str, ...]:
+    """Wordings with less and less in them: what lasts, with colours alone, and the nouns."""
+    phrases = read(text).phrases
+    bare = [replace(phrase, relations=()) for phrase in phrases]
+    nouns = [phrase.said for phrase in phrases if phrase.noun]
+    found = [lasting(text), " and ".join(filter(None, map(_lasting, bare))), " and ".join(nouns)]
+    return tuple(each for each in dict.fromkeys(found) if each and each != text)
+
+
+def _lasting(phrase: Phrase) -> str:
+    colours = [trait for trait in phrase.traits if trait.kind == "colour" and not trait.negated]
+    if not phrase.noun and not colours:
+        return ""
+    number = "all" if phrase.count is None else str(phrase.count) if phrase.count > 1 else ""
+    own = " ".join(trait.said for trait in colours if not trait.part)
+    worn = " and ".join(trait.said for trait in colours if trait.part in WORN_PARTS)
+    others = [(each.said, _lasting(each.other)) for each in phrase.relations if each.sure and each.kind in LASTING]
+    related = [f"{said} {other}" for said, other in others if other]
+    return " ".join(filter(None, [number, own, phrase.said or "one", f"in {worn}" if worn else "", *related]))

@@ -1,8 +1,8 @@
 """Detectors that take words instead of classes, as grounders.
 
 Grounding DINO, MM-Grounding-DINO and LLMDet, OWLv2 and OWL-ViT of transformers, with its image processors for Pillow
-and its post-processing, so that torchvision is not needed. DINO scores a box by the word that fits it best, and OWL by all
-words at once: neither is reliable in place, order and number ("the second from the left").
+and its post-processing, so that torchvision is not needed. DINO scores a box by the word that fits it best, and OWL by
+all words at once: neither is reliable in place, order and number ("the second from the left").
 """
 
 from __future__ import annotations

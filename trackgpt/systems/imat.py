@@ -22,6 +22,7 @@ from trackgpt.online import System, Tracker
 from trackgpt.perception.banked_segmenter import BankedMemory, BankedSegmenter, EarlierFrame, Looking, MotionSettings
 from trackgpt.perception.identity_banks import BankSettings
 from trackgpt.perception.memory_segmenter import KeepingNetwork
+from trackgpt.reasoners.expression import lasting
 from trackgpt.reasoners.grounder import Candidate, Grounder, Grounding, Nearby
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read
@@ -148,22 +149,26 @@ class GroundingReasoner:
         """Boxes of what the words mean.
 
         For an instruction, or while nothing is tracked, those that were found, surest first. For words in force a row
-        for every active target, NaN where it was not found.
+        for every active target, NaN where it was not found; of these words only what lasts is read: who was on the left
+        when that was said may be anywhere by now.
         """
         nearby = self._nearby(frame, state)
         if prompt is not None and prompt.text and prompt.kind != "resume":
             return _cue(self.grounder.ground(frame, prompt.text, nearby), not nearby and self.grounder.reads_motion)
         if not state.active:
             return _cue(self.grounder.ground(frame, state.text, nearby), False)
-        return self._again(frame, state.active, nearby)
+        record: ArbitrationRecord = state.record
+        return self._again(frame, state.active, nearby, whole=record.look_again == state.frame)
 
-    def _again(self, frame: np.ndarray, targets: Sequence[Target], nearby: Sequence[Nearby]) -> Cue:
-        """The boxes of targets by the words that named them, each of which is read once."""
+    def _again(self, frame: np.ndarray, targets: Sequence[Target], nearby: Sequence[Nearby], whole: bool) -> Cue:
+        """The boxes of targets by the words that named them, whole or what lasts of them, each read once."""
         boxes, scores = np.full((len(targets), 4), np.nan, np.float32), np.full(len(targets), np.nan, np.float32)
         answers = []
         for words in dict.fromkeys(target.prompt.text for target in targets if target.prompt.text):
             rows = [row for row, target in enumerate(targets) if target.prompt.text == words]
-            grounding = self.grounder.ground(frame, words, nearby)
+            if not (still := words if whole else lasting(words)):
+                continue
+            grounding = self.grounder.ground(frame, still, nearby)
             answers.append(grounding)
             for row, one in _assigned([targets[row] for row in rows], grounding).items():
                 boxes[rows[row]], scores[rows[row]] = one.box, as_number(one.score)
