@@ -1,8 +1,8 @@
 """Detectors that take words instead of classes, as grounders.
 
-Grounding DINO, MM-Grounding-DINO and LLMDet, OWLv2 and OWL-ViT of transformers, with its image processors for Pillow and
-its post-processing, so that torchvision is not needed. DINO scores a box by the word that fits it best, and OWL by all
-words at once: neither is reliable in place, order and number ("the second from the left").
+Grounding DINO, MM-Grounding-DINO and LLMDet, OWLv2 and OWL-ViT of transformers, with its image processors for Pillow
+and its post-processing, so that torchvision is not needed. DINO scores a box by the word that fits it best, and OWL by
+all words at once: neither is reliable in place, order and number ("the second from the left").
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ INSTEAD = "use the folder of IDEA-Research/grounding-dino-tiny or of google/owlv
 LICENCES = {
     "IDEA-Research/grounding-dino-tiny": "apache-2.0",
     "IDEA-Research/grounding-dino-base": "apache-2.0",
-    "iSEE-Laboratory/llmdet_tiny": "apache-2.0",
     "iSEE-Laboratory/llmdet_large": "apache-2.0",
     "google/owlv2-base-patch16-ensemble": "apache-2.0",
 }
-"""Of weights on the hub, as their cards said in 2026; for folders that have lost theirs."""
+"""Of weights on the hub, as their cards say; for folders that have lost theirs. Other cards were not read."""
 REFUSED = {"omdet-turbo": "OmDet-Turbo, which needs torchvision and timm"}
 MOST_BOXES = 300
 """So many of the surest boxes are looked at; OWLv2 gives one for each of 3,600 cells."""
