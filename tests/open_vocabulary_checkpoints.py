@@ -80,8 +80,9 @@ def mm_grounding_dino(folder: Path) -> nn.Module:
 
 
 def _dino_config() -> dict[str, Any]:
+    """With a vocabulary that is large enough for the configuration to be compared with the weights first."""
     swin = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2], "window_size": 2}
-    bert = {"model_type": "bert", "vocab_size": 1100, "hidden_size": 32, "intermediate_size": 32}
+    bert = {"model_type": "bert", "vocab_size": 4200, "hidden_size": 32, "intermediate_size": 32}
     values: dict[str, Any] = {"backbone_config": swin | {"out_indices": [2, 3, 4]}, "d_model": 64, "num_queries": 12}
     values["text_config"] = bert | {"num_hidden_layers": 1, "num_attention_heads": 2}
     values |= {"encoder_layers": 1, "decoder_layers": 2}

@@ -398,6 +398,9 @@ def test_what_older_transformers_wrote_loads_with_the_same_numbers(checkpoints, 
     if family == "grounding-dino":
         swin = "model.backbone.conv_encoder.model.encoder.layers.0.blocks.0.attention.self.relative_position_index"
         weights |= {swin: torch.zeros(4, 4, dtype=torch.int64)}
+        shared = {name: value for name, value in weights.items() if name.startswith("bbox_embed.0.")}
+        for layer in ("bbox_embed.1.", "model.decoder.bbox_embed.0.", "model.decoder.bbox_embed.1."):
+            weights |= {name.replace("bbox_embed.0.", layer): value.clone() for name, value in shared.items()}
     else:
         weights |= {"owlvit.text_model.embeddings.position_ids": torch.arange(16)[None]}
     old = copied(folder, tmp_path / "old", weights=weights)
@@ -412,6 +415,15 @@ def test_what_older_transformers_wrote_loads_with_the_same_numbers(checkpoints, 
         each.ground(image, WORDS) for each in (OpenVocabularyGrounder.from_pretrained(old), loaded[family])
     )
     assert found == wanted
+
+
+def test_a_whole_processor_as_transformers_5_saves_it_is_read(checkpoints, loaded, tmp_path):
+    folder = copied(checkpoints["owlv2"][0], tmp_path / "new", without=("preprocessor_config.json",))
+    loaded["owlv2"].processor.save_pretrained(folder)
+    assert (folder / "processor_config.json").is_file()
+    image = picture((60, 90))
+    found = OpenVocabularyGrounder.from_pretrained(folder).ground(image, WORDS)
+    assert found == loaded["owlv2"].ground(image, WORDS)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,11 +31,10 @@ INSTEAD = "use the folder of IDEA-Research/grounding-dino-tiny or of google/owlv
 LICENCES = {
     "IDEA-Research/grounding-dino-tiny": "apache-2.0",
     "IDEA-Research/grounding-dino-base": "apache-2.0",
-    "iSEE-Laboratory/llmdet_tiny": "apache-2.0",
     "iSEE-Laboratory/llmdet_large": "apache-2.0",
     "google/owlv2-base-patch16-ensemble": "apache-2.0",
 }
-"""Of weights on the hub, as their cards said in 2026; for folders that have lost theirs."""
+"""Of weights on the hub, as their cards say; for folders that have lost theirs. Other cards were not read."""
 REFUSED = {"omdet-turbo": "OmDet-Turbo, which needs torchvision and timm"}
 MOST_BOXES = 300
 """So many of the surest boxes are looked at; OWLv2 gives one for each of 3,600 cells."""
@@ -75,7 +74,7 @@ class OpenVocabularySettings:
 
 
 @dataclass(frozen=True)
-class Family:
+class DetectorFamily:
     """How transformers names the parts of a kind of detector, and how it is asked.
 
     Attributes:
@@ -111,10 +110,12 @@ _BERT_FILES = (("tokenizer.json",), ("vocab.txt",))
 _CLIP_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _DINO = ("GroundingDinoProcessor", "GroundingDinoImageProcessorPil", _BERT_FILES, True)
 FAMILIES = {
-    "grounding-dino": Family("GroundingDinoForObjectDetection", *_DINO),
-    "mm-grounding-dino": Family("MMGroundingDinoForObjectDetection", *_DINO),
-    "owlv2": Family("Owlv2ForObjectDetection", "Owlv2Processor", "Owlv2ImageProcessorPil", _CLIP_FILES, False),
-    "owlvit": Family("OwlViTForObjectDetection", "OwlViTProcessor", "OwlViTImageProcessorPil", _CLIP_FILES, False),
+    "grounding-dino": DetectorFamily("GroundingDinoForObjectDetection", *_DINO),
+    "mm-grounding-dino": DetectorFamily("MMGroundingDinoForObjectDetection", *_DINO),
+    "owlv2": DetectorFamily("Owlv2ForObjectDetection", "Owlv2Processor", "Owlv2ImageProcessorPil", _CLIP_FILES, False),
+    "owlvit": DetectorFamily(
+        "OwlViTForObjectDetection", "OwlViTProcessor", "OwlViTImageProcessorPil", _CLIP_FILES, False
+    ),
 }
 """By `model_type` in config.json."""
 
@@ -135,6 +136,14 @@ def is_open_vocabulary(folder: Path) -> bool:
 def asks_nothing_shorter(words: str) -> Sequence[str]:
     """No shorter wordings."""
     return ()
+
+
+class _Shown(NamedTuple):
+    """A frame as the network is given it, and what is needed to find the way back; sizes are (height, width)."""
+
+    pixels: dict[str, Tensor]
+    size: tuple[int, int]
+    padded: tuple[int, int]
 
 
 class OpenVocabularyGrounder:
@@ -227,13 +236,13 @@ class OpenVocabularyGrounder:
             ModelError: MD06, the network gives no numbers in this dtype.
         """
         padded = _padded(image)
-        pixels = self.pixels(padded)
+        shown = _Shown(self.pixels(padded), image.shape[:2], padded.shape[:2])
         read, unread = self._fitting(words)
-        boxes = self._detect(pixels, read, image, padded)
+        boxes = self._detect(shown, read)
         unjudged = [unread] if unread else []
         for wording in () if boxes else self.shorter(words):
             read, _ = self._fitting(wording)
-            boxes = self._detect(pixels, read, image, padded)
+            boxes = self._detect(shown, read)
             if boxes:
                 unjudged = left_out(words, read)
                 break
@@ -268,21 +277,19 @@ class OpenVocabularyGrounder:
         count = int(np.searchsorted(np.cumsum(lengths), room, side="right"))
         return " ".join(each[:count]), " ".join(each[count:])
 
-    def _detect(
-        self, pixels: Mapping[str, Tensor], words: str, image: np.ndarray, padded: np.ndarray
-    ) -> list[Candidate]:
+    def _detect(self, shown: _Shown, words: str) -> list[Candidate]:
         """The boxes that reach the threshold, the surest first, one of each object."""
         prompt = FAMILIES[self.kind].prompt(words)
         if not prompt:
             return []
         tokens = self.tokens(prompt)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output = self.model(**pixels, **tokens)
+            output = self.model(**shown.pixels, **tokens)
         output.logits, output.pred_boxes = output.logits.float().cpu(), output.pred_boxes.float().cpu()
         if output.logits.isnan().any() or not output.pred_boxes.isfinite().all():
             dtype = str(self.dtype).removeprefix("torch.")
             raise ModelError(f"{self.name}: gives no numbers in {dtype}; use bfloat16 or float32", "MD06")
-        return self._candidates(self._processed(output, tokens, prompt, padded.shape[:2]), image.shape[:2])
+        return self._candidates(self._processed(output, tokens, prompt, shown.padded), shown.size)
 
     def _processed(
         self, output: Any, tokens: Mapping[str, Tensor], prompt: str, size: tuple[int, int]
@@ -392,7 +399,7 @@ def _kind(folder: Path) -> str:
     return kind
 
 
-def _processor(folder: Path, family: Family) -> Any:
+def _processor(folder: Path, family: DetectorFamily) -> Any:
     """transformers' processor of a folder: its image processor for Pillow and its tokenizer."""
     import transformers
 
@@ -405,7 +412,7 @@ def _processor(folder: Path, family: Family) -> Any:
         return getattr(transformers, family.processor)(image_processor=images, tokenizer=tokenizer)
 
 
-def _tokenizer(folder: Path, family: Family) -> Any:
+def _tokenizer(folder: Path, family: DetectorFamily) -> Any:
     from transformers import AutoTokenizer
 
     whole = [names for names in family.tokenizer_files if all((folder / name).is_file() for name in names)]
@@ -446,7 +453,7 @@ class _Offered:
         return checked(self.folder, self.name, self.lazy.make(), not self.name.endswith(_HARMLESS))[index]
 
 
-def _model(folder: Path, family: Family) -> Any:
+def _model(folder: Path, family: DetectorFamily) -> Any:
     """The network of a folder, filled, in float32, on the CPU, in evaluation mode: no weight missing, none unknown."""
     import transformers
 
