@@ -533,7 +533,7 @@ def test_what_is_no_known_detector_is_one_line(outputs, given, tmp_path):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["text", "empty", "half", "external", "folder", "missing"])
+@pytest.mark.parametrize("damage", ["text", "empty", "half", "external", "cat", "images", "folder", "missing"])
 def test_damaged_files_are_one_line(damage, tmp_path, capfd):
     path = tmp_path / "net.onnx"
     if damage == "external":
@@ -543,6 +543,9 @@ def test_damaged_files_are_one_line(damage, tmp_path, capfd):
     elif damage == "half":
         data = constant(path, {"output0": np.zeros((1, 84, 252))}).read_bytes()
         path.write_bytes(data[: len(data) // 2])
+    elif damage in ("cat", "images"):  # bytes that are no text, in the name of a class or of the input
+        data = constant(path, {"output0": np.zeros((1, 8, 252))}, named()).read_bytes()
+        path.write_bytes(data.replace(damage.encode(), damage[:-1].encode() + b"\xff"))
     elif damage == "folder":
         path.mkdir()
     elif damage != "missing":
@@ -550,7 +553,7 @@ def test_damaged_files_are_one_line(damage, tmp_path, capfd):
     with pytest.raises(ModelError, match="MD01" if damage in ("missing", "folder") else "MD02") as caught:
         OnnxDetector.from_file(path)
     assert "\n" not in str(caught.value)
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

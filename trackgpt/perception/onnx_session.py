@@ -15,4 +15,5 @@ def onnx_session(path: Path, threads: int) -> Any:
     options.log_severity_level = 4  # what goes wrong is raised, and then said once
     # Threads that spin between frames take the cores that decode the video and read its masks.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Its fallback would print, and try once more what cannot work.
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)

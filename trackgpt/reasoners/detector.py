@@ -117,9 +117,12 @@ class _Network:
         self._sessions: dict[int, Any] = {}
         self._making = Lock()
         session = self._session()
-        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
-        self.outputs = [each.name for each in session.get_outputs()]
-        inputs = {each.name: each for each in session.get_inputs()}
+        try:
+            self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+            self.outputs = [each.name for each in session.get_outputs()]
+            inputs = {each.name: each for each in session.get_inputs()}
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{file}: is damaged ({error}); fetch or export it again", "MD02") from error
         self.sized = inputs.pop(_SIZES, None)
         images = [image for each in inputs.values() if (image := _image(each)) is not None]
         if len(images) != 1 or len(inputs) != 1:

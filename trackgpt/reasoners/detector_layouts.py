@@ -156,7 +156,7 @@ def _pyramid(count: int, size: Size) -> tuple[int, ...]:
     return ()
 
 
-class Layout(NamedTuple):
+class OutputLayout(NamedTuple):
     """How outputs become boxes.
 
     Attributes:
@@ -176,19 +176,19 @@ _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _BOXES_LOGITS = (("pred_boxes", "dets"), ("logits", "pred_logits", "labels"))
 _BOXES_LABELS_SCORES = (("boxes",), ("labels",), ("scores",))
 
-LAYOUTS: dict[str, Layout] = {
-    "yolox": Layout(_yolox, ((),), _YOLOX),
-    "yolox-decoded": Layout(_with_objectness, ((),), _YOLOX),
-    "yolov5": Layout(_with_objectness, ((),), _YOLO),
-    "yolov8": Layout(_yolov8, ((),), _YOLO),
-    "yolo-end2end": Layout(_yolo_end2end, ((),), _YOLO | {"overlap": 1.0}),
-    "yolov7-end2end": Layout(_yolov7_end2end, ((),), _YOLO | {"overlap": 1.0}),
-    "yolo-rtdetr": Layout(_yolo_rtdetr, ((),), {}),
-    "detr": Layout(_detr, _BOXES_LOGITS, {"scores": "sigmoid"}),
-    "rf-detr": Layout(_detr, _BOXES_LOGITS, {"scores": "sigmoid"} | _IMAGENET),
-    "detections": Layout(_detections, _BOXES_LABELS_SCORES, {}),
-    "torchvision": Layout(_detections, _BOXES_LABELS_SCORES, {"fit": "as-is"}),
-    "fastestdet": Layout(_fastestdet, ((),), {"colour": "bgr", "overlap": 0.5}),
+LAYOUTS: dict[str, OutputLayout] = {
+    "yolox": OutputLayout(_yolox, ((),), _YOLOX),
+    "yolox-decoded": OutputLayout(_with_objectness, ((),), _YOLOX),
+    "yolov5": OutputLayout(_with_objectness, ((),), _YOLO),
+    "yolov8": OutputLayout(_yolov8, ((),), _YOLO),
+    "yolo-end2end": OutputLayout(_yolo_end2end, ((),), _YOLO | {"overlap": 1.0}),
+    "yolov7-end2end": OutputLayout(_yolov7_end2end, ((),), _YOLO | {"overlap": 1.0}),
+    "yolo-rtdetr": OutputLayout(_yolo_rtdetr, ((),), {}),
+    "detr": OutputLayout(_detr, _BOXES_LOGITS, {"scores": "sigmoid"}),
+    "rf-detr": OutputLayout(_detr, _BOXES_LOGITS, {"scores": "sigmoid"} | _IMAGENET),
+    "detections": OutputLayout(_detections, _BOXES_LABELS_SCORES, {}),
+    "torchvision": OutputLayout(_detections, _BOXES_LABELS_SCORES, {"fit": "as-is"}),
+    "fastestdet": OutputLayout(_fastestdet, ((),), {"colour": "bgr", "overlap": 0.5}),
 }
 FITS = ("stretch", "letterbox-topleft", "letterbox-centre", "as-is")
 
