@@ -1,17 +1,21 @@
 """IMAT from words to masks: a scripted grounder and a network that follows colours, and real networks in its place."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from foreign_checkpoints import sam2_video
+from PIL import Image
 from tiny_propagation import tiny_propagation
 from toy_memory import ColourNetwork
 from toy_systems import box_named, scene
 from tracks import Track
 
+from trackgpt import hub
 from trackgpt.errors import UsageError
+from trackgpt.export.records import read_events
 from trackgpt.hub import grounded, load_model
 from trackgpt.online import follow
 from trackgpt.perception.nano_memory import NanoMemory
@@ -282,3 +286,22 @@ def test_a_session_logs_questions_and_what_they_led_to():
     assert kinds[:2] == ["instruction", "answer"]
     rethinks = [event for event in events if event.type == "rethink"]
     assert [(event.index, event.data["reason"], event.data["verdict"]) for event in rethinks] == [(15, "lost", "found")]
+
+
+def test_the_command_line_takes_a_grounder_and_shows_what_it_chose_from(command, tmp_path, monkeypatch):
+    for t, frame in enumerate(moving(9, step=1)):
+        Image.fromarray(frame).save(tmp_path / f"{t:05d}.png")
+    (tmp_path / "toy.onnx").touch()
+    monkeypatch.setattr(hub, "load_grounder", lambda name, *how: Squares())
+    done = command("track", tmp_path / "0*.png", "-i", "the red one", "--grounder", tmp_path / "toy.onnx", "-o", "out")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == "Found the red one."
+    answer = next(event for event in read_events(Path("out")) if event.type == "answer")
+    assert answer.data["boxes"] == [[4, 8, 16, 20]]
+    assert answer.data["candidates"] == []
+    assert "imat:" in Path("out/run.json").read_text()
+    both = command(
+        *("track", tmp_path / "0*.png", "-i", "the red one", "--grounder", tmp_path / "toy.onnx", "-o", "both"),
+        *("--box", "2:60,40,12,12"),
+    )
+    assert both.code == 0, both.err

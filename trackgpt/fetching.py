@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-"""What is fetched: configurations, tokenizers, templates, weights. Pickles only where there are no safetensors."""
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md")
+"""What is fetched: configurations, tokenizers, templates, weights, the card. Pickles only without safetensors."""
 PICKLES = "*.bin"
 NOTES, RECORD = "trackgpt", "pulled.json"
 """Folder beside a model's files, and the name in it of what was fetched; what has come of a file lies there, too."""
