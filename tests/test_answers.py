@@ -1,4 +1,4 @@
-"""Answers of vision-language models: what is read strictly, what is repaired, what is nothing, and what is no answer."""
+"""Answers of vision-language models: what is read, what is repaired, what says nothing, and what is no answer."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Boxes in the conventions of vision-language models: numbers written by hand, there and back, and what means no box."""
+"""Boxes in the conventions of vision-language models: numbers by hand, there and back, and what means no box."""
 
 import math
 

@@ -77,7 +77,7 @@ _MOST_PROSE = 500
 _NO_OBJECT = re.compile(
     r"^\W*+no\b|\b(?:none|null|nothing|n/a)\b|\b(?:is|are|was|were|see|find|contains?|there's)\s(?:no|not)\b"
     r"|\bnot\s(?:visible|present|found|detected|shown|in the|in this|any)"
-    r"|\b(?:isn|aren|doesn|don|can|couldn)['’]t\b|\b(?:does|do|could|can) ?not\b|\bunable to\b",
+    r"|\b(?:is|are|does|do|could)n['’]t\b|\bcan['’]t\b|\b(?:does|do|could|can) ?not\b|\bunable to\b",
     re.IGNORECASE,
 )
 
@@ -228,7 +228,7 @@ def read_florence(text: str) -> ParsedAnswer:
 
 
 def read_paligemma(text: str) -> ParsedAnswer:
-    """PaliGemma: `<locY1><locX1><locY2><locX2> label`, several with semicolons between; tokens of masks are not read."""
+    """PaliGemma: `<locY1><locX1><locY2><locX2> label`, with semicolons between; tokens of masks are not read."""
     regions = [
         Region(tuple(float(n) for n in _LOCATION.findall(box.group(1))), box.group(2).strip(), box.span(1))
         for box in _PALIGEMMA.finditer(text)
