@@ -109,6 +109,7 @@ def test_an_answer_that_there_is_nothing_is_read_as_nothing(text):
         "There is no doubt that it is the one at 3",
         '{"bbox_2d": [true, false, true, false]}',
         "```json\n[",
+        "<think>It may be [10, 20, 30, 40], or",
     ],
 )
 def test_an_answer_without_boxes_or_words_of_absence_cannot_be_read(text):

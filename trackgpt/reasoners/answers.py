@@ -5,7 +5,7 @@ limit of tokens), and otherwise says that it could not read. No number is guesse
 cut is none. That nothing is there is an answer, too, and another one than what cannot be read.
 
 Time is linear in the length of the text, whatever it holds: an expression never gives back what it has taken (`*+`,
-`++`, `?+`), and can only begin at a character that ends the attempt before it.
+`++`, `?+`), and an attempt that fails has not gone past the places where more than two others begin.
 """
 
 from __future__ import annotations
@@ -87,9 +87,11 @@ def read_json(text: str) -> ParsedAnswer:
 
     Any list of four numbers is a box, under whatever key; so are two lists of two. Four zeros are none: models write
     them for an object that is not there. A score that the model writes down is not read: it is made up. What stands
-    before the end of a chain of thought (`</think>`) is not looked at.
+    before the end of a chain of thought (`</think>`) is not looked at, and a thought that was cut off is no answer.
     """
     thought, ended, said = text.rpartition("</think>")
+    if "<think>" in said:
+        return UNREADABLE
     start = len(thought) + len(ended)
     value = _loaded(_fenced(said))
     strict = [] if value is _BROKEN else list(_of_value(value))
