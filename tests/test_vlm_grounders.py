@@ -48,6 +48,9 @@ def spoken(grounder, numbers, label):
     if grounder.dialect.answer == "json":
         return json.dumps([{"bbox_2d": list(numbers), "label": label}])
     whole = [int(n) for n in numbers]
+    if grounder.dialect.answer == "box_tags":
+        box = "({},{}),({},{})".format(*whole)
+        return f"<|object_ref_start|>{label}<|object_ref_end|><|box_start|>{box}<|box_end|>"
     if grounder.dialect.answer == "florence":
         return label + "".join(f"<loc_{n}>" for n in whole)
     if grounder.dialect.answer == "paligemma":

@@ -18,6 +18,8 @@ from transformers import (
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
 )
 
 CHAT = (
@@ -65,6 +67,27 @@ def _qwen(folder: Path, patch: int, processor: str, kind: str) -> None:
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": CHAT}))
     generation = {"do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.001, "repetition_penalty": 1.05}
     (folder / "generation_config.json").write_text(json.dumps(generation))
+
+
+def qwen2(folder: Path) -> None:
+    """Its boxes and what they belong to stand between special tokens."""
+    tags = tuple(f"<|{name}_{end}|>" for name in ("object_ref", "box") for end in ("start", "end"))
+    tokenizer = foreign.tokenizer(("<|im_start|>", *foreign.QWEN_TOKENS, *tags), None, "<|im_end|>")
+    start, end, picture, video = tokenizer.convert_tokens_to_ids(list(foreign.QWEN_TOKENS))
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+    text = foreign.text_config(tokenizer, 64, rope_parameters=rope)
+    vision = {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+    config = Qwen2VLConfig(
+        text_config=text,
+        vision_config=vision,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        image_token_id=picture,
+        video_token_id=video,
+    )
+    torch.manual_seed(0)
+    written(folder, Qwen2VLForConditionalGeneration(config), tokenizer, {})
+    _qwen(folder, 14, "Qwen2VLProcessor", "Qwen2VLImageProcessor")
 
 
 def qwen2_5(folder: Path) -> None:
@@ -146,6 +169,7 @@ def kosmos(folder: Path) -> None:
 
 
 WRITERS = {
+    "qwen2_vl": qwen2,
     "qwen2_5_vl": qwen2_5,
     "qwen3_vl": qwen3,
     "florence2": florence,
