@@ -66,7 +66,7 @@ def load_brain(folder: str | Path, query_dim: int, dtype: torch.dtype = torch.fl
     _family(folder)
     mean, std = _image_statistics(folder)
     tokenizer = load_tokenizer(folder)
-    model, report = _load_model(folder, dtype)
+    model, report = load_vlm(folder, dtype)
     before = model.get_input_embeddings().weight.shape
     rows = add_query_tokens(model, tokenizer)
     resized = model.get_input_embeddings().weight.shape != before
@@ -75,7 +75,7 @@ def load_brain(folder: str | Path, query_dim: int, dtype: torch.dtype = torch.fl
         brain = Brain(config, model, tokenizer, query_dim)
     brain.projection.to(dtype)
     projection = [f"brain.projection.{name}" for name in brain.projection.state_dict()]
-    return brain.eval(), report + LoadReport(
+    return brain.eval(), report.under("brain.llava.") + LoadReport(
         loaded=(),
         new=tuple(sorted([*rows, *projection])),
         reshaped=tuple(sorted({name.partition("[")[0] for name in rows})) if resized else (),
@@ -206,7 +206,13 @@ def _sample(value: Tensor) -> Tensor:
     return flat[:: max(1, len(flat) // SAMPLES)]
 
 
-def _load_model(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
+def load_vlm(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
+    """The model of a folder as transformers has it, on the CPU.
+
+    Raises:
+        ModelError: MD01 there is no config.json or no weights; MD02 they are damaged, do not fit together, or do not
+            fill the model.
+    """
     config, weights = _config(folder), read_lazily(folder, standard=True)
     with describing(folder / CONFIG_FILE):
         kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
@@ -228,9 +234,10 @@ def _load_model(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{folder}: {len(missing)} weights are missing: {some(missing)}", "MD02")
-    loaded = tuple(f"brain.llava.{name}" for name in sorted(model.state_dict()))
     return model, LoadReport(
-        loaded=loaded, unexpected=tuple(sorted(info["unexpected_keys"])), changed=_changed(model, samples)
+        loaded=tuple(sorted(model.state_dict())),
+        unexpected=tuple(sorted(info["unexpected_keys"])),
+        changed=_changed(model, samples),
     )
 
 
