@@ -406,7 +406,7 @@ def test_an_absent_target_has_an_empty_mask_and_comes_back(folder):
     gone = network.segment(frames[2], [Asked(memory, None)])[0]
     assert not gone.mask.any()
     assert gone.presence < 0.5
-    seen = prediction([1], [gone])
+    seen = prediction([1], [gone], frames[2])
     assert not seen.present[0]
     assert np.isnan(seen.boxes).all()
     bias.fill_(5.0)

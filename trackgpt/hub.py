@@ -255,6 +255,7 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
     from trackgpt.reasoners.detector_grounder import DetectorGrounder
     from trackgpt.reasoners.expression import shorter
     from trackgpt.reasoners.open_vocabulary import OpenVocabularyGrounder, is_open_vocabulary
+    from trackgpt.reasoners.vlm import VlmGrounder, is_vlm_grounder
     from trackgpt.systems.imat import TrackerGrounder
 
     if len(parts_of(name)) > 1:  # a brain and its perception
@@ -264,6 +265,8 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
         return DetectorGrounder(OnnxDetector.from_file(place))
     if is_open_vocabulary(place):
         return OpenVocabularyGrounder.from_pretrained(place, device, inference_dtype(dtype, device), shorter=shorter)
+    if is_vlm_grounder(place):
+        return VlmGrounder.from_pretrained(place, device, inference_dtype(dtype, device))
     return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
 
 

@@ -211,7 +211,7 @@ class BankedSegmenter:
             box = one.hypotheses[0].box if one.mask.any() and one.hypotheses else None
             if box is not None or path is not None:
                 motions[number] = self._moved(path, box, number in shown)
-        seen = prediction(active, found)
+        seen = prediction(active, found, image_of(frame))
         margins = [identities[number].margin for number in active]
         alike = [_likeness(one, before, number) for number, one in zip(active, found, strict=True)]
         more = {"margin": np.array(margins, np.float32), "likeness": np.array(alike, np.float32)}

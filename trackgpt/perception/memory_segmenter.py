@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from trackgpt.geometry.masks import box_of
-from trackgpt.online import Frame
+from trackgpt.online import Frame, image_of
 from trackgpt.track import TrackState
 from trackgpt.types import Box, Cue, Prediction, Verdict, VisualPrompt
 
@@ -175,12 +175,12 @@ class MemorySegmenter:
         active = [target.id for target in state.active]
         found = self.network.segment(frame, [Asked(known.get(number), shown.get(number)) for number in active])
         known.update(zip(active, (one.memory for one in found), strict=True))
-        return prediction(active, found), SegmenterMemory(tuple(known.items()))
+        return prediction(active, found, image_of(frame)), SegmenterMemory(tuple(known.items()))
 
 
-def prediction(ids: Sequence[int], found: Sequence[Segmented]) -> Prediction:
-    """The prediction of targets on a frame; `score` is presence times expected IoU."""
-    masks = np.stack([one.mask for one in found]) if found else None
+def prediction(ids: Sequence[int], found: Sequence[Segmented], image: np.ndarray) -> Prediction:
+    """The prediction of targets on a frame, uint8 (height, width, 3); `score` is presence times expected IoU."""
+    masks = np.stack([one.mask for one in found]) if found else np.zeros((0, *image.shape[:2]), bool)
     present = np.array([one.mask.any() for one in found], bool)
     nowhere = np.full(4, np.nan, np.float32)
     boxes = [np.float32(box_of(one.mask)) if seen else nowhere for one, seen in zip(found, present, strict=True)]

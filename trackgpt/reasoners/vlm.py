@@ -168,7 +168,7 @@ class VlmGrounder:
         reads_motion: it looks at one image.
     """
 
-    reads_motion = False
+    reads_motion, checks_every = False, 0
 
     def __init__(self, model: Any, processor: Any, dialect: Dialect, name: str, settings: Any) -> None:
         self.model = model
