@@ -148,6 +148,12 @@ def test_places_sizes_and_orders_are_judged_by_the_boxes(words: str, meant: int)
     assert choose(words, *CROWD) == [meant]
 
 
+def test_the_larger_of_two_is_meant_where_the_words_tell_nothing_apart() -> None:
+    pair = (Thing("car", at(60, width=40), score=0.6), Thing("car", at(220, width=120, height=80), score=0.4))
+    assert choose("a car", *pair) == [1]
+    assert choose("the left car", *pair) == [0]
+
+
 def test_a_place_decides_between_things_that_stand_on_one_side_and_against_the_score() -> None:
     pair = (Thing("dog", at(220), score=0.4), Thing("dog", at(290), score=0.9))
     assert choose("the dog on the left", *pair) == [0]

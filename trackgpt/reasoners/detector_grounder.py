@@ -30,8 +30,8 @@ ALSO = 0.4
 """For a plural: those with at least this share of the best one's score are meant, too."""
 SAME_THING = 0.65
 """Boxes of different classes that overlap by more are one thing, called by the surer name."""
-PROMINENCE = 0.3
-"""Among candidates that fit alike a larger one is meant: the power of its area that goes into the order."""
+PROMINENCE = 0.5
+"""Where no place, size or order tells candidates apart, a large one is meant: the power of its area in their order."""
 MAX_RIVALS = 5
 MAX_NEARBY = 6
 """Neighbouring frames on which the detector is asked, for words about motion."""
@@ -202,8 +202,9 @@ def _judged(
     guessed: frozenset[str],
 ) -> _Judged:
     scores = np.array([scene.score(row) for row in rows]) * fits
-    area = np.prod(scene.boxes[rows, 2:] - scene.boxes[rows, :2], axis=1)
-    order = np.argsort(-scores * np.maximum(area, 1.0) ** PROMINENCE, kind="stable")
+    area = np.maximum(np.prod(scene.boxes[rows, 2:] - scene.boxes[rows, :2], axis=1), 1.0)
+    told_apart = any(trait.kind in {"place", "size", "rank"} for trait in phrase.traits)
+    order = np.argsort(-scores * (1.0 if told_apart else area**PROMINENCE), kind="stable")
     candidates = []
     for at in order:
         one = scene.seen[rows[at]]
@@ -294,7 +295,7 @@ def _across(at: np.ndarray) -> np.ndarray:
 def _rank_fit(trait: Trait, scene: _Scene, rows: np.ndarray, fits: np.ndarray) -> np.ndarray | None:
     """1 for the n-th by some measure among those that fit all else; nothing fits where there are fewer."""
     if trait.value in {"fast", "slow"}:
-        if scene.moves is None:
+        if scene.moves is None or np.isnan(scene.moves.speed[rows]).all():
             return None
         speed = np.nan_to_num(scene.moves.speed[rows])
         measure = speed if trait.value == "fast" else -speed

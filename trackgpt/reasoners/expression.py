@@ -129,13 +129,13 @@ def _words(table: str) -> Mapping[str, str]:
     return {word.strip(): value.strip() for value, _, words in lines for word in words.split(",")}
 
 
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
 def _counted(words: str, but: str = "") -> dict[str, int]:
     """Words for 1, 2, 3 ... to the numbers."""
     return {word: at for at, word in enumerate(words.split(), 1) if word != but}
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
 
 
 COLOURS = _words("""
@@ -840,8 +840,9 @@ class _Builder:
             wearer = self._wearer
         worn = WORN.get(draft.head or "", "")
         if draft.link in {"in", "with", "wear"} and draft.colours and self._is_look(draft):
-            part = worn or ("clothes" if not draft.head else "head" if draft.head == "hair" else "accent")
+            part = worn or ("accent" if draft.head else "clothes")
             part = "clothes" if part == "accent" and draft.link == "wear" else part
+            part = "" if part == "clothes" and wearer.head and wearer.head not in PERSONS else part  # "a frog in green"
             negated = [True] * len(draft.colours) if draft.negated else [one.negated for one in draft.colours]
             wearer.traits += [_with_part(one, part, no) for one, no in zip(draft.colours, negated)]
             wearer.unread += draft.unread + ([draft.head_said] if draft.head and part == "accent" else [])
