@@ -238,6 +238,24 @@ def test_words_that_cannot_be_judged_are_said_in_the_order_of_the_text() -> None
     assert grounder.ground(image, "the fastest person").unjudged == ("fastest",)
 
 
+def test_an_embedder_finds_the_class_of_a_noun_that_no_table_knows() -> None:
+    drawn = Drawn()
+    image = drawn.draw(Thing("umbrella", at(60)), Thing("dog", at(200)))
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.array([[float(text in {"brolly", "umbrella"}), float(text == "dog")] for text in texts])
+
+    assert DetectorGrounder(drawn).ground(image, "a brolly").unjudged == ("brolly",)
+    assert DetectorGrounder(drawn, embed).ground(image, "a brolly").found[0].label == "umbrella"
+
+
+def test_rivals_fit_the_words() -> None:
+    drawn = Drawn()
+    cars = [Thing("car", at(x), colour) for x, colour in ((50, "red"), (150, "blue"), (250, "red"))]
+    found = DetectorGrounder(drawn).ground(drawn.draw(*cars), "the red car")
+    assert [one.box for one in (*found.found, *found.rivals)] == [cars[0].box, cars[2].box]
+
+
 def test_one_thing_with_two_names_is_one_candidate() -> None:
     drawn = Drawn()
     image = drawn.draw(Thing("horse", at(60), score=0.8), Thing("cow", at(61), score=0.5), Thing("dog", at(200)))

@@ -81,7 +81,7 @@ class DetectorGrounder:
             judged = self._judge(phrase, scene)
             meant = _meant(judged, phrase.count)
             found += [one for one in meant if one not in found]
-            rivals += judged.candidates
+            rivals += _fitting(judged)
             unjudged += judged.unjudged
         offered = rivals if found else list(scene.seen)
         others = [one for one in offered if all(one.box != each.box for each in found)]
@@ -213,8 +213,12 @@ def _judged(
     return _Judged(rows[order], fits[order], tuple(candidates), unjudged)
 
 
+def _fitting(judged: _Judged) -> list[Candidate]:
+    return [one for one, fit in zip(judged.candidates, judged.fits) if fit >= MIN_FIT]
+
+
 def _meant(judged: _Judged, count: int | None) -> list[Candidate]:
-    fitting = [one for one, fit in zip(judged.candidates, judged.fits) if fit >= MIN_FIT]
+    fitting = _fitting(judged)
     if count is None:
         return [one for one in fitting if (one.score or 0.0) >= ALSO * (fitting[0].score or 0.0)]
     return fitting[:count]

@@ -414,7 +414,6 @@ KNOWN: frozenset[str] = frozenset(
     | CLASSLESS
 )
 """Every noun of the tables, in the singular."""
-PERSONS: frozenset[str]
 
 
 @dataclass(frozen=True)
