@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trackgpt.reasoners.expression import Expression, Phrase, read
+from trackgpt.reasoners.expression import Phrase, Reading, read
 from trackgpt.reasoners.nouns import KNOWN, is_plural, matches, singular, spelt
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -151,7 +151,7 @@ def test_any_string_is_read_without_an_error_in_linear_time() -> None:
             text = " ".join(dice.choices(words, k=dice.randint(0, 12)))
         else:
             text = "".join(chr(dice.choice((dice.randint(0, 127), dice.randint(0, 0xD7FF)))) for _ in range(20))
-        assert isinstance(read(text, NAMES), Expression)
+        assert isinstance(read(text, NAMES), Reading)
     start = time.perf_counter()
     for text in ("a" * 10**6, "the dog and " * 10**5, "left of " * 10**5, "'s" * 10**6, " " * 10**6):
         read(text, NAMES)

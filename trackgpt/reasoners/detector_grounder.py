@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from trackgpt.geometry.boxes import box_iou
-from trackgpt.reasoners.expression import Expression, Phrase, Relation, Trait, read
+from trackgpt.reasoners.expression import Phrase, Reading, Relation, Trait, read
 from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
 from trackgpt.reasoners.nouns import WORN, Embed, matches
 
@@ -87,7 +87,7 @@ class DetectorGrounder:
         others = [one for one in offered if all(one.box != each.box for each in found)]
         return Grounding(tuple(found), tuple(others[:MAX_RIVALS]), _in_order(unjudged, words))
 
-    def _scene(self, image: np.ndarray, expression: Expression, nearby: Sequence[Nearby]) -> _Scene:
+    def _scene(self, image: np.ndarray, expression: Reading, nearby: Sequence[Nearby]) -> _Scene:
         seen = [one for one in self._detector.detect(image) if (one.score or 0.0) >= CREDIBLE]
         boxes = np.array([one.box for one in seen], dtype=np.float64).reshape(-1, 4)
         moves = None
