@@ -148,6 +148,12 @@ def test_places_sizes_and_orders_are_judged_by_the_boxes(words: str, meant: int)
     assert choose(words, *CROWD) == [meant]
 
 
+def test_the_larger_of_two_is_meant_where_the_words_tell_nothing_apart() -> None:
+    pair = (Thing("car", at(60, width=40), score=0.6), Thing("car", at(220, width=120, height=80), score=0.4))
+    assert choose("a car", *pair) == [1]
+    assert choose("the left car", *pair) == [0]
+
+
 def test_a_place_decides_between_things_that_stand_on_one_side_and_against_the_score() -> None:
     pair = (Thing("dog", at(220), score=0.4), Thing("dog", at(290), score=0.9))
     assert choose("the dog on the left", *pair) == [0]
@@ -230,6 +236,24 @@ def test_words_that_cannot_be_judged_are_said_in_the_order_of_the_text() -> None
     assert grounder.ground(image, "a woman on the left wearing a yellow dress").unjudged == ()
     assert grounder.ground(image, "the man on the bike").unjudged == ("bike",)
     assert grounder.ground(image, "the fastest person").unjudged == ("fastest",)
+
+
+def test_an_embedder_finds_the_class_of_a_noun_that_no_table_knows() -> None:
+    drawn = Drawn()
+    image = drawn.draw(Thing("umbrella", at(60)), Thing("dog", at(200)))
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.array([[float(text in {"brolly", "umbrella"}), float(text == "dog")] for text in texts])
+
+    assert DetectorGrounder(drawn).ground(image, "a brolly").unjudged == ("brolly",)
+    assert DetectorGrounder(drawn, embed).ground(image, "a brolly").found[0].label == "umbrella"
+
+
+def test_rivals_fit_the_words() -> None:
+    drawn = Drawn()
+    cars = [Thing("car", at(x), colour) for x, colour in ((50, "red"), (150, "blue"), (250, "red"))]
+    found = DetectorGrounder(drawn).ground(drawn.draw(*cars), "the red car")
+    assert [one.box for one in (*found.found, *found.rivals)] == [cars[0].box, cars[2].box]
 
 
 def test_one_thing_with_two_names_is_one_candidate() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trackgpt.reasoners.expression import Expression, Phrase, read
+from trackgpt.reasoners.expression import Phrase, Reading, read
 from trackgpt.reasoners.nouns import KNOWN, is_plural, matches, singular, spelt
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -151,7 +151,7 @@ def test_any_string_is_read_without_an_error_in_linear_time() -> None:
             text = " ".join(dice.choices(words, k=dice.randint(0, 12)))
         else:
             text = "".join(chr(dice.choice((dice.randint(0, 127), dice.randint(0, 0xD7FF)))) for _ in range(20))
-        assert isinstance(read(text, NAMES), Expression)
+        assert isinstance(read(text, NAMES), Reading)
     start = time.perf_counter()
     for text in ("a" * 10**6, "the dog and " * 10**5, "left of " * 10**5, "'s" * 10**6, " " * 10**6):
         read(text, NAMES)
@@ -216,8 +216,12 @@ def test_plurals_are_brought_to_the_singular_and_one_letter_may_be_wrong() -> No
 
 @pytest.mark.skipif(not (SHARED / "refer_ytvos").is_dir(), reason="needs ../shared/data/refer_ytvos")
 def test_the_head_nouns_of_real_expressions_are_known() -> None:
+    davis = json.loads((SHARED / "refer_davis17/derived/davis17_val_expressions_61.json").read_text())
+    heads = [read(text).phrases[0].noun for video in davis.values() for text in video.values()]
+    assert len(heads) == 61
+    assert set(heads) <= KNOWN
     videos = json.loads((SHARED / "refer_ytvos/meta_expressions_valid507.json").read_text())["videos"]
     texts = [one["exp"] for video in videos.values() for one in video["expressions"].values()]
-    nouns = [read(text).phrases[0].noun for text in texts]
+    heads = [read(text).phrases[0].noun for text in texts]
     assert len(texts) == 2096
-    assert sum(noun in KNOWN for noun in nouns) / len(nouns) > 0.98
+    assert sum(head in KNOWN for head in heads) / len(heads) > 0.98

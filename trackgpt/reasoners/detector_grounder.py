@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from trackgpt.geometry.boxes import box_iou
-from trackgpt.reasoners.expression import Expression, Phrase, Relation, Trait, read
+from trackgpt.reasoners.expression import Phrase, Reading, Relation, Trait, read
 from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
 from trackgpt.reasoners.nouns import WORN, Embed, matches
 
@@ -30,8 +30,8 @@ ALSO = 0.4
 """For a plural: those with at least this share of the best one's score are meant, too."""
 SAME_THING = 0.65
 """Boxes of different classes that overlap by more are one thing, called by the surer name."""
-PROMINENCE = 0.3
-"""Among candidates that fit alike a larger one is meant: the power of its area that goes into the order."""
+PROMINENCE = 0.5
+"""Where no place, size or order tells candidates apart, a large one is meant: the power of its area in their order."""
 MAX_RIVALS = 5
 MAX_NEARBY = 6
 """Neighbouring frames on which the detector is asked, for words about motion."""
@@ -81,13 +81,13 @@ class DetectorGrounder:
             judged = self._judge(phrase, scene)
             meant = _meant(judged, phrase.count)
             found += [one for one in meant if one not in found]
-            rivals += judged.candidates
+            rivals += _fitting(judged)
             unjudged += judged.unjudged
         offered = rivals if found else list(scene.seen)
         others = [one for one in offered if all(one.box != each.box for each in found)]
         return Grounding(tuple(found), tuple(others[:MAX_RIVALS]), _in_order(unjudged, words))
 
-    def _scene(self, image: np.ndarray, expression: Expression, nearby: Sequence[Nearby]) -> _Scene:
+    def _scene(self, image: np.ndarray, expression: Reading, nearby: Sequence[Nearby]) -> _Scene:
         seen = [one for one in self._detector.detect(image) if (one.score or 0.0) >= CREDIBLE]
         boxes = np.array([one.box for one in seen], dtype=np.float64).reshape(-1, 4)
         moves = None
@@ -202,8 +202,9 @@ def _judged(
     guessed: frozenset[str],
 ) -> _Judged:
     scores = np.array([scene.score(row) for row in rows]) * fits
-    area = np.prod(scene.boxes[rows, 2:] - scene.boxes[rows, :2], axis=1)
-    order = np.argsort(-scores * np.maximum(area, 1.0) ** PROMINENCE, kind="stable")
+    area = np.maximum(np.prod(scene.boxes[rows, 2:] - scene.boxes[rows, :2], axis=1), 1.0)
+    told_apart = any(trait.kind in {"place", "size", "rank"} for trait in phrase.traits)
+    order = np.argsort(-scores * (1.0 if told_apart else area**PROMINENCE), kind="stable")
     candidates = []
     for at in order:
         one = scene.seen[rows[at]]
@@ -212,8 +213,12 @@ def _judged(
     return _Judged(rows[order], fits[order], tuple(candidates), unjudged)
 
 
+def _fitting(judged: _Judged) -> list[Candidate]:
+    return [one for one, fit in zip(judged.candidates, judged.fits) if fit >= MIN_FIT]
+
+
 def _meant(judged: _Judged, count: int | None) -> list[Candidate]:
-    fitting = [one for one, fit in zip(judged.candidates, judged.fits) if fit >= MIN_FIT]
+    fitting = _fitting(judged)
     if count is None:
         return [one for one in fitting if (one.score or 0.0) >= ALSO * (fitting[0].score or 0.0)]
     return fitting[:count]
@@ -294,7 +299,7 @@ def _across(at: np.ndarray) -> np.ndarray:
 def _rank_fit(trait: Trait, scene: _Scene, rows: np.ndarray, fits: np.ndarray) -> np.ndarray | None:
     """1 for the n-th by some measure among those that fit all else; nothing fits where there are fewer."""
     if trait.value in {"fast", "slow"}:
-        if scene.moves is None:
+        if scene.moves is None or np.isnan(scene.moves.speed[rows]).all():
             return None
         speed = np.nan_to_num(scene.moves.speed[rows])
         measure = speed if trait.value == "fast" else -speed

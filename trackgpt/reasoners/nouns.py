@@ -314,6 +314,7 @@ lower: pants, pant, trousers, trouser, jeans, jean, shorts, short, skirt, leggin
 whole: dress, suit, outfit, uniform, jumpsuit, costume, gown, robe, tracksuit, wetsuit, kimono, overalls, clothes
 whole: clothing, swimsuit, wet suit, track suit, onesie, sari, garment, attire, romper, apron, gi, kit, bathing suit
 head: hat, cap, helmet, hood, beanie, hair, headband, bandana, turban, hardhat, hard hat, visor, wig, hijab, crown
+head: sunglasses, glasses, eyeglasses, spectacles, goggles, mask
 feet: shoe, boot, sock, sneaker, sandal, trainer, slipper, heel, sneakers
 """
 
@@ -335,18 +336,17 @@ runway, ice, mud, dirt, rock, stone, wave, tank, aquarium, cage, enclosure, zoo,
 rein, string, chain, wire, cable, cord, line, stick, pole, branch, log, leaf, twig, perch, nest, web, cocoon, egg,
 bone, meat, hay, prey, dung, towel, blanket, sheet, rug, mat, carpet, sponge, soap, tissue, paper, toilet paper,
 guitar, piano, drum, violin, trumpet, saxophone, instrument, rifle, gun, weapon, sword, paddle, oar, shovel, broom,
-hose, hook, flag, banner, poster, ring, bracelet, necklace, glove, mask, goggles, sunglasses, glasses, eyeglasses,
-spectacles, belt, collar, badge, tag, label, watch strap, strap, buckle, pocket, button, zip, logo, letter, number,
-stripe, spot, patch, dot, stain, wheel, tire, tyre, light, lamp, lantern, candle, fire, smoke, steam, cloud, sun,
-shadow, reflection, hole, obstacle, hurdle, bar, handle, lid, cover, tap, faucet, shower, bath, bathtub, tub, outlet,
-switch, plug, pipe, tube, fan, heater, radiator, fireplace, tent, crowd, trick, game, race, competition, breakdance,
-dance, selfie, photo, scale, weighing machine, card, coin, money, key, pen, pencil, marker, crayon, drawing, music,
-speech, milk, juice, vodka, liquid, oil, paint, trellis, hedge, fern, coral, pebble, brick, tile, cement, concrete,
-metal, plastic, leather, cone, barrier, signpost, bell, beam, brush, roll, straw, lever, brain, heart, arena, stadium,
-rink, gym, stand, bleacher, bus stop, crosswalk, intersection, roundabout, curb, traffic, hillside, slope, jump,
-cliff, cave, jungle, desert, farm, barn, stable, countryside, town, city, village, morning, evening, night, rain,
-wind, weather, course, rack, hanger, holder, dispenser, liner, igloo, dragon, monster, skull, wreath, sculpture,
-number tag
+hose, hook, flag, banner, poster, ring, bracelet, necklace, glove, belt, collar, badge, tag, label, watch strap,
+strap, buckle, pocket, button, zip, logo, letter, number, stripe, spot, patch, dot, stain, wheel, tire, tyre, light,
+lamp, lantern, candle, fire, smoke, steam, cloud, sun, shadow, reflection, hole, obstacle, hurdle, bar, handle, lid,
+cover, tap, faucet, shower, bath, bathtub, tub, outlet, switch, plug, pipe, tube, fan, heater, radiator, fireplace,
+tent, crowd, trick, game, race, competition, breakdance, dance, selfie, photo, scale, weighing machine, card, coin,
+money, key, pen, pencil, marker, crayon, drawing, music, speech, milk, juice, vodka, liquid, oil, paint, trellis,
+hedge, fern, coral, pebble, brick, tile, cement, concrete, metal, plastic, leather, cone, barrier, signpost, bell,
+beam, brush, roll, straw, lever, brain, heart, arena, stadium, rink, gym, stand, bleacher, bus stop, crosswalk,
+intersection, roundabout, curb, traffic, hillside, slope, jump, cliff, cave, jungle, desert, farm, barn, stable,
+countryside, town, city, village, morning, evening, night, rain, wind, weather, course, rack, hanger, holder,
+dispenser, liner, igloo, dragon, monster, skull, wreath, sculpture, number tag
 """
 
 _IRREGULAR = {
@@ -414,7 +414,6 @@ KNOWN: frozenset[str] = frozenset(
     | CLASSLESS
 )
 """Every noun of the tables, in the singular."""
-PERSONS: frozenset[str]
 
 
 @dataclass(frozen=True)
