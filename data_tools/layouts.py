@@ -85,6 +85,7 @@ class Form:
         folder: where it lies below the root of a stage; "" where it shares the root with others.
         fits: whether a case says something that the layout can hold.
         one_frame: its cases are pictures, so no further frames are drawn.
+        fewest: the frames that a video must have.
     """
 
     writer: Callable[[Path], LayoutWriter]
@@ -92,6 +93,7 @@ class Form:
     folder: str = ""
     fits: Callable[[Case], bool] = lambda case: True
     one_frame: bool = False
+    fewest: int = 1
 
 
 @dataclass
@@ -124,8 +126,8 @@ def _says_one(case: Case) -> bool:
     return bool(single_target(case))
 
 
-def _sequences(write_part: WritePart, *parts: Part) -> Form:
-    return Form(partial(PartsWriter, write_part), parts, fits=_says_one)
+def _sequences(write_part: WritePart, *parts: Part, fewest: int = 1) -> Form:
+    return Form(partial(PartsWriter, write_part), parts, fits=_says_one, fewest=fewest)
 
 
 FORMS: Mapping[Layout, Form] = {
@@ -163,7 +165,7 @@ FORMS: Mapping[Layout, Form] = {
     Layout.tnl2k: _sequences(box_writers.write_tnl2k, TRAIN, TEST),
     Layout.tnllt: _sequences(box_writers.write_tnllt, TRAIN, TEST),
     Layout.interacttrack: _sequences(box_writers.write_interacttrack, TEST),
-    Layout.rmot26: _sequences(box_writers.write_rmot26, TRAIN, TEST),
+    Layout.rmot26: _sequences(box_writers.write_rmot26, TRAIN, TEST, fewest=box_writers.CLIP_FRAMES + 1),
     Layout.mot: _sequences(box_writers.write_mot, TRAIN, VALID, TEST),
 }
 

@@ -2,10 +2,12 @@
 
     python -m data_tools nanotrack DAVIS -o OUT --weights checkpoints/nanotrack/nanotrackv2
     python -m eval lasot --data OUT/annotations --results OUT/results
+    python -m eval lasot --data OUT/annotations --model nano-memory --prompt box    # a model beside it
 
 The tracker is OpenCV's `cv2.TrackerNano` (HonglinChu/SiamTrackers, Apache-2.0), which needs its two ONNX files and
 nothing else. It begins with the box of the first frame's mask, which the annotations hold too. OUT/annotations is a
-tree as LaSOT's toolkit wants it: boxes of the masks, flags of absence, the sequence's name as its sentence.
+tree as LaSOT's toolkit wants it: boxes of the masks, flags of absence, the sequence's name as its sentence; the frames
+are links to those of DAVIS.
 """
 
 from __future__ import annotations
@@ -120,11 +122,17 @@ def track(tracker: Any, frames: Iterable[np.ndarray], first: np.ndarray) -> Iter
         yield box, time.perf_counter() - began
 
 
-def write_annotations(root: Path, name: str, boxes: np.ndarray) -> None:
-    """Add a sequence to a tree of LaSOT's toolkit: annos/{NAME.txt,absent,nlp}; boxes float64 (T, 4) xywh from 0."""
+def write_annotations(root: Path, name: str, boxes: np.ndarray, frames: Path) -> None:
+    """Add a sequence to a tree of LaSOT: annos/{NAME.txt,absent,nlp}, NAME/img a link to the folder of its frames.
+
+    Boxes are float64 (T, 4) xywh from 0.
+    """
     write_text(root / f"annos/{name}.txt", "\n".join(map(line_of, one_based(boxes))))
     write_text(root / f"annos/absent/{name}.txt", "\n".join(str(int(not box.any())) for box in boxes))
     write_text(root / f"annos/nlp/{name}.txt", name)
+    with writing(root / name):
+        (root / name).mkdir()
+        (root / name / "img").symlink_to(frames.resolve(), target_is_directory=True)
 
 
 def command(
@@ -146,7 +154,7 @@ def command(
         write_json(out / MANIFEST, {"made by": "python -m data_tools nanotrack", "davis": str(davis)})
     for sequence in sequences:
         truth = sequence.boxes()
-        write_annotations(out / "annotations", sequence.name, truth)
+        write_annotations(out / "annotations", sequence.name, truth, sequence.images[0].parent)
         tracked = list(track(tracker, map(read_image, sequence.images), truth[0]))
         write_text(out / f"results/{sequence.name}.txt", "\n".join(line_of(one_based(box)) for box, _ in tracked))
         write_text(out / f"results/{sequence.name}_time.txt", "\n".join(f"{seconds:.6f}" for _, seconds in tracked))

@@ -257,6 +257,9 @@ def _check(order: Order) -> None:
     for name, (least, most) in RANGES.items():
         if not least <= (value := getattr(order, name)) <= most:
             raise UsageError(f"--{name} is {value}; wanted {least:,} to {most:,}")
+    fewest = max(FORMS[layout].fewest for layout, _ in members(order.layout, Path()))
+    if order.frames < fewest:
+        raise UsageError(f"--frames is {order.frames}; a video of {order.layout} has {fewest} at least")
 
 
 def _plain(order: Order) -> dict[str, object]:

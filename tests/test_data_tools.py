@@ -413,6 +413,14 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(changes, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_layout_of_clips_says_how_many_frames_it_needs_before_anything_is_written(tmp_path, capsys):
+    ask = ("make", "--layout", "rmot26", "--videos", 1, "--longest", 64, "-o", tmp_path / "out")
+    assert run(*ask, "--frames", 4) == 2
+    assert "--frames is 4; a video of rmot26 has 6 at least" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run(*ask, "--frames", 6) == 0
+
+
 def test_the_last_line_of_make_is_for_programs(tmp_path, capsys):
     out = tmp_path / "out"
     code = run("make", "--layout", "refer-davis17", "--videos", 1, "--frames", 2, "--longest", 64, "-o", out)

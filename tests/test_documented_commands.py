@@ -117,7 +117,7 @@ def parse(module: str, arguments: list[str], whole: bool) -> str:
         TrackGPTError: a configuration is missing, or has no such key.
     """
     command = command_of(module)
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and (arguments or not command.invoke_without_command):
         verb, *arguments = arguments or [""]
         if PLACEHOLDER.fullmatch(verb) or not verb:
             verb = next(iter(KITS))  # any kit's: their common options are the same

@@ -84,13 +84,13 @@ def test_after_a_correction_the_first_and_the_newest_shown_view_remain():
     assert again.negative == identity.negative
 
 
-def test_a_rejected_view_is_negative_unless_it_looks_like_what_was_shown():
+def test_a_rejected_view_is_negative_and_one_that_looks_like_what_was_shown_makes_that_void():
     identity = Identity((view(0, kind="shown"),), candidate=view(60), last=view(60))
     drifted = identity.rejected("drift")
     assert [each.kind for each in drifted.negative] == ["drift"]
     assert drifted.candidate is None
     alike = replace(identity, last=view(5)).rejected("drift")
-    assert alike.negative == ()
+    assert (alike.positive, alike.negative) == ((), ())
     assert drifted.rejected("drift").negative == drifted.negative  # known ones are not kept twice
 
 

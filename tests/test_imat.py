@@ -26,20 +26,20 @@ RED, GREEN = Prompt("the red one"), Prompt("the green one", kind="switch")
 
 
 class Squares:
-    """A grounder that sees the colours it is told of, where they are, or where `elsewhere` moves them."""
+    """A grounder that sees the colours it is told of; the first so many times it is `mistaken`, and sees green."""
 
     name, checks_every = "squares", 0
 
-    def __init__(self, reads_motion=False, elsewhere=0.0):
+    def __init__(self, reads_motion=False, mistaken=0):
         self.asked, self.nearby = [], []
-        self.reads_motion, self.elsewhere = reads_motion, elsewhere
+        self.reads_motion, self.mistaken = reads_motion, mistaken
 
     def ground(self, image, words, nearby=()):
         self.asked.append(words)
         self.nearby.append([one.offset for one in nearby])
         found = []
-        for phrase in words.split(" and "):
-            box = box_named(image, phrase) + self.elsewhere
+        for phrase in words.split(" and ") if len(self.asked) > self.mistaken else ["green"]:
+            box = box_named(image, phrase)
             if not np.isnan(box).any():
                 found.append(Candidate(tuple(box.tolist()), 0.9, phrase))
         unjudged = ("fastest",) if self.reads_motion and not nearby and "fastest" in words else ()
@@ -74,7 +74,7 @@ def test_words_begin_a_track_that_the_network_follows_and_the_grounder_is_asked_
     assert tops(seen) == [8.0 + 2 * t for t in range(12)]
     assert seen[0].masks[0].sum() == 144
     assert (seen[0].reason, seen[0].verdict) == ("prompt", "start")
-    assert set(seen[0].own_scores) == {"iou", "presence", "margin"}
+    assert set(seen[0].own_scores) == {"iou", "presence", "margin", "likeness"}
 
 
 def test_two_things_of_one_instruction_are_two_targets_each_as_if_alone():
@@ -107,19 +107,30 @@ def test_a_lost_target_is_searched_for_and_found_by_its_words():
     assert seen[39].ids.tolist() == [1]
 
 
-def test_a_track_that_left_the_target_is_begun_anew_and_what_it_followed_is_negative_from_then_on():
-    grounder = Squares()
+def test_a_box_elsewhere_is_believed_at_the_fourth_check_and_what_was_shown_before_is_void():
+    grounder = Squares(mistaken=1)  # takes green for red when it is first asked
     track = Track(imat(grounder).tracker(settings=["arbiter.every=4"]))
-    frames = moving()
-    track.look(frames[0], RED)
-    track.look(frames[1], Prompt("", kind="correct", visual=(VisualPrompt((60.0, 40.0, 72.0, 52.0)),), ids=(1,)))
-    seen = [track.look(frame) for frame in frames[2:6]]
-    assert [one.verdict for one in seen] == ["", "", "reinit", ""]
-    assert tops(seen) == [40.0, 40.0, 16.0, 18.0]
+    seen = [track.look(frame, RED if t == 0 else None) for t, frame in enumerate(moving(20, step=1))]
+    assert [(t, one.verdict) for t, one in enumerate(seen) if one.reason] == [
+        (0, "start"),
+        (4, "elsewhere"),
+        (8, "elsewhere"),
+        (12, "elsewhere"),
+        (16, "reinit"),
+    ]
+    assert tops(seen)[14:18] == [40.0, 40.0, 24.0, 25.0]
     ((number, identity),) = track.state.memory.identities
-    assert number == 1
-    assert identity.positive[0].kind == "shown"
-    assert seen[3].ids.tolist() == [1]
+    assert (number, seen[-1].ids.tolist()) == (1, [1])
+    assert [view.frame for view in identity.positive] == [16]
+
+
+def test_words_do_not_overrule_a_person_who_points():
+    track = Track(imat().tracker(settings=["arbiter.every=2", "arbiter.insist=1"]))
+    green = VisualPrompt((60.0, 40.0, 72.0, 52.0))
+    said = {0: RED, 1: Prompt("", kind="correct", visual=(green,), ids=(1,))}
+    seen = [track.look(frame, said.get(t)) for t, frame in enumerate(moving(12))]
+    assert tops(seen)[1:] == [40.0] * 11
+    assert {one.verdict for one in seen[2:] if one.reason} == {"elsewhere"}
 
 
 def test_a_switch_archives_the_old_target_whose_views_are_negative_then_and_a_resume_brings_it_back():

@@ -10,14 +10,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from toy_systems import ToyImat
 from typer.testing import CliRunner
 
 from eval.__main__ import app
 from eval.commands.known_world import auroc, through_a_film
+from trackgpt import presets
 from trackgpt.errors import ModelError
 from trackgpt.hub import find, load_trackgpt
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE, MOST, KnownWorld, statistics
+from trackgpt.session import playback
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.trackgpt import TrackGPT
 from train.known_world import _discriminant, drawn_frame, other_frame, tell_apart
@@ -136,9 +139,32 @@ def test_a_real_video_is_refused_in_one_line_before_anything_is_written(command,
     assert done.err.startswith(
         "trackgpt: dog: nano was trained on drawn scenes alone and this footage is unlike them ("
     )
-    assert f"trackgpt track {frames} --box 1:x,y,w,h" in done.err
-    assert done.err.endswith("or name a larger model with -m; --guess goes on\n")
+    assert f"trackgpt track {frames} -i 'the dog' --grounder FILE.onnx" in done.err
+    assert done.err.endswith("--box 1:x,y,w,h; --guess goes on\n")
     assert os.listdir() == []
+
+
+def test_the_best_preset_on_this_machine_reads_words_about_other_footage_unless_a_model_was_named(
+    command, tmp_path, monkeypatch
+):
+    frames_of(tmp_path / "noise", noise())
+    small = next(preset for preset in presets.PRESETS if preset.name == "small")
+    monkeypatch.setattr(presets, "best_here", lambda: small)
+    monkeypatch.setattr(playback.InstructionTracker, "from_pretrained", classmethod(instead(small.name)))
+    done = command("track", "noise", *SAY, "-o", "out")
+    assert "no drawn scene, so small reads the words; -m chooses another model" in done.err
+    assert "toy" in Path("out/run.json").read_text()
+    assert command("track", "noise", *SAY, "-o", "named", "-m", "nano").code == 2
+
+
+def instead(name):
+    """Loads a toy for a model of this name, and every other one as it is."""
+    load = playback.InstructionTracker.from_pretrained.__func__
+
+    def from_pretrained(cls, model, *how, **execution):
+        return cls(ToyImat(), "toy") if model == name else load(cls, model, *how, **execution)
+
+    return from_pretrained
 
 
 def test_guess_goes_on_and_is_in_run_json(command, tmp_path):

@@ -521,8 +521,8 @@ def test_a_brain_alone_and_a_perception_too_many_are_usage_errors(checkpoints, p
         load_model(pair(tiny, pth))
 
 
-def test_a_hub_id_that_is_not_here_says_what_to_download():
-    with pytest.raises(ModelError, match="^MD01: llava-hf/llava-1.5-7b-hf: .*hf download llava-hf/llava-1.5-7b-hf"):
+def test_a_hub_id_that_is_not_here_says_how_to_fetch_it():
+    with pytest.raises(ModelError, match="^MD01: llava-hf/llava-1.5-7b-hf: .*models pull llava-hf/llava-1.5-7b-hf"):
         load_model(pair("llava-hf/llava-1.5-7b-hf", "facebook/sam-vit-huge"))
 
 

@@ -135,7 +135,7 @@ def test_published_encoders_have_the_published_number_of_parameters():
 
 
 def test_what_is_nowhere_known_is_one_line(pairs, tiny):
-    with pytest.raises(ModelError, match="^MD01: somebody/model: .*hf download"):
+    with pytest.raises(ModelError, match="^MD01: somebody/model: .*trackgpt models pull somebody/model"):
         outline_of("somebody/model+facebook/sam-vit-huge")
     with pytest.raises(UsageError, match="is a brain alone; give it a SAM"):
         outline_of("llava-hf/llava-1.5-7b-hf")

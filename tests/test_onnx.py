@@ -77,9 +77,9 @@ def test_an_encoder_in_bfloat16_stays_in_pytorch_and_its_decoder_is_exported_alo
 
 
 def test_a_call_uses_the_threads_that_pytorch_uses_at_that_moment(pair, monkeypatch):
-    asked, make = [], module._session
+    asked, make = [], module.onnx_session
     monkeypatch.setattr(
-        module, "_session", lambda path, threads: asked.append((path.name, threads)) or make(path, threads)
+        module, "onnx_session", lambda path, threads: asked.append((path.name, threads)) or make(path, threads)
     )
     ours, threads = pair[1].segmenter, torch.get_num_threads()
     frames = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)

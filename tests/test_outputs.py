@@ -17,6 +17,7 @@ from eval.kit import Row
 from eval.pictures import draw
 from eval.run_folder import MADE, open_run, write_json, write_rows
 from eval.speed import gpu_rows, gpu_training
+from trackgpt.data.box_video import lasot
 from trackgpt.errors import InputError, OutputError
 from trackgpt.files import refuse_existing, refuse_existing_file, refuse_strangers, refuse_to_hold
 
@@ -210,6 +211,14 @@ def test_nanotrack_replaces_its_own_files_when_asked_and_nobody_elses(davis, cap
     assert code_of(data_tools, *davis, ".", "--overwrite") == 6
     assert "OUT01: .: holds DAVIS, which is read" in capsys.readouterr().err
     assert contents() == before
+
+
+def test_the_annotations_beside_nanotrack_hold_the_frames_so_that_a_model_can_begin_from_the_same_boxes(davis):
+    assert code_of(data_tools, *davis, "out") == 0
+    (sequence,) = lasot("out/annotations", "test").sequences
+    assert [path.name for path in sequence.video().images] == ["00000.jpg", "00001.jpg"]
+    assert sequence.video().boxes.tolist() == [[5, 4, 15, 9]] * 2
+    assert sequence.video().frame(1).shape == (20, 30, 3)
 
 
 def test_an_onnx_export_is_refused_before_the_model_is_loaded(here, command, model):

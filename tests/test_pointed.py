@@ -1,5 +1,7 @@
 """A system that follows what it is shown: kinds of prompts and identities, refusals, sessions, takes, and the log."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from foreign_checkpoints import sam2_video
@@ -16,6 +18,7 @@ from trackgpt.geometry.masks import box_of
 from trackgpt.geometry.pointing import deepest_point
 from trackgpt.hub import load_trackgpt
 from trackgpt.online import follow
+from trackgpt.session.contradictions import denied_points
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.systems.pointed import Pointed
 from trackgpt.track import TrackState
@@ -189,6 +192,23 @@ def test_what_cannot_be_meant_is_refused_and_the_track_stays_as_it_is(prompt, sa
     assert by_id(track.look(moving()[1])) == {1: 4, 2: 24}
 
 
+@pytest.mark.parametrize(
+    ("kind", "ids", "said"),
+    [
+        ("correct", (1,), "correct 1: no longer followed; to resume it, add it with its id"),
+        ("correct", (), "correct 1: no longer followed; to resume it, add it with its id"),
+        ("add", (), "target 2 is new, .* show where it is, too; to resume 1, which was dropped, add it with its id"),
+    ],
+)
+def test_only_where_it_is_not_after_a_drop_says_how_to_resume_the_target(kind, ids, said):
+    track = track_of(Prompt(visual=(RED,)), Prompt("", 1, "drop"))
+    away = (VisualPrompt(points=((50.0, 14.0, 0),)),)
+    with pytest.raises(UsageError, match=said):
+        track.look(moving()[2], Prompt("", 2, kind, ids, away))
+    track.look(moving()[2], Prompt("", 2, "add", (1,), away))
+    assert by_id(track.look(moving()[3])) == {1: 4}
+
+
 def test_a_box_that_reaches_over_the_edge_of_the_frame_is_taken():
     seen = run(Prompt(visual=(VisualPrompt((-30.0, 8.0, 16.0, 20.0)),)), count=2)
     assert seen[1].boxes.tolist() == [[4, 10, 16, 22]]
@@ -230,6 +250,63 @@ def test_a_playback_is_told_in_the_short_form_by_visual_prompts_or_by_a_whole_pr
             assert [(o.id, o.box) for o in tell(playback).objects] == [(1, (4, 8, 16, 20))]
             assert [r.objects[0].box[1] for r in playback] == [8 + 2 * t for t in range(8)]
         playback.close()
+
+
+def test_empty_points_are_named_and_beside_a_box_they_are_none(tracker):
+    session = tracker.session()
+    for points in ([], ()):
+        with pytest.raises(UsageError, match="points is empty; wanted x, y in pixels and 1 .on the target. or 0 "):
+            session.say(points=points)
+    session.say(box=(4, 8, 16, 20), points=[])
+    assert session.step(moving()[0]).objects[0].box == (4, 8, 16, 20)
+
+
+def boxed(*lefts):
+    """Boxes as one prompt, by their left edges, of the squares of frame 0."""
+    return [VisualPrompt((float(x), 8.0, float(x + 12), 20.0)) for x in lefts]
+
+
+def test_two_targets_on_one_object_are_a_warning_once_until_they_part(tracker):
+    session = tracker.session()
+    session.say(visual=boxed(4, 4))
+    for frame in moving():
+        session.step(frame)
+    session.say(visual=boxed(24), kind="correct", ids=(2,))
+    session.step(moving()[0])
+    session.say(visual=boxed(4), kind="correct", ids=(2,))
+    for frame in moving():
+        session.step(frame)
+    warnings = [(event.index, event.data["text"]) for event in session.events() if event.type == "warn"]
+    text = "targets 1 and 2 have been on one object for 5 frames; show one of them again, or drop it"
+    assert warnings == [(4, f"frame 4: {text}"), (13, f"frame 13: {text}")]
+    assert session.warnings == 2
+
+
+def test_objects_that_touch_are_no_warning(tracker):
+    session = tracker.session()
+    session.say(visual=boxed(4, 24, 44))
+    for frame in moving():
+        session.step(frame)
+    assert session.warnings == 0
+
+
+def test_points_that_the_mask_of_their_box_denies_are_named(tracker):
+    session = tracker.session()
+    red, green = boxed(4, 24)
+    inside, outside = (10.0, 14.0), (50.0, 14.0)
+    session.say(visual=[replace(red, points=((*inside, 1), (*outside, 0))), green], ids=(7, 9))
+    session.step(moving()[0])
+    assert session.warnings == 0
+    session.say(visual=[replace(green, points=((*outside, 1), (30.0, 14.0, 1)))], ids=(9,), kind="correct")
+    session.step(moving()[0])
+    (warning,) = (event for event in session.events() if event.type == "warn")
+    denied = "the point 50,14 is on the target and outside of its box and its mask; look at its mask, and show a box"
+    assert warning.data["text"] == f"frame 1: target 9: {denied} or a mask where it is wrong"
+    shown = Prompt(ids=(9,), visual=(replace(green, points=((30.0, 14.0, 0), (5.0, 5.0, 0))),))
+    (line,) = denied_points(shown, [7, 9], np.stack([np.zeros((60, 80), bool), np.ones((60, 80), bool)]))
+    assert line.startswith(
+        "target 9: the point 30,14 is not on the target and inside of its mask; the point 5,5 is not"
+    )
 
 
 def test_a_whole_prompt_may_say_its_frame(tracker):

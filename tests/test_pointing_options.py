@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from toy_memory import hire
+from toy_memory import hire, pointed
 from toy_systems import scene
 
 from trackgpt.app.pointing import Pointing, masks_in, read_pointing
@@ -15,17 +15,20 @@ from trackgpt.export.davis import PALETTE
 from trackgpt.export.overlay import draw
 from trackgpt.export.prompts import read_prompts
 from trackgpt.export.records import read_events, read_tracks
+from trackgpt.session.playback import InstructionTracker
 from trackgpt.types import VisualPrompt
 
 FRAMES = 10
 
 
 def read(first=0, **options):
-    """The prompts of options as (frame, kind, {id: what is shown})."""
-    prompts = read_pointing(Pointing(**{name: tuple(values) for name, values in options.items()}), first)
-    for prompt in prompts:
+    """The prompts of options as (frame or "8.5s", kind, {id: what is shown})."""
+    found = []
+    for prompt, second in read_pointing(Pointing(**{name: tuple(values) for name, values in options.items()}), first):
         assert prompt.kind == "drop" or len(prompt.ids) == len(prompt.visual)
-    return [(p.frame, p.kind, dict(zip(p.ids, p.visual or [None] * len(p.ids), strict=True))) for p in prompts]
+        shown = dict(zip(prompt.ids, prompt.visual or [None] * len(prompt.ids), strict=True))
+        found.append((prompt.frame if second is None else f"{second:g}s", prompt.kind, shown))
+    return found
 
 
 def save(path, values, palette=False, **how):
@@ -63,9 +66,11 @@ def test_a_frame_in_front_is_when_and_later_frames_add_or_correct():
     found = read(box=["@240:2:10,20,30,40", "1:0,0,5,5", "@100:1:1,1,5,5"])
     assert [(frame, kind, list(shown)) for frame, kind, shown in found] == [
         (0, "start", [1]),
-        (100, "add", [1]),
+        (100, "correct", [1]),
         (240, "add", [2]),
     ]
+    found = read(box=["0,0,5,5", "0,0,6,6", "@9:1:1,1,5,5", "@9:3:1,1,5,5", "@20:1:2,2,5,5"], point=["@20:3:9,9"])
+    assert [kind for _, kind, _ in found] == ["start", "add", "correct"]
     found = read(box=["0,0,5,5", "0,0,6,6", "@100:9,9,5,5", "@200:2:1,1,5,5"], point=["@50:2:3,3,-"])
     assert [(frame, list(shown)) for frame, _, shown in found] == [(0, [1, 2]), (50, [2]), (100, [3]), (200, [2])]
     assert [frame for frame, _, _ in read(12, box=["0,0,5,5", "@20:0,0,5,5"])] == [12, 20]
@@ -83,7 +88,7 @@ def test_a_point_without_an_id_belongs_to_the_only_target():
     assert read(point=["1,2", "3,4,-"]) == [(0, "start", {1: VisualPrompt(points=((1, 2, 1), (3, 4, 0)))})]
     assert list(read(box=["5:0,0,9,9"], point=["1,2"])[0][2]) == [5]
     found = read(box=["5:0,0,9,9"], point=["@7:1,2,-"])
-    assert found[1] == (7, "add", {5: VisualPrompt(points=((1, 2, 0),))})
+    assert found[1] == (7, "correct", {5: VisualPrompt(points=((1, 2, 0),))})
     with pytest.raises(UsageError, match="--point @7:1,2: of which of the targets 1, 2[?] Write ID:x,y"):
         read(box=["0,0,9,9", "5,5,9,9"], point=["@7:1,2"])
 
@@ -95,6 +100,27 @@ def test_a_drop_ends_a_target_and_comes_before_what_is_shown_on_its_frame():
         (300, "drop", [1, 2]),
         (300, "add", [3]),
     ]
+
+
+def test_a_second_in_front_is_a_time_of_the_source_and_later_than_the_first_frame():
+    found = read(12, box=["@8.5s:2:1,1,5,5", "@0.25s:1:0,0,6,6", "1:0,0,5,5"], drop=["@10s:1"], point=["@8.5s:1:3,3"])
+    assert [(when, kind, list(shown)) for when, kind, shown in found] == [
+        (12, "start", [1]),
+        ("0.25s", "correct", [1]),
+        ("8.5s", "add", [2, 1]),
+        ("10s", "drop", [1]),
+    ]
+    with pytest.raises(UsageError, match="--box @9:2:1,1,5,5 beside --drop @10s:1: frames and seconds in one command"):
+        read(box=["0,0,5,5", "@9:2:1,1,5,5"], drop=["@10s:1"])
+    with pytest.raises(UsageError, match="a second box of target 1 at second 8.5; wanted one"):
+        read(box=["1:0,0,5,5", "@8.5s:1:0,0,5,5", "@8.50s:1:0,0,6,6"])
+
+
+def test_only_where_it_is_not_after_a_drop_says_how_to_resume_the_target():
+    options = {"box": ["0,0,9,9"], "drop": ["@3:1"]}
+    assert [kind for _, kind, _ in read(**options, point=["@5:1:1,2,-"])] == ["start", "drop", "add"]
+    with pytest.raises(UsageError, match=r"--point @5:1,2,-: nothing is followed then; to resume 1, write ID:x,y,-"):
+        read(**options, point=["@5:1,2,-"])
 
 
 def test_a_file_whose_name_has_a_colon_is_still_a_file(tmp_path, monkeypatch):
@@ -112,7 +138,9 @@ def test_a_file_whose_name_has_a_colon_is_still_a_file(tmp_path, monkeypatch):
         ({"box": ["a:1,2,3,4"]}, "--box a:1,2,3,4: wanted"),
         ({"box": [""]}, "--box : wanted"),
         ({"box": ["0:1,2,3,4"]}, "--box 0:1,2,3,4: target 0; wanted an id from 1 to 255"),
-        ({"box": ["@x:1:1,2,3,4"]}, "--box @x:1:1,2,3,4: wanted"),
+        ({"box": ["@x:1:1,2,3,4"]}, "--box @x:1:1,2,3,4: no moment; wanted @FRAME: or @SECONDSs: in front, such as"),
+        ({"box": ["@8.5:1,2,3,4"]}, "--box @8.5:1,2,3,4: no moment; wanted @FRAME: or @SECONDSs: in front, such as"),
+        ({"point": ["@s:1,2"]}, "--point @s:1,2: no moment"),
         ({"box": ["256:1,2,3,4"]}, "--box 256:1,2,3,4: target 256; wanted an id from 1 to 255, which indexed masks"),
         ({"box": ["2:0,0,5,5", "2:1,1,5,5"]}, "--box 2:1,1,5,5: a second box of target 2 on frame 0; wanted one"),
         ({"point": ["1"]}, r"--point 1: wanted \[@FRAME:\]\[ID:\]x,y or x,y,- in pixels"),
@@ -173,8 +201,14 @@ def test_a_mask_that_is_not_there_or_is_damaged_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(InputError, match="none.png: missing; wanted a mask"):
         masks_in(tmp_path / "none.png")
-    with pytest.raises(InputError, match="text.png: not a readable mask"):
+    with pytest.raises(InputError, match="text.png: not a readable mask: no image file by its contents; wanted a mask"):
         masks_in(tmp_path / "text.png")
+    with pytest.raises(InputError, match="a folder; wanted a mask, which is one file$"):
+        masks_in(tmp_path)
+    whole = Path(save(tmp_path / "cut.png", labels((4, 8)) * 255)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[:60])
+    with pytest.raises(InputError, match="cut.png: not a readable mask .*; copy or unpack it again"):
+        masks_in(tmp_path / "cut.png")
     save(tmp_path / "float.tiff", np.ones((4, 4), np.float32))
     with pytest.raises(InputError, match="values of type float32; wanted a grey or indexed PNG of whole numbers"):
         masks_in(tmp_path / "float.tiff")
@@ -303,16 +337,17 @@ def test_a_target_that_was_dropped_can_be_shown_again(run):
             "frame 0: target 1: the mask is 8 pixels wide and 8 high; wanted the size of the",
         ),
         ("--mask none.png", 3, "none.png: missing; wanted a mask"),
-        ("--mask toy", 3, "toy: not a readable mask"),
+        ("--mask toy", 3, "toy: a folder; wanted a mask, which is one file"),
         ("--box @10:1,1,9,9", 2, "@10: no such frame; the frames that are read are 0 to 9"),
         ("--box @3:1,1,9,9 --start 5", 2, "@3: no such frame; the frames that are read are 5 to 9"),
         ("--box @5:1,1,9,9 --stride 2", 2, "@5: left out by --stride 2; wanted a frame such as 4"),
         ("--box @7:1,1,9,9 --end 6", 2, "@7: no such frame; the frames that are read are 0 to 5"),
         ("--box 1:1,1,9,9 --box 1:2,2,9,9", 2, "--box 1:2,2,9,9: a second box of target 1 on frame 0; wanted one"),
-        ("--box 1,1,9,9 -m nano", 2, "TrackGPT is told what to track in words; leave boxes, points and masks out, or"),
+        ("--box 1,1,9,9 -m nano", 2, "nano is told what to track in words; leave boxes, points and masks out, or"),
+        ("--box @1s:90,4,12,12 --box 1,1,9,9", 2, "second 1: target 2: the box from 90,4 to 102,16 lies outside"),
         ("-i red -m nano-memory", 2, "nano-memory follows what it is shown, not words: point at the target with --box"),
-        ("-i red --box 1,1,9,9", 2, "nano-memory takes words or pointing, and both were given: nano-memory follows"),
-        ("-i red --box 1,1,9,9 -m nano", 2, "nano takes words or pointing, and both were given: TrackGPT is told"),
+        ("-i red --box 1,1,9,9", 2, "nano-memory takes words or pointing, and both were given; leave one of them out"),
+        ("-i red --box 1,1,9,9 -m nano", 2, "nano takes words or pointing, and both were given; leave one of them out"),
         ("--box 1,1,9,9 --backend onnxruntime", 2, "a memory segmenter runs in torch"),
         ("--box 1,1,9,9 --perception x", 2, "nano-memory is a whole model, and needs no perception beside it"),
     ],
@@ -323,6 +358,59 @@ def test_a_wrong_command_is_one_line_and_makes_no_folder(run, tmp_path, argument
     assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
     assert said in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_of_pointing_is_the_frame_that_an_instruction_of_that_second_is_about(run):
+    """At 4 frames per second the first frame that is not before second 1.1 is frame 5."""
+    options = ("--fps", "4", "--format", "jsonl")
+    assert run("--box", "4,4,12,12", "--box", "@1.1s:60,44,12,12", "--drop", "@2s:1", *options, "-o", "out").code == 0
+    assert [sorted(each) for each in lefts("out")] == [[1]] * 5 + [[1, 2]] * 3 + [[2]] * 2
+    with InstructionTracker(pointed()).open("frames", fps=4) as playback:
+        playback.say(box=(4, 4, 16, 16), second=1.1)
+        assert [len(result.objects) for result in playback] == [0] * 5 + [1] * 5
+    playback.close()
+    done = run("--box", "4,4,12,12", "--drop", "@9s:1", *options, "-o", "late")
+    assert (done.code, "the source ended before second 9, so 'drop 1' was never read" in done.err) == (0, True)
+
+
+def test_words_beside_pointing_are_refused_before_the_default_model_is_loaded(run, monkeypatch):
+    monkeypatch.setattr(InstructionTracker, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    for more in ((), ("-m", "nano")):
+        done = run("-i", "red", "--box", "1,1,9,9", *more, "-o", "out")
+        assert (done.code, "takes words or pointing, and both were given" in done.err) == (2, True)
+
+
+def test_a_correction_is_called_one_in_the_log(run, command):
+    assert run("--box", "1:4,4,12,12", "--box", "@4:1:60,44,12,12", "-o", "out", "--format", "jsonl").code == 0
+    assert "     4  instruction   correct 1: box" in command("show", "out").out
+    assert lefts("out")[4] == {1: 60}
+
+
+def test_a_target_that_is_added_and_dropped_later_may_be_resumed_by_where_it_is_not(run):
+    options = ("--box", "@2:2:20,24,12,12", "--drop", "@4:2", "--point", "@6:2:62,46,-", "--format", "jsonl")
+    done = run("--box", "1:4,4,12,12", *options, "-o", "out")
+    assert (done.code, done.err) == (0, "")
+    assert [sorted(each) for each in lefts("out")] == [[1]] * 2 + [[1, 2]] * 2 + [[1]] * 2 + [[1, 2]] * 4
+
+
+def test_two_targets_on_one_object_are_one_warning_and_quiet_prints_neither_it_nor_notes(run):
+    options = ("--box", "4,4,12,12", "--box", "5,5,9,9")
+    done = run(*options, "-o", "out")
+    warning = "trackgpt: warning: frame 4: targets 1 and 2 have been on one object for 5 frames; show one of them again"
+    assert [line[: len(warning)] for line in done.err.splitlines()] == [
+        warning,
+        "trackgpt: note: objects overlap on 10 frames; in masks/ the higher score has the pixel"[: len(warning)],
+    ]
+    assert done.out.splitlines() == ["frames=10 rethinks=0 score=0.900 warnings=1 out=out"]
+    assert run(*options, "-q", "-o", "quiet").err == ""
+
+
+def test_a_point_that_the_mask_of_its_own_box_denies_is_a_warning(run):
+    done = run("--box", "4,4,12,12", "--point", "1:65,50", "--point", "1:8,8", "--format", "jsonl", "-o", "out")
+    said = "frame 0: target 1: the point 65,50 is on the target and outside of its box and its mask; look at its mask"
+    assert (done.code, done.values()["warnings"], said in done.err) == (0, "1", True)
+    done = run("--box", "4,4,12,12", "--point", "1:65,50,-", "--format", "jsonl", "-o", "other")
+    assert (done.code, done.err) == (0, "")
 
 
 def test_the_help_shows_pointing_in_a_group_of_its_own(command):

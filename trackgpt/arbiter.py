@@ -39,10 +39,15 @@ class PurportArbiter:
     """TrackGPT's rule: tau = ratio x the first score; a previous score below it has the brain read the present frame.
 
     It asks before looking, believes every answer that names a target, and never doubts what it has seen.
+
+    Args:
+        config: the rule's numbers.
+        name: of the model, for messages.
     """
 
-    def __init__(self, config: RethinkConfig) -> None:
+    def __init__(self, config: RethinkConfig, name: str = "TrackGPT") -> None:
         self.config = config
+        self.name = name
 
     def begin(self) -> PurportRecord:
         """The record of a track that has not begun."""
@@ -120,14 +125,14 @@ class PurportArbiter:
     def _due_to(self, prompt: Prompt, state: TrackState) -> str:
         if prompt.visual:
             raise UsageError(
-                "TrackGPT is told what to track in words; leave boxes, points and masks out, or choose a model that "
-                "follows them: -m nano-memory"
+                f"{self.name} is told what to track in words; leave boxes, points and masks out, or choose a model "
+                "that follows them: -m nano-memory"
             )
         if prompt.kind in ("resume", "add"):
-            raise UsageError(f"TrackGPT cannot {prompt.kind} targets; name all of them in one instruction")
+            raise UsageError(f"{self.name} cannot {prompt.kind} targets; name all of them in one instruction")
         known = {target.id for target in state.active}
         if prompt.kind == "correct" and prompt.ids and set(prompt.ids) != known:
-            raise UsageError(f"TrackGPT corrects all targets at once, which are {sorted(known)}; leave ids out")
+            raise UsageError(f"{self.name} corrects all targets at once, which are {sorted(known)}; leave ids out")
         if prompt.kind != "drop":
             return "prompt"
         if not set(prompt.ids) <= known:
@@ -250,6 +255,9 @@ def _named(model: str, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
             "or --point ID:x,y (in Python say(box=...), in a benchmark --prompt), or choose a model that reads: -m nano"
         )
     if prompt.kind == "correct":
+        ended = [number for number in former if number in prompt.ids or not active and not prompt.ids]
+        if ended:
+            raise UsageError(f"correct {_listed(ended)}: no longer followed; to resume it, add it with its id")
         return _chosen(prompt, active, prompt.ids or _only(prompt, active), "tracked are")
     known = () if prompt.kind == "start" else (*active, *former)
     ids = prompt.ids or tuple(range(state.next_id, state.next_id + len(prompt.visual)))
@@ -258,7 +266,10 @@ def _named(model: str, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
         raise UsageError(f"switch to {_listed(taken)}: known already; give new ids, or resume or correct it instead")
     for number, shown in zip(ids, prompt.visual):
         if number not in known and not shown.finds:
-            raise UsageError(f"target {number} is new, and it is only shown where it is not; show where it is, too")
+            advice = f"; to resume {_listed(former)}, which was dropped, add it with its id" if former else ""
+            raise UsageError(
+                f"target {number} is new, and it is only shown where it is not; show where it is, too{advice}"
+            )
     return ids
 
 

@@ -41,6 +41,11 @@ class ArbitrationSettings:
         budget: questions earned per frame (TrackGPT asks on 3 %).
         burst: questions that can be saved up.
         every: frames after which a track is checked without a reason, outside of the budget; 0 never does (the paper).
+        apart: IoU up to which a track and a box are different things. Where there is no reason to doubt a track, such a
+            box is believed only if `alike` or `insist` says so: a detector may see another thing of the same name and
+            miss the target itself.
+        alike: likeness to the target below which a track is given up for such a box.
+        insist: checks in a row that must say so otherwise.
         search: frames from one question to the next while a target is lost; the last one repeats.
         search_first: the same while nothing has been found for an instruction, before `search`.
     """
@@ -57,6 +62,9 @@ class ArbitrationSettings:
     budget: float = field(default=0.03, metadata={"range": (0.0, 1.0)})
     burst: int = field(default=3, metadata={"range": (1, 10**6)})
     every: int = field(default=0, metadata={"range": (0, 10**9)})
+    apart: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
+    alike: float = field(default=0.8, metadata={"range": (-1.0, 1.0)})
+    insist: int = field(default=4, metadata={"range": (1, 10**6)})
     search: list[int] = field(default_factory=lambda: [15, 30, 60, 120, 300], metadata={"range": (1, 10**9)})
     search_first: list[int] = field(default_factory=lambda: [1, 2, 4, 8], metadata={"range": (1, 10**9)})
 
@@ -72,6 +80,8 @@ class Watch:
         suspect: frames in a row with a reason to ask.
         lost: the frame of the track from which on it has been lost, -1 while it is seen.
         searched: questions since then.
+        elsewhere: questions in a row whose answer lay apart from the track and was not believed.
+        pointed: a person has last shown where it is: words then find it where it is lost, and nothing else.
     """
 
     id: int
@@ -80,6 +90,8 @@ class Watch:
     suspect: int = 0
     lost: int = -1
     searched: int = 0
+    elsewhere: int = 0
+    pointed: bool = False
 
 
 @dataclass(frozen=True)
@@ -261,12 +273,10 @@ class Arbitration:
     def _checked(self, state: TrackState, seen: Prediction, cue: Cue) -> Verdict:
         """Every active target against the grounder's box of it."""
         live = [_box(box) if here else None for box, here in zip(seen.boxes, seen.present, strict=True)]
-        kinds, cued, boxes, failed = [], [], [], []
-        confirmed, rejected = [], []
-        for row, (target, box) in enumerate(zip(state.active, _all_rows(cue, len(live)), strict=True)):
+        cued, boxes, failed, confirmed, rejected = [], [], [], [], []
+        kinds = self._compared(state, seen, cue)
+        for row, (target, box, kind) in enumerate(zip(state.active, _all_rows(cue, len(live)), kinds, strict=True)):
             track, found = live[row], None if np.isnan(box).any() else _box(box)
-            kind = self._compared(state.active, row, track, found, live)
-            kinds.append(kind)
             if kind == "keep":
                 confirmed.append(target.id)
             if kind in ("reinit", "found") and found is not None:
@@ -275,25 +285,46 @@ class Arbitration:
                 failed.append(track)
                 if track is not None and not self._part_and_whole(track, found):
                     rejected.append(target.id)
-        kind = next((one for one in ("reinit", "found", "keep", "duplicate") if one in kinds), "absent")
+        kind = next((one for one in ("reinit", "found", "keep", "elsewhere", "duplicate") if one in kinds), "absent")
         if not cued:
             return Verdict(kind, confirmed=tuple(confirmed))
         verdict = _shown(kind, cue, state.targets, cued, boxes, failed)
         return replace(verdict, confirmed=tuple(confirmed), rejected=tuple(rejected))
 
-    def _compared(
-        self, targets: Sequence[Target], row: int, track: Box | None, found: Box | None, live: Sequence[Box | None]
-    ) -> str:
-        """The verdict on one target. A grounder that finds nothing does not end a track: detectors miss things."""
-        if found is None:
-            return "absent"
+    def _compared(self, state: TrackState, seen: Prediction, cue: Cue) -> list[str]:
+        """The verdict on every active target."""
+        watches = {watch.id: watch for watch in state.record.watches}
+        live = [_box(box) if here else None for box, here in zip(seen.boxes, seen.present, strict=True)]
+        kinds = []
+        for row, (target, box) in enumerate(zip(state.active, _all_rows(cue, len(live)), strict=True)):
+            alike = (each.prompt.text == target.prompt.text for each in state.active)
+            others = [each for place, (each, same) in enumerate(zip(live, alike)) if same and place != row]
+            if np.isnan(box).any():
+                kinds.append("absent")  # does not end a track: detectors miss things
+            elif (kind := self._verdict(live[row], _box(box), others)) == "reinit":
+                trusted = self._trusted(seen, row, watches.get(target.id, Watch(target.id)), _box(box))
+                kinds.append("elsewhere" if trusted else kind)
+            else:
+                kinds.append(kind)
+        return kinds
+
+    def _verdict(self, track: Box | None, found: Box, others: Sequence[Box | None]) -> str:
+        """What a box says about a track; the boxes of other targets of the same words are theirs."""
         if track is not None and _iou(track, found) >= self.settings.tau_reinit:
             return "keep"
-        alike = [each if other.prompt.text == targets[row].prompt.text else None for other, each in zip(targets, live)]
-        others = [each for place, each in enumerate(alike) if place != row]
         if not self.settings.naive and self._same(found, others, self.settings.tau_init):
             return "duplicate"
         return "found" if track is None else "reinit"
+
+    def _trusted(self, seen: Prediction, row: int, watch: Watch, found: Box) -> bool:
+        """Whether a track without fault, which still looks like its target, is believed against a box elsewhere."""
+        how, likeness = self.settings, seen.own_scores.get("likeness")
+        if watch.pointed:
+            return True
+        if how.naive or likeness is None or _iou(_box(seen.boxes[row]), found) > how.apart:
+            return False
+        faultless = not self._reasons(seen, row, watch) and float(likeness[row]) >= how.alike
+        return faultless and watch.elsewhere + 1 < how.insist
 
     def _same(self, box: Box, others: Sequence[Box | None], bound: float) -> bool:
         return any(other is not None and _iou(box, other) > bound for other in others)
@@ -328,13 +359,20 @@ class Arbitration:
         )
 
     def _watched(self, state: TrackState, seen: Prediction, row: int, watch: Watch, verdict: Verdict) -> Watch:
-        asked, score = bool(seen.reason), float(seen.scores[row])
+        asked, score, shown = bool(seen.reason), float(seen.scores[row]), watch.id in verdict.cued
+        pointed = not asked if shown else watch.pointed
         if not seen.present[row]:
             lost = state.frame if watch.lost < 0 else watch.lost
-            return replace(watch, box=None, suspect=0, lost=lost, searched=watch.searched + asked)
-        anew = math.isnan(watch.first) or watch.id in verdict.cued
+            return replace(watch, box=None, suspect=0, lost=lost, searched=watch.searched + asked, pointed=pointed)
+        anew = math.isnan(watch.first) or shown
         odd = bool(self._reasons(seen, row, watch)) and not asked
-        return Watch(watch.id, score if anew else watch.first, _box(seen.boxes[row]), watch.suspect + 1 if odd else 0)
+        box, elsewhere = _box(seen.boxes[row]), watch.elsewhere
+        if asked:
+            told = None if seen.cue is None else _all_rows(seen.cue, len(state.active))[row]
+            apart = told is not None and not np.isnan(told).any() and _iou(box, _box(told)) <= self.settings.apart
+            elsewhere = elsewhere + 1 if apart and not anew else 0
+        first, suspect = score if anew else watch.first, watch.suspect + 1 if odd else 0
+        return Watch(watch.id, first, box, suspect, elsewhere=elsewhere, pointed=pointed)
 
 
 class FirstWords:

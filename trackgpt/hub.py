@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackgpt.errors import ModelError, OutputError, UsageError
+from trackgpt.fetching import is_offline
 from trackgpt.files import refuse_existing, refuse_strangers, refuse_to_hold
+from trackgpt.presets import PRESETS, here, preset_of, pull
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +40,6 @@ IMAT = "imat:"
 """What the name of a grounder and a segmenter begins with."""
 NANO_MEMORY = "nano-memory"
 """The shipped model that follows what is pointed at."""
-HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ def shipped() -> tuple[Shipped, ...]:
 
 
 def pair(model: str | Path, perception: str | Path | None) -> str:
-    """The one name of a brain and its perception; without a perception the model's own."""
-    return str(model) if perception is None else f"{model}+{perception}"
+    """The one name of a brain and its perception; without a perception the model's own, a preset's in full."""
+    return model_of(model) if perception is None else f"{model}+{perception}"
 
 
 def grounded(grounder: str | Path, segmenter: str | Path) -> str:
@@ -70,12 +71,25 @@ def grounded(grounder: str | Path, segmenter: str | Path) -> str:
     return f"{IMAT}{grounder}+{segmenter}"
 
 
+def parts_of(name: str | Path) -> list[str]:
+    """The names of the parts of a model, each of which `find` knows."""
+    model = model_of(name)
+    whole = Path(model).exists() or "+" not in model
+    return [model] if whole else model.removeprefix(IMAT).split("+")
+
+
+def model_of(name: str | Path) -> str:
+    """A model's name in full: of a preset its grounder and its segmenter; any other is left as it is."""
+    preset = preset_of(name)
+    return str(name) if preset is None else grounded(preset.grounder.repo, preset.segmenter.repo)
+
+
 def find(name: str | Path, download: bool = True) -> Path:
     """Where a model lies: the folder of a shipped name, a folder or file itself, or the cache of a hub's id.
 
     Args:
         name: of a model.
-        download: what is not in the cache is downloaded, unless HF_HUB_OFFLINE is set.
+        download: what is not in the cache is fetched, unless HF_HUB_OFFLINE is set.
 
     Raises:
         ModelError: MD01, there is no such thing, and what to do about it.
@@ -91,24 +105,28 @@ def find(name: str | Path, download: bool = True) -> Path:
     if HUB_ID.fullmatch(str(name)):
         return _of_hub(str(name), download)
     names = ", ".join(model.name for model in shipped())
+    public = ", ".join(preset.name for preset in PRESETS)
     raise ModelError(
-        f"{name}: not a model on this machine; shipped: {names}; or pass a folder of save_pretrained", "MD01"
+        f"{name}: not a model on this machine; shipped: {names}; by `trackgpt models pull`: {public}; or pass a folder "
+        "of save_pretrained",
+        "MD01",
     )
 
 
 def _of_hub(name: str, download: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), local_files_only=not download))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"{name}: not a model on this machine, neither a folder nor in the hub's cache, and it cannot be fetched "
-            f"({reason}); on a machine with network run: hf download {name}; then copy its folder here and pass that",
-            "MD01",
-        ) from error
+    """The folder of a hub's id, which is fetched where that is wanted and possible."""
+    folder = here(name)
+    if folder is not None:
+        return folder
+    if download and not is_offline():
+        return pull(name)
+    whole = next((preset.name for preset in PRESETS if name in {part.repo for part in preset.parts}), "")
+    among = f", or trackgpt models pull {whole}, which it is a part of" if whole else ""
+    raise ModelError(
+        f"{name}: not a model on this machine, neither a folder nor in the hub's cache; with a network, run: "
+        f"trackgpt models pull {name}{among}; or copy its folder here and pass that",
+        "MD01",
+    )
 
 
 def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any) -> System:
@@ -117,8 +135,8 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     What became of every weight is logged at INFO.
 
     Args:
-        name: a shipped name, a folder, the hub's id of a SAM 2.1, or BRAIN+PERCEPTION, each of them a folder, a file or
-            a hub's id.
+        name: a shipped name, a preset (`trackgpt.presets`), a folder, the hub's id of a SAM 2.1, or BRAIN+PERCEPTION,
+            each of them a folder, a file or a hub's id.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         execution: fields of `trackgpt.config.Execution`; float32 in plain PyTorch by default.
 
@@ -132,7 +150,7 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     from trackgpt.reasoners.brain_quantised import BITS, require_quantised
     from trackgpt.settings import from_dict
 
-    how = from_dict(Execution, execution, "execution")
+    name, how = model_of(name), from_dict(Execution, execution, "execution")
     chosen = chosen_device(device)
     _check_backend(how, chosen)
     if how.dtype in BITS:
@@ -232,8 +250,19 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
     Raises:
         ModelError: MD01 there is none; MD02 it is damaged; MD06 it is of a kind that finds nothing by words.
     """
+    from trackgpt.precision import inference_dtype
+    from trackgpt.reasoners.detector import OnnxDetector, is_onnx
+    from trackgpt.reasoners.detector_grounder import DetectorGrounder
+    from trackgpt.reasoners.open_vocabulary import OpenVocabularyGrounder, is_open_vocabulary
     from trackgpt.systems.imat import TrackerGrounder
 
+    if len(parts_of(name)) > 1:  # a brain and its perception
+        return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
+    place = find(name)
+    if is_onnx(place):
+        return DetectorGrounder(OnnxDetector.from_file(place))
+    if is_open_vocabulary(place):
+        return OpenVocabularyGrounder.from_pretrained(place, device, inference_dtype(dtype, device))
     return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
 
 

@@ -85,10 +85,9 @@ def _what(kit: Kit, asked: RunOptions) -> dict[str, Any]:
     made = {"model": asked.model, "variant": asked.variant, "settings": asked.settings or [], "model_sha256": ""}
     made["dtype"] = asked.dtype
     if asked.model not in kit.baselines:
-        from trackgpt.hub import find
+        from trackgpt.hub import find, parts_of
 
-        names = [asked.model] if Path(asked.model).exists() else asked.model.split("+")
-        made["model_sha256"] = digest(*map(find, names))
+        made["model_sha256"] = digest(*map(find, parts_of(asked.model)))
     return made
 
 

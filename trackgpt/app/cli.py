@@ -28,10 +28,11 @@ app = typer.Typer(
 )
 
 FORMATS = "mp4,davis,coco,mot,timeline,jsonl"
-Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name, folder, or brain (folder, hub id)")]
+Model = Annotated[str, typer.Option("-m", "--model", help="Shipped name, preset, folder, or brain (hub id)")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, auto; on a GPU int8, int4")]
 Perception = Annotated[str | None, typer.Option(help="For a brain: a SAM's .pth, folder or hub id")]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask no hub for anything")]
 
 
 def _option(group: str, *names: str, **about: Any) -> Any:
@@ -39,9 +40,16 @@ def _option(group: str, *names: str, **about: Any) -> Any:
     return typer.Option(*names, rich_help_panel=group, **about)
 
 
+def _keep_offline(offline: bool) -> None:
+    if offline:
+        from trackgpt.fetching import go_offline
+
+        go_offline()
+
+
 @app.command()
 def track(
-    source: Annotated[str, typer.Argument(help="Video, folder, glob, - for a pipe, camera, URL")],
+    source: Annotated[str, typer.Argument(help="Video, folder, glob, pipe -, camera, URL")],
     instruction: Annotated[
         list[str] | None,
         typer.Option("-i", "--instruction", help="TEXT, '240: TEXT' (frame), '@8.5: TEXT'"),
@@ -58,7 +66,7 @@ def track(
     ] = None,
     drop: Annotated[
         list[str] | None,
-        _option("Pointing", metavar="@FRAME:ID", help="Ends a target. @FRAME: may begin the others, too"),
+        _option("Pointing", metavar="@FRAME:ID", help="Ends a target. @FRAME: or @8.5s: may begin others"),
     ] = None,
     output: Annotated[Path | None, _option("Output", "-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[
@@ -74,6 +82,7 @@ def track(
     ] = None,
     perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
     grounder: Annotated[str | None, _option("Model", help="Finds words: FILE.onnx, folder, hub id")] = None,
+    offline: Annotated[bool, _option("Model", "--offline", help="Ask no hub for anything")] = False,
     rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
     guess: Annotated[bool, _option("Model", "--guess", help="Go on where footage is unlike its training")] = False,
     start: Annotated[int, _option("Source", help="First frame")] = 0,
@@ -105,15 +114,20 @@ def track(
     from trackgpt.hub import NANO_MEMORY, grounded, pair
     from trackgpt.session.ahead import lookahead_of
 
+    _keep_offline(offline)
     pointing = Pointing(*(tuple(given or ()) for given in (box, mask, point, drop)))
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
-    named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
+    named = pair(model or "", None)
+    if perception:
+        named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
+    if grounder:
+        named = grounded(grounder, named or NANO_MEMORY)
     return run(
         TrackRequest(
             source=source,
             instructions=tuple(instruction or ()),
             pointing=pointing,
-            model=grounded(grounder, named) if grounder else named,
+            model=named,
             output=output,
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,
@@ -153,6 +167,7 @@ def doctor(
     dtype: Dtype = "float32",
     tokens: Annotated[int, typer.Option(help="Of question and answer, for the memory it will take")] = 200,
     targets: Annotated[int, typer.Option(help="Tracked at once, for the memory it will take")] = 1,
+    offline: Offline = False,
 ) -> int:
     """Versions, device, decoders, memory before loading, what becomes of the weights, and a 5-frame self-test.
 
@@ -161,6 +176,7 @@ def doctor(
     from trackgpt.app.doctor import Visit, run
     from trackgpt.hub import pair
 
+    _keep_offline(offline)
     return run(Visit(pair(model, perception), device, dtype, tokens, targets))
 
 
@@ -260,16 +276,48 @@ def merge(
     return run(adapter, out, base, dtype, overwrite)
 
 
-@app.command()
-def models() -> int:
-    """The models that ship inside the package. Example: trackgpt models"""
-    from trackgpt.hub import shipped
+models = typer.Typer(
+    help="The models that ship inside the package, and those that can be fetched.\n\nExample: trackgpt models"
+)
+app.add_typer(models, name="models")
 
-    for entry in shipped():
-        weights = entry.folder / "model.safetensors"
-        size = f"{weights.stat().st_size / 2**20:.1f} MiB" if weights.exists() else "missing"
-        print(f"{entry.name:10s} {size:>10s}  {entry.about}")
+
+@models.callback(invoke_without_command=True)
+def list_models(context: typer.Context, offline: Offline = False) -> int:
+    """The models that ship inside the package, and those that can be fetched.
+
+    Examples:
+        trackgpt models
+
+        trackgpt models pull small
+    """
+    from trackgpt.app.pulling import listing
+
+    _keep_offline(offline)
+    if context.invoked_subcommand is None:
+        print("\n".join(listing()))
     return 0
+
+
+@models.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A preset, such as small; or the hub's id of any model")],
+    revision: Annotated[str, typer.Option(help="Of a hub's id: another commit, branch or tag")] = "",
+    offline: Offline = False,
+) -> int:
+    """Fetch public weights once, check every byte, and go on where an earlier attempt stopped.
+
+    With --offline nothing is fetched: what is here is compared with what was written down when it came.
+
+    Examples:
+        trackgpt models pull small
+
+        trackgpt models pull facebook/sam2.1-hiera-large
+    """
+    from trackgpt.app.pulling import run
+
+    _keep_offline(offline)
+    return run(name, revision)
 
 
 @app.command()

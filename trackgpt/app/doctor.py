@@ -133,13 +133,15 @@ def _memory(visit: Visit) -> str:
     """What the model takes where it would run, from headers or published dimensions, and whether that is free."""
     import torch
 
-    from trackgpt.hub import chosen_device, find_network
+    from trackgpt.hub import IMAT, chosen_device, find_network
     from trackgpt.planning.inference import Answering, plan_inference
     from trackgpt.planning.outline import outline_of
     from trackgpt.precision import inference_dtype
     from trackgpt.session.ahead import AHEAD
 
     device = torch.device(chosen_device(visit.device))
+    if visit.model.startswith(IMAT):
+        return _memory_of_parts(visit, device)
     if (network := find_network(visit.model)) is not None:
         return f"{_size(network[1])} of weights; {free_memory(device) / 2**30:.2f} GiB are free on {device}"
     dtype = visit.dtype
@@ -149,8 +151,31 @@ def _memory(visit: Visit) -> str:
     plan = plan_inference(outline, Answering(visit.tokens, visit.targets, AHEAD), [dtype])[dtype]
     for name, size in plan.rows().items():
         _line("memory", f"{size / 2**20:10.1f} MiB  {name}")
-    needed, free = plan.total / 2**30, free_memory(device) / 2**30
-    said = f"{needed:.2f} GiB in {dtype} on {device}, {outline.source}; {free:.2f} GiB are free"
+    said = f"{plan.total / 2**30:.2f} GiB in {dtype} on {device}, {outline.source}"
+    return _fits(said, plan.total, free_memory(device))
+
+
+def _memory_of_parts(visit: Visit, device: torch.device) -> str:
+    """A line for the grounder and one for the segmenter, and whether both fit while one of them looks at a frame."""
+    from trackgpt.planning.grounding import plan_grounded
+    from trackgpt.precision import inference_dtype
+
+    dtype = visit.dtype
+    if dtype == "auto":
+        dtype = str(inference_dtype(dtype, device)).removeprefix("torch.")
+    planned, roles = plan_grounded(visit.model, dtype), ("grounder", "segmenter")
+    for role, part in zip(roles, planned, strict=True):
+        _line("memory", f"{part.weights / 2**20:10.1f} MiB  {role} {part.name} ({part.kind}), {part.source}")
+    frames = {role: part.frame for role, part in zip(roles, planned, strict=True) if part.frame is not None}
+    for role, frame in frames.items():
+        _line("memory", f"{frame / 2**20:10.1f} MiB  a frame's activations in the {role}")
+    needed = sum(part.weights for part in planned) + max(frames.values(), default=0)
+    unknown = "".join(f", activations of the {role} not counted" for role in roles if role not in frames)
+    return _fits(f"{needed / 2**30:.2f} GiB in {dtype} on {device}{unknown}", needed, free_memory(device))
+
+
+def _fits(said: str, needed: float, free: float) -> str:
+    said = f"{said}; {free / 2**30:.2f} GiB are free"
     if needed > free:
         raise OutOfMemoryError(f"{said}: it does not fit; choose --dtype bfloat16, a smaller model or a GPU", "MD05")
     return f"{said}: it fits"
@@ -179,10 +204,10 @@ def _not_run() -> str:
 def _weights(model: str) -> str:
     import hashlib
 
-    from trackgpt.hub import find
+    from trackgpt.hub import find, parts_of
 
-    if "+" in model and not Path(model).exists():
-        return ", ".join(_size(find(part)) for part in model.split("+", 1))
+    if len(parts := parts_of(model)) > 1:
+        return ", ".join(_size(find(part)) for part in parts)
     file = find(model) / "model.safetensors"
     if not file.is_file():
         raise ModelError(f"{file}: missing; reinstall the package, or pass a folder of save_pretrained", "MD01")

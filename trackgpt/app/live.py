@@ -46,12 +46,20 @@ class Outputs:
         playback: the run; its folder is written to.
         formats: names of `EXPORTERS`.
         sound: a file whose sound the video gets, or None.
+        tell: told what a person should know of the outputs, in a line.
     """
 
-    def __init__(self, playback: Playback, formats: Sequence[str], sound: Path | None = None) -> None:
+    def __init__(
+        self,
+        playback: Playback,
+        formats: Sequence[str],
+        sound: Path | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         self._playback = playback
         self._formats = formats
         self._sound = sound
+        self._tell = tell or say
         self._captions: Captions | None = None
         self._masks: DavisWriter | None = None
         self._video: VideoWriter | None = None
@@ -138,7 +146,7 @@ class Outputs:
         if self._video is not None:
             self._video.close()
             if self._video.audio_note:
-                say(self._video.audio_note)
+                self._tell(self._video.audio_note)
 
     def _report_masks(self) -> None:
         """Say what the masks could not hold; those of a model that gives boxes alone would all be empty."""
@@ -153,14 +161,14 @@ class Outputs:
             say(f"{MASKS}/ is left out, since this model gives boxes without masks; mot and coco hold them")
         elif self._masks.frames_overlapping:
             count = self._masks.frames_overlapping
-            say(f"objects overlap on {count} frames; in {MASKS}/ the higher score has the pixel")
+            self._tell(f"objects overlap on {count} frames; in {MASKS}/ the higher score has the pixel")
 
 
 class Printer:
     """Prints a run's events: answers on stdout, warnings on stderr; as JSON, every event and frame on stdout.
 
     Args:
-        quiet: no warnings.
+        quiet: no warnings and no notes.
         as_json: print JSON lines instead of answers.
     """
 
@@ -177,8 +185,8 @@ class Printer:
             print(event.to_json(), flush=True)
         elif event.type == "start":
             self._begin = event.index
-            for note in () if self._quiet else event.data.get("notes", ()):
-                say(f"note: {note}")
+            for text in event.data.get("notes", ()):
+                self.note(text)
         elif event.type == "instruction":
             self._asked = True
         elif event.type == "answer" and self._asked:
@@ -188,6 +196,11 @@ class Printer:
                 print(when + answer, flush=True)
         if event.type == "warn":
             self._warn(event)
+
+    def note(self, text: str) -> None:
+        """Print what is worth knowing and no reason to worry."""
+        if not self._quiet:
+            say(f"note: {text}")
 
     def frame(self, record: TrackRecord) -> None:
         """Print a frame's record, as JSON only."""

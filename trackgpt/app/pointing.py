@@ -1,7 +1,7 @@
 """What `trackgpt track` is pointed at: --box, --mask, --point and --drop, read as prompts in the order of their frames.
 
-Each value may begin with "@FRAME:", the frame it is about, and then "ID:", the target it is about. Lengths are pixels
-of the frame as it is displayed, from its left upper corner.
+Each value may begin with "@FRAME:" or "@SECONDSs:", the moment it is about, and then "ID:", the target it is about.
+Lengths are pixels of the frame as it is displayed, from its left upper corner.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trackgpt.errors import InputError, UsageError
 from trackgpt.export.davis import LARGEST
 from trackgpt.types import Prompt, PromptKind, VisualPrompt
 
-PLACED = re.compile(r"(?:@(\d{1,15}):)?(?:(\d{1,9}):)?(.*)", re.DOTALL)
+PLACED = re.compile(r"(?:@(?:(\d{1,15})|(\d{1,15}(?:\.\d+)?)s):)?(?:(\d{1,9}):)?(.*)", re.DOTALL)
 BOX = "[@FRAME:][ID:]x,y,w,h"
 MASK = "[@FRAME:][ID:]FILE.png"
 POINT = "[@FRAME:][ID:]x,y or x,y,-"
@@ -50,18 +50,25 @@ class Placed:
     Attributes:
         given: the option with its value, for messages.
         frame: index of the source frame.
+        second: time of the source in its place, or None.
         id: of the target; None where it was left out.
         shown: what is shown of it; None where it is dropped.
     """
 
     given: str
     frame: int
+    second: float | None
     id: int | None
     shown: VisualPrompt | None = None
 
+    @property
+    def moment(self) -> tuple[float, int]:
+        """What orders moments: what is given a second comes after the first frame."""
+        return -1.0 if self.second is None else self.second, self.frame
 
-def read_pointing(pointing: Pointing, first: int) -> list[Prompt]:
-    """The prompts, at most one to drop and one to show per frame, in order.
+
+def read_pointing(pointing: Pointing, first: int) -> list[tuple[Prompt, float | None]]:
+    """The prompts, at most one to drop and one to show per moment, in order.
 
     A box or mask without an id is a new target with the next number, from 1, that no target has had and none has on its
     frame; a label map's targets have their labels as ids. A point without an id belongs to the only target of its
@@ -69,29 +76,45 @@ def read_pointing(pointing: Pointing, first: int) -> list[Prompt]:
 
     Args:
         pointing: the options.
-        first: the frame that options without a frame are about.
+        first: the frame that options without a moment are about.
+
+    Returns:
+        Each prompt with the second of the source that it is about, or None where its frame says it.
 
     Raises:
-        UsageError: a value is malformed, belongs to no target, or is said twice; a target is dropped that is not there.
+        UsageError: a value is malformed, belongs to no target, or is said twice; a target is dropped that is not there;
+            some moments are frames and others seconds, whose order only the source knows.
         InputError: a mask cannot be read, or is none.
     """
     placed = list(_placed(pointing, first))
-    prompts: list[Prompt] = []
+    _refuse_two_clocks(placed, first)
+    prompts: list[tuple[Prompt, float | None]] = []
     followed: set[int] = set()
     known: set[int] = set()
-    for frame in sorted({item.frame for item in placed}):
-        here = [item for item in placed if item.frame == frame]
+    for moment in sorted({item.moment for item in placed}):
+        here = [item for item in placed if item.moment == moment]
+        frame, second = here[0].frame, here[0].second
         dropped = [item for item in here if item.shown is None]
         if dropped:
-            prompts.append(Prompt("", frame, "drop", _dropped(dropped, followed)))
-            followed -= set(prompts[-1].ids)
+            ended = _dropped(dropped, followed)
+            prompts.append((Prompt("", frame, "drop", ended), second))
+            followed -= set(ended)
         shown = _joined([item for item in here if item.shown is not None], followed, known)
         if shown:
-            kind: PromptKind = "add" if prompts else "start"
-            prompts.append(Prompt("", frame, kind, tuple(shown), tuple(shown.values())))
+            later: PromptKind = "correct" if shown.keys() <= followed else "add"
+            kind = later if prompts else "start"
+            prompts.append((Prompt("", frame, kind, tuple(shown), tuple(shown.values())), second))
             followed |= shown.keys()
             known |= shown.keys()
     return prompts
+
+
+def _refuse_two_clocks(placed: Sequence[Placed], first: int) -> None:
+    by_second = next((item for item in placed if item.second is not None), None)
+    by_frame = next((item for item in placed if item.second is None and item.frame != first), None)
+    if by_second and by_frame:
+        both = f"{by_frame.given} beside {by_second.given}"
+        raise UsageError(f"{both}: frames and seconds in one command; wanted one of the two after the first frame")
 
 
 def _placed(pointing: Pointing, first: int) -> Iterator[Placed]:
@@ -113,16 +136,19 @@ def _placed(pointing: Pointing, first: int) -> Iterator[Placed]:
 
 
 def _place(option: str, text: str, first: int, wanted: str) -> tuple[Placed, str]:
-    """Frame and id of a value, and the rest of it."""
+    """Moment and id of a value, and the rest of it."""
     given = f"{option} {' '.join(text.removesuffix(':').split()):.60}"
     found = PLACED.fullmatch(text)
     assert found is not None
-    frame, number, rest = found.groups()
+    frame, second, number, rest = found.groups()
+    if rest.startswith("@") and ":" in rest:
+        raise UsageError(f"{given}: no moment; wanted @FRAME: or @SECONDSs: in front, such as @240: or @8.5s:")
     if not rest and wanted != DROP:
         raise UsageError(f"{given}: wanted {wanted}")
     if number is not None and not 1 <= int(number) <= LARGEST:
         raise UsageError(f"{given}: target {number}; wanted an id from 1 to {LARGEST}, which indexed masks hold")
-    return Placed(given, first if frame is None else int(frame), None if number is None else int(number)), rest
+    moment = first if frame is None else int(frame), None if second is None else float(second)
+    return Placed(given, *moment, None if number is None else int(number)), rest
 
 
 def _box(given: str, text: str) -> tuple[float, float, float, float]:
@@ -173,6 +199,9 @@ def _joined(items: Sequence[Placed], followed: set[int], known: set[int]) -> dic
     unnamed = [item for item in points if item.id is None]
     for item in unnamed:
         choice = sorted(shown) or sorted(followed)
+        if not choice and known and item.shown is not None and not item.shown.finds:
+            ended = ", ".join(map(str, sorted(known)))
+            raise UsageError(f"{item.given}: nothing is followed then; to resume {ended}, write ID:x,y,-")
         if len(choice) > 1:
             raise UsageError(f"{item.given}: of which of the targets {', '.join(map(str, choice))}? Write ID:x,y")
         _join(shown, choice[0] if choice else next(free), item)
@@ -188,7 +217,8 @@ def _join(shown: dict[int, VisualPrompt], number: int, item: Placed) -> None:
     before, more = shown.get(number, VisualPrompt()), item.shown or VisualPrompt()
     for name in ("box", "mask"):
         if getattr(before, name) is not None and getattr(more, name) is not None:
-            raise UsageError(f"{item.given}: a second {name} of target {number} on frame {item.frame}; wanted one")
+            when = f"on frame {item.frame}" if item.second is None else f"at second {item.second:g}"
+            raise UsageError(f"{item.given}: a second {name} of target {number} {when}; wanted one")
     box = before.box if more.box is None else more.box
     mask = before.mask if more.mask is None else more.mask
     shown[number] = VisualPrompt(box, (*before.points, *more.points), mask)
@@ -241,11 +271,11 @@ def _values(path: Path) -> tuple[np.ndarray, bool]:
     return values, indexed
 
 
-def refuse_missing_frames(prompts: Sequence[Prompt], reading: dict[str, object], frames: int | None) -> None:
+def refuse_missing_frames(shown: Sequence[int], reading: dict[str, object], frames: int | None) -> None:
     """Refuse what is shown on frames that are not read.
 
     Args:
-        prompts: with the frames they are about.
+        shown: the frames on which something is shown.
         reading: "start", "end" and "stride" of the source, where given.
         frames: how many are read, where that is certain.
 
@@ -255,10 +285,10 @@ def refuse_missing_frames(prompts: Sequence[Prompt], reading: dict[str, object],
     start, end, stride = (int(str(reading.get(name) or 0)) for name in ("start", "end", "stride"))
     stride = max(stride, 1)
     last = start + (frames - 1) * stride if frames else end - 1 if end else None
-    for prompt in prompts:
-        if prompt.frame < start or (last is not None and prompt.frame > last):
+    for frame in shown:
+        if frame < start or (last is not None and frame > last):
             reach = f"{start} to {last}" if last is not None else f"{start} on"
-            raise UsageError(f"@{prompt.frame}: no such frame; the frames that are read are {reach}")
-        if (prompt.frame - start) % stride:
-            near = prompt.frame - (prompt.frame - start) % stride
-            raise UsageError(f"@{prompt.frame}: left out by --stride {stride}; wanted a frame such as {near}")
+            raise UsageError(f"@{frame}: no such frame; the frames that are read are {reach}")
+        if (frame - start) % stride:
+            near = frame - (frame - start) % stride
+            raise UsageError(f"@{frame}: left out by --stride {stride}; wanted a frame such as {near}")

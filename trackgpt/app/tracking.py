@@ -38,11 +38,16 @@ class InterruptedRunError(TrackGPTError):
 
 @dataclass(frozen=True)
 class TrackRequest:
-    """What a person asked for on the command line."""
+    """What a person asked for on the command line.
+
+    Attributes:
+        model: its name; where it is empty, the request decides: nano-memory follows what is pointed at, nano reads
+            words about drawn footage, and the best preset on this machine reads those about any other.
+    """
 
     source: str
     instructions: tuple[str, ...] = ()
-    model: str = "nano"
+    model: str = ""
     output: Path | None = None
     formats: tuple[str, ...] = ("jsonl",)
     device: str = "auto"
@@ -56,6 +61,13 @@ class TrackRequest:
     quiet: bool = False
     as_json: bool = False
     pointing: Pointing = Pointing()
+
+    @property
+    def first_choice(self) -> str:
+        """The model to load first."""
+        from trackgpt.hub import NANO_MEMORY
+
+        return self.model or (NANO_MEMORY if self.pointing else "nano")
 
 
 @dataclass
@@ -141,7 +153,7 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
     from trackgpt.export.exporting import check_space, estimate
     from trackgpt.export.records import refuse_taken
     from trackgpt.files import refuse_to_hold
-    from trackgpt.session.playback import InstructionTracker, Playback, files_of
+    from trackgpt.session.playback import Playback, files_of
     from trackgpt.video.source import open_source
 
     spoken = _checked(request)
@@ -156,13 +168,13 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
             source = stack.enter_context(open_source(request.source, **reading))
             check_space(outcome.out, estimate(source.frames_hint or 0, *source.size, request.formats))
             _refuse_misplaced(request, spoken, source)
-        tracker = tracker or InstructionTracker.from_pretrained(request.model, request.device, **request.execution)
+        tracker = tracker or _loaded(request, request.first_choice)
         _refuse_impossible(request, tracker, spoken)
         if source is None:
             source = stack.enter_context(open_source(request.source, **reading))
             _refuse_misplaced(request, spoken, source)
         if not (request.guess or request.pointing):
-            _refuse_unknown_world(request, tracker, source)
+            tracker = _for_its_world(request, tracker, source)
         if request.output is None:
             outcome.out = next_folder(request.source)
         how = request.overwrite, request.rethink, request.lookahead
@@ -187,7 +199,7 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
         device=request.device,
         execution=request.execution,
     )
-    with Outputs(playback, request.formats, _sound(request, playback)) as outputs:
+    with Outputs(playback, request.formats, _sound(request, playback), printer.note) as outputs:
         for words in spoken:
             playback.say(words.text, words.frame, words.second, **words.how)
         with progress(playback.source.frames_hint, request.quiet) as advance:
@@ -207,11 +219,12 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
     """The instructions with their moments; refuses what can be refused before anything is opened.
 
     Raises:
-        UsageError: an unknown format or choice; NL01; nothing to track; two instructions for one moment; see also
-            `read_pointing`.
+        UsageError: an unknown format or choice; NL01; nothing to track; two instructions for one moment; words and
+            pointing for a shipped model, each of which takes one of the two; see also `read_pointing`.
         InputError: see `read_pointing`.
     """
     from trackgpt.export.exporting import check_formats
+    from trackgpt.hub import NANO_MEMORY
     from trackgpt.reasoners.templates import clean_instruction
 
     check_formats(request.formats)
@@ -232,9 +245,19 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
                 "(-i '240: the dog') or name all targets in one instruction"
             )
     shown = read_pointing(request.pointing, int(request.reading.get("start") or 0))
+    if request.instructions and request.pointing and request.first_choice in ("nano", NANO_MEMORY):
+        raise UsageError(
+            f"{request.first_choice} takes words or pointing, and both were given; leave one of them out "
+            f"(-m nano is told in words, -m {NANO_MEMORY} is shown the target)"
+        )
     return spoken + [
-        TimedInstruction("", each.frame, None, {"kind": each.kind, "ids": each.ids, "visual": each.visual})
-        for each in shown
+        TimedInstruction(
+            "",
+            each.frame if second is None else None,
+            second,
+            {"kind": each.kind, "ids": each.ids, "visual": each.visual},
+        )
+        for each, second in shown
     ]
 
 
@@ -247,14 +270,16 @@ def _refuse_misplaced(request: TrackRequest, spoken: Sequence[TimedInstruction],
     from trackgpt.geometry.pointing import refuse_misplaced
     from trackgpt.types import Prompt
 
-    shown = [Prompt("", words.frame or 0, **words.how) for words in spoken if words.how]
+    shown = [words for words in spoken if words.how]
     certain = source.kind in ("folder", "animation")  # the header of a video may lie
-    refuse_missing_frames(shown, request.reading, source.frames_hint if certain else None)
-    for prompt in shown if all(source.size) and not request.reading.get("allow_gaps") else ():
+    frames = [words.frame for words in shown if words.frame is not None]
+    refuse_missing_frames(frames, request.reading, source.frames_hint if certain else None)
+    for words in shown if all(source.size) and not request.reading.get("allow_gaps") else ():
         try:
-            refuse_misplaced(prompt, source.size)
+            refuse_misplaced(Prompt("", **words.how), source.size)
         except UsageError as error:
-            raise error.at(f"frame {prompt.frame}") from error
+            when = f"frame {words.frame}" if words.second is None else f"second {words.second:g}"
+            raise error.at(when) from error
 
 
 def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoken: Sequence[TimedInstruction]) -> None:
@@ -270,29 +295,47 @@ def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoke
             if prompt.kind != "drop" and all(shown.finds for shown in prompt.visual):
                 session.refuse(replace(prompt, kind="start"))
         except UsageError as error:
-            both = f"{request.model} takes words or pointing, and both were given" if request.pointing else ""
+            both = f"{request.first_choice} takes words or pointing, and both were given" if request.pointing else ""
             raise error.at(both) if both and request.instructions else error from error
 
 
-def _refuse_unknown_world(request: TrackRequest, tracker: InstructionTracker, source: FrameSource) -> None:
-    """Refuse words about footage unlike all that the model was trained on, by the first image of the source.
+def _loaded(request: TrackRequest, model: str) -> InstructionTracker:
+    from trackgpt.session.playback import InstructionTracker
 
-    Models that do not say what their world looks like (see `trackgpt.perception.known_world`) refuse nothing.
+    return InstructionTracker.from_pretrained(model, request.device, **request.execution)
+
+
+def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: FrameSource) -> InstructionTracker:
+    """A tracker that may know footage of this kind, by the first image of the source.
+
+    Models that do not say what their world looks like (see `trackgpt.perception.known_world`) are taken as they are.
+
+    Returns:
+        The tracker itself; where it was not asked for by name and the footage is unlike its world, the best preset on
+        this machine.
 
     Raises:
-        UsageError: the footage is unlike it; the line says what to do instead.
+        UsageError: the footage is unlike all that the model was trained on; the line says what to do instead.
     """
+    from trackgpt.app.live import say
     from trackgpt.perception.known_world import MOST
+    from trackgpt.presets import best_here
     from trackgpt.systems.trackgpt import TrackGPT
 
     found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, TrackGPT) else None
-    if found is not None and found > MOST:
-        raise UsageError(
-            f"{source.name}: {request.model} was trained on drawn scenes alone and this footage is unlike them "
-            f"(unlikeness {found:.2f}, wanted at most {MOST:g}); show it the target instead: "
-            f"trackgpt track {shlex.quote(request.source)} --box 1:x,y,w,h (from a box nano-memory follows real "
-            "objects), or name a larger model with -m; --guess goes on"
-        )
+    if found is None or found <= MOST:
+        return tracker
+    if not request.model and (preset := best_here()) is not None:
+        if not request.quiet:
+            say(f"{source.name}: no drawn scene, so {preset.name} reads the words; -m chooses another model")
+        return _loaded(request, preset.name)
+    name = shlex.quote(request.source)
+    raise UsageError(
+        f"{source.name}: {request.first_choice} was trained on drawn scenes alone and this footage is unlike them "
+        f"(unlikeness {found:.2f}, wanted at most {MOST:g}); for words, give a detector: trackgpt track {name} -i "
+        f"'the dog' --grounder FILE.onnx, or fetch models: trackgpt models pull small; or show it the target: "
+        f"--box 1:x,y,w,h; --guess goes on"
+    )
 
 
 def next_folder(source: str) -> Path:

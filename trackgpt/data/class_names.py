@@ -1,7 +1,8 @@
 """Class names of data sets whose archives may have lost them, in the order of their labels.
 
 ADE20K's are the first of the synonyms in ``objectInfo150.txt`` of its release (labels 1 to 150). COCO-Stuff's are those
-of its ``labels.txt`` (ids 1 to 182; a pixel's value is the id less one).
+of its ``labels.txt`` (ids 1 to 182; a pixel's value is the id less one). COCO's 80 classes of objects are the first 91
+of them without those that its boxes never use: detectors number them 0 to 79, or by the ids themselves.
 """
 
 from __future__ import annotations
@@ -46,3 +47,12 @@ COCO_STUFF: tuple[str, ...] = _names(
     tree, vegetable, wall-brick, wall-concrete, wall-other, wall-panel, wall-stone, wall-tile, wall-wood,
     water-other, waterdrops, window-blind, window-other, wood"""
 )
+
+_UNUSED = _names(
+    "street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush",
+)
+
+COCO: tuple[str, ...] = tuple(name for name in COCO_STUFF[:91] if name not in _UNUSED)
+
+COCO_BY_ID: tuple[str, ...] = ("", *("" if name in _UNUSED else name for name in COCO_STUFF[:90]))
+"""Of ids 0 to 90, empty for those of no class."""

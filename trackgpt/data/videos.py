@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from trackgpt.errors import InputError, TrackGPTError
 from trackgpt.geometry.masks import decode_rle
@@ -95,13 +95,18 @@ def opened_image(path: Path, what: str = "image") -> Iterator[Image.Image]:
     """An image file, while it is read.
 
     Raises:
-        InputError: the file is missing, cut off, or no image.
+        InputError: the file is missing, a folder, cut off, or no image.
     """
+    wanted = f"wanted {'an' if what[0] in 'aeiou' else 'a'} {what}"
     try:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; wanted {'an' if what[0] in 'aeiou' else 'a'} {what}") from error
+        raise InputError(f"{path}: missing; {wanted}") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: a folder; {wanted}, which is one file") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not a readable {what}: no image file by its contents; {wanted}, as PNG") from error
     except TrackGPTError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib.error and others on damage

@@ -8,6 +8,7 @@ with edges: a one-pixel mask at the origin has the box 0, 0, 1, 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -89,6 +90,14 @@ def area_of_rle(counts: str, height: int, width: int) -> int:
         InputError: as `decode_rle`.
     """
     return int(check_rle(counts, height, width)[1::2].sum())
+
+
+def iou_of_rles(counts: Sequence[str], height: int, width: int) -> np.ndarray:
+    """IoU of every two masks of a frame, float64 (masks, masks), from their compressed run lengths."""
+    from pycocotools import mask as coco
+
+    runs = [{"size": [height, width], "counts": text.encode("ascii")} for text in counts]
+    return np.asarray(coco.iou(runs, runs, [0] * len(runs)), np.float64).reshape(len(runs), len(runs))
 
 
 def check_rle(counts: str, height: int, width: int) -> np.ndarray:

@@ -212,8 +212,10 @@ class BankedSegmenter:
             if box is not None or path is not None:
                 motions[number] = self._moved(path, box, number in shown)
         seen = prediction(active, found)
-        margins = np.array([identities[number].margin for number in active], np.float32)
-        seen = replace(seen, own_scores={**seen.own_scores, "margin": margins})
+        margins = [identities[number].margin for number in active]
+        alike = [_likeness(one, before, number) for number, one in zip(active, found, strict=True)]
+        more = {"margin": np.array(margins, np.float32), "likeness": np.array(alike, np.float32)}
+        seen = replace(seen, own_scores={**seen.own_scores, **more})
         memory = BankedMemory(
             SegmenterMemory(tuple(known.items())),
             tuple(identities.items()),
@@ -340,6 +342,13 @@ class BankedSegmenter:
         size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
         small = image.copy() if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return (*earlier, EarlierFrame(np.asarray(small), frame))[-count:]
+
+
+def _likeness(found: Segmented, before: BankedMemory, number: int) -> float:
+    """How much a target looks like the views that were known of it; NaN where that cannot be said."""
+    identity = dict(before.identities).get(number)
+    look = found.hypotheses[0].embedding if found.hypotheses else None
+    return float("nan") if identity is None or look is None else likeness(look, identity.positive)
 
 
 def _silent(hypotheses: Sequence[Hypothesis]) -> np.ndarray:

@@ -147,10 +147,16 @@ class Identity:
         return replace(self, positive=positive, candidate=None, last=view, areas=(area,), admitted=admitted)
 
     def rejected(self, kind: str, settings: BankSettings = BankSettings()) -> Identity:
-        """With its last view among what it is not, unless that looks like what was shown of it; never to be kept."""
-        known = replace(self, candidate=None)
-        alike = self.last is None or likeness(self.last.embedding, self.positive) >= settings.novel
-        return known if self.last is None or alike else known.with_negative(self.last, kind, settings)
+        """Its last view was of something else: that is among what it is not from now on.
+
+        Where it looks like what was shown of the target, either that was wrong or the two cannot be told apart by their
+        looks: then nothing is known of the target, and nothing of what it is not.
+        """
+        if self.last is None:
+            return replace(self, candidate=None)
+        if likeness(self.last.embedding, self.positive) >= settings.novel:
+            return replace(self, candidate=None, positive=())
+        return replace(self, candidate=None).with_negative(self.last, kind, settings)
 
     def with_negative(self, view: View, kind: str, settings: BankSettings) -> Identity:
         """With a view more of what it is not; known ones are not kept twice."""

@@ -27,6 +27,7 @@ from trackgpt.config import PerceptionConfig
 from trackgpt.errors import OutputError, UsageError
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.mask_decoder import Decoded
+from trackgpt.perception.onnx_session import onnx_session
 from trackgpt.perception.segmenter import Segmenter
 from trackgpt.settings import to_dict
 from trackgpt.version import require
@@ -110,7 +111,7 @@ class OnnxSegmenter(nn.Module):
         key = name, torch.get_num_threads()
         with self._making:
             if key not in self._sessions:
-                self._sessions[key] = _session(self._folder / name, key[1])
+                self._sessions[key] = onnx_session(self._folder / name, key[1])
             return self._sessions[key]
 
 
@@ -265,16 +266,6 @@ def _shape(value: Any) -> dict[str, Any]:
     kind = value.type.tensor_type
     shape = [axis.dim_param or axis.dim_value for axis in kind.shape.dim]
     return {"name": value.name, "dtype": str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)), "shape": shape}
-
-
-def _session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Threads that spin between frames take the cores that decode the video and read its masks.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _fingerprint(segmenter: Segmenter) -> str:

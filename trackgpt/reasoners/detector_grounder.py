@@ -30,9 +30,13 @@ ALSO = 0.4
 """For a plural: those with at least this share of the best one's score are meant, too."""
 SAME_THING = 0.65
 """Boxes of different classes that overlap by more are one thing, called by the surer name."""
+PROMINENCE = 0.3
+"""Among candidates that fit alike a larger one is meant: the power of its area that goes into the order."""
 MAX_RIVALS = 5
 MAX_NEARBY = 6
 """Neighbouring frames on which the detector is asked, for words about motion."""
+MOVING = 0.1
+"""What moves by this share of its size over the frames that are looked at is seen to move."""
 
 
 class Detector(Protocol):
@@ -59,7 +63,7 @@ class DetectorGrounder:
         embed: texts to vectors, float (texts, channels); asked about nouns that the table does not know.
     """
 
-    reads_motion = True
+    reads_motion, checks_every = True, 8
 
     def __init__(self, detector: Detector, embed: Embed | None = None) -> None:
         self.name = detector.name
@@ -98,48 +102,52 @@ class DetectorGrounder:
         fits = np.ones(len(rows))
         part = WORN.get(phrase.noun, "")
         traits = [replace(one, part=part) if part and one.kind == "colour" else one for one in phrase.traits]
+        for relation in phrase.relations:
+            related = self._relation_fit(relation, scene, rows, unjudged)
+            fits = fits if related is None else fits * related
         for trait in sorted(traits, key=lambda one: one.kind == "rank"):
             fit = _trait_fit(trait, traits, scene, rows, fits)
             unjudged += [trait.said] if fit is None else []
             fits = fits if fit is None else fits * fit
-        for relation in phrase.relations:
-            fit = self._relation_fit(relation, scene, rows, unjudged)
-            fits = fits if fit is None else fits * fit
-        return _judged(phrase, scene, rows, fits, unjudged, self._guessed(phrase, scene, rows))
+        return _judged(phrase, scene, rows, fits, unjudged, self._classes(phrase.noun)[1])
 
     def _pool(self, phrase: Phrase, scene: _Scene) -> tuple[np.ndarray, list[str]]:
         """Rows of the detections that a noun may mean, and the noun where no class stands for it."""
         if not phrase.noun:
             return scene.credible(np.arange(len(scene.seen))), []
-        classes = matches(phrase.noun, self._detector.names, self._embed)
-        sure = {match.name for match in classes if match.how != "stand-in"}
-        guesses = {match.name for match in classes if match.how == "stand-in"}
+        sure, guesses = self._classes(phrase.noun)
         rows = scene.credible(scene.labelled(sure))
         if not len(rows):
             rows = scene.credible(scene.labelled(guesses))
         return rows, [] if sure else [phrase.said]
 
-    def _guessed(self, phrase: Phrase, scene: _Scene, rows: np.ndarray) -> frozenset[str]:
-        """Labels among the rows that are stand-ins for the noun."""
-        classes = matches(phrase.noun, self._detector.names, self._embed) if phrase.noun else ()
-        here = {scene.seen[row].label for row in rows}
-        return frozenset(match.name for match in classes if match.how == "stand-in" and match.name in here)
+    def _classes(self, noun: str) -> tuple[frozenset[str], frozenset[str]]:
+        """The classes that a noun means, and those that only look like it."""
+        found = matches(noun, self._detector.names, self._embed) if noun else ()
+        guesses = frozenset(match.name for match in found if match.how == "stand-in")
+        return frozenset(match.name for match in found) - guesses, guesses
 
     def _relation_fit(
         self, relation: Relation, scene: _Scene, rows: np.ndarray, unjudged: list[str]
     ) -> np.ndarray | None:
-        other = self._judge(relation.other, scene)
-        unjudged += other.unjudged
-        if not len(other.rows) or not len(rows):
-            unjudged += [relation.said] if relation.sure and relation.said not in {"'s", ""} else []
+        """How well each candidate stands in a relation, or None where that cannot be judged, with the words for it."""
+        noun = relation.other.noun
+        sure, guesses = self._classes(noun)
+        if noun and not sure and (not guesses or noun in WORN):
+            unjudged += [*relation.other.unread, relation.other.said]
             return None
+        other = self._judge(relation.other, scene)
+        if not len(other.rows) or not len(rows):
+            unjudged += [relation.other.said]
+            return None
+        unjudged += other.unjudged
         fit = _related(relation, scene.boxes[rows], scene.boxes[other.rows], other.fits)
         if not relation.sure:
             return 0.7 + 0.3 * fit / max(float(fit.max()), 1e-6)
         if relation.negated:
             fit = 1.0 - fit
         if fit.max() < MIN_FIT:
-            unjudged.append(f"{relation.said} {relation.other.said}".strip())
+            unjudged.append(relation.other.said)
             return None
         return fit / fit.max()
 
@@ -160,7 +168,7 @@ class _Scene:
     boxes: np.ndarray
     moves: _Moves | None
 
-    def labelled(self, names: set[str]) -> np.ndarray:
+    def labelled(self, names: frozenset[str]) -> np.ndarray:
         """Rows of the detections with one of these labels."""
         return np.array([row for row, one in enumerate(self.seen) if one.label in names], dtype=np.int64)
 
@@ -194,7 +202,8 @@ def _judged(
     guessed: frozenset[str],
 ) -> _Judged:
     scores = np.array([scene.score(row) for row in rows]) * fits
-    order = np.argsort(-scores, kind="stable")
+    area = np.prod(scene.boxes[rows, 2:] - scene.boxes[rows, :2], axis=1)
+    order = np.argsort(-scores * np.maximum(area, 1.0) ** PROMINENCE, kind="stable")
     candidates = []
     for at in order:
         one = scene.seen[rows[at]]
@@ -213,7 +222,8 @@ def _meant(judged: _Judged, count: int | None) -> list[Candidate]:
 def _in_order(unjudged: Sequence[str], words: str) -> tuple[str, ...]:
     """Each once, in the order of the text."""
     folded = words.casefold()
-    return tuple(sorted(dict.fromkeys(word for word in unjudged if word), key=lambda word: folded.find(word.casefold())))
+    once = dict.fromkeys(word for word in unjudged if word)
+    return tuple(sorted(once, key=lambda word: folded.find(word.casefold())))
 
 
 # Traits: each gives the fit of every candidate, float64 (n,) in [0, 1], or None where it cannot be judged.
@@ -225,19 +235,18 @@ def _trait_fit(
     boxes = scene.boxes[rows]
     if not len(rows):
         return np.ones(0)
+    if trait.kind == "rank":
+        return _rank_fit(trait, scene, rows, fits)
     if trait.kind == "colour":
         beside = sum(1 for one in traits if one.kind == "colour" and one.part == trait.part)
         fit = _colour_fit(scene.image, boxes, trait, beside)
         return np.clip(1.0 - fit if trait.negated else fit, 0.02, 1.0)
     if trait.kind == "motion":
-        fit = _motion_fit(trait.value, scene.moves, rows)
-        return None if fit is None else _compared(1.0 - fit if trait.negated else fit)
-    if trait.kind == "rank":
-        return _rank_fit(trait, scene, rows, fits)
-    measure = _measure(trait.value, boxes, scene.image.shape)
-    if trait.kind == "size":
-        measure = measure / measure.max()
-    return _compared(1.0 - measure if trait.negated else measure)
+        moved = _motion_fit(trait.value, scene.moves, rows)
+        return None if moved is None else _compared(1.0 - moved if trait.negated else moved)
+    fit = _measure(trait.value, boxes, scene.image.shape)
+    fit = fit**2 if trait.kind == "place" else fit / fit.max()  # of many in a row, one on the left is the first
+    return _compared(1.0 - fit if trait.negated else fit)
 
 
 def _compared(fit: np.ndarray) -> np.ndarray:
@@ -333,14 +342,28 @@ _PARTS: Mapping[str, tuple[tuple[float, float, float, float], float]] = {
 }
 
 
+# A person who lies, bends or stands on their hands wears a shirt elsewhere in the box: a weaker sign.
+_WORN_ANYWHERE = frozenset({"upper", "lower", "whole"})
+_THIRDS = tuple((0.25, low, 0.75, low + 1 / 3) for low in (0.0, 1 / 3, 2 / 3))
+
+
 def _colour_fit(image: np.ndarray, boxes: np.ndarray, trait: Trait, colours: int) -> np.ndarray:
-    """How well a colour fits each box; `colours` is how many are said of the same part."""
+    """How well a colour fits each box: whether there is enough of it, and rather where there is most of it.
+
+    `colours` is how many are said of the same part.
+    """
     if trait.part == "clothes":  # "in red": above or below
         parts = [_colour_fit(image, boxes, replace(trait, part=part), colours) for part in ("upper", "lower")]
         return np.maximum(*parts)
     where, enough = _PARTS[trait.part]
-    shares = np.array([_share(image, box, where, _LOOKS[trait.value]) for box in boxes])
-    return np.clip(shares * colours / enough, 0.0, 1.0)
+    enough /= colours
+    looks = _LOOKS[trait.value]
+    shares = np.array([_share(image, box, where, looks) for box in boxes])
+    if trait.part in _WORN_ANYWHERE:
+        posed = np.array([[_share(image, box, part, looks) for part in _THIRDS] for box in boxes])
+        shares = np.maximum(shares, 0.7 * posed.max(axis=1))
+    most = max(float(shares.max()), 1e-6)
+    return np.asarray(np.clip(shares / enough, 0.0, 1.0) * np.sqrt(np.clip(shares / most, 0.0, 1.0)))
 
 
 def _share(image: np.ndarray, box: np.ndarray, where: Sequence[float], looks: _Predicate) -> float:
@@ -452,8 +475,9 @@ def _motion_fit(value: str, moves: _Moves | None, rows: np.ndarray) -> np.ndarra
     elif value in {"closer", "away"}:
         fit = 1 / (1 + np.exp(-(growth if value == "closer" else -growth) / 0.05))
     else:
-        fit = speed / (speed + 0.15)
+        fit = np.clip(speed / MOVING, 0.0, 1.0)
         fit = 1 - fit if value == "still" else fit
+        fit = 0.4 + 0.6 * fit  # a person who stands sways, one who walks may be followed by the camera
     return np.nan_to_num(fit, nan=0.5)
 
 
@@ -461,15 +485,28 @@ def _moves(image: np.ndarray, boxes: np.ndarray, nearby: Sequence[Nearby], detec
     frames = _spread([one for one in nearby if one.offset and one.image.shape == image.shape])
     if not frames:
         return None
-    paths: list[list[tuple[float, float, float, float]]] = []
-    for x1, y1, x2, y2 in boxes:
-        paths.append([(0.0, (x1 + x2) / 2, (y1 + y2) / 2, np.log(max(x2 - x1, 1.0) * max(y2 - y1, 1.0)) / 2)])
+    paths = [[_sight(0, box, np.eye(2, 3))] for box in boxes]
     for side in (-1, 1):
         _follow(image, boxes, [one for one in frames if one.offset * side > 0], detector, paths)
     span = max(abs(one.offset) for one in frames)
     slopes = np.array([_slope(path) for path in paths]) * span
     size = np.sqrt(np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1.0))
-    return _Moves(slopes[:, 0] / size, slopes[:, 1] / size, slopes[:, 2])
+    return _Moves(_both(slopes[:, 0], slopes[:, 2]) / size, _both(slopes[:, 1], slopes[:, 3]) / size, slopes[:, 4])
+
+
+def _sight(offset: int, box: np.ndarray, camera: np.ndarray) -> list[float]:
+    """When and where a box was seen: its sides where they would be without the camera's motion, its size as it is."""
+    corners = camera @ np.array([[box[0], box[2]], [box[1], box[3]], [1.0, 1.0]])
+    size = np.log(max(box[2] - box[0], 1.0) * max(box[3] - box[1], 1.0)) / 2
+    return [offset, *corners.T.ravel(), size]
+
+
+def _both(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """What two opposite sides of a box do alike.
+
+    A thing that comes into the picture or swings its arms moves one side, one that comes closer moves them apart.
+    """
+    return np.where(low * high > 0, np.where(abs(low) < abs(high), low, high), np.where(np.isnan(low), np.nan, 0.0))
 
 
 def _spread(frames: Sequence[Nearby]) -> list[Nearby]:
@@ -484,7 +521,7 @@ def _follow(
     boxes: np.ndarray,
     frames: Sequence[Nearby],
     detector: Detector,
-    paths: list[list[tuple[float, float, float, float]]],
+    paths: list[list[list[float]]],
 ) -> None:
     """Adds to the paths where each box is on the frames of one side in time, as if the camera had stood still."""
     last = boxes.copy()
@@ -493,9 +530,8 @@ def _follow(
         there = np.array(seen, dtype=np.float64).reshape(-1, 4)
         camera = _camera(frame.image, image, there)
         for row, at in _pairs(last, there):
-            x1, y1, x2, y2 = last[row] = there[at]
-            x, y = camera @ np.array([(x1 + x2) / 2, (y1 + y2) / 2, 1.0])
-            paths[row].append((frame.offset, x, y, np.log(max(x2 - x1, 1.0) * max(y2 - y1, 1.0)) / 2))
+            last[row] = there[at]
+            paths[row].append(_sight(frame.offset, there[at], camera))
 
 
 def _pairs(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
@@ -509,10 +545,10 @@ def _pairs(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
     return pairs
 
 
-def _slope(path: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
-    """Change in x, y and logarithm of the size from frame to frame, by least squares; NaN for a single sight."""
+def _slope(path: Sequence[Sequence[float]]) -> np.ndarray:
+    """Change from frame to frame of the sides and of the logarithm of the size, by least squares; NaN for one sight."""
     if len(path) < 2:
-        return np.full(3, np.nan)
+        return np.full(5, np.nan)
     points = np.array(path)
     return np.asarray(np.polyfit(points[:, 0], points[:, 1:], 1)[0])
 

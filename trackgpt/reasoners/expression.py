@@ -12,12 +12,25 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple
 
-from trackgpt.reasoners.nouns import BODY, CLASSLESS, KNOWN, LONGEST_NOUN, PERSONS, WORN, is_plural, plain, singular, spelt
+from trackgpt.reasoners.nouns import (
+    BODY,
+    CLASSLESS,
+    KNOWN,
+    LONGEST_NOUN,
+    PERSONS,
+    WORN,
+    is_plural,
+    plain,
+    singular,
+    spelt,
+)
 
 MAX_WORDS = 200
-"""Words after these are not read."""
+MAX_LETTERS = 4_000
+"""What comes after so many words or letters is not read."""
 
 TraitKind = Literal["colour", "place", "size", "rank", "motion"]
 RelationKind = Literal[
@@ -116,6 +129,15 @@ def _words(table: str) -> Mapping[str, str]:
     return {word.strip(): value.strip() for value, _, words in lines for word in words.split(",")}
 
 
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+def _counted(words: str, but: str = "") -> dict[str, int]:
+    """Words for 1, 2, 3 ... to the numbers."""
+    return {word: at for at, word in enumerate(words.split(), 1) if word != but}
+
+
 COLOURS = _words("""
     black: black
     white: white
@@ -168,15 +190,11 @@ _MOST = _words("""
     fast: fastest, quickest, faster, quicker
     slow: slowest, slower
 """)
-_ORDINALS = {
-    word: at + 1
-    for row in ("first second third fourth fifth sixth seventh eighth ninth tenth", "1st 2nd 3rd 4th 5th 6th 7th 8th 9th")
-    for at, word in enumerate(row.split())
-}
-_NUMBERS = {word: at + 2 for at, word in enumerate("two three four five six seven eight nine ten".split())} | {
-    str(number): number for number in range(2, 21)
-}
-_ALL = frozenset("all every each everything everyone everybody several many some".split())
+_ORDINALS = _counted("first second third fourth fifth sixth seventh eighth ninth tenth") | _counted(
+    "1st 2nd 3rd 4th 5th 6th 7th 8th 9th 10th"
+)
+_NUMBERS = _counted("one two three four five six seven eight nine ten", "one") | {str(one): one for one in range(2, 21)}
+_ALL = _set("all every each everything everyone everybody several many some")
 _GO = """walk run move go drive race fly swim crawl jump skate ski surf jog march travel roll slide slither climb hop
     gallop glide float dive drift sail trot stroll wander skateboard snowboard cycle bike come pass advance get"""
 _MOTIONS = _words("""
@@ -190,7 +208,7 @@ _MOTIONS = _words("""
     closer: approaching, coming closer, getting closer, moving closer, coming towards, coming nearer
 """)
 _TOWARDS = {"left": "left", "right": "right", "top": "up", "up": "up", "bottom": "down", "down": "down"}
-_GAZE = frozenset("looking looks facing faces staring pointing turned leaning bowed leans points gazing".split())
+_GAZE = _set("looking looks facing faces staring pointing turned leaning bowed leans points gazing")
 _RELATIONS = _words("""
     on: on, onto, upon, atop, on top of, riding, riding on, rides, mounted on, aboard, astride
     under: under, beneath, underneath, ridden by, rode by, mounted by
@@ -199,39 +217,41 @@ _RELATIONS = _words("""
     near: near, next to, beside, by, alongside, adjacent to, close to, closest to, nearest to, nearby, around, against
     near: along with, by side of, at side of
     far: far from, away from, furthest from, farthest from, far away from
-    front: in front of, infront of, ahead of, before
+    front: in front of, ahead of, before
     behind: behind, in back of, following
-    in: in, inside, inside of, within, into, out of, driving, drives
+    in: in, inside, inside of, within, into, out of
     between: between, in between, among, amongst
     with: with, holding, holds, carrying, carries, having, has, using, pushing, pulling, playing with, touching, petting
-    with: held by, holded by, carried by, used by, driven by, pushed by, pulled by, operated by, kicking, feeding, hugging
+    with: held by, holded by, carried by, used by, driven by, pushed by, pulled by, operated by, kicking, feeding
+    with: hugging
     with: of, at, to, for, through, across, along, towards, toward, past, from, up to, as
     wear: wearing, wears, dressed in, clad in, dressed, wearing only
     worn: worn by
     without: without, with no
     but: except, but, other than, excluding, rather than
 """)
-_UNSURE = frozenset("of at to for through across along towards toward past from as".split()) | {"up to"}
+_UNSURE = _set("of at to for through across along towards toward past from as") | {"up to"}
 _COMPARED = (
-    "than others, than other, than rest, than all others, than everything else, than other ones, of all, of them, of them all"
-).split(", ")
-_NOT = frozenset("not isnt isn no never non aren arent doesn doesnt dont don t".split()) - {"t"}
-_GENERIC = frozenset("one ones thing things object objects something anything whatever item everything target".split())
-_ASKING = frozenset("who what which whoever that whose where".split())
-_ARTICLES = frozenset("a an the this these those his her its their my your our".split())
-_BE = frozenset("is are was were be being been am s re gets got".split())
-_FRAME = frozenset("picture image frame screen photo video view scene camera shot footage clip pic".split())
-_SILENT = frozenset(
-    """please can could would will you i we us me track follow find show see look pick select want tracking give it he
-    she they them here there just only very too also so then now out up down off away forward forwards itself himself
-    herself themselves colored coloured color colour kind half side together them do does did than""".split()
+    *("than others", "than other", "than rest", "than all others", "than everything else", "than other ones"),
+    *("of all", "of them", "of them all"),
 )
-_PARTITIVE = frozenset("slice piece pair group herd flock bunch pack couple set row stack pile half part side end".split())
+_NOT = _set("not isn no never non aren doesn don")
+_GENERIC = _set("one ones thing things object objects something anything whatever item everything target")
+_ASKING = _set("who what which whoever that whose where")
+_ARTICLES = _set("a an the this these those his her its their my your our")
+_BE = _set("is are was were be being been am s re gets got")
+_FRAME = _set("picture image frame screen photo video view scene camera shot footage clip pic")
+_SILENT = _set("""
+    please can could would will you i we us me track follow find show see look pick select want tracking give it
+    he she they them here there just only very too also so then now out up down off away forward forwards itself
+    himself herself themselves colored coloured color colour kind half side together them do does did than
+""")
+_PARTITIVE = _set("slice piece pair group herd flock bunch pack couple set row stack pile half part side end")
 _ENDS = re.compile(r"(?:ing|ed|en|wn|rn)$")
-_PREPOSITIONS = frozenset("on in at to towards toward from near by".split())
+_PREPOSITIONS = _set("on in at to towards toward from near by")
 _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 _GROWN = {"baby": "small", "adult": "large"}
-"""Nouns that say how large an animal is: "baby monkey".""" 
+"""Nouns that say how large an animal is: "baby monkey"."""
 _TOKEN = re.compile(r"[^\W_]+|[,;.:!?]|['’](?=s\b)")
 
 
@@ -301,11 +321,15 @@ def read(text: str, names: Sequence[str] = ()) -> Expression:
         text: any.
         names: class names of a detector, which are nouns, too.
     """
-    more = frozenset(singular(plain(name)) for name in names) - {""}
     builder = _Builder()
-    for piece in _pieces(_tokens(text), more):
+    for piece in _pieces(_tokens(text[:MAX_LETTERS]), _nouns(tuple(names))):
         builder.take(piece)
     return Expression(text, builder.phrases())
+
+
+@cache
+def _nouns(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(singular(plain(name)) for name in names) - {""}
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -327,7 +351,12 @@ def _pieces(tokens: Sequence[_Token], more: frozenset[str]) -> Iterator[_Piece]:
     """The longest known phrase at each place, with what the words before it make of it."""
     at, last = 0, _Piece("break", "", "")
     while at < len(tokens):
-        piece, length = _place(tokens, at, last) or _noun(tokens, at, more) or _known(tokens, at, last)
+        piece, length = (
+            _compound(tokens, at, more)
+            or _place(tokens, at, last)
+            or _noun(tokens, at, more)
+            or _known(tokens, at, last)
+        )
         at += length
         last = piece if piece.kind != "silent" else last
         yield piece
@@ -422,19 +451,25 @@ def _orders(tokens: Sequence[_Token], at: int) -> bool:
     return tokens[at].word in _SILENT and not tokens[at].article and before in _SILENT | {"and", ",", ".", "please"}
 
 
-def _noun(tokens: Sequence[_Token], at: int, more: frozenset[str]) -> tuple[_Piece, int] | None:
-    for length in range(min(LONGEST_NOUN, len(tokens) - at), 0, -1):
+def _compound(tokens: Sequence[_Token], at: int, more: frozenset[str]) -> tuple[_Piece, int] | None:
+    """A noun of several words: "traffic light", "left valve"."""
+    for length in range(min(LONGEST_NOUN, len(tokens) - at), 1, -1):
         words = _joined(tokens, at, length)
-        if length == 1 and (_TABLE.get(words, ("silent",))[0] != "silent" or _orders(tokens, at) or words in _FRAME and at and tokens[at - 1].word in {"of", "in"}):
-            return None
         noun = singular(words)
         if noun in KNOWN or noun in more:
             said = _said(tokens, at, length)
             return _Piece("noun", noun, said, tokens[at].article, is_plural(words)), length
-    noun = spelt(words, more)
-    if noun:
-        return _Piece("noun", noun, tokens[at].said, tokens[at].article, is_plural(words)), 1
     return None
+
+
+def _noun(tokens: Sequence[_Token], at: int, more: frozenset[str]) -> tuple[_Piece, int] | None:
+    token = tokens[at]
+    kind, _ = _TABLE.get(token.word, ("", ""))
+    framed = token.word in _FRAME and at and tokens[at - 1].word in {"of", "in"}
+    if framed or kind not in {"", "silent"} or _orders(tokens, at):
+        return None
+    noun = spelt(token.word, more)
+    return (_Piece("noun", noun, token.said, token.article, is_plural(token.word)), 1) if noun else None
 
 
 def _known(tokens: Sequence[_Token], at: int, last: _Piece) -> tuple[_Piece, int]:
@@ -633,7 +668,8 @@ class _Builder:
             draft.traits[-1] = Trait("motion", piece.value, said, negated=negated)
         else:
             draft.traits.append(self._trait("motion", piece))
-        self._link = None if draft.open else _Piece("relation", "with", "")
+        into = "in" if piece.said.casefold().startswith("driv") else "with"
+        self._link = None if draft.open else _Piece("relation", into, "")
 
     def _frame(self, piece: _Piece) -> None:
         """The picture itself: "in the video"."""
@@ -667,7 +703,12 @@ class _Builder:
         if said == "by" and self._link and not self._link.said:
             piece = piece._replace(value="with")  # "thrown by"
         self._close()
-        if self._link and self._link.kind == "relation" and self._link.value in {"wear", "under", "on"} and piece.value in {"in", "on", "with"}:
+        if (
+            self._link
+            and self._link.kind == "relation"
+            and self._link.value in {"wear", "under", "on"}
+            and piece.value in {"in", "on", "with"}
+        ):
             return  # "dressed in", "riding on"
         self._link = piece
 

@@ -98,10 +98,10 @@ parachute: paraglider, paragliding, glider
 # A kind, and what belongs to it.
 _KINDS = """
 animal: mammal, bird, fish, reptile, insect, amphibian, creature, pet, beast
-mammal: dog, cat, horse, sheep, cow, elephant, bear, zebra, giraffe, goat, pig, camel, deer, rabbit, monkey
-mammal: kangaroo, lion, tiger, leopard, cheetah, fox, wolf, seal, whale, dolphin, hippo, rhino, squirrel, raccoon, donkey
-mammal: hedgehog, otter, beaver, badger, hamster, rat, koala, sloth, llama, buffalo, mole, weasel, ferret
-mammal: hyena, antelope
+mammal: dog, cat, horse, sheep, cow, elephant, bear, zebra, giraffe, goat, pig, camel, deer, rabbit, monkey, kangaroo
+mammal: lion, tiger, leopard, cheetah, fox, wolf, seal, whale, dolphin, hippo, rhino, squirrel, raccoon, donkey
+mammal: hedgehog, otter, beaver, badger, hamster, rat, koala, sloth, llama, buffalo, mole, weasel, ferret, hyena
+mammal: antelope
 pet: dog, cat, bird, rabbit, hamster
 livestock: cow, sheep, horse, goat, pig
 reptile: lizard, snake, turtle, crocodile, chameleon
@@ -113,33 +113,36 @@ amphibian: frog, toad, salamander
 insect: butterfly, bee, spider, ant, beetle, bug, dragonfly, moth, caterpillar, fly insect, wasp, worm, snail
 fish: goldfish, gold fish, shark, salmon, clownfish, eel, ray, jellyfish, carp, koi, tuna
 bird: duck, swan, goose, chicken, hen, rooster, owl, eagle, hawk, falcon, parrot, cockatoo, parakeet, lovebird, pigeon
-bird: dove, seagull, gull, crow, raven, sparrow, robin, penguin, flamingo, peacock, ostrich, turkey, stork, heron, crane
-bird: pelican, woodpecker, canary, cockatiel, duckling, vulture, hummingbird, ibis, chick, songbird, magpie, kingfisher
-bird: macaw, emu, drake, waterfowl
+bird: dove, seagull, gull, crow, raven, sparrow, robin, penguin, flamingo, peacock, ostrich, turkey, stork, heron
+bird: crane, pelican, woodpecker, canary, cockatiel, duckling, vulture, hummingbird, ibis, chick, songbird, magpie
+bird: kingfisher, macaw, emu, drake, waterfowl
 cow: bull, calf, ox, bullock, steer, heifer
 horse: pony, foal, mare, stallion, colt, racehorse, bronco
 elephant: elephant calf, mammoth
-bear: polar bear, brown bear, black bear, grizzly bear, panda, giant panda, panda bear, bear cub, red panda
-dog: puppy, pup, poodle, labrador, lab, retriever, shepherd dog, terrier, bulldog, husky, corgi, beagle, dachshund, collie
-dog: sheepdog, dalmatian, german shepherd, chihuahua, greyhound, spaniel, rottweiler
+bear: polar bear, grizzly bear, panda, giant panda, panda bear, bear cub
+dog: puppy, pup, poodle, labrador, lab, retriever, shepherd dog, terrier, bulldog, husky, corgi, beagle, dachshund
+dog: collie, sheepdog, dalmatian, german shepherd, chihuahua, greyhound, spaniel, rottweiler
 cat: kitten, tabby, tomcat
 person: man, woman, child, adult, baby, rider, player, athlete, worker, passenger, pedestrian, driver, crowd member
 person: elder, teenager, teen, youth, performer, someone, somebody, winner, twin, friend, partner, buddy, runner up
-man: boy, father, dad, son, grandfather, king, groom, husband, brother, cowboy, businessman, policeman, fireman, conductor
+man: boy, father, dad, son, grandfather, king, groom, husband, brother, cowboy, businessman, policeman, fireman
+man: conductor
 woman: girl, mother, mom, mum, daughter, grandmother, queen, bride, wife, sister, cowgirl, businesswoman, policewoman
 child: boy, girl, infant, schoolboy, schoolgirl
 baby: infant, newborn
 rider: jockey, bicyclist, motorcyclist, skater, skateboarder, surfer, skier, snowboarder, horse rider, racer
 player: batter, catcher, pitcher, umpire, referee, goalkeeper, goalie, baseball player, soccer player, football player
 player: tennis player, basketball player, hitter, teammate, opponent, team member, golfer, footballer, outfielder
-athlete: runner, jogger, swimmer, diver, gymnast, wrestler, boxer, fighter, judoka, jumper, skydiver, sky diver, climber
-athlete: paddler, rower, dancer, breakdancer, break dancer, acrobat, paraglider pilot, hiker, walker, scuba diver
+athlete: runner, jogger, swimmer, diver, gymnast, wrestler, boxer, fighter, judoka, jumper, skydiver, sky diver
+athlete: climber, paddler, rower, dancer, breakdancer, break dancer, acrobat, paraglider pilot, hiker, walker
+athlete: scuba diver
 worker: chef, cook, waiter, waitress, farmer, doctor, nurse, soldier, police officer, officer, cop, firefighter, pilot
 worker: teacher, mechanic, engineer, builder, salesman, vendor, guard, judge, cleaner, conductor, groomer, zookeeper
 performer: singer, musician, guitarist, actor, actress, model, magician, clown, drummer, dj, violinist
-pedestrian: passer by, passerby, spectator, onlooker, bystander, shopper, tourist, visitor, customer, student, audience
-vehicle: car, truck, bus, train, motorcycle, bicycle, boat, airplane, van, tractor, scooter, carriage, cart, helicopter
-vehicle: tram, wagon, tank vehicle, ambulance, spaceship, trailer, camper, machine
+pedestrian: passer by, passerby, spectator, onlooker, bystander, shopper, tourist, visitor, customer, student
+pedestrian: audience
+vehicle: car, truck, bus, train, motorcycle, bicycle, boat, airplane, van, tractor, scooter, carriage, cart
+vehicle: helicopter, tram, wagon, tank vehicle, ambulance, spaceship, trailer, camper, machine
 bike: bicycle, motorcycle
 bicycle: tricycle, unicycle, tandem, racing bike, road bike, bmx bike
 motorcycle: scooter, moped, vespa, harley, motocross bike, sport bike, quad bike
@@ -158,8 +161,8 @@ dining table: desk, counter, countertop, picnic table, work table
 appliance: microwave, oven, toaster, refrigerator, dishwasher, washing machine, blender, tv, hair drier
 electronics: tv, laptop, mouse, remote, keyboard, cell phone, computer, camera, tablet
 computer: laptop, tv, keyboard, desktop computer, pc
-food: banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, bread, meat, soup, salad, egg, cheese
-food: dessert, rice, snack, meal, dish of food, pasta, noodle, treat
+food: banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, bread, meat, soup, salad, egg
+food: cheese, dessert, rice, snack, meal, dish of food, pasta, noodle, treat
 fruit: banana, apple, orange, pear, grape, melon, lemon, peach, strawberry, pineapple, watermelon, cherry, mango
 vegetable: broccoli, carrot, tomato, potato, onion, lettuce, cabbage, cucumber, pepper, corn, celery
 sandwich: burger, hamburger, cheeseburger, sub, toast, wrap, panini, bagel, burrito
@@ -175,7 +178,7 @@ utensil: fork, knife, spoon, spatula
 bottle: water bottle, wine bottle, beer bottle, beer, jug, flask, milk bottle
 cup: wine glass, teacup, coffee cup, tumbler, coffee
 wine glass: wine, champagne glass
-bowl: pot bowl, soup bowl
+bowl: soup bowl
 knife: switch blade, switchblade, dagger, pocket knife, blade
 glass: wine glass, cup, bottle, vase
 sports ball: baseball, football, soccer ball, basketball, tennis ball, volleyball, golf ball, rugby ball, beach ball
@@ -228,7 +231,6 @@ cheetah: cat, dog, giraffe
 jaguar: cat, dog
 panther: cat, dog, bear
 lynx: cat, dog
-big cat: cat, dog, bear
 cub: bear, cat, dog
 rabbit: cat, dog, sheep
 squirrel: cat, dog, bird
@@ -265,7 +267,6 @@ wagon: truck, car, train
 trailer: truck, train
 camper: truck, bus
 scooter: bicycle, skateboard
-segway: bicycle, motorcycle
 wheelchair: chair, bicycle
 stroller: chair, bicycle
 helicopter: airplane
@@ -305,44 +306,47 @@ bush: potted plant
 
 # What persons wear, and in which part of their box it is seen.
 _WORN = """
-upper: shirt, tshirt, t shirt, tee, tee shirt, top, tank top, crop top, jacket, coat, sweater, hoodie, hoody, blouse, vest
-upper: jersey, blazer, cardigan, pullover, sweatshirt, singlet, polo, polo shirt, jumper, parka, lab coat, labcoat, bra
-upper: dress shirt, button down, flannel, scarf, long sleeve, longsleeve, anorak, life jacket, life vest, sleeve, tunic
+upper: shirt, tshirt, t shirt, tee, tee shirt, top, tank top, crop top, jacket, coat, sweater, hoodie, hoody, blouse
+upper: vest, jersey, blazer, cardigan, pullover, sweatshirt, singlet, polo, polo shirt, jumper, parka, lab coat
+upper: labcoat, bra, dress shirt, button down, flannel, scarf, long sleeve, longsleeve, anorak, life jacket, life vest
+upper: sleeve, tunic
 lower: pants, pant, trousers, trouser, jeans, jean, shorts, short, skirt, leggings, slacks, sweatpants, tights, kilt
-whole: dress, suit, outfit, uniform, jumpsuit, costume, gown, robe, tracksuit, wetsuit, kimono, overalls, clothes, clothing
-whole: swimsuit, wet suit, track suit, onesie, sari, garment, attire, romper, apron, gi, kit, bathing suit
+whole: dress, suit, outfit, uniform, jumpsuit, costume, gown, robe, tracksuit, wetsuit, kimono, overalls, clothes
+whole: clothing, swimsuit, wet suit, track suit, onesie, sari, garment, attire, romper, apron, gi, kit, bathing suit
 head: hat, cap, helmet, hood, beanie, hair, headband, bandana, turban, hardhat, hard hat, visor, wig, hijab, crown
 feet: shoe, boot, sock, sneaker, sandal, trainer, slipper, heel, sneakers
 """
 
 # Parts of a body: "in a girl's hand" is where the girl is.
 _BODY = """
-hand, arm, leg, foot, head, face, finger, thumb, eye, ear, nose, mouth, neck, shoulder, knee, elbow, chest, back, waist,
-lap, palm, wrist, beard, moustache, mustache, tail, paw, wing, beak, snout, fur, feather, belly, chin, skin, body, trunk,
-horn, antler, shell, hoof, lip, tooth, tongue, cheek, forehead, ponytail, bun, braid, torso, hip, thigh, armpit, mane
+hand, arm, leg, foot, head, face, finger, thumb, eye, ear, nose, mouth, neck, shoulder, knee, elbow, chest, back,
+waist, lap, palm, wrist, beard, moustache, mustache, tail, paw, wing, beak, snout, fur, feather, belly, chin, skin,
+body, trunk, horn, antler, shell, hoof, lip, tooth, tongue, cheek, forehead, ponytail, bun, braid, torso, hip, thigh,
+armpit, mane
 """
 
 # Nouns that are no class of usual detectors and look like none: known, so that no spelling check turns them into one.
 _NEITHER = """
-grass, field, road, street, ground, floor, water, snow, sand, sky, wall, track, court, pool, river, lake, sea, ocean, hill,
-mountain, forest, wood, garden, park, beach, yard, lawn, path, trail, sidewalk, pavement, driveway, lane, bridge, house,
-building, garage, shop, store, school, room, kitchen, bathroom, bedroom, airport, station, stage, railing, rail, fence, gate,
-door, window, curtain, roof, cloth, stair, stairs, step, ramp, deck, dock, pier, platform, runway, ice, mud, dirt, rock, stone, wave,
-background scene, tank, aquarium, cage, enclosure, zoo, net, rope, leash, harness, saddle, rein, string, chain, wire, cable,
-cord, line, stick, pole, branch, log, leaf, twig, perch, nest, web, cocoon, egg, bone, meat, hay, prey, dung, towel, blanket,
-sheet, rug, mat, carpet, sponge, soap, tissue, paper, toilet paper, guitar, piano, drum, violin, trumpet,
-saxophone, instrument, rifle, gun, weapon, sword, paddle, oar, shovel, broom, hose, hook, flag, banner, poster,
-ring, bracelet, necklace, glove, mask, goggles, sunglasses, glasses, eyeglasses, spectacles, belt, collar, badge, tag, label,
-watch strap, strap, buckle, pocket, button, zip, logo, letter, number, stripe, spot, patch, dot, stain, wheel, tire, tyre,
-light, lamp, lantern, candle, fire, smoke, steam, cloud, sun, shadow, reflection, hole, obstacle, hurdle, bar,
-handle, lid, cover, tap, faucet, shower, bath, bathtub, tub, outlet, switch, plug, pipe, tube, fan, heater, radiator, fireplace,
-tent, crowd, trick, game, race, competition, breakdance, dance, selfie, photo, scale, weighing machine, card, coin, money, key,
-pen, pencil, marker, crayon, drawing, music, speech, milk, juice, vodka, smirnoff, liquid, oil, paint, trellis, hedge, fern,
-plants, coral, pebble, brick, tile, cement, concrete, metal, plastic, leather, cone, barrier, signpost, bell, beam,
-brush, roll, straw, lever, brain, heart, arena, stadium, rink, gym, stand,
-bleacher, bus stop, crosswalk, intersection, roundabout, curb, traffic, hillside, slope, jump, cliff, cave, jungle, desert, farm,
-barn, stable, countryside, town, city, village, morning, evening, night, rain, wind, weather, course,
-rack, hanger, holder, dispenser, liner, scratcher, igloo, unk, dragon, monster, skull, wreath, sculpture, number tag
+grass, field, road, street, ground, floor, water, snow, sand, sky, wall, track, court, pool, river, lake, sea, ocean,
+hill, mountain, forest, wood, garden, park, beach, yard, lawn, path, trail, sidewalk, pavement, driveway, lane,
+bridge, house, building, garage, shop, store, school, room, kitchen, bathroom, bedroom, airport, station, stage,
+railing, rail, fence, gate, door, window, curtain, roof, cloth, stair, stairs, step, ramp, deck, dock, pier, platform,
+runway, ice, mud, dirt, rock, stone, wave, tank, aquarium, cage, enclosure, zoo, net, rope, leash, harness, saddle,
+rein, string, chain, wire, cable, cord, line, stick, pole, branch, log, leaf, twig, perch, nest, web, cocoon, egg,
+bone, meat, hay, prey, dung, towel, blanket, sheet, rug, mat, carpet, sponge, soap, tissue, paper, toilet paper,
+guitar, piano, drum, violin, trumpet, saxophone, instrument, rifle, gun, weapon, sword, paddle, oar, shovel, broom,
+hose, hook, flag, banner, poster, ring, bracelet, necklace, glove, mask, goggles, sunglasses, glasses, eyeglasses,
+spectacles, belt, collar, badge, tag, label, watch strap, strap, buckle, pocket, button, zip, logo, letter, number,
+stripe, spot, patch, dot, stain, wheel, tire, tyre, light, lamp, lantern, candle, fire, smoke, steam, cloud, sun,
+shadow, reflection, hole, obstacle, hurdle, bar, handle, lid, cover, tap, faucet, shower, bath, bathtub, tub, outlet,
+switch, plug, pipe, tube, fan, heater, radiator, fireplace, tent, crowd, trick, game, race, competition, breakdance,
+dance, selfie, photo, scale, weighing machine, card, coin, money, key, pen, pencil, marker, crayon, drawing, music,
+speech, milk, juice, vodka, liquid, oil, paint, trellis, hedge, fern, coral, pebble, brick, tile, cement, concrete,
+metal, plastic, leather, cone, barrier, signpost, bell, beam, brush, roll, straw, lever, brain, heart, arena, stadium,
+rink, gym, stand, bleacher, bus stop, crosswalk, intersection, roundabout, curb, traffic, hillside, slope, jump,
+cliff, cave, jungle, desert, farm, barn, stable, countryside, town, city, village, morning, evening, night, rain,
+wind, weather, course, rack, hanger, holder, dispenser, liner, igloo, dragon, monster, skull, wreath, sculpture,
+number tag
 """
 
 _IRREGULAR = {
@@ -367,7 +371,7 @@ _IRREGULAR = {
     "cookies": "cookie",
     "selfies": "selfie",
 }
-_SAME_IN_PLURAL = frozenset("sheep fish deer cattle skis aircraft".split())
+_SAME_IN_PLURAL = frozenset({"sheep", "fish", "deer", "cattle", "skis", "aircraft"})
 _PLURAL_WORDS = frozenset(_IRREGULAR) - {"halves"} | {"people", "cattle"}
 _BETWEEN = re.compile(r"[\W_]+")
 

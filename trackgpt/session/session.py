@@ -19,6 +19,7 @@ from trackgpt.export.prompts import written_prompt
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.masks import decode_rle
 from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
+from trackgpt.session.contradictions import LONG, Meetings, denied_points
 from trackgpt.session.takes import Said, Takes
 from trackgpt.track import TrackState
 from trackgpt.types import PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, VisualPrompt
@@ -180,6 +181,7 @@ class Session:
         self._said: list[Prompt] = []
         self._pending: tuple[int, Prediction] | None = None
         self._present: dict[int, bool] | None = None
+        self._meetings = Meetings()
         self._events: list[EventRecord] = []
         self._unheard: deque[EventRecord] = deque(maxlen=MOST_EVENTS)
         self._seq = 0
@@ -224,7 +226,7 @@ class Session:
         ids: Sequence[int] = (),
         visual: VisualPrompt | Sequence[VisualPrompt] = (),
         box: Box | None = None,
-        points: Sequence[tuple[float, float, int]] = (),
+        points: Sequence[tuple[float, float, int]] | None = None,
         mask: np.ndarray | None = None,
     ) -> Prompt:
         """The prompt of what is said, without saying it.
@@ -238,9 +240,9 @@ class Session:
 
         Raises:
             UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box, point or mask
-                is none; ids and targets differ in number.
+                is none; `points` is empty; ids and targets differ in number.
         """
-        shown = _shown(visual, VisualPrompt(box, points, mask))  # type: ignore[arg-type]
+        shown = _shown(visual, box, points, mask)
         if not isinstance(text, Prompt):
             return self._prompt(text, kind, ids, shown)
         if kind is not None or ids != () or shown != ():
@@ -390,6 +392,7 @@ class Session:
 
     def _go_to(self, state: TrackState, present: dict[int, bool] | None) -> None:
         self.state, self._pending, self._present = state, None, present
+        self._meetings = Meetings()
 
     def _numbered(self, image: np.ndarray | None, index: int | None, time: float | None) -> SourceFrame:
         if image is not None and not is_rgb(image):
@@ -415,6 +418,9 @@ class Session:
         self._pending, self._present = (frame.index, seen), None
         answer = self.state.cue.text if seen.cue is None else seen.cue.text
         self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
+        if prompt.visual and seen.masks is not None:
+            for text in denied_points(prompt, seen.ids.tolist(), seen.masks):
+                self.warn("", frame, f"frame {frame.index}: {text}")
         return Reply(answer, objects_of(self._record(frame, seen)))
 
     def _track(self, frame: SourceFrame) -> Prediction:
@@ -462,6 +468,9 @@ class Session:
     def _recorded(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None) -> Result:
         if prediction is not None:
             self._notice(record)
+            for one, other in self._meetings.see(record):
+                both = f"targets {one} and {other} have been on one object for {LONG} frames"
+                self.warn("", record, f"frame {record.index}: {both}; show one of them again, or drop it")
         return self._logged(record, frame, prediction)
 
     def _logged(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None) -> Result:
@@ -509,16 +518,18 @@ def _grounded(cue: Cue | None) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _shown(visual: Any, short: VisualPrompt) -> Any:
+def _shown(visual: Any, box: Any, points: Any, mask: Any) -> Any:
     """What is shown, by `visual` or in the short form of one target.
 
     Raises:
-        UsageError: by both.
+        UsageError: by both; points alone are given, and there are none.
     """
-    if short.box is None and short.mask is None and isinstance(short.points, Sequence) and not short.points:
+    if box is None and points is None and mask is None:
         return visual
+    if box is None and mask is None and isinstance(points, Sequence) and not points:
+        raise UsageError("points is empty; wanted x, y in pixels and 1 (on the target) or 0 (not on it) for each")
     if isinstance(visual, tuple | list) and not visual:
-        return (short,)
+        return (VisualPrompt(box, () if points is None else points, mask),)
     raise UsageError("visual beside box, points or mask: wanted one of them; `visual` holds all targets")
 
 

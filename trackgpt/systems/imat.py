@@ -44,6 +44,10 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
 """Ablations of the paper's Table 3 and of our parts, and the settings that make them."""
 
 
+SAME_PLACE = 0.3
+"""IoU of a candidate with where a target was, from which on it may be the target."""
+
+
 @dataclass
 class ImatSettings:
     """All rules of the system; the network's own settings follow `network.`, e.g. "network.zoom=2.4".
@@ -172,8 +176,8 @@ class GroundingReasoner:
             rows = [row for row, target in enumerate(targets) if target.prompt.text == words]
             grounding = self.grounder.ground(frame, words, nearby)
             answers.append(grounding)
-            for row, one in _assigned([targets[row] for row in rows], grounding.found).items():
-                boxes[rows[row]], scores[rows[row]] = one.box, math_nan(one.score)
+            for row, one in _assigned([targets[row] for row in rows], grounding).items():
+                boxes[rows[row]], scores[rows[row]] = one.box, as_number(one.score)
         text = " ".join(answer.text for answer in answers)
         return Cue(text, boxes=boxes, scores=scores, answer="\n".join(a.answer for a in answers if a.answer))
 
@@ -228,25 +232,44 @@ def _cue(grounding: Grounding, early: bool) -> Cue:
     return Cue(
         grounding.text,
         boxes=boxes,
-        scores=np.array([math_nan(one.score) for one in grounding.found], np.float32),
+        scores=np.array([as_number(one.score) for one in grounding.found], np.float32),
         rivals=np.array([one.box for one in grounding.rivals], np.float32).reshape(-1, 4),
         answer=grounding.answer,
         provisional=early and bool(grounding.unjudged),
     )
 
 
-def math_nan(score: float | None) -> float:
+def as_number(score: float | None) -> float:
     """A score as a number: NaN for none."""
     return float("nan") if score is None else score
 
 
-def _assigned(targets: Sequence[Target], found: Sequence[Candidate]) -> Mapping[int, Candidate]:
-    """Which box is whose, for targets of the same words: by overlap with where they were, what is left in order."""
+def _assigned(targets: Sequence[Target], grounding: Grounding) -> Mapping[int, Candidate]:
+    """Which box is whose, for targets of the same words.
+
+    A target is one of those that the words fit about as well, if it is where one of them is; what is left over goes to
+    the surest. So a grounder that cannot tell two players apart does not make a track jump between them.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    if not targets or not found:
+    likely = [*grounding.found, *(one for one in grounding.rivals if _as_likely(one, grounding.found))]
+    if not targets or not grounding.found:
         return {}
     places = np.array([target.box or (np.nan,) * 4 for target in targets], np.float32)
-    overlap = box_iou(places, np.array([one.box for one in found], np.float32))
-    matched = {int(i): int(j) for i, j in zip(*linear_sum_assignment(-overlap), strict=True)}
-    return {i: found[j] for i, j in matched.items()}
+    overlap = box_iou(places, np.array([one.box for one in likely], np.float32))
+    pairs = zip(*linear_sum_assignment(-overlap), strict=True)
+    matched = {int(i): int(j) for i, j in pairs if overlap[i, j] >= SAME_PLACE}
+    free = [j for j in range(len(grounding.found)) if j not in matched.values()]
+    for i in range(len(targets)):
+        if i not in matched and free:
+            matched[i] = free.pop(0)
+    return {i: likely[j] for i, j in matched.items()}
+
+
+def _as_likely(one: Candidate, found: Sequence[Candidate]) -> bool:
+    """Whether a rival is another thing than those found, with at least half of the surest one's score."""
+    best = found[0].score if found else None
+    if best is None or one.score is None or one.score < 0.5 * best:
+        return False
+    others = np.array([other.box for other in found], np.float32)
+    return bool(box_iou(np.array([one.box], np.float32), others).max() < SAME_PLACE)

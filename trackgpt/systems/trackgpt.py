@@ -173,7 +173,7 @@ class TrackGPT(nn.Module):
             rethink = dataclasses.replace(rethink, enabled=False, search_every=NEVER)
         perception = QueryPerception(self.segmenter, self.config.mask_threshold, self.config.min_area)
         perception.propagate = ablation not in ("no-propagation", "first-frame")
-        parts = BrainReasoner(self.brain), perception, PurportArbiter(rethink), QueryMemory()
+        parts = BrainReasoner(self.brain), perception, PurportArbiter(rethink, self.config.name), QueryMemory()
         return Tracker(*parts, kinds=(QueryMemory, PurportRecord))
 
     def unlikeness(self, frame: np.ndarray) -> float | None:
