@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from nanotrack_perception import NanoTrack, NanoTrackByWords
 from PIL import Image
 from scripted_model import hire
@@ -15,6 +16,7 @@ from tracks import Track
 from data_tools.nanotrack import davis_sequences, nanotrack, track
 from trackgpt.errors import OutputError, UsageError
 from trackgpt.geometry.boxes import box_iou
+from trackgpt.hub import load_grounder
 from trackgpt.online import follow
 from trackgpt.reasoners.grounder import Candidate, Grounding
 from trackgpt.session.playback import InstructionTracker
@@ -23,6 +25,7 @@ from trackgpt.types import Prompt, VisualPrompt
 
 COUNT = 24
 SEQUENCES = ("blackswan", "breakdance", "dog", "libby")
+DETECTOR = "data/checkpoints/yolox_nano/yolox_nano.onnx"
 WEIGHTS = "data/checkpoints/nanotrack/nanotrackv2"
 
 
@@ -135,6 +138,21 @@ def test_words_begin_it_and_where_the_grounder_disagrees_later_it_is_begun_anew_
     assert right[:8].max() < 0.2
     assert right[8:].min() > 0.8
     assert {tuple(one.ids) for one in seen} == {(1,)}
+
+
+def test_a_real_detector_finds_the_words_and_sets_the_track_right_where_it_leaves_the_dog(shared, perception, davis):
+    if not (shared / DETECTOR).is_file():
+        pytest.skip(f"shared/{DETECTOR} is not there")
+    system = NanoTrackByWords(load_grounder(shared / DETECTOR, torch.device("cpu")), perception)
+    frames, truth = davis("blackswan", 12)
+    swan = list(follow(system.tracker(), frames, [Prompt("the swan")]))
+    assert overlaps(first_of(swan), truth).mean() > 0.8  # measured .90
+    frames, truth = davis("dog")
+    dog = list(follow(system.tracker(), frames, [Prompt("the dog")]))
+    shown = list(follow(system.tracker(), frames, [boxed(truth[0])]))
+    asked = [(t, one.reason, one.verdict) for t, one in enumerate(dog) if one.reason]
+    assert asked == [(0, "prompt", "start"), (8, "check", "keep"), (16, "check", "reinit")]
+    assert overlaps(first_of(dog), truth).mean() > overlaps(first_of(shown), truth).mean() + 0.05  # .72 and .62
 
 
 def test_two_targets_have_their_own_numbers_and_first_views_and_each_goes_where_it_goes_alone(perception, davis):
