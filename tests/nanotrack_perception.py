@@ -135,8 +135,9 @@ class NanoTrackByWords:
         return clean_instruction(text)
 
     def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
-        arbiter = Arbitration(self.config.name, read(ArbitrationSettings, None, [f"every={self.grounder.checks_every}", *settings]))
+        how = read(ArbitrationSettings, None, [f"every={self.grounder.checks_every}", *settings])
         kinds = (*self.perception.kinds, ArbitrationRecord, Watch)
+        arbiter = Arbitration(self.config.name, how)
         return Tracker(GroundingReasoner(self.grounder), self.perception, arbiter, NanoTrackMemory(), kinds)
 
 
