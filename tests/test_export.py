@@ -342,11 +342,13 @@ def test_a_prediction_without_masks_is_logged_drawn_and_exported(tmp_path):
     with RunFolder(tmp_path / "run") as run:
         run.track(record)
     assert [r.index for r, _ in annotated(tmp_path / "run", [(2, large)])] == [2]
-    made = export(tmp_path / "run", ["coco", "mot", "davis", "timeline"])
+    made = export(tmp_path / "run", ["coco", "mot", "timeline"])
     assert made["mot"].read_text() == "3,4,3.00,2.00,4.50,4.00,0.7500,-1,-1,-1\n"
     (annotation,) = json.loads(made["coco"].read_text())["annotations"]
     assert (annotation["bbox"], annotation["area"], annotation["segmentation"]) == ([3, 2, 4.5, 4], 18, [])
-    assert not np.asarray(Image.open(made["davis"] / "00002.png")).any()
+    with pytest.raises(OutputError, match="holds boxes, and the davis format holds masks; export mot or coco"):
+        export(tmp_path / "run", ["davis"])
+    assert not (tmp_path / "run/masks").exists()
 
 
 # Damaged and cut logs

@@ -73,6 +73,9 @@ class Perception(Protocol):
     def perceive(self, frame: Frame, state: TrackState, cued: tuple[int, ...]) -> tuple[Prediction, Memory]:
         """Prediction for the active targets, in their order, and what to remember for the next frame.
 
+        Where the slow model is asked after looking and changes the cue, it is called again with the same frame, and
+        with the memory that the first look gave, as the verdict has it.
+
         Args:
             frame: to look at.
             state: the track, with the cue in force.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from trackgpt import ending
+from trackgpt.files import writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,7 +138,7 @@ class Outputs:
             partial(self._settle, 0),
             self._thread.shutdown,
             self._close_video,
-            self._report_overlaps,
+            self._report_masks,
             *(partial(export, self._playback.run.path, [name]) for name in names),
         ]
 
@@ -146,8 +148,18 @@ class Outputs:
             if self._video.audio_note:
                 self._tell(self._video.audio_note)
 
-    def _report_overlaps(self) -> None:
-        if self._masks is not None and self._masks.frames_overlapping:
+    def _report_masks(self) -> None:
+        """Say what the masks could not hold; those of a model that gives boxes alone would all be empty."""
+        from trackgpt.export.davis import boxes_alone
+        from trackgpt.export.records import read_tracks
+
+        if self._masks is None or not self._playback.session.frames:
+            return
+        if boxes_alone(read_tracks(self._playback.run.path)):
+            with writing(self._masks.folder):
+                shutil.rmtree(self._masks.folder)
+            say(f"{MASKS}/ is left out, since this model gives boxes without masks; mot and coco hold them")
+        elif self._masks.frames_overlapping:
             count = self._masks.frames_overlapping
             self._tell(f"objects overlap on {count} frames; in {MASKS}/ the higher score has the pixel")
 

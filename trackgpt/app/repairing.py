@@ -11,6 +11,7 @@ import numpy as np
 
 from trackgpt.app.live import say
 from trackgpt.errors import InputError, OutputError
+from trackgpt.export.davis import boxes_alone
 from trackgpt.export.exporting import export
 from trackgpt.export.records import MASKS, RUN, read_tracks, refuse_a_live_run
 from trackgpt.files import refuse_to_hold
@@ -39,6 +40,8 @@ def run(folder: Path, source: str) -> int:
     _refuse_links(folder)
     masks = [record.mask_name for record in read_tracks(folder)]
     wanted = [name for name in FILES if name in facts.get("formats", list(FILES))]
+    if "davis" in wanted and boxes_alone(read_tracks(folder)):
+        wanted.remove("davis")
     missing = [name for name in wanted if not _is_whole(folder, name, masks)]
     for name in missing:
         export(folder, [name], _frames(facts, source) if name == "mp4" else None)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from trackgpt.errors import OutputError
-from trackgpt.export.records import MASKS, TrackRecord, read_tracks, tracks_of
+from trackgpt.export.records import MASKS, TrackRecord, read_tracks
 from trackgpt.files import write_whole, writing
 from trackgpt.geometry.masks import resize
 
@@ -111,6 +111,15 @@ def label_map(
     return values, int(np.count_nonzero(covered > 1))
 
 
+def boxes_alone(records: Iterable[TrackRecord]) -> bool:
+    """Whether a run comes from a tracker of boxes: it has seen something, and no mask of anything. All are read."""
+    boxes = masks = 0
+    for record in records:
+        boxes += sum(item.box is not None for item in record.objects)
+        masks += sum(item.rle is not None for item in record.objects)
+    return boxes > 0 and not masks
+
+
 def export_davis(run: str | Path) -> Path:
     """Write the masks of a run folder, finished or cut; overlaps are resolved and reported to the log.
 
@@ -119,9 +128,13 @@ def export_davis(run: str | Path) -> Path:
 
     Raises:
         InputError: the run is missing or damaged.
-        OutputError: an id above 255 does not fit, or OUT02.
+        OutputError: an id above 255 does not fit, the run holds boxes without masks alone, or OUT02.
     """
-    tracks_of(run)  # a damaged log is refused before a picture is written
+    if boxes_alone(read_tracks(run)):  # which reads it whole: a damaged log is refused before a picture is written
+        raise OutputError(
+            f"{run}: this run holds boxes, and the davis format holds masks; export mot or coco, or track with a model "
+            "that gives masks"
+        )
     writer = DavisWriter(Path(run) / MASKS)
     for record in read_tracks(run):
         writer.write(record, *record.size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -139,8 +139,19 @@ class Imat:
         return network.configured(settings)
 
 
+@runtime_checkable
+class LookingBack(Protocol):
+    """A perception's memory that holds earlier frames, for a grounder that judges motion; others hold none.
+
+    Attributes:
+        earlier: oldest first.
+    """
+
+    earlier: tuple[EarlierFrame, ...]
+
+
 class GroundingReasoner:
-    """A grounder as the loop's slow model."""
+    """A grounder as the loop's slow model, beside any perception that takes boxes."""
 
     def __init__(self, grounder: Grounder) -> None:
         self.grounder = grounder
@@ -176,8 +187,10 @@ class GroundingReasoner:
         return Cue(text, boxes=boxes, scores=scores, answer="\n".join(a.answer for a in answers if a.answer))
 
     def _nearby(self, frame: np.ndarray, state: TrackState) -> list[Nearby]:
-        """The frames that the memory holds, in the size of this one."""
-        memory: BankedMemory = state.memory
+        """The frames that the memory holds, if it holds any, in the size of this one."""
+        memory = state.memory
+        if not isinstance(memory, LookingBack):
+            return []
         height, width = frame.shape[:2]
         return [
             Nearby(np.asarray(_resized(each, width, height)), each.frame - state.frame)
