@@ -151,8 +151,9 @@ def test_a_switch_archives_the_old_target_whose_views_are_negative_then_and_a_re
     assert [target.id for target in track.state.active] == [1]
 
 
-def test_an_added_target_leaves_the_first_one_as_it_was_to_the_bit():
-    alone, both = Track(imat().tracker()), Track(imat().tracker())
+@pytest.mark.parametrize("network", [ColourNetwork(), NanoMemory(tiny_propagation())])
+def test_an_added_target_leaves_the_first_one_as_it_was_to_the_bit(network):
+    alone, both = (Track(Imat(Squares(), network, "imat:squares+tiny").tracker()) for _ in range(2))
     for t, frame in enumerate(moving()):
         a = alone.look(frame, RED if t == 0 else None)
         b = both.look(frame, RED if t == 0 else Prompt("the green one", kind="add") if t == 3 else None)

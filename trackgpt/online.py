@@ -221,11 +221,13 @@ def answered(
         looked = replace(now, memory=memory)
         cue = parts.reasoner.reason(image_of(frame), looked, prompt)
         verdict = arbiter.judge(looked, seen, cue, prompt)
-        now = _heeded(looked, verdict, cue, prompt)
-        memory = now.memory
-        if verdict.cue is not None:
+        if verdict.cue is None:
+            now = _heeded(looked, verdict, cue, prompt)
+            memory = now.memory
+        else:  # what is looked at again is looked at from what was known before, so that no target sees a frame twice
+            before, now = now, _heeded(now, verdict, cue, prompt)
             seen, memory = perception.perceive(frame, now, _cued(now, verdict))
-            now = _identified(looked, now, seen, verdict)
+            now = _identified(before, now, seen, verdict)
     ids = np.array([target.id for target in now.active], np.int64)
     decided = verdict.kind if prompt is not None or why else ""
     seen = replace(seen, ids=ids, cue=cue if why else None, reason=why, verdict=decided)
