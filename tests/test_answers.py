@@ -10,7 +10,7 @@ from transformers.models.florence2.processing_florence2 import Florence2PostProc
 from transformers.models.kosmos2.processing_kosmos2 import clean_text_and_extract_entities_with_bboxes
 
 from trackgpt.reasoners.answers import PARSERS, ParsedAnswer
-from trackgpt.reasoners.coordinates import CONVENTIONS, SeenSize, placed
+from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes, placed
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 OTHER = (1.5, 2.0, 3.0, 4.0)
@@ -117,7 +117,7 @@ def test_an_answer_without_boxes_or_words_of_absence_cannot_be_read(text):
 
 
 def test_numbers_that_no_float_can_hold_are_kept_for_the_converter_to_drop():
-    view = SeenSize((100, 100), (100, 100))
+    view = Sizes((100, 100), (100, 100))
     for number in ("NaN", "Infinity", "1" * 5000, "1e999", "-1e300"):
         for text in (f"[{number}, 20, 30, 40]", f"{{'bbox_2d': [10, 20, 30, {number}]}}"):
             regions = PARSERS["json"](text).regions
@@ -163,7 +163,7 @@ def test_florence_answers_are_read_as_transformers_reads_them():
         all_special_tokens = ()
 
     reference, side = Florence2PostProcessor({"phrase_grounding": {}}, Words()), 10_000  # whole pixels hide 1e-4 of it
-    bins, view, rng = CONVENTIONS["bins"], SeenSize((side, side), (side, side)), random.Random(0)
+    bins, view, rng = CONVENTIONS["bins"], Sizes((side, side), (side, side)), random.Random(0)
     for _ in range(200):
         text = "".join(
             rng.choice(("a dog", " the man on the left", "x")) + "".join(_loc(rng) for _ in range(rng.randint(4, 13)))
@@ -196,7 +196,7 @@ def test_paligemma_rows_come_first_and_labels_behind():
 
 
 def test_kosmos_answers_are_read_as_transformers_reads_them():
-    rng, cells, view = random.Random(0), CONVENTIONS["cells"], SeenSize((1, 1), (1, 1))
+    rng, cells, view = random.Random(0), CONVENTIONS["cells"], Sizes((1, 1), (1, 1))
     for _ in range(200):
         text = "<grounding> An image of" + "".join(
             rng.choice(("<phrase> a dog</phrase>", ""))

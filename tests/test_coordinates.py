@@ -7,12 +7,12 @@ import torch
 from transformers.models.florence2.processing_florence2 import Florence2PostProcessor
 from transformers.models.kosmos2.processing_kosmos2 import coordinate_to_patch_index, patch_index_to_coordinate
 
-from trackgpt.reasoners.coordinates import CONVENTIONS, SeenSize, placed
+from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes, placed
 
 VIEWS = {
-    "square": SeenSize((640, 640), (448, 448)),
-    "wide": SeenSize((1920, 200), (1932, 196)),
-    "tall": SeenSize((90, 1600), (84, 1596)),
+    "square": Sizes((640, 640), (448, 448)),
+    "wide": Sizes((1920, 200), (1932, 196)),
+    "tall": Sizes((90, 1600), (84, 1596)),
 }
 STEP = {"thousandths": 1 / 1000, "bins": 1 / 1000, "rows_first_1024": 1 / 1024, "cells": 1 / 32}
 """Of a grid, as a share of the side; the other conventions are exact."""
@@ -73,7 +73,7 @@ def test_numbers_written_by_hand_mean_these_pixels_of_a_wide_image(name, numbers
 
 def test_kosmos_cells_are_those_of_transformers_for_2000_boxes():
     generator = torch.Generator().manual_seed(0)
-    unit, view = CONVENTIONS["cells"], SeenSize((1, 1), (1, 1))
+    unit, view = CONVENTIONS["cells"], Sizes((1, 1), (1, 1))
     for first, last in torch.randint(0, 1024, (2000, 2), generator=generator).tolist():
         assert unit.to_pixels((first, last), view) == pytest.approx(
             patch_index_to_coordinate(first, last, 32), abs=1e-12
@@ -88,7 +88,7 @@ def test_florence_bins_are_those_of_transformers_for_every_bin():
         all_special_tokens = ()
 
     reference, size = Florence2PostProcessor({}, Words()), (2_000, 6_000)  # their middles are whole pixels
-    bins, view = CONVENTIONS["bins"], SeenSize(size, size)
+    bins, view = CONVENTIONS["bins"], Sizes(size, size)
     for first in range(999):
         numbers = (first, 998 - first, first + 1, 999 - first)
         box = reference.dequantize(torch.tensor([numbers]), size)[0].tolist()

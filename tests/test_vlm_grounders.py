@@ -13,7 +13,7 @@ from tiny_vlms import LOGIT, WRITERS, say
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from trackgpt.errors import InputError, ModelError, UsageError
-from trackgpt.reasoners.coordinates import CONVENTIONS, SeenSize
+from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes
 from trackgpt.reasoners.vlm import DIALECTS, VlmGrounder, is_vlm_grounder
 
 WORDS = "the dog on the left"
@@ -62,11 +62,11 @@ def view_of(grounder, size):
     """What the network sees of an image, as transformers computes it."""
     images = grounder.processor.image_processor
     if not hasattr(images, "patch_size"):
-        return SeenSize(size, size)
+        return Sizes(size, size)
     factor = images.patch_size * images.merge_size
     least, most = 4 * factor**2, 16 * factor**2
     height, width = smart_resize(size[1], size[0], factor=factor, min_pixels=least, max_pixels=most)
-    return SeenSize(size, (width, height))
+    return Sizes(size, (width, height))
 
 
 def test_a_random_model_grounds_without_an_error_and_is_sure_of_nothing(grounder):

@@ -20,7 +20,7 @@ PATCHES = 32
 """Cells along each side of Kosmos-2's grid."""
 
 
-class SeenSize(NamedTuple):
+class Sizes(NamedTuple):
     """An image and the copy of it that the network sees.
 
     Attributes:
@@ -42,12 +42,12 @@ class Convention(NamedTuple):
     """
 
     takes: int
-    to_pixels: Callable[[Numbers, SeenSize], Box]
-    from_pixels: Callable[[Box, SeenSize], Numbers]
+    to_pixels: Callable[[Numbers, Sizes], Box]
+    from_pixels: Callable[[Box, Sizes], Numbers]
 
 
 def _along(
-    sides: Callable[[SeenSize], tuple[float, float]],
+    sides: Callable[[Sizes], tuple[float, float]],
     most: int | None = None,
     offset: float = 0.0,
     rows_first: bool = False,
@@ -61,14 +61,14 @@ def _along(
         rows_first: y stands in front of x.
     """
 
-    def to_pixels(numbers: Numbers, view: SeenSize) -> Box:
+    def to_pixels(numbers: Numbers, view: Sizes) -> Box:
         y1, x1, y2, x2 = numbers if rows_first else (numbers[1], numbers[0], numbers[3], numbers[2])
         (width, height), (across, down) = view.size, sides(view)
         x1, x2 = ((x + offset) / across * width for x in (x1, x2))
         y1, y2 = ((y + offset) / down * height for y in (y1, y2))
         return x1, y1, x2, y2
 
-    def from_pixels(box: Box, view: SeenSize) -> Numbers:
+    def from_pixels(box: Box, view: Sizes) -> Numbers:
         (width, height), (across, down) = view.size, sides(view)
         x1, x2 = (x / width * across - offset for x in (box[0], box[2]))
         y1, y2 = (y / height * down - offset for y in (box[1], box[3]))
@@ -78,7 +78,7 @@ def _along(
     return Convention(4, to_pixels, from_pixels)
 
 
-def _cells_to_pixels(numbers: Numbers, view: SeenSize) -> Box:
+def _cells_to_pixels(numbers: Numbers, view: Sizes) -> Box:
     """Corners are the centres of their cells; a box of one row or column of cells is those cells to their edges."""
     (top, left), (bottom, right) = (divmod(n, PATCHES) for n in numbers)
     inset = 0.0 if top == bottom or left == right else 0.5
@@ -91,7 +91,7 @@ def _cells_to_pixels(numbers: Numbers, view: SeenSize) -> Box:
     )
 
 
-def _cells_from_pixels(box: Box, view: SeenSize) -> Numbers:
+def _cells_from_pixels(box: Box, view: Sizes) -> Numbers:
     """The cells in which the first and the last pixel of the box lie."""
     x1, y1, x2, y2 = (value / view.size[i % 2] * PATCHES for i, value in enumerate(box))
     first = (floor(x1), floor(y1))
@@ -120,7 +120,7 @@ CONVENTIONS: dict[str, Convention] = {
 """
 
 
-def placed(numbers: Numbers, convention: Convention, view: SeenSize) -> Box | None:
+def placed(numbers: Numbers, convention: Convention, view: Sizes) -> Box | None:
     """The box that numbers of an answer mean, clipped to the image; None where they mean none.
 
     They mean none where there are too few or too many, where one is NaN or infinite, where the box is empty or its

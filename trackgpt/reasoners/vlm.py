@@ -22,7 +22,7 @@ from torch import Tensor
 from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.reasoners.answers import PARSERS, ParsedAnswer, Region
 from trackgpt.reasoners.brain_weights import CONFIG_FILE, IMAGE_FILES, TOKENIZER_FILES, load_vlm
-from trackgpt.reasoners.coordinates import CONVENTIONS, SeenSize, placed
+from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes, placed
 from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read, read_json
@@ -221,7 +221,7 @@ class VlmGrounder:
         ids, probabilities = self._generate(inputs)
         text, pieces = self._decode(ids, probabilities)
         answer = PARSERS[self.dialect.answer](text)
-        view = SeenSize((image.shape[1], image.shape[0]), self._seen(inputs))
+        view = Sizes((image.shape[1], image.shape[0]), self._seen(inputs))
         return self._grounding(answer, text, pieces, view, asked)
 
     def _inputs(self, image: np.ndarray, words: str) -> dict[str, Any]:
@@ -278,9 +278,7 @@ class VlmGrounder:
         ends = [len(text_of(ids[: i + 1])) for i in range(len(ids))]
         return text_of(ids), [_Piece(*each) for each in zip([0, *ends], ends, probabilities)]
 
-    def _grounding(
-        self, answer: ParsedAnswer, text: str, pieces: list[_Piece], view: SeenSize, words: str
-    ) -> Grounding:
+    def _grounding(self, answer: ParsedAnswer, text: str, pieces: list[_Piece], view: Sizes, words: str) -> Grounding:
         convention = CONVENTIONS[self.dialect.coordinates]
         boxes = {}  # of equal ones, which a model that cannot end repeats, the first
         for region in answer.regions:
