@@ -45,7 +45,7 @@ class Thing(NamedTuple):
 class Drawn:
     """A detector of images that it has drawn itself."""
 
-    name = "drawn"
+    name, licence = "drawn", "Apache-2.0"
     names = ("person", "bicycle", "car", "truck", "bird", "dog", "horse", "sheep", "cow", "umbrella", "backpack")
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ RED, GREEN = Prompt("the red one"), Prompt("the green one", kind="switch")
 class Squares:
     """A grounder that sees the colours it is told of; the first so many times it is `mistaken`, and sees green."""
 
-    name, checks_every = "squares", 0
+    name, licence, checks_every = "squares", "Apache-2.0", 0
 
     def __init__(self, reads_motion=False, mistaken=0):
         self.asked, self.nearby = [], []
@@ -269,6 +269,7 @@ def test_a_name_of_two_parts_loads_a_grounder_and_a_segmenter():
     assert name == "imat:nano+nano-memory"
     system = load_model(name)
     assert (system.config.grounder, system.config.network) == ("nano", "NanoMemory")
+    assert imat().config.grounder_licence == "Apache-2.0"
     track = Track(system.tracker())
     assert track.look(scene(red=(30, 20)), Prompt("the red thing")).reason == "prompt"
 

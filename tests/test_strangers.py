@@ -32,7 +32,7 @@ WEIGHTS = "data/checkpoints/nanotrack/nanotrackv2"
 class Told:
     """A grounder that has been told where the words are on every frame; by default nowhere."""
 
-    name, reads_motion, checks_every = "told", True, 0
+    name, licence, reads_motion, checks_every = "told", "", True, 0
 
     def __init__(self, frames, **places):
         self.frames = {frame.tobytes(): t for t, frame in enumerate(frames)}

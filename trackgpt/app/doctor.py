@@ -247,6 +247,7 @@ def _load(visit: Visit) -> InstructionTracker:
 def _self_test(visit: Visit) -> str:
     from trackgpt.geometry.masks import box_of
     from trackgpt.synthtrack.clips import make_case
+    from trackgpt.systems.imat import Imat
     from trackgpt.systems.pointed import Pointed
 
     tracker, clip = _load(visit), make_case(1, frames=FRAMES).clip
@@ -266,4 +267,8 @@ def _self_test(visit: Visit) -> str:
         raise ModelError(
             f"{visit.model}: {len(results)} of {len(frames)} frames, scores {scores}; the weights are damaged"
         )
-    return f"{len(results)} frames in {seconds:.2f} s, {len(results) / seconds:.0f} fps"
+    said = f"{len(results)} frames in {seconds:.2f} s, {len(results) / seconds:.0f} fps"
+    if isinstance(tracker.model, Imat):
+        config = tracker.model.config
+        said += f"; licence of {config.grounder}: {config.grounder_licence or 'not known; read its card'}"
+    return said

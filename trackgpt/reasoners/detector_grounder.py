@@ -44,10 +44,12 @@ class Detector(Protocol):
 
     Attributes:
         name: for people.
+        licence: of its weights; empty where that is not known.
         names: of its classes.
     """
 
     name: str
+    licence: str
     names: tuple[str, ...]
 
     def detect(self, image: np.ndarray) -> list[Candidate]:
@@ -67,6 +69,7 @@ class DetectorGrounder:
 
     def __init__(self, detector: Detector, embed: Embed | None = None) -> None:
         self.name = detector.name
+        self.licence = detector.licence
         self._detector = detector
         self._embed = embed
 

@@ -76,12 +76,14 @@ class Grounder(Protocol):
 
     Attributes:
         name: for people and for run.json.
+        licence: of its weights, as their card or file says; empty where that is not known.
         reads_motion: whether it makes use of `nearby`; where not, nobody keeps frames for it.
         checks_every: frames after which it may as well be asked again, because it costs little beside tracking; 0 for a
             slow one, which is asked where there is a reason.
     """
 
     name: str
+    licence: str
     reads_motion: bool
     checks_every: int
 

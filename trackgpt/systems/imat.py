@@ -71,11 +71,13 @@ class ImatConfig:
     Attributes:
         name: of the model, GROUNDER+SEGMENTER.
         grounder: its name.
+        grounder_licence: of its weights; empty where that is not known.
         network: the class of the memory network.
     """
 
     name: str
     grounder: str
+    grounder_licence: str
     network: str
 
 
@@ -89,7 +91,7 @@ class Imat:
     """
 
     def __init__(self, grounder: Grounder, network: KeepingNetwork, name: str) -> None:
-        self.config = ImatConfig(name, grounder.name, type(network).__name__)
+        self.config = ImatConfig(name, grounder.name, grounder.licence, type(network).__name__)
         self.grounder, self.network = grounder, network
 
     def check(self, text: str) -> str:
@@ -207,8 +209,8 @@ class TrackerGrounder:
         name: of it.
     """
 
-    reads_motion = False
-    checks_every = 0
+    licence = ""
+    reads_motion, checks_every = False, 0
 
     def __init__(self, system: System, name: str) -> None:
         self.name = name
