@@ -54,7 +54,7 @@ class NanoTrackMemory:
     def nbytes(self) -> int:
         return sum(one.template.nbytes + one.place.nbytes for _, one in self.targets)
 
-    def heed(self, verdict: Verdict, cue: Cue | None) -> "NanoTrackMemory":
+    def heed(self, verdict: Verdict, cue: Cue | None, looked: object = None) -> "NanoTrackMemory":
         if verdict.targets is None:
             return self
         there = set() if verdict.kind == "start" else {target.id for target in verdict.targets}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trackgpt.arbitration import Arbitration, ArbitrationSettings, Watch, jump, negative_click
+from trackgpt.errors import UsageError
 from trackgpt.perception.banked_segmenter import BankedMemory
 from trackgpt.track import TrackState
 from trackgpt.types import Cue, Prediction, Prompt, Target
@@ -144,7 +145,15 @@ def test_a_cheap_grounder_checks_on_time_without_paying():
     assert arbiter.doubts(track(arbiter, HERE, asked=33), seen(NEAR), None, None) == ""
     assert arbiter.doubts(track(arbiter, HERE, asked=32), seen(NEAR), None, None) == "check"
     state = track(arbiter, HERE, asked=32, tokens=2.0)
-    assert arbiter.after(state, seen(NEAR, reason="check"), arbiter.judge(state, None, None, None)).tokens == 2.03
+    record = arbiter.after(state, seen(NEAR, reason="check"), arbiter.judge(state, None, None, None))
+    assert (record.tokens, record.asked, record.checked) == (2.03, 32, 40)
+
+
+def test_checks_do_not_put_off_what_there_is_a_reason_for():
+    arbiter = rule(every=8)
+    odd = seen(FAR, score=0.1)
+    assert arbiter.doubts(track(arbiter, HERE, asked=20, checked=39), odd, None, None) == "motion+score"
+    assert arbiter.doubts(track(arbiter, HERE, asked=30, checked=39), odd, None, None) == ""
 
 
 def test_what_was_only_pointed_at_is_never_asked_about():
@@ -188,7 +197,7 @@ def test_a_lost_target_is_found_where_the_grounder_sees_it_and_a_blind_grounder_
     verdict = checked(None, FAR)
     assert (verdict.kind, verdict.cued, verdict.rejected) == ("found", (1,), ())
     verdict = checked(HERE, NOWHERE)
-    assert (verdict.kind, verdict.cue, verdict.targets) == ("absent", None, None)
+    assert (verdict.kind, verdict.cue, [target.active for target in verdict.targets]) == ("absent", None, [True])
 
 
 def test_the_box_of_another_target_of_the_same_words_is_a_duplicate_and_that_of_other_words_is_not():
@@ -252,3 +261,54 @@ def test_a_failed_mask_gets_a_negative_click_beside_the_middle_of_the_right_box_
     assert negative_click((20.0, 20.0, 48.0, 40.0), found) == ()  # its middle is likely the target
     assert negative_click((80.0, 20.0, 96.0, 40.0), found) == ()  # far away there is nothing to tell apart
     assert negative_click(None, found) == ()
+
+
+def test_a_correction_of_one_of_two_targets_leaves_the_other_and_must_say_which():
+    arbiter, state = rule(), track(rule(), HERE, FAR)
+    there = (60.0, 60.0, 80.0, 80.0)
+    verdict = told(arbiter, state, seen(HERE, FAR), Prompt("the cat", kind="correct", ids=(2,)), there)
+    assert (verdict.kind, verdict.cued, verdict.rejected) == ("correct", (2,), (2,))
+    assert [(target.id, target.active, target.prompt.text) for target in verdict.targets] == [
+        (1, True, "the dog"),
+        (2, True, "the cat"),
+    ]
+    both = told(arbiter, state, seen(HERE, FAR), Prompt("the cats", kind="correct", ids=(1, 2)), FAR, there)
+    assert (both.cued, [shown.box for shown in both.cue.visual], both.confirmed) == ((1,), [there], (2,))
+    with pytest.raises(UsageError, match="which of 1, 2"):
+        arbiter.due(state, Prompt("the cat", kind="correct"))
+    with pytest.raises(UsageError, match="correct 7: tracked are 1, 2"):
+        arbiter.due(state, Prompt("the cat", kind="correct", ids=(7,)))
+
+
+def test_two_lost_targets_of_the_same_words_are_not_both_found_in_one_box():
+    arbiter, state = rule(), track(rule(), HERE, FAR)
+    verdict = arbiter.judge(state, seen(None, None), answer(NEAR, NEAR), None)
+    assert (verdict.kind, verdict.cued) == ("found", (1,))
+
+
+def test_a_part_that_becomes_the_whole_gets_no_negative_click():
+    head, body = (20.0, 10.0, 30.0, 22.0), (10.0, 8.0, 40.0, 70.0)
+    verdict = checked(head, body)
+    assert (verdict.kind, verdict.rejected, verdict.cue.visual[0].points) == ("reinit", (), ())
+
+
+def test_an_instruction_about_something_else_does_not_count_against_a_track():
+    arbiter, state = rule(), track(rule(), HERE)
+    add = Prompt("the cat", kind="add")
+    verdict = told(arbiter, state, seen(HERE), add, FAR)
+    after = arbiter.after(
+        replace(state, targets=verdict.targets), seen(HERE, FAR, reason="prompt", cue=answer(FAR)), verdict
+    )
+    assert [watch.elsewhere for watch in after.watches] == [0, 0]
+    look = replace(seen(HERE, reason="check", cue=answer(FAR)), own_scores={"likeness": np.float32([0.9])})
+    verdict = arbiter.judge(state, look, look.cue, None)
+    assert (verdict.kind, arbiter.after(state, look, verdict).watches[0].elsewhere) == ("elsewhere", 1)
+
+
+def test_naive_arbitration_never_runs_out_of_questions():
+    arbiter = rule(naive=True)
+    state = track(arbiter, HERE, tokens=1.0)
+    for _ in range(5):
+        odd = seen(FAR, reason="motion", cue=answer(FAR))
+        state = replace(state, record=arbiter.after(state, odd, arbiter.judge(state, odd, odd.cue, None)))
+    assert state.record.tokens > 1

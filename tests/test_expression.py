@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trackgpt.reasoners.expression import Phrase, Reading, read
+from trackgpt.reasoners.expression import Phrase, Reading, lasting, lasting_if_understood, read, shorter
 from trackgpt.reasoners.nouns import KNOWN, is_plural, matches, singular, spelt
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -225,3 +225,34 @@ def test_the_head_nouns_of_real_expressions_are_known() -> None:
     heads = [read(text).phrases[0].noun for text in texts]
     assert len(texts) == 2096
     assert sum(head in KNOWN for head in heads) / len(heads) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("the second person from the left", "person"),
+        ("a woman on the left wearing a yellow dress", "woman in yellow"),
+        ("the man on the bike", "man on bike"),
+        ("the man not wearing a hat", "man"),
+        ("the fastest car", "car"),
+        ("who is on the left?", ""),
+        ("the two dogs running", "2 dogs"),
+    ],
+)
+def test_what_lasts_of_words_is_what_moves_along_with_the_thing(words, wanted):
+    assert lasting(words) == wanted
+
+
+def test_words_that_are_not_understood_are_left_whole_for_a_grounder_that_may_understand_them():
+    assert lasting_if_understood("who will win the race?") == "who will win the race?"
+    assert lasting_if_understood("der Hund links") == "der Hund links"
+    assert lasting_if_understood("the dog on the left") == "dog"
+
+
+def test_wordings_become_shorter_down_to_the_noun():
+    assert shorter("the boy in a red shirt on the bike") == ("boy in red on bike", "boy in red", "boy")
+
+
+def test_the_cat_but_not_the_black_one_excludes_the_black_one_once():
+    (phrase,) = read("the cat but not the black one").phrases
+    assert [(one.kind, one.negated) for one in phrase.relations] == [("not", False)]

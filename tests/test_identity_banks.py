@@ -84,20 +84,38 @@ def test_after_a_correction_the_first_and_the_newest_shown_view_remain():
     assert again.negative == identity.negative
 
 
-def test_a_rejected_view_is_negative_and_one_that_looks_like_what_was_shown_makes_that_void():
-    identity = Identity((view(0, kind="shown"),), candidate=view(60), last=view(60))
-    drifted = identity.rejected("drift")
-    assert [each.kind for each in drifted.negative] == ["drift"]
-    assert drifted.candidate is None
-    alike = replace(identity, last=view(5)).rejected("drift")
-    assert (alike.positive, alike.negative) == ((), ())
-    assert drifted.rejected("drift").negative == drifted.negative  # known ones are not kept twice
+def mistaken(identity, degrees, kind="drift"):
+    return replace(identity, candidate=None, mistaken=view(degrees, 7, kind=kind)).rejecting(HOW)
+
+
+def test_what_was_mistaken_is_negative_and_what_looks_like_what_was_shown_makes_that_void():
+    identity = Identity((view(0, kind="shown"),))
+    drifted = mistaken(identity, 60)
+    assert [(each.kind, each.frame) for each in drifted.negative] == [("drift", 7)]
+    assert drifted.positive == identity.positive
+    alike = mistaken(identity, 5)
+    assert (alike.positive, alike.negative, alike.mistaken) == ((), (), None)
+
+
+def test_what_a_person_says_it_is_not_voids_all_that_was_known_and_never_ages():
+    said = mistaken(Identity((view(0, kind="shown"),)), 5, "user")
+    assert (said.positive, [each.kind for each in said.negative]) == ((), ["user"])
+    assert said.aged(10**6, HOW).negative == said.negative
+
+
+def test_a_negative_view_that_is_seen_again_is_as_young_as_it_was_then_seen():
+    identity = Identity().with_negative(view(0, 1, kind="drift"), HOW).with_negative(view(1, 9, kind="drift"), HOW)
+    assert [each.frame for each in identity.negative] == [9]
+
+
+def test_to_nothing_shown_nothing_is_added():
+    assert offered(Identity(), view(0))[1] is None
 
 
 def test_negative_views_are_bounded_and_expire_after_300_frames():
     identity = Identity((view(0),))
     for frame in range(40):
-        identity = identity.with_negative(view(40 + frame * 8, frame), "distractor", replace(HOW, novel=1.0))
+        identity = identity.with_negative(view(40 + frame * 8, frame), replace(HOW, novel=1.1))
     assert len(identity.negative) == 16
     assert identity.aged(324, HOW).negative == identity.negative
     assert [each.frame for each in identity.aged(330, HOW).negative] == list(range(30, 40))

@@ -18,8 +18,10 @@ from trackgpt.errors import UsageError
 from trackgpt.export.records import read_events
 from trackgpt.hub import grounded, load_model
 from trackgpt.online import follow
+from trackgpt.perception.memory_segmenter import SegmenterMemory
 from trackgpt.perception.nano_memory import NanoMemory
 from trackgpt.perception.sam2_memory import Sam2Memory
+from trackgpt.reasoners.expression import lasting
 from trackgpt.reasoners.grounder import Candidate, Grounding
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.systems.imat import ABLATIONS, Imat
@@ -37,6 +39,9 @@ class Squares:
     def __init__(self, reads_motion=False, mistaken=0):
         self.asked, self.nearby = [], []
         self.reads_motion, self.mistaken = reads_motion, mistaken
+
+    def later(self, words):
+        return lasting(words)
 
     def ground(self, image, words, nearby=()):
         self.asked.append(words)
@@ -167,7 +172,7 @@ def test_words_about_motion_are_read_again_once_there_is_motion_to_see():
     fastest = Prompt("the fastest red one")
     seen = list(follow(imat(grounder).tracker(), moving(20), [fastest]))
     assert [(t, one.reason) for t, one in enumerate(seen) if one.reason] == [(0, "prompt"), (12, "again")]
-    assert grounder.nearby == [[], [-9, -6, -3]]
+    assert grounder.nearby == [[], [-12, -9, -6, -3]]
     assert grounder.asked == ["the fastest red one"] * 2
 
 
@@ -196,6 +201,35 @@ def test_every_ablation_runs_and_without_language_later_words_change_nothing():
     ids = {name: [one.ids.tolist() for one in follow(imat().tracker(name), moving(4), said)] for name in ABLATIONS}
     assert ids["full"] == [[1], [1], [2], [2]]
     assert ids["no-language"] == [[1], [1], [1], [1]]
+
+
+@pytest.mark.parametrize("setting", ["arbiter.search=[]", "banks.area=[1]", "looking.count=1000"])
+def test_settings_that_cannot_be_are_refused_before_a_frame(setting):
+    with pytest.raises(UsageError, match="wanted|range|looking"):
+        imat().tracker(settings=[setting])
+
+
+def test_a_track_that_jumps_to_a_rival_on_the_frame_that_asks_makes_the_rival_negative_and_keeps_its_own_look():
+    system, frames = imat(), moving(8)
+    track = Track(system.tracker(settings=["arbiter.every=4"]))
+    for t, frame in enumerate(frames[:4]):
+        track.look(frame, RED if t == 0 else None)
+    red = dict(track.state.memory.identities)[1].positive[0]
+    ((number, memory),) = track.state.memory.segmenter.targets  # jumps to green before the check on frame 4
+    green = replace(memory, colour=np.array([40.0, 230.0, 40.0]))
+    jumped = replace(track.state.memory, segmenter=SegmenterMemory(((number, green),)))
+    track.state = replace(track.state, memory=jumped)
+    seen = track.look(frames[4])
+    assert (seen.verdict, tops([seen])) == ("reinit", [16.0])
+    identity = dict(track.state.memory.identities)[1]
+    assert [view.kind for view in identity.negative] == ["drift"]
+    assert identity.negative[0].embedding @ red.embedding < 0.6
+    assert identity.positive[0].frame == 0
+
+
+def test_the_answer_of_an_earlier_frame_is_not_put_on_a_later_one():
+    with pytest.raises(UsageError, match="rethink async"):
+        InstructionTracker(imat()).session("async")
 
 
 def test_settings_are_read_strictly_and_those_of_the_network_reach_it():
@@ -272,6 +306,13 @@ def test_a_name_of_two_parts_loads_a_grounder_and_a_segmenter():
     assert imat().config.grounder_licence == "Apache-2.0"
     track = Track(system.tracker())
     assert track.look(scene(red=(30, 20)), Prompt("the red thing")).reason == "prompt"
+
+
+def test_a_grounder_goes_with_nano_memory_unless_another_segmenter_is_named_and_never_with_a_preset():
+    assert grounded("a.onnx", "nano") == grounded("a.onnx", "") == "imat:a.onnx+nano-memory"
+    assert grounded("a.onnx", "sam2") == "imat:a.onnx+sam2"
+    with pytest.raises(UsageError, match="small has a grounder already"):
+        grounded("a.onnx", "small")
 
 
 @pytest.mark.parametrize("name", ["imat:nano", "imat:+nano-memory", "imat:nano+nano"])

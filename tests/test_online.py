@@ -597,7 +597,7 @@ class Bank:
 
     nbytes = 0
 
-    def heed(self, verdict, cue):
+    def heed(self, verdict, cue, looked=None):
         return self
 
 

@@ -18,6 +18,7 @@ from trackgpt.errors import OutputError, UsageError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.hub import load_grounder
 from trackgpt.online import follow
+from trackgpt.reasoners.expression import lasting
 from trackgpt.reasoners.grounder import Candidate, Grounding
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.track import TrackState
@@ -38,6 +39,9 @@ class Told:
         self.frames = {frame.tobytes(): t for t, frame in enumerate(frames)}
         self.places = places
         self.asked = []
+
+    def later(self, words):
+        return lasting(words)
 
     def ground(self, image, words, nearby=()):
         t = self.frames[image.tobytes()]

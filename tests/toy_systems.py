@@ -140,7 +140,7 @@ class Banks:
         arrays = [a for bank in self.banks for a in (bank.positive, bank.negative) if a is not None]
         return sum(array.nbytes for array in arrays)
 
-    def heed(self, verdict: Verdict, cue: Cue | None) -> "Banks":
+    def heed(self, verdict: Verdict, cue: Cue | None, looked: object = None) -> "Banks":
         if verdict.kind == "keep":
             return replace(self, verified=self.verified + int(cue is not None))
         if verdict.kind != "reinit":
@@ -258,7 +258,7 @@ class Templates:
     def nbytes(self) -> int:
         return 0 if self.first is None else self.first.nbytes
 
-    def heed(self, verdict: Verdict, cue: Cue | None) -> "Templates":
+    def heed(self, verdict: Verdict, cue: Cue | None, looked: object = None) -> "Templates":
         return Templates() if verdict.kind == "start" else self
 
 
@@ -317,7 +317,7 @@ class Window:
     def nbytes(self) -> int:
         return 0 if self.frames is None else self.frames.nbytes
 
-    def heed(self, verdict: Verdict, cue: Cue | None) -> "Window":
+    def heed(self, verdict: Verdict, cue: Cue | None, looked: object = None) -> "Window":
         return self
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from trackgpt.arbiter import MOST_ARCHIVED, PointedArbiter
+from trackgpt.errors import UsageError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.perception.identity_banks import contained
 from trackgpt.track import TrackState
@@ -100,7 +102,8 @@ class ArbitrationRecord:
 
     Attributes:
         tokens: questions that may be asked at once.
-        asked: the frame of the last question, -1 before.
+        asked: the frame of the last question but for checks, -1 before.
+        checked: the frame of the last check, -1 before.
         questions: asked without an instruction.
         searching: the frame from which on nothing has been found for the words in force, -1 where something has.
         searched: questions since then.
@@ -110,11 +113,27 @@ class ArbitrationRecord:
 
     tokens: float = 3.0
     asked: int = -1
+    checked: int = -1
     questions: int = 0
     searching: int = -1
     searched: int = 0
     look_again: int = -1
     watches: tuple[Watch, ...] = ()
+
+
+FREE = ("prompt", "searching", "again", "check")
+"""Reasons to ask that the budget does not count."""
+GRAVEST = ("correct", "refine", "reinit", "found", "keep", "elsewhere", "duplicate")
+"""Verdicts on one of several targets, by which one names that on all."""
+
+
+class _Settled(NamedTuple):
+    """The verdict on one target: where it was tracked, and where it was found."""
+
+    id: int
+    kind: str
+    track: Box | None
+    found: Box
 
 
 class Arbitration:
@@ -147,17 +166,27 @@ class Arbitration:
         """Before looking: "prompt" for words where nothing is tracked, "searching" while nothing has been found.
 
         Raises:
-            UsageError: see `PointedArbiter.due`, for what is not said in words.
+            UsageError: see `PointedArbiter.due`, for what is not said in words; words correct a target that is not
+                tracked, or one of several without a word of which.
         """
         if prompt is not None:
             if not _worded(prompt):
                 return self._pointed.due(state, prompt)
+            self._refuse_unknown(state, prompt)
             return "prompt" if prompt.kind == "start" or not state.active else ""
         record: ArbitrationRecord = state.record
         if record.searching < 0 or state.active or not state.text:
             return ""
         schedule = [*self.settings.search_first, *self.settings.search]
         return "searching" if self._time_to_search(state.frame, record.asked, record.searched, schedule) else ""
+
+    def _refuse_unknown(self, state: TrackState, prompt: Prompt) -> None:
+        active = [target.id for target in state.active]
+        listed = ", ".join(map(str, active)) or "none"
+        if prompt.kind == "correct" and (unknown := [number for number in prompt.ids if number not in active]):
+            raise UsageError(f"correct {', '.join(map(str, unknown))}: tracked are {listed}")
+        if prompt.kind == "correct" and not prompt.ids and len(active) > 1:
+            raise UsageError(f"correct: which of {listed}? Say so by ids")
 
     def doubts(self, state: TrackState, seen: Prediction, memory: object, prompt: Prompt | None) -> str:
         """After looking: "prompt" for words about what is tracked, or why to ask now, or "".
@@ -180,7 +209,7 @@ class Arbitration:
             for row, target in enumerate(state.active)
             if target.prompt.text
         ]
-        checked = how.every and state.frame - record.asked >= how.every
+        checked = how.every and state.frame - max(record.asked, record.checked) >= how.every
         return next((why for why in whys if why), "check" if checked else "")
 
     def _why(self, state: TrackState, seen: Prediction, row: int, watch: Watch) -> str:
@@ -210,7 +239,7 @@ class Arbitration:
         return found
 
     def _time_to_search(self, frame: int, since: int, count: int, schedule: Sequence[int]) -> bool:
-        return frame - since >= schedule[min(count, len(schedule) - 1)]
+        return bool(schedule) and frame - since >= schedule[min(count, len(schedule) - 1)]
 
     # --- whom to believe ---
 
@@ -233,83 +262,70 @@ class Arbitration:
     def _begun(self, state: TrackState, cue: Cue, prompt: Prompt, kind: str) -> Verdict:
         """New targets, one in each box; former ones are archived, and forgotten by "start"."""
         boxes = [_box(box) for box in _rows(cue)]
-        new = tuple(Target(state.next_id + k, prompt) for k in range(len(boxes)))
+        new = _named(state, prompt, len(boxes))
         former = () if kind == "start" else _archived(state)
         return _shown(kind, cue, (*new, *former), [target.id for target in new], boxes)
 
     def _added(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
         """New targets beside those that are tracked, but for boxes of these."""
-        live = [_box(box) if here else None for box, here in zip(seen.boxes, seen.present, strict=True)]
+        live = [box for box in _live(seen) if box is not None]
         boxes = [box for box in map(_box, _rows(cue)) if not self._same(box, live, self.settings.tau_reinit)]
         if not boxes:
             return Verdict("duplicate" if cue.targets else "absent")
-        new = tuple(Target(state.next_id + k, prompt) for k in range(len(boxes)))
+        new = _named(state, prompt, len(boxes))
         former = tuple(target for target in state.targets if not target.active)
         return _shown("add", cue, (*state.active, *new, *former), [target.id for target in new], boxes)
 
     def _told(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
         """An instruction about what is tracked: the same thing, its part or its whole, another place, another thing."""
-        found = [_box(box) for box in _rows(cue)]
-        chosen = [k for k, target in enumerate(state.active) if not prompt.ids or target.id in prompt.ids]
-        if not found:
-            if prompt.kind == "correct":
-                return Verdict("absent")
-            return Verdict("absent", replace(cue, boxes=None), _archived(state))
-        if len(found) != 1 or len(chosen) != 1:
+        found, correct = [_box(box) for box in _rows(cue)], prompt.kind == "correct"
+        rows = [row for row, target in enumerate(state.active) if target.id in prompt.ids or not prompt.ids]
+        if not found:  # an empty cue ends what is tracked, and a correction to nothing changes nothing
+            return Verdict("absent") if correct else Verdict("absent", replace(cue, boxes=None), _archived(state))
+        if not correct and (len(found) != 1 or len(rows) != 1):
             return self._begun(state, cue, prompt, prompt.kind)
-        row = chosen[0]
-        target = replace(state.active[row], prompt=prompt)
-        targets = tuple(target if each.id == target.id else each for each in state.targets)
-        track = _box(seen.boxes[row]) if seen.present[row] else None
-        if track is not None and _iou(track, found[0]) >= self.settings.tau_reinit:
-            return Verdict("keep", targets=targets, confirmed=(target.id,))
-        if track is not None and self._part_and_whole(track, found[0]):
-            return _shown("refine", cue, targets, [target.id], found)
-        if prompt.kind != "correct":
-            return self._begun(state, cue, prompt, prompt.kind)
-        verdict = _shown("correct", cue, targets, [target.id], found, [track])
-        return replace(verdict, rejected=(target.id,) if track is not None else ())
+        live, settled = _live(seen), []
+        for row, box in _nearest([live[row] for row in rows], found):
+            target, track = state.active[rows[row]], live[rows[row]]
+            kind = self._verdict(track, box, ())
+            kind = "refine" if kind == "reinit" and track is not None and self._part_and_whole(track, box) else kind
+            if kind in ("reinit", "found") and not correct:
+                return self._begun(state, cue, prompt, prompt.kind)
+            settled.append(_Settled(target.id, "correct" if kind in ("reinit", "found") else kind, track, box))
+        renamed = {one.id for one in settled}
+        targets = tuple(replace(each, prompt=prompt) if each.id in renamed else each for each in state.targets)
+        return self._settled(cue, targets, settled)
 
     def _checked(self, state: TrackState, seen: Prediction, cue: Cue) -> Verdict:
         """Every active target against the grounder's box of it."""
-        live = [_box(box) if here else None for box, here in zip(seen.boxes, seen.present, strict=True)]
-        cued, boxes, failed, confirmed, rejected = [], [], [], [], []
-        kinds = self._compared(state, seen, cue)
-        for row, (target, box, kind) in enumerate(zip(state.active, _all_rows(cue, len(live)), kinds, strict=True)):
-            track, found = live[row], None if np.isnan(box).any() else _box(box)
-            if kind == "keep":
-                confirmed.append(target.id)
-            if kind in ("reinit", "found") and found is not None:
-                cued.append(target.id)
-                boxes.append(found)
-                failed.append(track)
-                if track is not None and not self._part_and_whole(track, found):
-                    rejected.append(target.id)
-        kind = next((one for one in ("reinit", "found", "keep", "elsewhere", "duplicate") if one in kinds), "absent")
-        if not cued:
-            return Verdict(kind, confirmed=tuple(confirmed))
-        verdict = _shown(kind, cue, state.targets, cued, boxes, failed)
-        return replace(verdict, confirmed=tuple(confirmed), rejected=tuple(rejected))
-
-    def _compared(self, state: TrackState, seen: Prediction, cue: Cue) -> list[str]:
-        """The verdict on every active target."""
         watches = {watch.id: watch for watch in state.record.watches}
-        live = [_box(box) if here else None for box, here in zip(seen.boxes, seen.present, strict=True)]
-        kinds = []
+        live, settled = _live(seen), list[_Settled]()
         for row, (target, box) in enumerate(zip(state.active, _all_rows(cue, len(live)), strict=True)):
-            alike = (each.prompt.text == target.prompt.text for each in state.active)
-            others = [each for place, (each, same) in enumerate(zip(live, alike)) if same and place != row]
             if np.isnan(box).any():
-                kinds.append("absent")  # does not end a track: detectors miss things
-            elif (kind := self._verdict(live[row], _box(box), others)) == "reinit":
-                trusted = self._trusted(seen, row, watches.get(target.id, Watch(target.id)), _box(box))
-                kinds.append("elsewhere" if trusted else kind)
-            else:
-                kinds.append(kind)
-        return kinds
+                continue  # does not end a track: detectors miss things
+            found, watch = _box(box), watches.get(target.id, Watch(target.id))
+            others = [live[k] for k, other in enumerate(state.active) if k != row and _rivals(target, other)]
+            given = [one.found for one in settled if one.kind in ("reinit", "found")]
+            kind = self._verdict(live[row], found, [*others, *given])
+            if kind == "reinit" and self._trusted(seen, row, watch, found):
+                kind = "elsewhere"
+            settled.append(_Settled(target.id, kind, live[row], found))
+        return self._settled(cue, state.targets, settled)
+
+    def _settled(self, cue: Cue, targets: tuple[Target, ...], settled: Sequence[_Settled]) -> Verdict:
+        """One verdict of those on several targets; its kind is the gravest of theirs."""
+        kind = next((kind for kind in GRAVEST if any(one.kind == kind for one in settled)), "absent")
+        confirmed = tuple(one.id for one in settled if one.kind == "keep")
+        anew = [one for one in settled if one.kind in ("correct", "reinit", "found", "refine")]
+        if not anew:
+            return Verdict(kind, targets=targets, confirmed=confirmed)
+        wrong = [None if one.track is None or self._part_and_whole(one.track, one.found) else one.track for one in anew]
+        verdict = _shown(kind, cue, targets, [one.id for one in anew], [one.found for one in anew], wrong)
+        rejected = tuple(one.id for one, track in zip(anew, wrong, strict=True) if track is not None)
+        return replace(verdict, confirmed=confirmed, rejected=rejected)
 
     def _verdict(self, track: Box | None, found: Box, others: Sequence[Box | None]) -> str:
-        """What a box says about a track; the boxes of other targets of the same words are theirs."""
+        """What a box says about a track. A track that agrees is kept, even where another one is near (ours)."""
         if track is not None and _iou(track, found) >= self.settings.tau_reinit:
             return "keep"
         if not self.settings.naive and self._same(found, others, self.settings.tau_init):
@@ -317,7 +333,7 @@ class Arbitration:
         return "found" if track is None else "reinit"
 
     def _trusted(self, seen: Prediction, row: int, watch: Watch, found: Box) -> bool:
-        """Whether a track without fault, which still looks like its target, is believed against a box elsewhere."""
+        """Whether a track is believed against a box: one that a person has shown, or one without fault elsewhere."""
         how, likeness = self.settings, seen.own_scores.get("likeness")
         if watch.pointed:
             return True
@@ -336,43 +352,64 @@ class Arbitration:
 
     def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> ArbitrationRecord:
         """The record for the next frame."""
-        how, before, frame = self.settings, state.record, state.frame
-        asked, instructed = bool(seen.reason), seen.reason == "prompt"
-        counted = asked and not instructed and seen.reason not in ("searching", "again", "check")
+        how, before, frame, why = self.settings, state.record, state.frame, seen.reason
+        earned = min(float(how.burst), before.tokens + how.budget)
+        paid = why not in ("", *FREE) and not how.naive
         watches = {watch.id: watch for watch in before.watches}
-        nothing = asked and seen.cue is not None and not seen.cue.targets and not state.active
-        searching = frame if nothing and (instructed or before.searching < 0) else before.searching
-        again = before.look_again if before.look_again > frame else -1
-        if instructed and self.look_again and seen.cue is not None and seen.cue.provisional:
-            again = frame + self.look_again
-        return ArbitrationRecord(
-            tokens=min(float(how.burst), before.tokens + how.budget) - counted,
-            asked=frame if asked else before.asked,
-            questions=before.questions + (asked and not instructed),
-            searching=-1 if state.active or verdict.kind == "drop" else searching,
-            searched=0 if instructed else before.searched + (seen.reason == "searching"),
-            look_again=again,
+        return replace(
+            self._searching(state, seen, verdict),
+            tokens=max(0.0, earned - paid),
+            asked=frame if why not in ("", "check") else before.asked,
+            checked=frame if why == "check" else before.checked,
+            questions=before.questions + (why not in ("", "prompt")),
+            look_again=self._next_look(state, seen),
             watches=tuple(
                 self._watched(state, seen, row, watches.get(target.id, Watch(target.id)), verdict)
                 for row, target in enumerate(state.active)
             ),
         )
 
+    def _searching(self, state: TrackState, seen: Prediction, verdict: Verdict) -> ArbitrationRecord:
+        """The record with what is searched for: words for which nothing was found, while nothing is tracked."""
+        before: ArbitrationRecord = state.record
+        if state.active or verdict.kind == "drop":
+            return replace(before, searching=-1, searched=0)
+        if seen.reason == "prompt":
+            return replace(before, searching=state.frame, searched=0)
+        return replace(before, searched=before.searched + (seen.reason == "searching"))
+
+    def _next_look(self, state: TrackState, seen: Prediction) -> int:
+        """The frame on which words about motion are read again, -1 for none."""
+        if seen.reason == "prompt":
+            provisional = seen.cue is not None and seen.cue.provisional
+            return int(state.frame) + self.look_again if provisional and self.look_again else -1
+        return int(state.record.look_again) if state.record.look_again > state.frame else -1
+
     def _watched(self, state: TrackState, seen: Prediction, row: int, watch: Watch, verdict: Verdict) -> Watch:
         asked, score, shown = bool(seen.reason), float(seen.scores[row]), watch.id in verdict.cued
         pointed = not asked if shown else watch.pointed
         if not seen.present[row]:
             lost = state.frame if watch.lost < 0 else watch.lost
-            return replace(watch, box=None, suspect=0, lost=lost, searched=watch.searched + asked, pointed=pointed)
-        anew = math.isnan(watch.first) or shown
-        odd = bool(self._reasons(seen, row, watch)) and not asked
-        box, elsewhere = _box(seen.boxes[row]), watch.elsewhere
-        if asked:
-            told = None if seen.cue is None else _all_rows(seen.cue, len(state.active))[row]
-            apart = told is not None and not np.isnan(told).any() and _iou(box, _box(told)) <= self.settings.apart
-            elsewhere = elsewhere + 1 if apart and not anew else 0
-        first, suspect = score if anew else watch.first, watch.suspect + 1 if odd else 0
-        return Watch(watch.id, first, box, suspect, elsewhere=elsewhere, pointed=pointed)
+            searched = watch.searched + (seen.reason == "lost")
+            return replace(watch, box=None, suspect=0, lost=lost, searched=searched, pointed=pointed)
+        anew, box = math.isnan(watch.first) or shown, _box(seen.boxes[row])
+        odd = not asked and bool(self._reasons(seen, row, watch))
+        return Watch(
+            watch.id,
+            first=score if anew else watch.first,
+            box=box,
+            suspect=watch.suspect + 1 if odd else 0,
+            elsewhere=0 if anew else self._elsewhere(state, seen, row, watch),
+            pointed=pointed,
+        )
+
+    def _elsewhere(self, state: TrackState, seen: Prediction, row: int, watch: Watch) -> int:
+        """Questions in a row whose answer lay apart from a track; an instruction's answer has no row for it."""
+        if not seen.reason or seen.reason == "prompt" or seen.cue is None:
+            return watch.elsewhere
+        told = _all_rows(seen.cue, len(state.active))[row]
+        apart = not np.isnan(told).any() and _iou(_box(seen.boxes[row]), _box(told)) <= self.settings.apart
+        return watch.elsewhere + 1 if apart else 0
 
 
 class FirstWords:
@@ -440,6 +477,30 @@ def _shown(
     wrong = [*failed, *([None] * (len(boxes) - len(failed)))]
     visual = tuple(VisualPrompt(box, negative_click(one, box)) for box, one in zip(boxes, wrong, strict=True))
     return Verdict(kind, replace(cue, visual=visual), targets, tuple(cued))
+
+
+def _named(state: TrackState, prompt: Prompt, count: int) -> tuple[Target, ...]:
+    """New targets, under the numbers that a prompt gives if they are as many and free, else under the next ones."""
+    known = {target.id for target in state.targets} if prompt.kind != "start" else set()
+    free = len(prompt.ids) == count and known.isdisjoint(prompt.ids)
+    return tuple(Target(prompt.ids[k] if free else state.next_id + k, prompt) for k in range(count))
+
+
+def _live(seen: Prediction) -> list[Box | None]:
+    """Where each target is seen."""
+    return [_box(box) if here else None for box, here in zip(seen.boxes, seen.present, strict=True)]
+
+
+def _rivals(target: Target, other: Target) -> bool:
+    """Whether a box of one target may be the other one's: it has the same words, or was pointed at without any."""
+    return other.prompt.text in ("", target.prompt.text)
+
+
+def _nearest(tracks: Sequence[Box | None], found: Sequence[Box]) -> list[tuple[int, Box]]:
+    """Which box is whose: positions among tracks, each with a box, by best overlap of all together."""
+    places = np.array([track or (np.nan,) * 4 for track in tracks], np.float32).reshape(-1, 4)
+    overlap = box_iou(places, np.array(found, np.float32))
+    return [(int(i), found[int(j)]) for i, j in zip(*linear_sum_assignment(-overlap), strict=True)]
 
 
 def _rows(cue: Cue) -> np.ndarray:

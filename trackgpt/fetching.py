@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md")
 """What is fetched: configurations, tokenizers, templates, weights, the card. Pickles only without safetensors."""
 PICKLES = "*.bin"
@@ -186,6 +187,11 @@ def _listed(repo: str, revision: str) -> tuple[str, list[RepoFile]]:
     hub = HfApi()
     commit = revision if COMMIT.fullmatch(revision) else str(hub.model_info(repo, revision=revision or None).sha)
     listed = [file for file in hub.list_repo_tree(repo, revision=commit) if isinstance(file, RepoFile)]
+    odd = [file.path for file in listed if Path(file.path).name != file.path or "\\" in file.path]
+    odd += [str(file.lfs.sha256) for file in listed if file.lfs and not SHA256.fullmatch(str(file.lfs.sha256))]
+    if odd or not COMMIT.fullmatch(commit):
+        what = odd[0] if odd else f"commit {commit}"
+        raise ModelError(f"{repo}: the hub lists {what!r:.60}, which is no name; look at HF_ENDPOINT", "MD02")
     safe = any(fnmatch(file.path, "*.safetensors") for file in listed)
     wanted = HUB_FILES if safe else (*HUB_FILES, PICKLES)
     return commit, [file for file in listed if any(fnmatch(file.path, pattern) for pattern in wanted)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,8 +67,15 @@ def pair(model: str | Path, perception: str | Path | None) -> str:
 
 
 def grounded(grounder: str | Path, segmenter: str | Path) -> str:
-    """The one name of IMAT: a grounder and a memory segmenter."""
-    return f"{IMAT}{grounder}+{segmenter}"
+    """The one name of IMAT: a grounder and a memory segmenter, which is nano-memory where none is named, or nano is.
+
+    Raises:
+        UsageError: the segmenter has a grounder already.
+    """
+    named = NANO_MEMORY if str(segmenter) in ("", "nano") else model_of(segmenter)
+    if named.startswith(IMAT):
+        raise UsageError(f"{segmenter} has a grounder already; leave {grounder} out, or name a memory segmenter")
+    return f"{IMAT}{grounder}+{named}"
 
 
 def parts_of(name: str | Path) -> list[str]:
@@ -233,7 +240,8 @@ def _load_imat(name: str, how: Execution, place: torch.device) -> Imat:
     network = find_network(segmenter) if plus and grounder else None
     if network is None:
         raise UsageError(f"{name}: wanted {IMAT}GROUNDER+SEGMENTER with a memory segmenter such as {NANO_MEMORY}")
-    followed = _load_pointed(segmenter, *network, how, place).network
+    one_dtype = "dtype" not in signature(network[0].from_pretrained).parameters
+    followed = _load_pointed(segmenter, *network, replace(how, dtype="float32") if one_dtype else how, place).network
     if not isinstance(followed, KeepingNetwork):
         raise UsageError(f"{segmenter}: cannot be told what to remember, so no grounder goes with it")
     return Imat(load_grounder(grounder, place, how.dtype), followed, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class QueryMemory:
         """Bytes held."""
         return 0 if self.online is None else self.online.nbytes
 
-    def heed(self, verdict: Verdict, cue: Cue | None) -> QueryMemory:
+    def heed(self, verdict: Verdict, cue: Cue | None, looked: Any = None) -> QueryMemory:
         """The queries of the targets that go on; none where new ones take their place."""
         if verdict.cue is None:
             return self

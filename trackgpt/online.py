@@ -31,8 +31,15 @@ class Memory(Protocol):
         """Bytes held."""
         ...
 
-    def heed(self, verdict: Verdict, cue: Cue | None) -> Memory:
-        """What becomes of it by a verdict; `cue` is the answer that was judged, in force or not."""
+    def heed(self, verdict: Verdict, cue: Cue | None, looked: Any = None) -> Memory:
+        """What becomes of it by a verdict.
+
+        Args:
+            verdict: what was decided.
+            cue: the answer that was judged, in force or not.
+            looked: the memory that looking at the frame gave, where the frame is looked at again: this one is then from
+                before the frame, so that no target sees it twice.
+        """
         ...
 
 
@@ -74,7 +81,7 @@ class Perception(Protocol):
         """Prediction for the active targets, in their order, and what to remember for the next frame.
 
         Where the slow model is asked after looking and changes the cue, it is called again with the same frame, and
-        with the memory that the first look gave, as the verdict has it.
+        with the memory from before the first look, as the verdict has it.
 
         Args:
             frame: to look at.
@@ -225,7 +232,7 @@ def answered(
             now = _heeded(looked, verdict, cue, prompt)
             memory = now.memory
         else:  # what is looked at again is looked at from what was known before, so that no target sees a frame twice
-            before, now = now, _heeded(now, verdict, cue, prompt)
+            before, now = now, _heeded(now, verdict, cue, prompt, memory)
             seen, memory = perception.perceive(frame, now, _cued(now, verdict))
             now = _identified(before, now, seen, verdict)
     ids = np.array([target.id for target in now.active], np.int64)
@@ -308,9 +315,11 @@ def pointed(prompt: Prompt | None) -> Cue | None:
     return Cue(prompt.text, visual=prompt.visual) if prompt is not None and prompt.visual else None
 
 
-def _heeded(state: TrackState, verdict: Verdict, cue: Cue | None, prompt: Prompt | None) -> TrackState:
-    """The state with which perception looks, as the verdict has it."""
-    state = replace(state, memory=state.memory.heed(verdict, cue))
+def _heeded(
+    state: TrackState, verdict: Verdict, cue: Cue | None, prompt: Prompt | None, looked: Any = None
+) -> TrackState:
+    """The state with which perception looks, as the verdict has it; for `looked` see `Memory.heed`."""
+    state = replace(state, memory=state.memory.heed(verdict, cue, looked))
     if verdict.cue is not None:
         state = replace(state, cue=verdict.cue)
     if verdict.targets is not None:

@@ -115,10 +115,9 @@ class Cue:
     @property
     def targets(self) -> int:
         """How many targets it names; 0 means that nothing was found."""
-        for values in (self.referring, self.boxes):
-            if values is not None:
-                return len(values)
-        return len(self.visual)
+        if self.referring is not None:
+            return len(self.referring)
+        return len(self.visual) if self.boxes is None else int((~np.isnan(self.boxes).any(1)).sum())
 
 
 @dataclass(frozen=True)

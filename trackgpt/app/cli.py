@@ -121,7 +121,7 @@ def track(
     if perception:
         named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
     if grounder:
-        named = grounded(grounder, named or NANO_MEMORY)
+        named = grounded(grounder, named)
     return run(
         TrackRequest(
             source=source,

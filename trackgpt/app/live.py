@@ -158,7 +158,7 @@ class Outputs:
         if boxes_alone(read_tracks(self._playback.run.path)):
             with writing(self._masks.folder):
                 shutil.rmtree(self._masks.folder)
-            say(f"{MASKS}/ is left out, since this model gives boxes without masks; mot and coco hold them")
+            self._tell(f"{MASKS}/ is left out, since this model gives boxes without masks; mot and coco hold them")
         elif self._masks.frames_overlapping:
             count = self._masks.frames_overlapping
             self._tell(f"objects overlap on {count} frames; in {MASKS}/ the higher score has the pixel")

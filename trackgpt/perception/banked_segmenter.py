@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,22 +125,30 @@ class BankedMemory:
         views = sum(each.nbytes for _, each in self.identities) + sum(each.nbytes for _, each in self.motions)
         return self.segmenter.nbytes + views + sum(each.image.nbytes for each in self.earlier)
 
-    def heed(self, verdict: Verdict, cue: Cue | None) -> BankedMemory:
-        """Learn from a verdict: a view that was confirmed may be kept; one that was rejected is negative from now on.
+    def heed(self, verdict: Verdict, cue: Cue | None, looked: Any = None) -> BankedMemory:
+        """Learn from a verdict: a view that was confirmed may be kept, one that was rejected is negative from now on.
 
-        The network forgets a target that was rejected: what it remembers of it is of something else.
+        The network forgets a target that was rejected: what it remembers of it is of something else. Where the frame
+        is looked at again, what was seen on it is in `looked`, and nothing is confirmed yet.
         """
         if verdict.kind == "start":
             return BankedMemory(earlier=self.earlier)
-        changed = {number: each.confirmed() for number, each in self.identities if number in verdict.confirmed}
-        changed |= {number: each.rejected("drift") for number, each in self.identities if number in verdict.rejected}
-        known = [(number, memory) for number, memory in self.segmenter.targets if number not in verdict.rejected]
+        seen: BankedMemory = self if looked is None else looked
+        failed, kind = dict(seen.identities), "user" if verdict.kind == "correct" else "drift"
         there = {number for number, _ in self.identities}
         if verdict.targets is not None:
             there = {target.id for target in verdict.targets}
+        identities = dict(self.identities)
+        for number in verdict.confirmed if looked is None else ():
+            if number in identities:
+                identities[number] = identities[number].confirmed()
+        for number in verdict.rejected:
+            if number in identities and (view := failed[number].last) is not None:
+                identities[number] = replace(identities[number], candidate=None, mistaken=replace(view, kind=kind))
+        known = [(number, memory) for number, memory in self.segmenter.targets if number not in verdict.rejected]
         return BankedMemory(
             SegmenterMemory(tuple(known)).heed(verdict, cue),
-            tuple((number, changed.get(number, each)) for number, each in self.identities if number in there),
+            tuple((number, each) for number, each in identities.items() if number in there),
             tuple((number, each) for number, each in self.motions if number in there),
             self.earlier,
         )
@@ -147,10 +156,15 @@ class BankedMemory:
 
 @dataclass(frozen=True)
 class Looking:
-    """Which earlier frames are kept: so many, so many frames apart."""
+    """Which earlier frames are kept.
 
-    count: int = 0
-    apart: int = 3
+    Attributes:
+        count: how many, the present one included; 0 for none.
+        apart: frames from one to the next.
+    """
+
+    count: int = field(default=0, metadata={"range": (0, 64)})
+    apart: int = field(default=3, metadata={"range": (1, 1000)})
 
 
 class BankedSegmenter:
@@ -204,10 +218,13 @@ class BankedSegmenter:
         found = [self._agreeing(frame, known.get(n), shown.get(n), one) for n, one in zip(active, found, strict=True)]
         for number, one in zip(active, found, strict=True):
             identity, path = identities[number], motions.get(number)
-            own = identity.negative if number in shown else negatives[number]
-            identities[number] = self._learned(identity, own, path, one, state.frame, number in shown)
-            if not (known.get(number) is not None and number not in shown and self._mistaken(one, identity, own)):
+            told, own = shown.get(number), negatives[number]
+            learned = self._learned(identity, own, path, one, state.frame, told)
+            if known.get(number) is not None and told is None and self._mistaken(one, identity, own):
+                learned = replace(learned, candidate=None, last=None)  # the network does not remember this frame
+            else:
                 known[number] = one.memory
+            identities[number] = learned
             box = one.hypotheses[0].box if one.mask.any() and one.hypotheses else None
             if box is not None or path is not None:
                 motions[number] = self._moved(path, box, number in shown)
@@ -229,8 +246,8 @@ class BankedSegmenter:
     def _admitted(self, memory: object, identity: Identity | None, frame: int) -> tuple[object, Identity]:
         """The memory and the banks of a target once its last view has entered, where it may."""
         if identity is None or memory is None:
-            return memory, identity or Identity()
-        identity, place = identity.aged(frame, self.banks).admitting(self.banks)
+            return memory, Identity() if identity is None else identity.rejecting(self.banks)
+        identity, place = identity.rejecting(self.banks).aged(frame, self.banks).admitting(self.banks)
         return (memory if place is None else self.network.kept(memory, place)), identity
 
     def _negatives(
@@ -257,7 +274,7 @@ class BankedSegmenter:
     ) -> np.ndarray:
         """What banks and motion add to the expected IoU of hypotheses."""
         change = changes([one.embedding for one in hypotheses], identity.positive, negative, self.banks)
-        if motion is not None and motion.stable >= self.motion.stable:
+        if motion is not None and self.motion.weight and motion.stable >= self.motion.stable:
             expected = np.array([motion.overlap(one.box) - one.iou for one in hypotheses], np.float32)
             change = change + np.float32(self.motion.weight) * expected
         return change
@@ -282,30 +299,35 @@ class BankedSegmenter:
         motion: Motion | None,
         found: Segmented,
         frame: int,
-        shown: bool,
+        told: VisualPrompt | None,
     ) -> Identity:
-        """The banks after a frame."""
-        if not found.hypotheses or not found.mask.any():
-            return replace(identity, candidate=None, margin=float("nan"))
-        chosen, *others = found.hypotheses
-        view = None if chosen.embedding is None else View(chosen.embedding, frame)
-        area = float(found.mask.sum())
-        if shown:
-            told = None if view is None else replace(view, kind="shown", verified=True)
-            return replace(identity.shown(told, area), margin=float("nan"))
-        found_margin = margin(chosen.embedding, identity.positive, negative)
-        areas = (*identity.areas, area)[-MOST_AREAS:]
-        now = replace(identity, candidate=None, last=view, margin=found_margin)
-        sure = trusted(found.iou, found.presence, area, identity, frame, self.banks)
-        moving = (
-            motion is None or motion.stable < self.motion.stable or (motion.overlap(chosen.box) >= self.motion.overlap)
-        )
-        if view is not None and sure and moving and not found_margin < self.banks.margin:
-            if not others or _ambiguous(chosen, others):
-                now = replace(now, candidate=view)
-            for rival in self._distractors(chosen, others, identity, frame):
-                now = replace(now.with_negative(rival, "distractor", self.banks), candidate=now.candidate)
-        return replace(now, areas=areas)
+        """The banks after a frame; `told` is what was shown of the target on it."""
+        chosen, *others = found.hypotheses or (None,)
+        look = None if chosen is None or not found.mask.any() else chosen.embedding
+        view, area = None if look is None else View(look, frame), float(found.mask.sum())
+        if told is not None:
+            return identity.shown(self._anchor(found, view, told), area)
+        known = replace(identity, candidate=None, last=view, margin=margin(look, identity.positive, negative))
+        if chosen is None or not area:
+            return known
+        sure = trusted(found.iou, found.presence, area, identity, frame, self.banks) and self._foreseen(motion, chosen)
+        known = replace(known, areas=(*identity.areas, area)[-MOST_AREAS:])
+        if view is None or not sure or known.margin < self.banks.margin or (others and not _ambiguous(chosen, others)):
+            return known
+        for rival in self._distractors(chosen, others, identity, frame):
+            known = known.with_negative(rival, self.banks)
+        return replace(known, candidate=view)
+
+    def _anchor(self, found: Segmented, view: View | None, told: VisualPrompt) -> View | None:
+        """The view of a target that was shown; none where its mask lies elsewhere than the box that it came from."""
+        apart = told.box is not None and told.mask is None and _agreement(found, told.box) < self.agreement
+        return None if view is None or apart else replace(view, kind="shown", verified=True)
+
+    def _foreseen(self, motion: Motion | None, chosen: Hypothesis) -> bool:
+        """Whether a target is where its motion foretells it, as far as that is known."""
+        how = self.motion
+        unknown = motion is None or not how.weight or motion.stable < how.stable
+        return unknown or (motion is not None and motion.overlap(chosen.box) >= how.overlap)
 
     def _distractors(
         self, chosen: Hypothesis, others: Iterable[Hypothesis], identity: Identity, frame: int
@@ -366,15 +388,15 @@ def _agreement(found: Segmented, box: Box | None) -> float:
 def _ambiguous(chosen: Hypothesis, others: Sequence[Hypothesis]) -> bool:
     """Whether some other hypothesis has a large piece elsewhere: a view is worth keeping when it shows a distractor.
 
-    DAM4SAM's test: the box around the chosen mask and the largest connected piece of another one overlaps the chosen
-    mask's own box by an IoU of at most 0.7.
+    DAM4SAM's test: the box around the chosen mask and the largest connected piece of what another one adds to it
+    overlaps the chosen mask's own box by an IoU of at most 0.7.
     """
     if chosen.box is None:
         return False
     ys, xs = np.nonzero(chosen.mask)
     own = np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]], np.float32)
     for one in others:
-        count, _, stats, _ = cv2.connectedComponentsWithStats(one.mask.astype(np.uint8))
+        count, _, stats, _ = cv2.connectedComponentsWithStats((one.mask & ~chosen.mask).astype(np.uint8))
         if count < 2:
             continue
         x, y, width, height, _ = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())]

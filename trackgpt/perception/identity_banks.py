@@ -53,7 +53,8 @@ class View:
     Attributes:
         embedding: float32 (c,), of length 1.
         frame: of the track.
-        kind: "shown" (by a person or a grounder), "seen", "drift" or "distractor".
+        kind: "shown" (by a person or a grounder), "seen", "drift", "distractor", or "user" for what a person has said
+            is not the target.
         verified: a person or a grounder said that it is the target.
     """
 
@@ -114,7 +115,8 @@ class Identity:
         negative: views of what was mistaken for it, oldest first.
         candidate: the view of the last frame, where it may enter `positive`; it does on the next frame, unless the
             arbiter rejects what was seen.
-        last: the view of the last frame on which it was seen.
+        last: the view of the last frame, where it was seen and the network remembers the frame.
+        mistaken: a view that turned out to be of something else, which the next frame takes into `negative`.
         areas: of its last ten masks, pixels.
         admitted: the frame of the newest view in `positive`.
         margin: how much more the last view is like it than like anything else; NaN where that cannot be said.
@@ -124,6 +126,7 @@ class Identity:
     negative: tuple[View, ...] = ()
     candidate: View | None = None
     last: View | None = None
+    mistaken: View | None = None
     areas: tuple[float, ...] = ()
     admitted: int = -1
     margin: float = float("nan")
@@ -131,7 +134,7 @@ class Identity:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays held."""
-        loose = [view for view in (self.candidate, self.last) if view is not None]
+        loose = [view for view in (self.candidate, self.last, self.mistaken) if view is not None]
         return sum(view.nbytes for view in (*self.positive, *self.negative, *loose))
 
     @property
@@ -144,26 +147,29 @@ class Identity:
         first = tuple(old for old in self.positive if old.kind == "shown")[:1]
         positive = (*first, view)[-2:] if view is not None else first
         admitted = self.admitted if view is None else view.frame
-        return replace(self, positive=positive, candidate=None, last=view, areas=(area,), admitted=admitted)
+        known = replace(self, positive=positive, candidate=None, last=view, margin=float("nan"), admitted=admitted)
+        return replace(known, areas=(area,) if area else ())
 
-    def rejected(self, kind: str, settings: BankSettings = BankSettings()) -> Identity:
-        """Its last view was of something else: that is among what it is not from now on.
+    def rejecting(self, settings: BankSettings) -> Identity:
+        """After what was mistaken for it has gone where it belongs.
 
-        Where it looks like what was shown of the target, either that was wrong or the two cannot be told apart by their
-        looks: then nothing is known of the target, and nothing of what it is not.
+        A person's word makes void all that was known. So does a view that looks like what was shown of the target: then
+        that was wrong, or the two cannot be told apart by their looks, and the view is not kept as a negative one.
         """
-        if self.last is None:
-            return replace(self, candidate=None)
-        if likeness(self.last.embedding, self.positive) >= settings.novel:
-            return replace(self, candidate=None, positive=())
-        return replace(self, candidate=None).with_negative(self.last, kind, settings)
+        view, known = self.mistaken, replace(self, mistaken=None)
+        if view is None:
+            return known
+        alike = likeness(view.embedding, self.positive) >= settings.novel
+        if alike or view.kind == "user":
+            known = replace(known, positive=())
+        return known if alike and view.kind != "user" else known.with_negative(view, settings)
 
-    def with_negative(self, view: View, kind: str, settings: BankSettings) -> Identity:
-        """With a view more of what it is not; known ones are not kept twice."""
-        if not settings.negatives or likeness(view.embedding, self.negative) >= settings.novel:
+    def with_negative(self, view: View, settings: BankSettings) -> Identity:
+        """With a view more of what it is not, in the place of those that look like it."""
+        if not settings.negatives:
             return self
-        negative = (*self.negative, replace(view, kind=kind, verified=False))[-settings.negatives :]
-        return replace(self, negative=negative)
+        others = [old for old in self.negative if float(old.embedding @ view.embedding) < settings.novel]
+        return replace(self, negative=(*others, replace(view, verified=False))[-settings.negatives :])
 
     def confirmed(self) -> Identity:
         """With the last view as a candidate that a person or a grounder has verified."""
@@ -171,9 +177,12 @@ class Identity:
         return self if last is None else replace(self, candidate=replace(last, verified=True))
 
     def admitting(self, settings: BankSettings) -> tuple[Identity, int | None]:
-        """After its candidate was offered, and where it went among `kept`; None where it was not taken."""
+        """After its candidate was offered, and where it went among `kept`; None where it was not taken.
+
+        A view that is known already says nothing new, verified or not; and to nothing shown there is nothing to add.
+        """
         view, waiting = self.candidate, replace(self, candidate=None)
-        if view is None or likeness(view.embedding, self.positive) >= settings.novel:
+        if view is None or not self.positive or likeness(view.embedding, self.positive) >= settings.novel:
             return waiting, None
         slot = slot_for(view, self.positive, settings.size)
         if slot is None:
@@ -183,8 +192,9 @@ class Identity:
         return replace(waiting, positive=positive, admitted=view.frame), place
 
     def aged(self, frame: int, settings: BankSettings) -> Identity:
-        """Without negative views that are too old."""
-        negative = tuple(view for view in self.negative if frame - view.frame <= settings.lifetime)
+        """Without negative views that are too old; what a person has said does not age."""
+        young = (view.kind == "user" or frame - view.frame <= settings.lifetime for view in self.negative)
+        negative = tuple(view for view, kept in zip(self.negative, young, strict=True) if kept)
         return self if len(negative) == len(self.negative) else replace(self, negative=negative)
 
 
@@ -211,8 +221,7 @@ def trusted(iou: float, presence: float, area: float, known: Identity, frame: in
     """Whether a mask is sure enough for its view to be kept: expected IoU, presence, a usual size, and not too soon."""
     if iou < settings.iou or presence <= 0.5 or frame - known.admitted <= settings.gap or not known.areas:
         return False
-    low, high = settings.area
-    return low <= area / float(np.median(known.areas)) <= high
+    return min(settings.area) <= area / float(np.median(known.areas)) <= max(settings.area)
 
 
 def part_and_whole(a: Box | None, b: Box | None, settings: BankSettings) -> bool:

@@ -138,7 +138,7 @@ class SegmenterMemory:
         """Bytes held: constant over a video for a given number of targets."""
         return sum(memory.nbytes for _, memory in self.targets)
 
-    def heed(self, verdict: Verdict, cue: Cue | None) -> SegmenterMemory:
+    def heed(self, verdict: Verdict, cue: Cue | None, looked: Any = None) -> SegmenterMemory:
         """Forget targets that are no more; a new beginning forgets all, also those whose numbers are given again."""
         if verdict.kind == "start":
             return SegmenterMemory()

@@ -46,6 +46,8 @@ OPEN_SIDE = 640
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _SIZES = "orig_target_sizes"
+MOST_NAMES = 10**6
+"""Bytes of a file of class names."""
 _NAMED_LISTS = {"coco": COCO, "coco91": COCO_BY_ID}
 
 
@@ -415,8 +417,11 @@ def _listed(classes: Any, yaml: Path) -> tuple[str, ...]:
     if isinstance(classes, str) and classes in _NAMED_LISTS:
         return _NAMED_LISTS[classes]
     if isinstance(classes, str):
+        file = yaml.parent / classes
+        if Path(classes).name != classes or not file.is_file() or file.stat().st_size > MOST_NAMES:
+            raise UsageError(f"{yaml}.classes: {classes}: wanted a text file beside it, of at most {MOST_NAMES} bytes")
         try:
-            lines = (yaml.parent / classes).read_text(encoding="utf-8-sig").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise UsageError(f"{yaml}.classes: {classes}: cannot be read as text ({error})") from error
         return tuple(line.strip() for line in lines)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from trackgpt.geometry.boxes import box_iou
-from trackgpt.reasoners.expression import Phrase, Reading, Relation, Trait, read
+from trackgpt.reasoners.expression import Phrase, Reading, Relation, Trait, lasting, read
 from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
 from trackgpt.reasoners.nouns import WORN, Embed, matches
 
@@ -73,6 +73,10 @@ class DetectorGrounder:
         self._detector = detector
         self._embed = embed
 
+    def later(self, words: str) -> str:
+        """See `Grounder.later`."""
+        return lasting(words)
+
     def ground(self, image: np.ndarray, words: str, nearby: Sequence[Nearby] = ()) -> Grounding:
         """What the words mean on an image, uint8 RGB (height, width, 3); see `Grounder.ground`."""
         expression = read(words, self._detector.names)
@@ -83,12 +87,14 @@ class DetectorGrounder:
         for phrase in expression.phrases:
             judged = self._judge(phrase, scene)
             meant = _meant(judged, phrase.count)
-            found += [one for one in meant if one not in found]
+            known = {one.box for one in found}
+            found += [one for one in meant if one.box not in known]
             rivals += _fitting(judged)
             unjudged += judged.unjudged
         offered = rivals if found else list(scene.seen)
         others = [one for one in offered if all(one.box != each.box for each in found)]
-        return Grounding(tuple(found), tuple(others[:MAX_RIVALS]), _in_order(unjudged, words))
+        surest = tuple(sorted(found, key=lambda one: -(one.score or 0.0)))
+        return Grounding(surest, tuple(others[:MAX_RIVALS]), _in_order(unjudged, words))
 
     def _scene(self, image: np.ndarray, expression: Reading, nearby: Sequence[Nearby]) -> _Scene:
         seen = [one for one in self._detector.detect(image) if (one.score or 0.0) >= CREDIBLE]

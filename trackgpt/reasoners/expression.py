@@ -106,7 +106,7 @@ class Reading:
         )
 
 
-LASTING = ("on", "with", "in", "not")
+LASTING = ("on", "with", "in")
 """Relations that go along with a thing."""
 WORN_PARTS = ("clothes", "upper", "lower", "whole")
 _UNSURE = frozenset(
@@ -169,7 +169,7 @@ class _Draft:
 
     def relation(self) -> Relation:
         kind = {"wear": "with", "worn": "with", "without": "with", "but": "not"}.get(self.link, self.link)
-        negated = self.negated != (self.link == "without")
+        negated = kind != "not" and self.negated != (self.link == "without")
         return Relation(kind, self.phrase(), self.said, negated, self.sure)  # type: ignore[arg-type]
 
 
@@ -515,12 +515,21 @@ def _with_part(trait: Trait, part: str, negated: bool | None = None) -> Trait:
 
 
 def lasting(text: str) -> str:
-    """What stays true of an expression while things move: nouns, colours, and what something rides, holds or is not.
+    """What stays true of an expression while things move: nouns, colours, and what something rides, holds or wears.
 
     "the second man in red from the left" is "man in red". Empty where nothing is left that names anything.
     """
     said = [_lasting(phrase) for phrase in read(text).phrases]
     return " and ".join(each for each in said if each)
+
+
+def lasting_if_understood(text: str) -> str:
+    """`lasting` of an expression of which every word is understood, and any other text as it is.
+
+    For grounders that understand more than this parser: "who will win the race?" must not become "race".
+    """
+    understood = all(phrase.noun in KNOWN and not phrase.unread for phrase in read(text).phrases)
+    return lasting(text) if understood else text
 
 
 def shorter(text: str) -> tuple[str, ...]:
@@ -539,6 +548,7 @@ def _lasting(phrase: Phrase) -> str:
     number = "all" if phrase.count is None else str(phrase.count) if phrase.count > 1 else ""
     own = " ".join(trait.said for trait in colours if not trait.part)
     worn = " and ".join(trait.said for trait in colours if trait.part in WORN_PARTS)
-    others = [(each.said, _lasting(each.other)) for each in phrase.relations if each.sure and each.kind in LASTING]
+    going = (each for each in phrase.relations if each.sure and each.kind in LASTING and not each.negated)
+    others = [(each.said, _lasting(each.other)) for each in going]
     related = [f"{said} {other}" for said, other in others if other]
     return " ".join(filter(None, [number, own, phrase.said or "one", f"in {worn}" if worn else "", *related]))

@@ -87,6 +87,13 @@ class Grounder(Protocol):
     reads_motion: bool
     checks_every: int
 
+    def later(self, words: str) -> str:
+        """What of words it is asked with later, about a target that it has found by them; empty for nothing.
+
+        By then things have moved: who was on the left when that was said may be anywhere.
+        """
+        ...
+
     def ground(self, image: np.ndarray, words: str, nearby: Sequence[Nearby] = ()) -> Grounding:
         """What the words mean on an image, uint8 RGB (height, width, 3).
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from trackgpt.errors import ModelError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.precision import round_frozen
+from trackgpt.reasoners.expression import lasting_if_understood
 from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
 from trackgpt.settings import read_json
 from trackgpt.weights import Lazy, checked, describing, read_lazily, refuse_oversized, refuse_pointer, some
@@ -218,6 +219,10 @@ class OpenVocabularyGrounder:
             model.box_head.register_forward_hook(lambda module, given, made: made.float())
         name = hub_name(folder)
         return cls(model.to(device), processor, kind, name, licence_of(folder), dtype, settings, shorter)
+
+    def later(self, words: str) -> str:
+        """See `Grounder.later`."""
+        return lasting_if_understood(words)
 
     @property
     def device(self) -> torch.device:

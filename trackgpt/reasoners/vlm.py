@@ -23,6 +23,7 @@ from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.reasoners.answers import PARSERS, ParsedAnswer, Region
 from trackgpt.reasoners.brain_weights import CONFIG_FILE, IMAGE_FILES, TOKENIZER_FILES, load_vlm
 from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes, placed
+from trackgpt.reasoners.expression import lasting_if_understood
 from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read, read_json
@@ -209,6 +210,10 @@ class VlmGrounder:
         return cls(model.eval().to(device), processor, dialect, folder.resolve().name, settings)
 
     @torch.inference_mode()
+    def later(self, words: str) -> str:
+        """See `Grounder.later`."""
+        return lasting_if_understood(words)
+
     def ground(self, image: np.ndarray, words: str, nearby: Sequence[Nearby] = ()) -> Grounding:
         """See `Grounder.ground`; markup in the words is taken out, and other frames are not looked at.
 
@@ -389,7 +394,9 @@ def _load_processor(folder: Path) -> Any:
             raise ModelError(f"{folder}: wanted {' or '.join(names)}, which belongs to the model", "MD01")
         refuse_pointer(files[0])
     try:
-        processor = _image_only(_processor_class(folder)).from_pretrained(folder)
+        processor = _image_only(_processor_class(folder)).from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except ModelError:
         raise
     except ImportError as error:

@@ -22,7 +22,7 @@ from trackgpt.online import System, Tracker
 from trackgpt.perception.banked_segmenter import BankedMemory, BankedSegmenter, EarlierFrame, Looking, MotionSettings
 from trackgpt.perception.identity_banks import BankSettings
 from trackgpt.perception.memory_segmenter import KeepingNetwork
-from trackgpt.reasoners.expression import lasting
+from trackgpt.reasoners.expression import lasting_if_understood
 from trackgpt.reasoners.grounder import Candidate, Grounder, Grounding, Nearby
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read
@@ -32,7 +32,10 @@ from trackgpt.types import Cue, Prompt, Target
 ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "full": ("the whole system", {}),
     "no-language": ("the grounder reads the first instruction alone (Table 3, w/o IPM)", {}),
-    "no-memory": ("no banks: the memory network alone (Table 3, w/o memory)", {"banks": {"size": 1, "negatives": 0}}),
+    "no-memory": (
+        "no banks: the memory network alone (Table 3, w/o memory)",
+        {"banks": {"size": 1, "negatives": 0}, "motion": {"weight": 0.0}},
+    ),
     "no-positive": ("no view is kept but those that were shown", {"banks": {"size": 1}}),
     "no-negative": ("nothing is remembered as what a target is not", {"banks": {"negatives": 0}}),
     "no-reranking": ("negative views reject no hypothesis", {"banks": {"weight": 0.0}, "motion": {"weight": 0.0}}),
@@ -45,6 +48,8 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
 """Ablations of the paper's Table 3 and of our parts, and the settings that make them."""
 
 
+ENOUGH = 3
+"""Earlier frames without which it is too early to judge motion."""
 SAME_PLACE = 0.3
 """IoU of a candidate with where a target was, from which on it may be the target."""
 
@@ -61,7 +66,7 @@ class ImatSettings:
     banks: BankSettings = field(default_factory=BankSettings)
     motion: MotionSettings = field(default_factory=MotionSettings)
     arbiter: ArbitrationSettings = field(default_factory=ArbitrationSettings)
-    looking: Looking = field(default_factory=lambda: Looking(4, 3))
+    looking: Looking = field(default_factory=lambda: Looking(5, 3))
 
 
 @dataclass
@@ -117,6 +122,8 @@ class Imat:
         own = [one for one in settings if not one.startswith("network.")]
         swapped = [f"{part}.{key}={value}" for part, of in ABLATIONS[ablation][1].items() for key, value in of.items()]
         how = read(ImatSettings, None, [f"arbiter.every={self.grounder.checks_every}", *swapped, *own])
+        if not how.arbiter.search or len(how.banks.area) != 2:
+            raise UsageError("arbiter.search: wanted at least one number; banks.area: wanted two, [0.8,1.25]")
         perception = BankedSegmenter(
             self._network([one.removeprefix("network.") for one in settings if one.startswith("network.")]),
             how.banks,
@@ -124,7 +131,7 @@ class Imat:
             how.looking if self.grounder.reads_motion else Looking(),
             how.arbiter.tau_init,
         )
-        again = how.looking.count * how.looking.apart if self.grounder.reads_motion else 0
+        again = (how.looking.count - 1) * how.looking.apart if self.grounder.reads_motion else 0
         arbiter: Any = Arbitration(self.config.name, how.arbiter, again)
         if ablation in ("no-arbitration", "no-language"):
             arbiter = Unasked(arbiter) if ablation == "no-arbitration" else FirstWords(arbiter)
@@ -132,7 +139,7 @@ class Imat:
         return Tracker(GroundingReasoner(self.grounder), perception, arbiter, BankedMemory(), kinds)
 
     def _network(self, settings: Sequence[str]) -> Any:
-        """The memory network, which keeps no views by itself: the banks do."""
+        """The memory network with other settings."""
         network: Any = self.network
         if not settings:
             return network
@@ -167,7 +174,8 @@ class GroundingReasoner:
         """
         nearby = self._nearby(frame, state)
         if prompt is not None and prompt.text and prompt.kind != "resume":
-            return _cue(self.grounder.ground(frame, prompt.text, nearby), not nearby and self.grounder.reads_motion)
+            early = self.grounder.reads_motion and len(nearby) < ENOUGH
+            return _cue(self.grounder.ground(frame, prompt.text, nearby), early)
         if not state.active:
             return _cue(self.grounder.ground(frame, state.text, nearby), False)
         record: ArbitrationRecord = state.record
@@ -179,7 +187,7 @@ class GroundingReasoner:
         answers = []
         for words in dict.fromkeys(target.prompt.text for target in targets if target.prompt.text):
             rows = [row for row, target in enumerate(targets) if target.prompt.text == words]
-            if not (still := words if whole else lasting(words)):
+            if not (still := words if whole else self.grounder.later(words)):
                 continue
             grounding = self.grounder.ground(frame, still, nearby)
             answers.append(grounding)
@@ -215,6 +223,10 @@ class TrackerGrounder:
     def __init__(self, system: System, name: str) -> None:
         self.name = name
         self._tracker = system.tracker()
+
+    def later(self, words: str) -> str:
+        """See `Grounder.later`."""
+        return lasting_if_understood(words)
 
     def ground(self, image: np.ndarray, words: str, nearby: Sequence[Nearby] = ()) -> Grounding:
         """See `Grounder.ground`; scores are the system's own."""
