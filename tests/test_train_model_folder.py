@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_models import frame, tiny_trackgpt
+from tiny_propagation import tiny_propagation
 from tiny_runs import CPU, Line, plan, record, run, run_join, tiny_join
 
 from trackgpt.config import LoraConfig
@@ -328,3 +329,18 @@ def test_a_shipped_model_is_replaced_only_when_asked_for_and_only_by_one_that_fi
     assert (tmp_path / "assets/nano/example.jpg").read_bytes() == b"a picture"
     with pytest.raises(OutputError, match="which is read"):
         ship.ship(tmp_path / "assets/nano", tmp_path / "assets/nano", overwrite=True)
+
+
+def test_nano_memory_ships_where_such_a_model_lies_and_never_over_another_one(tmp_path):
+    model = tiny_propagation()
+    model.save_pretrained(tmp_path / "trained")
+    count, size = ship.ship(tmp_path / "trained", tmp_path / "out")
+    assert count == sum(p.numel() for p in model.parameters())
+    assert size == (tmp_path / "out/model.safetensors").stat().st_size < 16 * 2**20
+    with pytest.raises(OutputError, match="overwrite"):
+        ship.ship(tmp_path / "trained", tmp_path / "out")
+    ship.ship(tmp_path / "trained", tmp_path / "out", overwrite=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds something else"):
+        ship.ship(tmp_path / "trained", tmp_path / "other", overwrite=True)

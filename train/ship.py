@@ -1,6 +1,6 @@
-"""`python -m train.ship FOLDER`: store a trained model as the nano inside the package, if it fits.
+"""`python -m train.ship FOLDER`: store a trained model as the nano or nano-memory inside the package, if it fits.
 
-`python -m train.known_world` is to be run after it: what the old weights knew of their world goes with them.
+`python -m train.known_world` is to be run after nano: what the old weights knew of their world goes with them.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from trackgpt.errors import OutputError, TrackGPTError
-from trackgpt.files import writing
-from trackgpt.hub import ASSETS, refuse_to_replace
+from trackgpt.files import refuse_existing, refuse_to_hold, writing
+from trackgpt.hub import ASSETS, NANO_MEMORY, refuse_to_replace
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE
+from trackgpt.perception.mask_propagation import MaskPropagation, is_nano_memory
 from trackgpt.systems.trackgpt import WEIGHTS_FILE, TrackGPT
 
 MOST_PARAMETERS = 9_000_000
@@ -25,11 +26,12 @@ MOST_BYTES = 16 * 2**20
 
 def main(
     folder: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/nano/join/model")],
-    out: Annotated[Path, typer.Option(help="Where the package looks for it")] = ASSETS / "nano",
+    out: Annotated[Path | None, typer.Option(help="Folder; else where the package looks for such a model")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there")] = False,
 ) -> None:
     """Write a model in bfloat16 to the package's assets; refuses one that is too large to ship."""
     try:
+        out = out or ASSETS / (NANO_MEMORY if is_nano_memory(folder) else "nano")
         count, size = ship(folder, out, overwrite)
     except TrackGPTError as error:
         typer.echo(f"ship: {error}", err=True)
@@ -44,8 +46,11 @@ def ship(folder: Path, out: Path, overwrite: bool = False) -> tuple[int, int]:
         OutputError: more than 9 M parameters or 16 MiB, or see `trackgpt.hub.refuse_to_replace`; what is in `out` stays
             as it is.
     """
-    refuse_to_replace(out, overwrite, [folder])
-    model = TrackGPT.from_pretrained(folder)
+    if is_nano_memory(folder):
+        _refuse_other_kind(out, overwrite, folder)
+    else:
+        refuse_to_replace(out, overwrite, [folder])
+    model: Any = (MaskPropagation if is_nano_memory(folder) else TrackGPT).from_pretrained(folder)
     count = sum(p.numel() for p in model.parameters())
     if count > MOST_PARAMETERS:
         raise OutputError(f"{folder}: {count} parameters; at most {MOST_PARAMETERS} ship inside the package")
@@ -60,6 +65,14 @@ def ship(folder: Path, out: Path, overwrite: bool = False) -> tuple[int, int]:
                 os.replace(file, out / file.name)
         (out / KNOWN_WORLD_FILE).unlink(missing_ok=True)  # it was of the weights that lay there before
     return count, size
+
+
+def _refuse_other_kind(out: Path, overwrite: bool, folder: Path) -> None:
+    """Refuse a folder that holds anything but a nano-memory, or what is read."""
+    refuse_existing(out, overwrite)
+    refuse_to_hold(out, [folder])
+    if out.is_dir() and any(out.iterdir()) and not is_nano_memory(out):
+        raise OutputError(f"{out}: holds something else than a nano-memory, which is never replaced", "OUT01")
 
 
 if __name__ == "__main__":
