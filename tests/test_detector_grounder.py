@@ -171,6 +171,34 @@ def test_what_is_negated_is_not_meant() -> None:
     assert choose("not the red one", *cars) == [1]
     pair = (Thing("dog", at(60), score=0.9), Thing("cow", at(200), score=0.6))
     assert choose("not the dog", *pair) == [1]
+    dogs = (Thing("dog", at(60), score=0.9), Thing("dog", at(240), score=0.8), Thing("cow", at(150), score=0.9))
+    assert choose("not the dog on the left", *dogs) == [1]
+    assert choose("neither dog", *dogs) == choose("nothing", *dogs) == []
+
+
+def test_words_that_name_nothing_find_nothing() -> None:
+    drawn = Drawn()
+    image = drawn.draw(Thing("dog", at(60)))
+    for words in ("the", "!!!", "\N{DOG FACE}"):
+        told = DetectorGrounder(drawn).ground(image, words)
+        assert (told.found, told.unjudged) == ((), (words,))
+
+
+def test_the_first_two_from_the_left_and_the_one_on_the_far_right() -> None:
+    four = [Thing("person", at(40 + 70 * k), score=0.9 - 0.1 * k) for k in range(4)]
+    assert choose("the first two people from the left", *four) == [0, 1]
+    assert choose("the rightmost two people", *four) == [2, 3]
+    assert choose("the person on the far right", *four) == [3]
+
+
+def test_what_is_not_found_of_several_is_said() -> None:
+    drawn = Drawn()
+    image = drawn.draw(Thing("dog", at(60)))
+    grounder = DetectorGrounder(drawn)
+    assert grounder.ground(image, "the dog and the car").missing == ("car",)
+    assert grounder.ground(image, "three dogs").missing == ("2 more dogs",)
+    assert grounder.ground(image, "the dog").text == "Found dog."
+    assert grounder.ground(image, "three dogs").text == "Found dog. Not found: 2 more dogs."
 
 
 def test_plurals_and_numbers_give_several() -> None:
@@ -221,8 +249,8 @@ def test_kinds_are_found_by_their_class_and_stand_ins_say_so() -> None:
     image = drawn.draw(Thing("bird", at(60)), Thing("horse", at(220)))
     grounder = DetectorGrounder(drawn)
     swan, camel = grounder.ground(image, "a swan"), grounder.ground(image, "a camel")
-    assert (swan.found[0].label, swan.unjudged) == ("bird", ())
-    assert (camel.found[0].label, camel.unjudged) == ("horse (stands in for camel)", ("camel",))
+    assert (swan.found[0].label, swan.unjudged) == ("bird (for swan)", ())
+    assert (camel.found[0].label, camel.unjudged) == ("horse (stands in for camel)", ())
 
 
 def test_words_that_cannot_be_judged_are_said_in_the_order_of_the_text() -> None:
@@ -234,7 +262,7 @@ def test_words_that_cannot_be_judged_are_said_in_the_order_of_the_text() -> None
     unknown = grounder.ground(image, "the black rifle")
     assert (unknown.found, unknown.unjudged, len(unknown.rivals)) == ((), ("rifle",), 1)
     assert grounder.ground(image, "a woman on the left wearing a yellow dress").unjudged == ()
-    assert grounder.ground(image, "the man on the bike").unjudged == ("bike",)
+    assert grounder.ground(image, "the man on the bike").unjudged == ("on bike",)
     assert grounder.ground(image, "the fastest person").unjudged == ("fastest",)
 
 

@@ -83,7 +83,7 @@ class Watch:
         lost: the frame of the track from which on it has been lost, -1 while it is seen.
         searched: questions since then.
         elsewhere: questions in a row whose answer lay apart from the track and was not believed.
-        pointed: a person has last shown where it is: words then find it where it is lost, and nothing else.
+        pointed: a person has last shown where it is, without a word: the words before do not count any more.
     """
 
     id: int
@@ -171,6 +171,9 @@ class Arbitration:
         """
         if prompt is not None:
             if not _worded(prompt):
+                if prompt.kind == "drop" and prompt.text and not prompt.ids and len(state.active) > 1:
+                    listed = ", ".join(str(target.id) for target in state.active)
+                    raise UsageError(f"drop {prompt.text!r:.40}: which of {listed}? Say so by ids")
                 return self._pointed.due(state, prompt)
             self._refuse_unknown(state, prompt)
             return "prompt" if prompt.kind == "start" or not state.active else ""
@@ -187,6 +190,8 @@ class Arbitration:
             raise UsageError(f"correct {', '.join(map(str, unknown))}: tracked are {listed}")
         if prompt.kind == "correct" and not prompt.ids and len(active) > 1:
             raise UsageError(f"correct: which of {listed}? Say so by ids")
+        if prompt.kind == "correct" and not state.prompts:
+            raise UsageError("correct: nothing has been said that could be corrected")
 
     def doubts(self, state: TrackState, seen: Prediction, memory: object, prompt: Prompt | None) -> str:
         """After looking: "prompt" for words about what is tracked, or why to ask now, or "".
@@ -199,16 +204,17 @@ class Arbitration:
             return "prompt" if _worded(prompt) or named else ""
         record: ArbitrationRecord = state.record
         how = self.settings
-        if not state.active or not any(target.prompt.text for target in state.active):
+        watches = {watch.id: watch for watch in record.watches}
+        worded = [
+            (row, watches.get(target.id, Watch(target.id)))
+            for row, target in enumerate(state.active)
+            if target.prompt.text and not watches.get(target.id, Watch(target.id)).pointed
+        ]
+        if not worded:
             return ""
         if record.look_again == state.frame:
             return "again"
-        watches = {watch.id: watch for watch in record.watches}
-        whys = [
-            self._why(state, seen, row, watches.get(target.id, Watch(target.id)))
-            for row, target in enumerate(state.active)
-            if target.prompt.text
-        ]
+        whys = [self._why(state, seen, row, watch) for row, watch in worded]
         checked = how.every and state.frame - max(record.asked, record.checked) >= how.every
         return next((why for why in whys if why), "check" if checked else "")
 
@@ -287,7 +293,7 @@ class Arbitration:
         live, settled = _live(seen), []
         for row, box in _nearest([live[row] for row in rows], found):
             target, track = state.active[rows[row]], live[rows[row]]
-            kind = self._verdict(track, box, ())
+            kind = self._verdict(track, box, [live[k] for k in range(len(live)) if k not in rows])
             kind = "refine" if kind == "reinit" and track is not None and self._part_and_whole(track, box) else kind
             if kind in ("reinit", "found") and not correct:
                 return self._begun(state, cue, prompt, prompt.kind)
@@ -301,9 +307,10 @@ class Arbitration:
         watches = {watch.id: watch for watch in state.record.watches}
         live, settled = _live(seen), list[_Settled]()
         for row, (target, box) in enumerate(zip(state.active, _all_rows(cue, len(live)), strict=True)):
-            if np.isnan(box).any():
-                continue  # does not end a track: detectors miss things
-            found, watch = _box(box), watches.get(target.id, Watch(target.id))
+            watch = watches.get(target.id, Watch(target.id))
+            if watch.pointed or np.isnan(box).any():
+                continue  # what is not found does not end a track: detectors miss things
+            found = _box(box)
             others = [live[k] for k, other in enumerate(state.active) if k != row and _rivals(target, other)]
             given = [one.found for one in settled if one.kind in ("reinit", "found")]
             kind = self._verdict(live[row], found, [*others, *given])
@@ -333,10 +340,8 @@ class Arbitration:
         return "found" if track is None else "reinit"
 
     def _trusted(self, seen: Prediction, row: int, watch: Watch, found: Box) -> bool:
-        """Whether a track is believed against a box: one that a person has shown, or one without fault elsewhere."""
+        """Whether a track without fault, which still looks like its target, is believed against a box elsewhere."""
         how, likeness = self.settings, seen.own_scores.get("likeness")
-        if watch.pointed:
-            return True
         if how.naive or likeness is None or _iou(_box(seen.boxes[row]), found) > how.apart:
             return False
         faultless = not self._reasons(seen, row, watch) and float(likeness[row]) >= how.alike
@@ -366,7 +371,8 @@ class Arbitration:
             watches=tuple(
                 self._watched(state, seen, row, watches.get(target.id, Watch(target.id)), verdict)
                 for row, target in enumerate(state.active)
-            ),
+            )
+            + tuple(watches[target.id] for target in state.targets if not target.active and target.id in watches),
         )
 
     def _searching(self, state: TrackState, seen: Prediction, verdict: Verdict) -> ArbitrationRecord:
@@ -387,7 +393,7 @@ class Arbitration:
 
     def _watched(self, state: TrackState, seen: Prediction, row: int, watch: Watch, verdict: Verdict) -> Watch:
         asked, score, shown = bool(seen.reason), float(seen.scores[row]), watch.id in verdict.cued
-        pointed = not asked if shown else watch.pointed
+        pointed = _wordless(state, verdict, watch.id) if shown else watch.pointed
         if not seen.present[row]:
             lost = state.frame if watch.lost < 0 else watch.lost
             searched = watch.searched + (seen.reason == "lost")
@@ -484,6 +490,13 @@ def _named(state: TrackState, prompt: Prompt, count: int) -> tuple[Target, ...]:
     known = {target.id for target in state.targets} if prompt.kind != "start" else set()
     free = len(prompt.ids) == count and known.isdisjoint(prompt.ids)
     return tuple(Target(prompt.ids[k] if free else state.next_id + k, prompt) for k in range(count))
+
+
+def _wordless(state: TrackState, verdict: Verdict, number: int) -> bool:
+    """Whether a person has just shown where a target is, and not only where it is not, without a word."""
+    if verdict.cue is None or verdict.cue.boxes is not None or not state.prompts or state.prompts[-1].text:
+        return False
+    return verdict.cue.visual[verdict.cued.index(number)].finds
 
 
 def _live(seen: Prediction) -> list[Box | None]:

@@ -291,7 +291,8 @@ def _explained(repo: str) -> Iterator[None]:
     """Turn what a hub, a network and a disk refuse into one line that says what to do."""
     from huggingface_hub import errors
 
-    http: Any = errors.HfHubHTTPError.__base__  # of the HTTP library, whose name changes with versions of the hub's
+    # Of the HTTP library, whose name changes with versions of the hub's: its root, as of connections that fail.
+    http: Any = next(each for each in reversed(errors.HfHubHTTPError.__mro__) if each.__name__ == "HTTPError")
     try:
         yield
     except (OSError, ValueError, http) as error:

@@ -109,6 +109,8 @@ def find(name: str | Path, download: bool = True) -> Path:
     place = Path(name)
     if place.exists():
         return place
+    if place.suffix.lower() == ".onnx":
+        raise ModelError(f"{name}: no such file", "MD01")
     if HUB_ID.fullmatch(str(name)):
         return _of_hub(str(name), download)
     names = ", ".join(model.name for model in shipped())

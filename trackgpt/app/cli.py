@@ -163,6 +163,7 @@ def demo(
 def doctor(
     model: Model = "nano",
     perception: Perception = None,
+    grounder: Annotated[str | None, typer.Option(help="Finds words: FILE.onnx, folder, hub id")] = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
     tokens: Annotated[int, typer.Option(help="Of question and answer, for the memory it will take")] = 200,
@@ -174,10 +175,11 @@ def doctor(
     Example: trackgpt doctor -m llava-hf/llava-1.5-7b-hf --perception facebook/sam-vit-huge --dtype bfloat16
     """
     from trackgpt.app.doctor import Visit, run
-    from trackgpt.hub import pair
+    from trackgpt.hub import grounded, pair
 
     _keep_offline(offline)
-    return run(Visit(pair(model, perception), device, dtype, tokens, targets))
+    named = pair(model, perception)
+    return run(Visit(grounded(grounder, named) if grounder else named, device, dtype, tokens, targets))
 
 
 convert = typer.Typer(

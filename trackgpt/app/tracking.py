@@ -248,17 +248,14 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
     if request.instructions and request.pointing and request.first_choice in ("nano", NANO_MEMORY):
         raise UsageError(
             f"{request.first_choice} takes words or pointing, and both were given; leave one of them out "
-            f"(-m nano is told in words, -m {NANO_MEMORY} is shown the target)"
+            f"(-m nano is told in words, -m {NANO_MEMORY} is shown the target), or give a --grounder, which takes both"
         )
-    return spoken + [
-        TimedInstruction(
-            "",
-            each.frame if second is None else None,
-            second,
-            {"kind": each.kind, "ids": each.ids, "visual": each.visual},
-        )
-        for each, second in shown
-    ]
+    first = min((words.frame or 0 for words in spoken if words.second is None), default=math.inf)
+    for each, second in shown:
+        beside = second is None and first <= each.frame  # what words have begun goes on
+        how = {"kind": "add" if beside else each.kind, "ids": each.ids, "visual": each.visual}
+        spoken.append(TimedInstruction("", each.frame if second is None else None, second, how))
+    return spoken
 
 
 def _refuse_misplaced(request: TrackRequest, spoken: Sequence[TimedInstruction], source: FrameSource) -> None:
@@ -320,9 +317,10 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
     from trackgpt.app.live import say
     from trackgpt.perception.known_world import MOST
     from trackgpt.presets import best_here
+    from trackgpt.systems.imat import Imat
     from trackgpt.systems.trackgpt import TrackGPT
 
-    found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, TrackGPT) else None
+    found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, TrackGPT | Imat) else None
     if found is None or found <= MOST:
         return tracker
     if not request.model and (preset := best_here()) is not None:

@@ -32,6 +32,9 @@ SAME_THING = 0.65
 """Boxes of different classes that overlap by more are one thing, called by the surer name."""
 PROMINENCE = 0.5
 """Where no place, size or order tells candidates apart, a large one is meant: the power of its area in their order."""
+WITHIN, PIECE = 0.9, 0.35
+"""A box of which this share lies in a surer one of its class, with this share of its area, is a piece of it."""
+NONE = frozenset(("nothing", "nobody", "none", "neither", "no"))
 MAX_RIVALS = 5
 MAX_NEARBY = 6
 """Neighbouring frames on which the detector is asked, for words about motion."""
@@ -84,9 +87,14 @@ class DetectorGrounder:
         unjudged: list[str] = []
         found: list[Candidate] = []
         rivals: list[Candidate] = []
+        missing: list[str] = []
         for phrase in expression.phrases:
+            if _says_nothing(phrase):
+                unjudged += phrase.unread or [words.strip()]
+                continue
             judged = self._judge(phrase, scene)
             meant = _meant(judged, phrase.count)
+            missing += _missing(phrase, len(meant))
             known = {one.box for one in found}
             found += [one for one in meant if one.box not in known]
             rivals += _fitting(judged)
@@ -94,7 +102,7 @@ class DetectorGrounder:
         offered = rivals if found else list(scene.seen)
         others = [one for one in offered if all(one.box != each.box for each in found)]
         surest = tuple(sorted(found, key=lambda one: -(one.score or 0.0)))
-        return Grounding(surest, tuple(others[:MAX_RIVALS]), _in_order(unjudged, words))
+        return Grounding(surest, tuple(others[:MAX_RIVALS]), _in_order(unjudged, words), missing=tuple(missing))
 
     def _scene(self, image: np.ndarray, expression: Reading, nearby: Sequence[Nearby]) -> _Scene:
         seen = [one for one in self._detector.detect(image) if (one.score or 0.0) >= CREDIBLE]
@@ -115,10 +123,10 @@ class DetectorGrounder:
             related = self._relation_fit(relation, scene, rows, unjudged)
             fits = fits if related is None else fits * related
         for trait in sorted(traits, key=lambda one: one.kind == "rank"):
-            fit = _trait_fit(trait, traits, scene, rows, fits)
+            fit = _trait_fit(trait, traits, scene, rows, fits, phrase.count or 1)
             unjudged += [trait.said] if fit is None else []
             fits = fits if fit is None else fits * fit
-        return _judged(phrase, scene, rows, fits, unjudged, self._classes(phrase.noun)[1])
+        return _judged(phrase, scene, rows, fits, unjudged, self._called(phrase))
 
     def _pool(self, phrase: Phrase, scene: _Scene) -> tuple[np.ndarray, list[str]]:
         """Rows of the detections that a noun may mean, and the noun where no class stands for it."""
@@ -128,7 +136,14 @@ class DetectorGrounder:
         rows = scene.credible(scene.labelled(sure))
         if not len(rows):
             rows = scene.credible(scene.labelled(guesses))
-        return rows, [] if sure else [phrase.said]
+        return rows, [] if sure or guesses else [phrase.said]
+
+    def _called(self, phrase: Phrase) -> Mapping[str, str]:
+        """What a class is called where the noun says more or something else than it: "bird (for swan)"."""
+        found = matches(phrase.noun, self._detector.names, self._embed) if phrase.noun else ()
+        kinds = {match.name: f"{match.name} (for {phrase.said})" for match in found if match.how == "kind"}
+        guesses = (match.name for match in found if match.how == "stand-in")
+        return kinds | {name: f"{name} (stands in for {phrase.said})" for name in guesses}
 
     def _classes(self, noun: str) -> tuple[frozenset[str], frozenset[str]]:
         """The classes that a noun means, and those that only look like it."""
@@ -143,11 +158,11 @@ class DetectorGrounder:
         noun = relation.other.noun
         sure, guesses = self._classes(noun)
         if noun and not sure and (not guesses or noun in WORN):
-            unjudged += [*relation.other.unread, relation.other.said]
+            unjudged += [*relation.other.unread, _in_words(relation)]
             return None
         other = self._judge(relation.other, scene)
         if not len(other.rows) or not len(rows):
-            unjudged += [relation.other.said]
+            unjudged += [_in_words(relation)]
             return None
         unjudged += other.unjudged
         fit = _related(relation, scene.boxes[rows], scene.boxes[other.rows], other.fits)
@@ -156,7 +171,7 @@ class DetectorGrounder:
         if relation.negated:
             fit = 1.0 - fit
         if fit.max() < MIN_FIT:
-            unjudged.append(relation.other.said)
+            unjudged.append(_in_words(relation))
             return None
         return fit / fit.max()
 
@@ -185,10 +200,20 @@ class _Scene:
         """Those of the rows, surest first, that are credible beside the best of them, one for each thing."""
         kept: list[int] = []
         for row in rows:
-            near = kept and box_iou(self.boxes[[row]], self.boxes[kept]).max() > SAME_THING
+            near = kept and (box_iou(self.boxes[[row]], self.boxes[kept]).max() > SAME_THING or self._within(row, kept))
             if not near and self.score(row) >= CREDIBLE_SHARE * self.score(rows[0]):
                 kept.append(int(row))
         return np.array(kept, dtype=np.int64)
+
+    def _within(self, row: int, kept: Sequence[int]) -> bool:
+        """Whether a box lies in a surer one of the same class that is not much larger: a piece of the same thing."""
+        (x1, y1, x2, y2), area = self.boxes[row], float(np.prod(self.boxes[row, 2:] - self.boxes[row, :2]))
+        for other in (other for other in kept if self.seen[other].label == self.seen[row].label):
+            a, b, c, d = self.boxes[other]
+            shared = max(0.0, min(x2, c) - max(x1, a)) * max(0.0, min(y2, d) - max(y1, b))
+            if shared > WITHIN * area and area > PIECE * (c - a) * (d - b):
+                return True
+        return False
 
     def score(self, row: int) -> float:
         """A detection's score."""
@@ -208,7 +233,7 @@ def _judged(
     rows: np.ndarray,
     fits: np.ndarray,
     unjudged: list[str],
-    guessed: frozenset[str],
+    called: Mapping[str, str],
 ) -> _Judged:
     scores = np.array([scene.score(row) for row in rows]) * fits
     area = np.maximum(np.prod(scene.boxes[rows, 2:] - scene.boxes[rows, :2], axis=1), 1.0)
@@ -217,8 +242,7 @@ def _judged(
     candidates = []
     for at in order:
         one = scene.seen[rows[at]]
-        label = f"{one.label} (stands in for {phrase.said})" if one.label in guessed else one.label
-        candidates.append(Candidate(one.box, float(scores[at]), label))
+        candidates.append(Candidate(one.box, float(scores[at]), called.get(one.label, one.label)))
     return _Judged(rows[order], fits[order], tuple(candidates), unjudged)
 
 
@@ -233,6 +257,24 @@ def _meant(judged: _Judged, count: int | None) -> list[Candidate]:
     return fitting[:count]
 
 
+def _says_nothing(phrase: Phrase) -> bool:
+    """Whether a phrase names nothing ("the", a picture), or says that nothing is meant ("neither dog")."""
+    bare = not (phrase.noun or phrase.traits or phrase.relations)
+    return bare or bool(NONE & {word.casefold() for word in phrase.unread})
+
+
+def _missing(phrase: Phrase, found: int) -> list[str]:
+    """What was not found of a phrase: "ball", or "1 more children"."""
+    wanted = phrase.count or 1
+    if found >= wanted:
+        return []
+    return [f"{wanted - found} more {phrase.said}".strip() if found else phrase.said or "what is meant"]
+
+
+def _in_words(relation: Relation) -> str:
+    return f"{relation.said} {relation.other.said}".strip()
+
+
 def _in_order(unjudged: Sequence[str], words: str) -> tuple[str, ...]:
     """Each once, in the order of the text."""
     folded = words.casefold()
@@ -244,13 +286,13 @@ def _in_order(unjudged: Sequence[str], words: str) -> tuple[str, ...]:
 
 
 def _trait_fit(
-    trait: Trait, traits: Sequence[Trait], scene: _Scene, rows: np.ndarray, fits: np.ndarray
+    trait: Trait, traits: Sequence[Trait], scene: _Scene, rows: np.ndarray, fits: np.ndarray, count: int
 ) -> np.ndarray | None:
     boxes = scene.boxes[rows]
     if not len(rows):
         return np.ones(0)
     if trait.kind == "rank":
-        return _rank_fit(trait, scene, rows, fits)
+        return _rank_fit(trait, scene, rows, fits, count)
     if trait.kind == "colour":
         beside = sum(1 for one in traits if one.kind == "colour" and one.part == trait.part)
         fit = _colour_fit(scene.image, boxes, trait, beside)
@@ -305,8 +347,8 @@ def _across(at: np.ndarray) -> np.ndarray:
     return at if spread < 0.05 else 0.5 * at + 0.5 * (at - at.min()) / spread
 
 
-def _rank_fit(trait: Trait, scene: _Scene, rows: np.ndarray, fits: np.ndarray) -> np.ndarray | None:
-    """1 for the n-th by some measure among those that fit all else; nothing fits where there are fewer."""
+def _rank_fit(trait: Trait, scene: _Scene, rows: np.ndarray, fits: np.ndarray, count: int) -> np.ndarray | None:
+    """1 for the n-th by some measure, or so many from it on, of those that fit all else; nothing for fewer."""
     if trait.value in {"fast", "slow"}:
         if scene.moves is None or np.isnan(scene.moves.speed[rows]).all():
             return None
@@ -318,7 +360,7 @@ def _rank_fit(trait: Trait, scene: _Scene, rows: np.ndarray, fits: np.ndarray) -
     order = np.argsort(-np.where(running, measure, -np.inf), kind="stable")
     fit = np.full(len(rows), 0.1)
     if trait.nth <= int(running.sum()):
-        fit[order[trait.nth - 1]] = 1.0
+        fit[order[: int(running.sum())][trait.nth - 1 : trait.nth - 1 + count]] = 1.0
     return np.asarray(1.1 - fit) if trait.negated else fit
 
 

@@ -127,7 +127,30 @@ def read(text: str, names: Sequence[str] = ()) -> Reading:
     builder = _Builder()
     for piece in pieces(text, names):
         builder.take(piece)
-    return Reading(text, builder.phrases())
+    return Reading(text, tuple(map(_lifted, builder.phrases())))
+
+
+def _lifted(phrase: Phrase) -> Phrase:
+    """Put right where words belong to another thing than the order of reading says.
+
+    In "the car on the far right", "far right" is a place of the car; "not the child on the left" is about children that
+    are not on the left.
+    """
+    excluded = [each.other for each in phrase.relations if each.kind == "not"]
+    if not phrase.noun and phrase.traits and len(excluded) == len(phrase.relations) == 1 and not excluded[0].traits:
+        traits = tuple(replace(trait, negated=not trait.negated) for trait in phrase.traits)
+        return replace(excluded[0], traits=traits, unread=phrase.unread)
+    nameless = [each for each in phrase.relations if each.kind in ("on", "in", "with") and _is_place(each.other)]
+    if not nameless:
+        return phrase
+    own = [trait for each in nameless for trait in each.other.traits]
+    others = tuple(each for each in phrase.relations if each not in nameless)
+    return replace(phrase, traits=(*phrase.traits, *own), relations=others)
+
+
+def _is_place(phrase: Phrase) -> bool:
+    places = all(trait.kind in ("place", "rank") for trait in phrase.traits)
+    return not phrase.noun and bool(phrase.traits) and places and not phrase.relations
 
 
 @dataclass

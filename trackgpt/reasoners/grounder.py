@@ -6,6 +6,7 @@ arguments alone. Boxes are xyxy pixels of the image it was given, whatever its n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -40,18 +41,23 @@ class Grounding:
         rivals: others that the words fit about as well, or that came next; what a person may choose from.
         unjudged: words that it could not take into account, as they were written.
         answer: what a language model wrote, as it wrote it; empty from others.
+        missing: parts of the words for which nothing was found, where something was found for others.
     """
 
     found: tuple[Candidate, ...] = ()
     rivals: tuple[Candidate, ...] = ()
     unjudged: tuple[str, ...] = ()
     answer: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """What was found, in a line for people."""
-        names = ", ".join(one.label or "a region" for one in self.found)
+        counted = Counter(one.label or "a region" for one in self.found).items()
+        names = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted)
         said = [f"Found {names}." if self.found else "Nothing on this frame is meant."]
+        if self.found and self.missing:
+            said.append(f"Not found: {', '.join(self.missing)}.")
         if self.unjudged:
             said.append(f"Not taken into account: {', '.join(self.unjudged)}.")
         if self.rivals and self.found:

@@ -48,8 +48,12 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
 """Ablations of the paper's Table 3 and of our parts, and the settings that make them."""
 
 
+NOT_SEEN = "Not found on this frame."
+"""What a check says that finds nothing; the track goes on."""
 ENOUGH = 3
 """Earlier frames without which it is too early to judge motion."""
+MOST_LETTERS = 4000
+"""Of an instruction; what reads words reads no more of them."""
 SAME_PLACE = 0.3
 """IoU of a candidate with where a target was, from which on it may be the target."""
 
@@ -103,9 +107,12 @@ class Imat:
         """An instruction without markup and control characters.
 
         Raises:
-            UsageError: NL01 it is empty.
+            UsageError: NL01 it is empty; NL02 it is too long.
         """
-        return clean_instruction(text)
+        cleaned = clean_instruction(text)
+        if len(cleaned) > MOST_LETTERS:
+            raise UsageError(f"the instruction has {len(cleaned)} letters; wanted at most {MOST_LETTERS}", "NL02")
+        return cleaned
 
     def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
         """An online tracker over the loaded weights; several may share them.
@@ -137,6 +144,13 @@ class Imat:
             arbiter = Unasked(arbiter) if ablation == "no-arbitration" else FirstWords(arbiter)
         kinds = (*perception.kinds, ArbitrationRecord, Watch)
         return Tracker(GroundingReasoner(self.grounder), perception, arbiter, BankedMemory(), kinds)
+
+    def unlikeness(self, frame: np.ndarray) -> float | None:
+        """How unlike the world of its grounder a frame, uint8 RGB (height, width, 3), is; None where that is not known.
+
+        See `TrackGPT.unlikeness`.
+        """
+        return self.grounder.unlikeness(frame) if isinstance(self.grounder, TrackerGrounder) else None
 
     def _network(self, settings: Sequence[str]) -> Any:
         """The memory network with other settings."""
@@ -193,7 +207,7 @@ class GroundingReasoner:
             answers.append(grounding)
             for row, one in _assigned([targets[row] for row in rows], grounding).items():
                 boxes[rows[row]], scores[rows[row]] = one.box, as_number(one.score)
-        text = " ".join(answer.text for answer in answers)
+        text = " ".join(answer.text if answer.found else NOT_SEEN for answer in answers)
         return Cue(text, boxes=boxes, scores=scores, answer="\n".join(a.answer for a in answers if a.answer))
 
     def _nearby(self, frame: np.ndarray, state: TrackState) -> list[Nearby]:
@@ -222,7 +236,13 @@ class TrackerGrounder:
 
     def __init__(self, system: System, name: str) -> None:
         self.name = name
-        self._tracker = system.tracker()
+        self._system, self._tracker = system, system.tracker()
+
+    def unlikeness(self, frame: np.ndarray) -> float | None:
+        """How unlike the world of the system a frame is; None where the system does not say."""
+        judge = getattr(self._system, "unlikeness", None)
+        found: float | None = None if judge is None else judge(frame)
+        return found
 
     def later(self, words: str) -> str:
         """See `Grounder.later`."""
