@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -84,13 +84,13 @@ def watch(
     overlaps, seconds, reasons, corrections = [], [], [], []
     for t, frame in enumerate(frames, first):
         prompt = said.get(t)
-        if prompt is None and wrong >= user.patience and user.says != "nothing" and (text := correction(t)):
-            prompt = Prompt(text, kind="correct")
+        if prompt is not None:
+            prompt = replace(prompt, frame=t - first)
+        elif wrong >= user.patience and user.says != "nothing" and (text := correction(t)):
+            prompt = Prompt(text, t - first, "correct")
             corrections.append((t, text))
         began = time.perf_counter()
-        state, seen = tracker.step(
-            state, frame, None if prompt is None else Prompt(prompt.text, t - first, prompt.kind)
-        )
+        state, seen = tracker.step(state, frame, prompt)
         seconds.append(time.perf_counter() - began)
         reasons.append(seen.reason)
         overlaps.append(_overlap(target.box(seen), truth[t]))

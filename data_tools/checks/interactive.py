@@ -15,6 +15,12 @@ from trackgpt.data.box_video import TREES, BoxSequence, InteractiveBoxSequence, 
 from trackgpt.data.trees import entries
 from trackgpt.errors import InputError
 
+_LOSSES = {
+    "imgs": "only result files can be scored",
+    "switch.txt": "it ships separately; no switch is scored",
+    "scene.txt": "they belong to no scenario",
+}
+
 
 def check_interacttrack(report: Report) -> None:
     """Every sequence: as many lines as frames, boxes within them, prompts on frames, switches on prompts."""
@@ -26,6 +32,10 @@ def check_interacttrack(report: Report) -> None:
     except InputError as error:
         report.refused(error, report.root)
         return
+    for name, loss in _LOSSES.items():
+        lack = [sequence.name for sequence in sequences if not (report.root / sequence.name / name).exists()]
+        if lack:
+            report.note(report.root, f"{len(lack)} sequences without {name} ({loss}), first {lack[0]}")
     for sequence in sequences:
         before = len(report.problems)
         try:
@@ -41,9 +51,7 @@ def _check_sequence(report: Report, sequence: BoxSequence) -> None:
     images, boxes = sequence.frames(), sequence.written_boxes()
     prompts = sequence.prompts()
     report.count("test", videos=1, expressions=len(prompts), frames=len(images))
-    if not images:
-        report.note(sequence.images, "no frames; only result files can be scored")
-    elif len(images) != len(boxes):
+    if images and len(images) != len(boxes):
         report.problem(sequence.boxes, f"{len(boxes)} lines for {len(images)} frames", "a line for each frame")
     frames = len(images) or len(boxes)
     if prompts[-1].frame >= frames:
@@ -51,8 +59,6 @@ def _check_sequence(report: Report, sequence: BoxSequence) -> None:
     _check_switches(report, sequence, frames)
     if images:
         _check_places(report, sequence.boxes, boxes, images[0])
-    if sequence.scene is None:
-        report.note(sequence.boxes.parent / "scene.txt", "not there; the sequence belongs to no scenario")
     sequence.attributes()
     script = sequence.script()
     if script is not None and len(script.followed) != frames:
@@ -61,14 +67,12 @@ def _check_sequence(report: Report, sequence: BoxSequence) -> None:
 
 def _check_switches(report: Report, sequence: InteractiveBoxSequence, frames: int) -> None:
     if sequence.switches is None:
-        report.note(sequence.boxes.parent / "switch.txt", "not there (it ships separately); no switch is scored")
         return
     at = np.flatnonzero(sequence.old_targets().any(axis=1))
     silent = [int(t) for t in at if t not in {prompt.frame for prompt in sequence.prompts()}]
     if silent:
-        report.problem(
-            sequence.switches, f"a switch on frame {silent[0]}, where nothing is said", "switches on prompts"
-        )
+        found = f"a switch on frame {silent[0]}, where nothing is said"
+        report.problem(sequence.switches, found, "switches on prompts")
     if len(at) and at[-1] >= frames:
         report.problem(sequence.switches, f"a switch on frame {at[-1]} of {frames}", "a frame")
 
