@@ -17,7 +17,7 @@ from trackgpt.errors import InputError
 
 _LOSSES = {
     "imgs": "only result files can be scored",
-    "switch.txt": "it ships separately; no switch is scored",
+    "switch.txt": "it ships separately; none of their switches is scored",
     "scene.txt": "they belong to no scenario",
 }
 
@@ -33,9 +33,9 @@ def check_interacttrack(report: Report) -> None:
         report.refused(error, report.root)
         return
     for name, loss in _LOSSES.items():
-        lack = [sequence.name for sequence in sequences if not (report.root / sequence.name / name).exists()]
+        lack = [sequence for sequence in sequences if not (report.root / sequence.name / name).exists()]
         if lack:
-            report.note(report.root, f"{len(lack)} sequences without {name} ({loss}), first {lack[0]}")
+            report.note(report.root, f"{len(lack)} of {len(sequences)} sequences lack {name} ({loss})")
     for sequence in sequences:
         before = len(report.problems)
         try:

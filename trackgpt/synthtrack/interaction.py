@@ -115,7 +115,7 @@ SAID: dict[str, tuple[str, ...]] = {
 """Sentences by what they are about; "state" and "absence" have two tables each."""
 
 LASTING = ("category", "colour-category", "size-category", "size-colour-category", "colour-only")
-"""Forms of instruction that stay true while actors move."""
+"""Forms of instruction that stay true while actors move, the plainest first."""
 _RARE = ("absence", "resume", "drop")
 NOTICE = 3  # frames before a target is gone, on which a person may say so
 HIDDEN = 0.6  # visible fraction below which an actor may be called hidden
@@ -335,7 +335,8 @@ class _Author:
         target = self._pick(choice)
         if target is None:
             return None
-        return Utterance(t, kind, self._words(kind, name=self._name(t, target)), (target,), old=self._main(t))
+        name = self._pick(self._names(t, target))
+        return Utterance(t, kind, self._words(kind, name=name or ""), (target,), old=self._main(t))
 
     def _state(self, t: int) -> Utterance | None:
         one = self.visible[t].get(self._main(t))
@@ -367,7 +368,8 @@ class _Author:
         new = self._pick(self._others(t))
         if new is None or self.now.instead or len(self.now.targets) > 1:
             return None
-        return Utterance(t, "add", self._words("add", name=self._name(t, new)), (*self.now.targets, new))
+        name = self._pick(self._names(t, new))
+        return Utterance(t, "add", self._words("add", name=name or ""), (*self.now.targets, new))
 
     def _drop(self, t: int) -> Utterance | None:
         targets = self.now.targets
@@ -393,12 +395,17 @@ class _Author:
         return [one.id for one in self.seen[t] if one.id not in followed and self._name(t, one.id)]
 
     def _name(self, t: int, actor: int) -> str:
-        """The shortest noun phrase that means an actor alone on a frame, lasting ones first; "" if there is none."""
+        """The plainest noun phrase that means an actor alone on a frame, lasting ones first; "" if there is none."""
+        return next(iter(self._names(t, actor)), "")
+
+    def _names(self, t: int, actor: int) -> list[str]:
+        """All of them: kind, colour and size, which last, then where it is on this frame."""
         if t not in self._phrases:
             found = expressions(self.seen[t], self.scene_kind, self.leaders[t], self.split, self.rng, wording=0)
             explicit = [each for each in found if each.kind == "explicit"]
-            self._phrases[t] = sorted(explicit, key=lambda each: (each.form not in LASTING, len(each.text)))
-        return next((each.text for each in self._phrases[t] if each.targets == (actor,)), "")
+            order = {form: place for place, form in enumerate(LASTING)}
+            self._phrases[t] = sorted(explicit, key=lambda each: (order.get(each.form, len(order)), len(each.text)))
+        return [each.text for each in self._phrases[t] if each.targets == (actor,)]
 
     def _correction(self, t: int, actor: int) -> tuple[str, str]:
         """See `Script.corrections`."""
