@@ -20,11 +20,15 @@ import numpy as np
 
 from data_tools.writers import Counts, single_target, stem, write_frames, write_json
 from trackgpt.data.box_files import INTERACTTRACK_SCENES, LASOT_ATTRIBUTES, TNL2K_ATTRIBUTES, TNLLT_ATTRIBUTES
+from trackgpt.data.box_video import INTERACTION
 from trackgpt.data.trees import read_json
 from trackgpt.errors import UsageError
+from trackgpt.export.interacttrack import SequenceLines, write_sequence
 from trackgpt.files import writing
 from trackgpt.geometry.masks import box_of
 from trackgpt.synthtrack.clips import Case
+from trackgpt.synthtrack.interaction import scene_flags, script_of
+from trackgpt.synthtrack.render import boxes_of
 from trackgpt.synthtrack.scene import SceneInstruction
 
 CLIP_FRAMES = 5  # of a clip of RMOT26, the reference apart
@@ -147,44 +151,36 @@ def write_tnllt(root: Path, cases: Iterable[Case], part: str) -> Counts:
 
 
 def write_interacttrack(root: Path, cases: Iterable[Case], part: str) -> Counts:
-    """InteractTrack: ``<sequence>/{imgs,groundtruth.txt,description.txt,switch.txt,scene.txt}``.
+    """InteractTrack: ``<sequence>/{imgs,groundtruth.txt,description.txt,switch.txt,scene.txt,meta_info.ini}``.
 
-    The first target is named on frame 0 and again, as a correction, after a quarter of the video; in the middle the
-    person switches to the second target, where there is one in sight. Frames without the target are lines of a single
-    0. Args and returns as for `write_lasot`; there are no parts, so all go into one folder.
+    What is said is SynthTrack-Interact's script of the clip (`trackgpt.synthtrack.interaction`). Boxes are of its main
+    target, and a line is a single 0 where that is not seen. Beside the files of the release, ``interaction.json`` holds
+    what these have no place for: the kinds of what is said, further targets, and what to say where another thing is
+    tracked. Args and returns as for `write_lasot`; there are no parts, so all go into one folder.
     """
     _part(part)
     counts = Counts()
     for case in cases:
-        found = targets_of(case)
-        if not found:
+        script = script_of(case.scene, case.clip.ids)
+        if script is None:
             counts.skipped += 1
             continue
-        folder = root / f"v_{case.clip.name}-{found[0].said.targets[0]}"
-        said, truth, old = _conversation(found)
+        folder = root / f"v_{case.clip.name}-{script.said[0].targets[0]}"
+        boxes = [boxes_of(ids) for ids in case.clip.ids]
+        lines = SequenceLines(
+            boxes=[here.get(ids[0]) for here, ids in zip(boxes, script.followed, strict=True)],
+            said={said.frame: said.text for said in script.said},
+            fps=case.clip.fps,
+            size=case.clip.ids.shape[1:],
+            old={said.frame: boxes[said.frame][said.old] for said in script.said if said.old in boxes[said.frame]},
+        )
         _write_images(folder / "imgs", case, counts)
-        write_text(folder / "groundtruth.txt", "\n".join(line_of(box) if box.any() else "0" for box in truth))
-        write_text(folder / "description.txt", "\n".join(said))
-        write_text(folder / "switch.txt", "\n".join(line_of(box) if box.any() else "" for box in old))
-        scene = [int(name == "other") for name in INTERACTTRACK_SCENES]
-        write_text(folder / "scene.txt", ",".join(map(str, scene)))
-        counts.add(videos=1, expressions=sum(map(bool, said)))
+        write_sequence(folder, lines)
+        flags = scene_flags(case.scene, script)
+        write_text(folder / "scene.txt", ",".join(str(int(name in flags)) for name in INTERACTTRACK_SCENES))
+        write_json(folder / INTERACTION, script.as_json())
+        counts.add(videos=1, expressions=len(script.said))
     return counts
-
-
-def _conversation(found: Sequence[BoxTarget]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """What is said on every frame, the target's box, and the old target's box at a switch."""
-    first = found[0]
-    frames = len(first.boxes)
-    said, truth, old = [""] * frames, first.boxes.copy(), np.zeros((frames, 4))
-    said[0] = first.said.text
-    said[frames // 4] = first.said.text
-    middle = frames // 2
-    others = [each for each in found[1:] if each.boxes[middle].any()]
-    if others and first.boxes[middle].any():
-        said[middle] = others[0].said.text
-        truth[middle:], old[middle] = others[0].boxes[middle:], first.boxes[middle]
-    return said, truth, old
 
 
 def write_rmot26(root: Path, cases: Iterable[Case], part: str) -> Counts:

@@ -9,19 +9,14 @@ import pytest
 
 from data_tools import box_writers
 from data_tools.box_writers import boxes_of_object, one_based, targets_of
-from trackgpt.data.box_files import LASOT_ATTRIBUTES
+from trackgpt.data.box_files import INTERACTTRACK_SCENES, LASOT_ATTRIBUTES
 from trackgpt.data.box_video import READERS, BoxTruth, interacttrack, lasot, otb_lang, tnl2k, tnllt
 from trackgpt.data.mot_sequences import mot
 from trackgpt.data.query_clips import boxes_of_trajectory, frame_number, rmot26
 from trackgpt.errors import InputError, UsageError
 from trackgpt.synthtrack.clips import make_case
 
-WRITERS = {
-    "lasot": "write_lasot",
-    "tnl2k": "write_tnl2k",
-    "tnllt": "write_tnllt",
-    "interacttrack": "write_interacttrack",
-}
+NAMES = ("lasot", "tnl2k", "tnllt")
 FRAMES = 12
 
 
@@ -47,7 +42,7 @@ def shown(path: Path, *lines: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_was_written_is_read_as_xyxy_with_nan_where_absent(trees, cases, name):
     part = READERS[name](trees, "test")
     assert len(part.sequences) == len(cases)
@@ -56,8 +51,7 @@ def test_what_was_written_is_read_as_xyxy_with_nan_where_absent(trees, cases, na
         video, target = sequence.video(), targets_of(case)[0]
         wanted = np.where(target.absent[:, None], np.nan, target.boxes + np.pad(target.boxes[:, :2], ((0, 0), (2, 0))))
         assert video.boxes.dtype == np.float32
-        until = FRAMES // 2 if name == "interacttrack" else FRAMES  # then InteractTrack's target is another
-        np.testing.assert_array_equal(video.boxes[:until], wanted[:until].astype(np.float32))
+        np.testing.assert_array_equal(video.boxes, wanted.astype(np.float32))
         assert video.expressions[0].text == target.said.text
         assert len(video) == FRAMES
         assert video.frame(FRAMES - 1).shape == case.clip.frames.shape[1:]
@@ -88,20 +82,20 @@ def test_a_box_without_area_is_nan_even_where_no_flag_says_absent():
 
 
 def test_attributes_and_scenes_are_names(trees):
-    assert interacttrack(trees, "test").sequences[0].video().attributes == {"other"}
+    for sequence in interacttrack(trees, "test").sequences:
+        assert sequence.video().attributes & {"wildlife", "daily", "other"}
+        assert sequence.attributes() <= set(INTERACTTRACK_SCENES)
     for sequence in lasot(trees, "test").sequences:
         assert sequence.attributes() <= set(LASOT_ATTRIBUTES)
 
 
-def test_prompts_begin_correct_and_switch_at_their_frames(trees, cases):
-    for sequence, case in zip(interacttrack(trees, "test").sequences, cases):
-        prompts = sequence.prompts()
-        assert (prompts[0].frame, prompts[0].kind) == (0, "start")
-        assert (prompts[1].frame, prompts[1].kind) == (FRAMES // 4, "correct")
-        old = sequence.old_targets()
-        for prompt in prompts[2:]:
-            assert (prompt.frame, prompt.kind) == (FRAMES // 2, "switch")
-            assert old[prompt.frame].tolist() == targets_of(case)[0].boxes[prompt.frame].tolist()
+def test_prompts_begin_on_frame_0_and_switch_where_the_file_has_the_old_targets_box(tmp_path):
+    shown(tmp_path / "a/groundtruth.txt", *["1,1,5,5"] * 4)
+    shown(tmp_path / "a/description.txt", "the dog", "", "no, the white one", "the cat")
+    shown(tmp_path / "a/switch.txt", "", "", "", "2,2,5,5")
+    (sequence,) = interacttrack(tmp_path, "test").sequences
+    assert [(p.frame, p.kind) for p in sequence.prompts()] == [(0, "start"), (2, "correct"), (3, "switch")]
+    assert sequence.script() is None  # only SynthTrack-Interact has one
 
 
 def test_interacttrack_without_switch_and_scene_files_has_corrections_only(tmp_path):

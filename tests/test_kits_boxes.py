@@ -286,7 +286,7 @@ def test_a_late_first_prompt_begins_the_track_there(trees, tmp_path, monkeypatch
     task = kit.tasks()[0]
     sequence = kit.by_name[task]
     late = shown(tmp_path / "description.txt", *("it" if t in (3, 7) else "" for t in range(FRAMES)))
-    kit.by_name[task] = replace(sequence, description=late)
+    kit.by_name[task] = replace(sequence, description=late, interaction=None)
     follow = follower(sequence.truth().xyxy()[3:])
     kit.run(task, follow, tmp_path)
     assert follow.told[task] == [(0, "it"), (4, "it")]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from data_tools.checks import image_sets, listed_apart, panoptic, reasoning, run_lengths
+from data_tools.checks import image_sets, interactive, listed_apart, panoptic, reasoning, run_lengths
 from data_tools.checks.report import Problem, Report, TreeCheck
 
 __all__ = ["CHECKS", "TreeCheck", "Problem", "Report"]
 
-_FAMILIES = (listed_apart, run_lengths, reasoning, panoptic, image_sets)
+_FAMILIES = (listed_apart, run_lengths, reasoning, panoptic, image_sets, interactive)
 CHECKS: Mapping[str, TreeCheck] = {check.tree.name: check for family in _FAMILIES for check in family.CHECKS}

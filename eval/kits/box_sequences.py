@@ -179,19 +179,30 @@ def needed_frames(sequence: BoxSequence) -> Video:
 # Boxes of a track
 
 
-def boxes_of_one_target(predictions: Iterable[Prediction]) -> FloatArray:
-    """The boxes of one target of a track: float64 (T, 4) xywh, zeros where it is absent.
+class OneTarget:
+    """Of the targets of a track the one that a benchmark of one target scores.
 
-    Among several targets the one with the highest score is taken on the first frame that has any, and kept by
-    its id until a prompt is answered or the id is gone.
+    Among several the one with the highest score is taken on the first frame that has any, and kept by its id until a
+    prompt is answered, other than by adding a target, or the id is gone.
     """
-    found, chosen = [], None
-    for prediction in predictions:
+
+    def __init__(self) -> None:
+        self._chosen: int | None = None
+
+    def box(self, prediction: Prediction) -> FloatArray:
+        """Its box on the next frame, (4,) xyxy, NaN where it is absent."""
         ids = prediction.ids.tolist()
-        if chosen not in ids or prediction.reason == "prompt":
-            chosen = _surest(prediction)
-        found.append(prediction.boxes[ids.index(chosen)] if chosen in ids else np.full(4, np.nan))
-    boxes = xywh(np.reshape(found, (-1, 4)))
+        if self._chosen not in ids or (prediction.reason == "prompt" and prediction.verdict != "add"):
+            self._chosen = _surest(prediction)
+        if self._chosen not in ids:
+            return np.full(4, np.nan)
+        return np.asarray(prediction.boxes[ids.index(self._chosen)], np.float64)
+
+
+def boxes_of_one_target(predictions: Iterable[Prediction]) -> FloatArray:
+    """The boxes of `OneTarget` on every frame: float64 (T, 4) xywh, zeros where it is absent."""
+    target = OneTarget()
+    boxes = xywh(np.reshape([target.box(prediction) for prediction in predictions], (-1, 4)))
     boxes[~np.isfinite(boxes).all(axis=1)] = 0
     return boxes
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from eval.kit import Reported, Row
+from eval.kit import Reported, Row, percent_means
 from eval.kits.box_sequences import (
     BoxSequenceKit,
     FloatArray,
@@ -37,6 +37,7 @@ from trackgpt.data.box_files import first_visible, read_interacttrack_boxes
 from trackgpt.data.box_video import BoxTruth, InteractiveBoxSequence
 from trackgpt.data.videos import Video
 from trackgpt.errors import InputError
+from trackgpt.synthtrack.interaction import KINDS
 from trackgpt.types import Prompt
 
 Item = TypeVar("Item", Segment, PromptStatistics)
@@ -92,7 +93,9 @@ class InteractTrack(BoxSequenceKit):
         "at the first visible frame: interacttrack_released counts frames without target as hits of normalised "
         "precision, interacttrack_strict as failures, interacttrack_paper not at all. Alignment defect: the released "
         "code reads files that were cut to the first visible frame by line number, so its interactive figures are "
-        "shifted there; released repeats that, the paper's forms put such files back in place (cut_files counts them)."
+        "shifted there; released repeats that, the paper's forms put such files back in place (cut_files counts them). "
+        "after/KIND, where the data say of what kind an instruction is (SynthTrack-Interact): mean IoU from such an "
+        "instruction to the next one, a missing prediction counted as 0, mean over sequences that have one."
     )
     begins: Mapping[str, str] = {"sentence": ""}
     headline = (
@@ -125,7 +128,7 @@ class InteractTrack(BoxSequenceKit):
         found["cut_files"] = float(len(result.written) < len(result.aligned))
         for name, answer in answers.items():
             series |= {**_columns(f"{name}/segment", answer.segments), **_columns(f"{name}/prompt", answer.prompts)}
-        found |= _named(_all_forms([answers]))
+        found |= _named(_all_forms([answers])) | _by_kind(sequence, answers["aligned"].segments)
         prompts = sequence.prompts()
         series["iou"] = plain_overlaps(result.aligned, truth)[prompts[0].frame :]
         said = {"instruction": " | ".join(f"{prompt.frame}: {prompt.text}" for prompt in prompts)}
@@ -142,7 +145,8 @@ class InteractTrack(BoxSequenceKit):
         main = forms["paper"]
         counts = {"segments": main.segments, "switches": main.switches, "prompts": main.prompts}
         cut = sum(row.figures["cut_files"] for row in rows)
-        return {**figures, **pooled_figures(ordered, order), **counts, "cut_files": cut, **pooled_timing(rows)}
+        kinds = percent_means(ordered, [f"after/{kind}" for kind in KINDS])
+        return {**figures, **pooled_figures(ordered, order), **kinds, **counts, "cut_files": cut, **pooled_timing(rows)}
 
 
 def read_result(path: Path, truth: BoxTruth) -> ResultBoxes:
@@ -165,6 +169,18 @@ def read_result(path: Path, truth: BoxTruth) -> ResultBoxes:
 
 def _answers(sequence: InteractiveBoxSequence, boxes: FloatArray) -> InteractiveSequence:
     return interactive_sequence(boxes, sequence.written_boxes(), sequence.old_targets(), sequence.prompted())
+
+
+def _by_kind(sequence: InteractiveBoxSequence, segments: Sequence[Segment]) -> dict[str, float]:
+    """Mean IoU after the instructions of each kind; empty where the data do not say the kinds."""
+    script = sequence.script()
+    if script is None:
+        return {}
+    found: dict[str, list[float]] = {}
+    for said, segment in zip(script.said, segments, strict=True):
+        if segment.present:
+            found.setdefault(f"after/{said.kind}", []).append(segment.overlap / segment.present)
+    return {name: float(np.mean(overlaps)) for name, overlaps in found.items()}
 
 
 def _tracked(result: ResultBoxes, truth: BoxTruth) -> dict[str, Any]:

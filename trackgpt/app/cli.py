@@ -70,7 +70,8 @@ def track(
     ] = None,
     output: Annotated[Path | None, _option("Output", "-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[
-        str, _option("Output", "--format", help=f"Of {FORMATS}; else all", show_default=False)
+        str,
+        _option("Output", "--format", help=f"Of {FORMATS}, interacttrack; else all but the last", show_default=False),
     ] = FORMATS,
     overwrite: Annotated[bool, _option("Output", "--overwrite", help="Replace an existing run")] = False,
     strict: Annotated[bool, _option("Output", "--strict", help="Exit 1 when there were warnings")] = False,

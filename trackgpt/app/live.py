@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trackgpt.session.session import Result
     from trackgpt.video.writer import VideoWriter
 
-FROM_LOG = ("coco", "mot", "timeline")
+FROM_LOG = ("coco", "mot", "interacttrack", "timeline")
 """Formats that are made at the end, from the log."""
 
 MASKS = "masks"

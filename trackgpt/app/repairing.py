@@ -13,14 +13,15 @@ from trackgpt.app.live import say
 from trackgpt.errors import InputError, OutputError
 from trackgpt.export.davis import boxes_alone
 from trackgpt.export.exporting import export
-from trackgpt.export.records import MASKS, RUN, read_tracks, refuse_a_live_run
+from trackgpt.export.records import MASKS, RUN, SEQUENCE, read_tracks, refuse_a_live_run
 from trackgpt.files import refuse_to_hold
 from trackgpt.session.playback import files_of
 from trackgpt.settings import parse_json
 from trackgpt.video.pipe import STDIN
 from trackgpt.video.source import open_source
 
-FILES = {"mp4": "video.mp4", "davis": MASKS, "coco": "coco.json", "mot": "mot.txt", "timeline": "timeline.png"}
+USUAL = {"mp4": "video.mp4", "davis": MASKS, "coco": "coco.json", "mot": "mot.txt", "timeline": "timeline.png"}
+FILES = USUAL | {"interacttrack": SEQUENCE[0]}
 
 
 def run(folder: Path, source: str) -> int:
@@ -39,7 +40,7 @@ def run(folder: Path, source: str) -> int:
     refuse_to_hold(folder, files_of(source or str(facts.get("given", ""))))
     _refuse_links(folder)
     masks = [record.mask_name for record in read_tracks(folder)]
-    wanted = [name for name in FILES if name in facts.get("formats", list(FILES))]
+    wanted = [name for name in FILES if name in facts.get("formats", list(USUAL))]
     if "davis" in wanted and boxes_alone(read_tracks(folder)):
         wanted.remove("davis")
     missing = [name for name in wanted if not _is_whole(folder, name, masks)]

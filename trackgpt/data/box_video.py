@@ -37,9 +37,10 @@ from trackgpt.data.box_files import (
     read_names,
     read_scene,
 )
-from trackgpt.data.trees import Tree, entries, find_tree, listing
+from trackgpt.data.trees import Tree, entries, find_tree, listing, read_object
 from trackgpt.data.videos import Expression, Video
 from trackgpt.errors import InputError
+from trackgpt.synthtrack.interaction import Script
 from trackgpt.types import Prompt
 
 FloatArray = NDArray[np.float64]
@@ -47,6 +48,8 @@ BoolArray = NDArray[np.bool_]
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 """Other files among the frames are no frames; TNL2K has a "00000492.pn_error"."""
+INTERACTION = "interaction.json"
+"""What SynthTrack-Interact says beside InteractTrack's files (`trackgpt.synthtrack.interaction.Script`)."""
 LASOT_ORIGIN = 1
 """LaSOT counts pixels from 1: of 103,714 visible boxes none begins at 0, and 1,077 begin at x = 1. OTB is as old."""
 OTB_FIRST_FRAMES = {"David": 300}
@@ -188,11 +191,13 @@ class InteractiveBoxSequence(BoxSequence):
         description: file of prompts, one line per frame, blank where nothing is said.
         switches: file of the previous target's box at switches; None where it is missing (it ships separately).
         scene: file of six flags; None where it is missing.
+        interaction: SynthTrack-Interact's own file of what the release has no place for; None for other data.
     """
 
     description: Path = Path("description.txt")
     switches: Path | None = None
     scene: Path | None = None
+    interaction: Path | None = None
 
     def truth(self) -> BoxTruth:
         """Boxes and absence as the tracking loader sees them, with no frame cut at the front.
@@ -249,6 +254,23 @@ class InteractiveBoxSequence(BoxSequence):
         return tuple(
             Prompt(text, t, "start" if t == first else "switch" if t in switches else "correct") for t, text in said
         )
+
+    def script(self) -> Script | None:
+        """What is said with its kinds, and all targets of every frame; None where nobody wrote that down.
+
+        Raises:
+            InputError: the file is malformed, or says other things than the description.
+        """
+        if self.interaction is None:
+            return None
+        values = read_object(self.interaction)
+        try:
+            script = Script.from_json(values)
+        except InputError as error:
+            raise InputError(f"{self.interaction}: {error}") from error
+        if [(each.frame, each.text) for each in script.said] != [(each.frame, each.text) for each in self.prompts()]:
+            raise InputError(f"{self.interaction}: says other things than {self.description}; make both anew")
+        return script
 
     def text(self) -> str:
         """The first prompt."""
@@ -543,6 +565,7 @@ def _interactive(layout: _Layout, top: Path, name: str) -> InteractiveBoxSequenc
         description=folder / "description.txt",
         switches=layout.first(top, ("{name}/switch.txt",), name),
         scene=layout.first(top, ("{name}/scene.txt",), name),
+        interaction=layout.first(top, (f"{{name}}/{INTERACTION}",), name),
     )
 
 

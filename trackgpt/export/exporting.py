@@ -18,6 +18,7 @@ EXPORTERS = {
     "davis": ("trackgpt.export.davis", "export_davis"),
     "coco": ("trackgpt.export.coco", "export_coco"),
     "mot": ("trackgpt.export.mot", "export_mot"),
+    "interacttrack": ("trackgpt.export.interacttrack", "export_interacttrack"),
     "timeline": ("trackgpt.export.timeline", "score_timeline"),
     "mp4": ("trackgpt.export.overlay", "export_overlay"),
 }
@@ -80,6 +81,7 @@ def estimate(frames: int, height: int, width: int, formats: Iterable[str] = (), 
         "davis": 1000 + 3 * edge * objects,
         "coco": 150 + objects * (170 + 3 * edge // 2),
         "mot": 60 * objects,
+        "interacttrack": 100,
         "mp4": height * width * 12 // 100,
     }
     each = 100 + objects * (110 + 3 * edge // 2) + sum(bytes_a_frame.get(name, 0) for name in set(formats))

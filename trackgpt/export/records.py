@@ -65,7 +65,9 @@ READABLE = (1, 2, 3)
 TRACKS, EVENTS, RUN, MASKS = "tracks.jsonl", "events.jsonl", "run.json", "masks"
 VIDEOS = ("video.mp4", "video.part.mp4", "video.finished.mp4")
 """The overlay, and what a video that was cut short leaves (`trackgpt.video.writer`)."""
-MADE_HERE = (TRACKS, EVENTS, RUN, *VIDEOS, "coco.json", "mot.txt", "timeline.png")
+SEQUENCE = ("groundtruth.txt", "description.txt", "switch.txt", "meta_info.ini")
+"""A run as a sequence of InteractTrack (`trackgpt.export.interacttrack`)."""
+MADE_HERE = (TRACKS, EVENTS, RUN, *VIDEOS, *SEQUENCE, "coco.json", "mot.txt", "timeline.png")
 
 R = TypeVar("R")
 

@@ -1,0 +1,174 @@
+"""How often a person has to correct a tracker: a simulated user who says the right sentence when the track is wrong.
+
+The user watches every frame, sees the result before speaking, and is heard on the next frame. What the data have a
+person say there comes first; the correction then waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from eval.kits.box_sequences import OneTarget, needed_frames
+from eval.metrics.interactive import OVERLAP_WANTED
+from trackgpt.data.box_video import InteractiveBoxSequence
+from trackgpt.geometry.boxes import box_iou
+from trackgpt.online import Tracker
+from trackgpt.types import Prompt
+
+Wording = Literal["full", "short", "nothing"]
+
+
+@dataclass(frozen=True)
+class User:
+    """How a simulated user corrects.
+
+    Attributes:
+        patience: frames on which the track is wrong in a row before the user says so, at least 1. Frames on which the
+            target is not seen count for nothing, and neither begin nor end a row.
+        says: the whole expression ("full"), a few words that carry on what was said before ("short", "no, the red
+            one"), or nothing at all, for comparison.
+    """
+
+    patience: int = 3
+    says: Wording = "full"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One video, as the user saw it.
+
+    Attributes:
+        name: of the sequence.
+        overlaps: float64 (T,) from the first prompt on, IoU with the target, NaN where it is not seen.
+        corrections: frames on which the user corrected, and the words.
+        reasons: (T,) why the slow model was asked on each frame, "" where it was not.
+        seconds: float64 (T,) of each frame.
+        settled: the track is right on the last frame on which the target is seen.
+    """
+
+    name: str
+    overlaps: np.ndarray
+    corrections: tuple[tuple[int, str], ...]
+    reasons: tuple[str, ...]
+    seconds: np.ndarray
+    settled: bool
+
+
+def watch(
+    tracker: Tracker,
+    frames: Iterable[np.ndarray],
+    truth: np.ndarray,
+    prompts: Sequence[Prompt],
+    correction: Callable[[int], str],
+    user: User,
+    name: str = "",
+) -> Watched:
+    """Track a video with a user who corrects.
+
+    Args:
+        tracker: the system.
+        frames: uint8 RGB (height, width, 3), from the frame of the first prompt on.
+        truth: float32 (T, 4) xyxy of all frames of the video, NaN where the target is not seen.
+        prompts: what is said whatever the tracker does, at most one per frame, in order.
+        correction: what to say on a frame of the video; "" where there are no words for the target.
+        user: see there.
+        name: of the sequence.
+    """
+    first, said = prompts[0].frame, {prompt.frame: prompt for prompt in prompts}
+    state, target, wrong = tracker.begin(), OneTarget(), 0
+    overlaps, seconds, reasons, corrections = [], [], [], []
+    for t, frame in enumerate(frames, first):
+        prompt = said.get(t)
+        if prompt is not None:
+            prompt = replace(prompt, frame=t - first)
+        elif wrong >= user.patience and user.says != "nothing" and (text := correction(t)):
+            prompt = Prompt(text, t - first, "correct")
+            corrections.append((t, text))
+        began = time.perf_counter()
+        state, seen = tracker.step(state, frame, prompt)
+        seconds.append(time.perf_counter() - began)
+        reasons.append(seen.reason)
+        overlaps.append(_overlap(target.box(seen), truth[t]))
+        wrong = _row(0 if prompt is not None else wrong, overlaps[-1])
+    found = np.array(overlaps)
+    last = found[~np.isnan(found)][-1:]
+    settled = bool((last > OVERLAP_WANTED).all())
+    return Watched(name, found, tuple(corrections), tuple(reasons), np.array(seconds), settled)
+
+
+def _overlap(box: np.ndarray, truth: np.ndarray) -> float:
+    if np.isnan(truth).any():
+        return np.nan
+    return 0.0 if np.isnan(box).any() else float(box_iou(np.float32([box]), np.float32([truth]))[0, 0])
+
+
+def _row(wrong: int, overlap: float) -> int:
+    """Frames in a row on which the track is wrong, after one more."""
+    if np.isnan(overlap):
+        return wrong
+    return 0 if overlap > OVERLAP_WANTED else wrong + 1
+
+
+def watch_sequence(tracker: Tracker, sequence: InteractiveBoxSequence, user: User, everything: bool = False) -> Watched:
+    """Track a sequence of InteractTrack with a user who corrects.
+
+    Where a script is beside the sequence (SynthTrack-Interact), what is said whatever happens are its instructions that
+    change the target, and a correction is in its words for the frame. Elsewhere everything is said that the sequence
+    holds, and a correction repeats the last of it.
+
+    Args:
+        tracker: the system.
+        sequence: with its frames.
+        user: see there.
+        everything: say all of a script, questions and hints included.
+
+    Raises:
+        InputError: the sequence is malformed, or has no frames.
+    """
+    video, script = needed_frames(sequence), sequence.script()
+    prompts = [prompt for prompt in video.prompts if prompt.frame < len(video)]
+    if script is not None and not everything:
+        needed = {each.frame for each in script.said if each.kind in ("start", "conditional") or each.old}
+        prompts = [prompt for prompt in prompts if prompt.frame in needed]
+
+    def correction(t: int) -> str:
+        if script is not None:
+            return script.corrections[t][user.says == "full"]
+        return [prompt.text for prompt in prompts if prompt.frame <= t][-1]
+
+    assert video.boxes is not None
+    frames = (video.frame(t) for t in range(prompts[0].frame, len(video)))
+    return watch(tracker, frames, video.boxes, prompts, correction, user, sequence.name)
+
+
+def corrections_summary(videos: Sequence[Watched]) -> Mapping[str, float]:
+    """The figures of several videos.
+
+    Returns:
+        corrections: per video. settled: percent of the videos that end with a right track. right: percent of the frames
+        with the target on which IoU is above 0.5, and iou: its mean there in percent, both of all videos pooled.
+        groundings: readings of the slow model per video, and rethinks: those of them that no words asked for.
+        tracker_fps: frames per second on which the slow model was not asked, NaN without such frames; end_to_end_fps:
+        of all frames.
+    """
+    overlaps = np.concatenate([video.overlaps for video in videos])
+    overlaps = overlaps[~np.isnan(overlaps)]
+    seconds = np.concatenate([video.seconds for video in videos])
+    reasons = [reason for video in videos for reason in video.reasons]
+    asked = np.array([reason != "" for reason in reasons])
+    alone = seconds[~asked]
+    return {
+        "corrections": sum(len(video.corrections) for video in videos) / len(videos),
+        "settled": 100 * sum(video.settled for video in videos) / len(videos),
+        "right": 100 * float(np.mean(overlaps > OVERLAP_WANTED)) if len(overlaps) else np.nan,
+        "iou": 100 * float(np.mean(overlaps)) if len(overlaps) else np.nan,
+        "groundings": float(asked.sum()) / len(videos),
+        "rethinks": sum(reason not in ("", "prompt") for reason in reasons) / len(videos),
+        "tracker_fps": len(alone) / float(alone.sum()) if len(alone) else np.nan,
+        "end_to_end_fps": len(seconds) / float(seconds.sum()),
+    }
