@@ -19,7 +19,7 @@ from trackgpt.arbiter import MOST_ARCHIVED, PointedArbiter
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.perception.identity_banks import contained
 from trackgpt.track import TrackState
-from trackgpt.types import Box, Cue, Prediction, Prompt, Target, Verdict, VisualPrompt
+from trackgpt.types import SAME_TARGETS, Box, Cue, Prediction, Prompt, Target, Verdict, VisualPrompt
 
 
 @dataclass(frozen=True)
@@ -226,9 +226,9 @@ class Arbitration:
             return self._begun(state, cue, state.prompt, "found") if seen is None else self._checked(state, seen, cue)
         if seen is None:
             return self._begun(state, cue, prompt, prompt.kind)
-        if prompt.kind == "add":
-            return self._added(state, seen, cue, prompt)
-        return self._told(state, seen, cue, prompt)
+        meant = self._meant(state, seen, cue, prompt)
+        judged = self._added if prompt.kind == "add" else self._told
+        return judged(state, seen, meant, prompt)
 
     def _begun(self, state: TrackState, cue: Cue, prompt: Prompt, kind: str) -> Verdict:
         """New targets, one in each box; former ones are archived, and forgotten by "start"."""
@@ -247,12 +247,31 @@ class Arbitration:
         former = tuple(target for target in state.targets if not target.active)
         return _shown("add", cue, (*state.active, *new, *former), [target.id for target in new], boxes)
 
+    def _meant(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Cue:
+        """The cue without what a person has ruled out: for the target that is wrong or not meant, the next rival.
+
+        A part is looked for where the target is. A correction that names nothing but the target itself is left as it
+        is, unless the words say that it is not meant.
+        """
+        live = {n: _box(box) for n, box, here in zip(seen.ids.tolist(), seen.boxes, seen.present, strict=True) if here}
+        own = tuple(target.id for target in state.active if not prompt.ids or target.id in prompt.ids)
+        found, rivals = list(map(_box, _rows(cue))), [] if cue.rivals is None else list(map(_box, cue.rivals))
+        if prompt.kind == "refine" and len(own) == 1 and own[0] in live:
+            parts = [box for box in (*found, *rivals) if self._part_and_whole(live[own[0]], box)]
+            return _boxed(cue, parts[:1] or found)
+        out = prompt.excluded or (own if prompt.kind == "correct" and len(own) == 1 else ())
+        wrong = [live[number] for number in out if number in live]
+        left, others = ([b for b in of if not self._same(b, wrong, self.settings.tau_reinit)] for of in (found, rivals))
+        if not found or not wrong or len(left) == len(found):
+            return cue
+        return _boxed(cue, left or others[:1]) if left or others or prompt.excluded else cue
+
     def _told(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
         """An instruction about what is tracked: the same thing, its part or its whole, another place, another thing."""
         found = [_box(box) for box in _rows(cue)]
         chosen = [k for k, target in enumerate(state.active) if not prompt.ids or target.id in prompt.ids]
         if not found:
-            if prompt.kind == "correct":
+            if prompt.kind in SAME_TARGETS or prompt.excluded:
                 return Verdict("absent")
             return Verdict("absent", replace(cue, boxes=None), _archived(state))
         if len(found) != 1 or len(chosen) != 1:
@@ -263,7 +282,10 @@ class Arbitration:
         track = _box(seen.boxes[row]) if seen.present[row] else None
         if track is not None and _iou(track, found[0]) >= self.settings.tau_reinit:
             return Verdict("keep", targets=targets, confirmed=(target.id,))
-        if track is not None and self._part_and_whole(track, found[0]):
+        if prompt.kind == "state":
+            seen_again = _shown("found", cue, targets, [target.id], found)
+            return seen_again if track is None else Verdict("keep", targets=targets)
+        if prompt.kind == "refine" or (track is not None and self._part_and_whole(track, found[0])):
             return _shown("refine", cue, targets, [target.id], found)
         if prompt.kind != "correct":
             return self._begun(state, cue, prompt, prompt.kind)
@@ -446,6 +468,11 @@ def _rows(cue: Cue) -> np.ndarray:
     """The boxes that were found, float32 (n, 4)."""
     boxes = np.zeros((0, 4), np.float32) if cue.boxes is None else cue.boxes
     return boxes[~np.isnan(boxes).any(1)]
+
+
+def _boxed(cue: Cue, boxes: Sequence[Box]) -> Cue:
+    """The cue with these boxes instead, without scores."""
+    return replace(cue, boxes=np.array(boxes, np.float32).reshape(-1, 4), scores=None)
 
 
 def _all_rows(cue: Cue, count: int) -> np.ndarray:
