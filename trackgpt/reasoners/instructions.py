@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from trackgpt.reasoners.expression import Phrase, lasting, read
@@ -358,7 +359,7 @@ def _among(tokens: _Tokens, things: Sequence[Named]) -> tuple[Named, ...]:
         at = _ORDINALS.index(words[0]) if words[0] in _ORDINALS else len(things) - 1
         picked = ordered if words[0] in _ORDINALS else things
         return tuple(picked[at : at + 1]) if at >= 0 else ()
-    reference = read(_written(tokens)).phrases[0]
+    reference = _phrases(_written(tokens))[0]
     if not reference.noun and not reference.traits:
         return ()
     alike = [one for one in things if one.words and _agree(reference.noun, _root(one.words).noun)]
@@ -368,8 +369,13 @@ def _among(tokens: _Tokens, things: Sequence[Named]) -> tuple[Named, ...]:
     return tuple(alike) if len(alike) == 1 and not reference.traits else ()
 
 
+@lru_cache(maxsize=256)
+def _phrases(words: str) -> tuple[Phrase, ...]:
+    return read(words).phrases
+
+
 def _root(words: str) -> Phrase:
-    return read(words).phrases[0]
+    return _phrases(words)[0]
 
 
 # --- words written out ---
@@ -401,7 +407,7 @@ def _unlinked(tokens: _Tokens) -> _Tokens:
 
 def _with_noun(tokens: _Tokens, words: str) -> _Tokens:
     """Words with the noun of others, where they have none of their own: "the black on the left"."""
-    noun, own = _root(words).said if words else "", read(_written(tokens)).phrases
+    noun, own = _root(words).said if words else "", _phrases(_written(tokens))
     if not noun or not tokens or len(own) > 1 or own[0].noun or tokens[0].word in _PRONOUNS - _ARTICLES:
         return tokens
     called = _Token(noun.casefold(), noun)
@@ -440,12 +446,11 @@ def _resolved(tokens: _Tokens, target: str) -> _Tokens:
 
 
 def _excluded(tokens: _Tokens, context: Context) -> tuple[int, ...]:
-    """The target that "the other one" is not."""
-    other = any(token.word in {"other", "another", "others"} for token in tokens[:3])
-    focus = context.focus
-    if not other or focus is None or not _agree(_root(_written(tokens)).noun, _root(focus.words).noun):
+    """The followed targets that "the other one" is not."""
+    if not any(token.word in {"other", "another", "others"} for token in tokens[:3]):
         return ()
-    return (focus.id,)
+    noun = _root(_written(tokens)).noun
+    return tuple(one.id for one in context.tracked if _agree(noun, _root(one.words).noun))
 
 
 # --- the kinds ---
@@ -472,7 +477,7 @@ def _question(tokens: _Tokens, context: Context) -> Understood | None:
 
 
 def _conditional(tokens: _Tokens, context: Context) -> Understood | None:
-    """ "The ball handler; if not visible, the ball": what to follow, in order."""
+    """What to follow, in order: "the ball handler; if not visible, the ball"."""
     words = [token.word for token in tokens]
     options: list[_Tokens] = []
     if "if" in words:
@@ -630,7 +635,7 @@ def _resume(tokens: _Tokens, context: Context) -> Understood | None:
 
 
 def _confirmed(tokens: _Tokens, context: Context) -> Understood | None:
-    """ "Yes, that one": what is followed is right."""
+    """What is followed is right: "yes, that one"."""
     if context.focus and _same(tokens, _RIGHT):
         return Understood("state", _naming(context.focus.words), (context.focus.id,))
     return None
@@ -802,7 +807,7 @@ def _switch(tokens: _Tokens, context: Context) -> Understood | None:
 def _elliptic(tokens: _Tokens, context: Context) -> str:
     """Words written out where they leave out what they go on from, as "the black one" does; else ""."""
     words = _written(tokens)
-    target, own = _naming(context.words), read(words).phrases
+    target, own = _naming(context.words), _phrases(words)
     if not target or len(own) > 1:
         return ""
     if tokens[0].word in _OWNERS and len(tokens) > 1:
