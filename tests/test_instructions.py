@@ -17,7 +17,7 @@ from trackgpt.export.records import EventRecord, RunFolder, read_events, read_tr
 from trackgpt.online import follow
 from trackgpt.perception.banked_segmenter import BankedMemory
 from trackgpt.reasoners.grounder import Candidate, Grounding
-from trackgpt.reasoners.instructions import Context, Named, referred, understand
+from trackgpt.reasoners.instructions import Called, Context, referred, understand
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.session.session import Session
 from trackgpt.systems.imat import Imat
@@ -28,8 +28,8 @@ from trackgpt.types import PROMPT_KINDS, Cue, Prediction, Prompt, Target
 def following(*words, former=(), last=None):
     """A track of targets 1, 2, ... of these words, after former ones."""
     first = len(former) + 1
-    tracked = tuple(Named(first + k, each) for k, each in enumerate(words))
-    gone = tuple(Named(k + 1, each) for k, each in enumerate(former))
+    tracked = tuple(Called(first + k, each) for k, each in enumerate(words))
+    gone = tuple(Called(k + 1, each) for k, each in enumerate(former))
     return Context(tracked, gone, (*former, *words), (tracked[-1].id,) if last is None else last)
 
 
@@ -316,7 +316,7 @@ def test_there_are_more_than_150_sentences_and_all_kinds_are_among_them():
 
 
 def test_what_words_refer_to_is_found_by_number_by_order_and_by_name_and_several_by_a_plural_alone():
-    dogs = (Named(1, "the brown dog"), Named(4, "the white dog"), Named(5, "the cat"))
+    dogs = (Called(1, "the brown dog"), Called(4, "the white dog"), Called(5, "the cat"))
     wanted = {
         **{"number 4": [4], "#5": [5], "the second one": [4], "the white one": [4], "the dogs": [1, 4]},
         **{"the dog": [], "all": [1, 4, 5], "the horse": [], "": []},

@@ -21,7 +21,7 @@ from trackgpt.types import PromptKind
 
 
 @dataclass(frozen=True)
-class Named:
+class Called:
     """A target and the words that named it, which are empty where it was shown alone."""
 
     id: int
@@ -39,8 +39,8 @@ class Context:
         last: ids of the targets that the last instruction was about.
     """
 
-    tracked: tuple[Named, ...] = ()
-    former: tuple[Named, ...] = ()
+    tracked: tuple[Called, ...] = ()
+    former: tuple[Called, ...] = ()
     said: tuple[str, ...] = ()
     last: tuple[int, ...] = ()
 
@@ -50,7 +50,7 @@ class Context:
         return bool(self.tracked or self.former or self.said)
 
     @property
-    def focus(self) -> Named | None:
+    def focus(self) -> Called | None:
         """The target that "it" is: the only one, or the only one of the last instruction."""
         last = [one for one in self.tracked if one.id in self.last]
         return next((some[0] for some in (self.tracked, last) if len(some) == 1), None)
@@ -98,7 +98,7 @@ def understand(text: str, context: Context = Context()) -> Understood:
     return found if found.words or found.kind in _WORDLESS else plain
 
 
-def referred(words: str, things: Sequence[Named]) -> tuple[Named, ...]:
+def referred(words: str, things: Sequence[Called]) -> tuple[Called, ...]:
     """The things that words refer to: by number, by order or as they were named; all for "all"; empty for none.
 
     Several are given for a plural alone.
@@ -348,7 +348,7 @@ def _number(tokens: _Tokens) -> int:
     return int(rest[0]) if len(rest) == 1 and rest[0].isdecimal() and len(rest[0]) < 9 else 0
 
 
-def _among(tokens: _Tokens, things: Sequence[Named]) -> tuple[Named, ...]:
+def _among(tokens: _Tokens, things: Sequence[Called]) -> tuple[Called, ...]:
     """The things that words refer to, by number, order or description: none, one, or several that fit alike."""
     number = _number(tokens)
     if number:
@@ -584,7 +584,7 @@ def _parts(tokens: _Tokens) -> list[_Tokens]:
     return [part for part in parts if part] or [[]]
 
 
-def _clause(tokens: _Tokens, context: Context) -> tuple[Named, str, _Tokens] | None:
+def _clause(tokens: _Tokens, context: Context) -> tuple[Called, str, _Tokens] | None:
     """A statement about something followed: which one, the verb "to be" or "to have" if any, and what is said."""
     tokens = _ended(_led(tokens, _NOTING), _PLEASE)
     length = _at(tokens, 0, _SUBJECTS)
@@ -627,9 +627,9 @@ def _resume(tokens: _Tokens, context: Context) -> Understood | None:
         return Understood("resume", _naming(meant[0].words), (meant[0].id,))
     if again:
         return None
-    earlier = _among(rest, [Named(k + 1, words) for k, words in enumerate(context.said)])
+    earlier = _among(rest, [Called(k + 1, words) for k, words in enumerate(context.said)])
     if not rest:
-        earlier = tuple(Named(0, words) for words in context.said[-2:-1])
+        earlier = tuple(Called(0, words) for words in context.said[-2:-1])
     words = _naming(earlier[0].words) if earlier and (not rest or not _root(_written(rest)).noun) else ""
     return Understood("switch", words or _spelled(rest, context))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trackgpt.export.records import TrackRecord
-from trackgpt.reasoners.instructions import Context, Named
+from trackgpt.reasoners.instructions import Called, Context
 from trackgpt.track import TrackState
 from trackgpt.types import Target
 
@@ -16,14 +16,14 @@ def context_of(state: TrackState) -> Context:
     """What an instruction may refer to, on a track as it is."""
     last = tuple(target.id for target in state.active if state.prompts and target.prompt is state.prompts[-1])
     return Context(
-        tuple(Named(target.id, target.prompt.text) for target in state.active),
-        tuple(Named(target.id, target.prompt.text) for target in state.targets if not target.active),
+        tuple(Called(target.id, target.prompt.text) for target in state.active),
+        tuple(Called(target.id, target.prompt.text) for target in state.targets if not target.active),
         tuple(prompt.text for prompt in state.prompts if prompt.kind != "drop"),
         last,
     )
 
 
-def listed(named: Sequence[Named]) -> str:
+def listed(named: Sequence[Called]) -> str:
     """Targets for a message: "1 'the dog', 2"."""
     return ", ".join(f"{one.id} {one.words!r}" if one.words else str(one.id) for one in named) or "none"
 
