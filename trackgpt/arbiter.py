@@ -11,7 +11,7 @@ import numpy as np
 from trackgpt.config import RethinkConfig
 from trackgpt.errors import UsageError
 from trackgpt.track import TrackState
-from trackgpt.types import Cue, Prediction, Prompt, Target, Verdict
+from trackgpt.types import SAME_TARGETS, Cue, Prediction, Prompt, Target, Verdict
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class PurportArbiter:
         if prompt.kind in ("resume", "add"):
             raise UsageError(f"{self.name} cannot {prompt.kind} targets; name all of them in one instruction")
         known = {target.id for target in state.active}
-        if prompt.kind == "correct" and prompt.ids and set(prompt.ids) != known:
+        if prompt.kind in SAME_TARGETS and prompt.ids and set(prompt.ids) != known:
             raise UsageError(f"{self.name} corrects all targets at once, which are {sorted(known)}; leave ids out")
         if prompt.kind != "drop":
             return "prompt"
@@ -219,7 +219,7 @@ class PointedArbiter:
         followed = [target.id for target in state.active if target.id in known]
         if prompt.kind == "drop":
             following = [number for number in followed if number not in ids]
-        elif prompt.kind in ("add", "correct"):
+        elif prompt.kind == "add" or prompt.kind in SAME_TARGETS:
             following = [*followed, *(number for number in ids if number not in followed)]
         else:
             following = list(ids)
@@ -254,10 +254,10 @@ def _named(model: str, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
             f"{model} follows what it is shown, not words: point at the target with --box ID:x,y,w,h, --mask FILE.png "
             "or --point ID:x,y (in Python say(box=...), in a benchmark --prompt), or choose a model that reads: -m nano"
         )
-    if prompt.kind == "correct":
+    if prompt.kind in SAME_TARGETS:
         ended = [number for number in former if number in prompt.ids or not active and not prompt.ids]
         if ended:
-            raise UsageError(f"correct {_listed(ended)}: no longer followed; to resume it, add it with its id")
+            raise UsageError(f"{prompt.kind} {_listed(ended)}: no longer followed; to resume it, add it with its id")
         return _chosen(prompt, active, prompt.ids or _only(prompt, active), "tracked are")
     known = () if prompt.kind == "start" else (*active, *former)
     ids = prompt.ids or tuple(range(state.next_id, state.next_id + len(prompt.visual)))

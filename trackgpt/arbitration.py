@@ -21,7 +21,7 @@ from trackgpt.errors import UsageError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.perception.identity_banks import contained
 from trackgpt.track import TrackState
-from trackgpt.types import Box, Cue, Prediction, Prompt, Target, Verdict, VisualPrompt
+from trackgpt.types import SAME_TARGETS, Box, Cue, Prediction, Prompt, Target, Verdict, VisualPrompt
 
 
 @dataclass(frozen=True)
@@ -261,9 +261,9 @@ class Arbitration:
             return self._begun(state, cue, state.prompt, "found") if seen is None else self._checked(state, seen, cue)
         if seen is None:
             return self._begun(state, cue, prompt, prompt.kind)
-        if prompt.kind == "add":
-            return self._added(state, seen, cue, prompt)
-        return self._told(state, seen, cue, prompt)
+        meant = self._meant(state, seen, cue, prompt)
+        judged = self._added if prompt.kind == "add" else self._told
+        return judged(state, seen, meant, prompt)
 
     def _begun(self, state: TrackState, cue: Cue, prompt: Prompt, kind: str) -> Verdict:
         """New targets, one in each box; former ones are archived, and forgotten by "start"."""
@@ -282,25 +282,55 @@ class Arbitration:
         former = tuple(target for target in state.targets if not target.active)
         return _shown("add", cue, (*state.active, *new, *former), [target.id for target in new], boxes)
 
+    def _meant(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Cue:
+        """The cue without what a person has ruled out: for the target that is wrong or not meant, the next rival.
+
+        A part is looked for where the target is. A correction that names nothing but the target itself is left as it
+        is, unless the words say that it is not meant.
+        """
+        live = {n: _box(box) for n, box, here in zip(seen.ids.tolist(), seen.boxes, seen.present, strict=True) if here}
+        own = tuple(target.id for target in state.active if not prompt.ids or target.id in prompt.ids)
+        found, rivals = list(map(_box, _rows(cue))), [] if cue.rivals is None else list(map(_box, cue.rivals))
+        if prompt.kind == "refine" and len(own) == 1 and own[0] in live:
+            parts = [box for box in (*found, *rivals) if self._part_and_whole(live[own[0]], box)]
+            return _boxed(cue, parts[:1] or found)
+        out = prompt.excluded or (own if prompt.kind == "correct" and len(own) == 1 else ())
+        wrong = [live[number] for number in out if number in live]
+        left, others = ([b for b in of if not self._same(b, wrong, self.settings.tau_reinit)] for of in (found, rivals))
+        if not found or not wrong or len(left) == len(found):
+            return cue
+        return _boxed(cue, left or others[:1]) if left or others or prompt.excluded else cue
+
     def _told(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
         """An instruction about what is tracked: the same thing, its part or its whole, another place, another thing."""
-        found, correct = [_box(box) for box in _rows(cue)], prompt.kind == "correct"
+        found, same = [_box(box) for box in _rows(cue)], prompt.kind in SAME_TARGETS
         rows = [row for row, target in enumerate(state.active) if target.id in prompt.ids or not prompt.ids]
-        if not found:  # an empty cue ends what is tracked, and a correction to nothing changes nothing
-            return Verdict("absent") if correct else Verdict("absent", replace(cue, boxes=None), _archived(state))
-        if not correct and (len(found) != 1 or len(rows) != 1):
+        if not found:  # an empty cue ends what is tracked; a correction to nothing changes nothing
+            kept = same or prompt.excluded
+            return Verdict("absent") if kept else Verdict("absent", replace(cue, boxes=None), _archived(state))
+        if not same and (len(found) != 1 or len(rows) != 1):
             return self._begun(state, cue, prompt, prompt.kind)
         live, settled = _live(seen), []
         for row, box in _nearest([live[row] for row in rows], found):
             target, track = state.active[rows[row]], live[rows[row]]
             kind = self._verdict(track, box, [live[k] for k in range(len(live)) if k not in rows])
-            kind = "refine" if kind == "reinit" and track is not None and self._part_and_whole(track, box) else kind
-            if kind in ("reinit", "found") and not correct:
+            kind = self._meaning(kind, track, box, prompt.kind)
+            if kind == "new":
                 return self._begun(state, cue, prompt, prompt.kind)
-            settled.append(_Settled(target.id, "correct" if kind in ("reinit", "found") else kind, track, box))
+            settled.append(_Settled(target.id, kind, track, box))
         renamed = {one.id for one in settled}
         targets = tuple(replace(each, prompt=prompt) if each.id in renamed else each for each in state.targets)
         return self._settled(cue, targets, settled)
+
+    def _meaning(self, kind: str, track: Box | None, box: Box, said: str) -> str:
+        """What a verdict on a target means where something is said of it: "new" for another target."""
+        if kind not in ("reinit", "found"):
+            return kind
+        if said == "state":  # how it is now, and not where
+            return kind if track is None else "elsewhere"
+        if said == "refine" or (track is not None and self._part_and_whole(track, box)):
+            return "refine"
+        return "correct" if said == "correct" else "new"
 
     def _checked(self, state: TrackState, seen: Prediction, cue: Cue) -> Verdict:
         """Every active target against the grounder's box of it."""
@@ -326,10 +356,16 @@ class Arbitration:
         anew = [one for one in settled if one.kind in ("correct", "reinit", "found", "refine")]
         if not anew:
             return Verdict(kind, targets=targets, confirmed=confirmed)
-        wrong = [None if one.track is None or self._part_and_whole(one.track, one.found) else one.track for one in anew]
+        wrong = [self._failed(one) for one in anew]
         verdict = _shown(kind, cue, targets, [one.id for one in anew], [one.found for one in anew], wrong)
         rejected = tuple(one.id for one, track in zip(anew, wrong, strict=True) if track is not None)
         return replace(verdict, confirmed=confirmed, rejected=rejected)
+
+    def _failed(self, one: _Settled) -> Box | None:
+        """Where a target was tracked, if that was something else, and no part or whole of it."""
+        if one.kind == "refine" or one.track is None or self._part_and_whole(one.track, one.found):
+            return None
+        return one.track
 
     def _verdict(self, track: Box | None, found: Box, others: Sequence[Box | None]) -> str:
         """What a box says about a track. A track that agrees is kept, even where another one is near (ours)."""
@@ -520,6 +556,11 @@ def _rows(cue: Cue) -> np.ndarray:
     """The boxes that were found, float32 (n, 4)."""
     boxes = np.zeros((0, 4), np.float32) if cue.boxes is None else cue.boxes
     return boxes[~np.isnan(boxes).any(1)]
+
+
+def _boxed(cue: Cue, boxes: Sequence[Box]) -> Cue:
+    """The cue with these boxes instead, without scores."""
+    return replace(cue, boxes=np.array(boxes, np.float32).reshape(-1, 4), scores=None)
 
 
 def _all_rows(cue: Cue, count: int) -> np.ndarray:

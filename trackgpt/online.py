@@ -14,10 +14,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from trackgpt.errors import UsageError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.geometry.pointing import refuse_misplaced
 from trackgpt.track import TrackState
-from trackgpt.types import Box, Cue, EncodedFrame, Prediction, Prompt, Target, Verdict
+from trackgpt.types import OUTSIDE_TRACK, Box, Cue, EncodedFrame, Prediction, Prompt, Target, Verdict
 
 Frame: TypeAlias = np.ndarray | EncodedFrame
 """uint8 RGB (height, width, 3), or what `Perception.encode` made of it, which gives the same result."""
@@ -206,6 +207,8 @@ def step(
 def _due(parts: Tracker, state: TrackState, frame: Frame, prompt: Prompt | None) -> str:
     """Why to ask before looking, or "", of a prompt that fits the frame."""
     if prompt is not None:
+        if prompt.kind in OUTSIDE_TRACK:
+            raise UsageError(f"a tracker is told no {prompt.kind}; say it to a session")
         refuse_misplaced(prompt, image_of(frame).shape[:2])
     return parts.arbiter.due(state, prompt)
 

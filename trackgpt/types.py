@@ -14,8 +14,14 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-PromptKind = Literal["start", "correct", "switch", "resume", "add", "drop"]
+PromptKind = Literal[
+    "start", "correct", "switch", "resume", "add", "drop", "refine", "state", "conditional", "absence", "question"
+]
 PROMPT_KINDS: tuple[str, ...] = get_args(PromptKind)
+SAME_TARGETS = ("correct", "refine", "state")
+"""Kinds about targets that are followed, and that stay who they are."""
+OUTSIDE_TRACK = ("conditional", "absence", "question")
+"""Kinds that a session settles: no tracker is told of them."""
 Box: TypeAlias = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frame."""
 
@@ -58,14 +64,20 @@ class Prompt:
     """What a person says or points at, and how it relates to what is being tracked.
 
     Attributes:
-        text: the words; empty where what is shown says it all.
+        text: the words to be read; empty where what is shown says it all.
         frame: index of the source frame that it is about.
         kind: "start" and "switch" replace all targets by new ones, which of former ones "start" forgets for good;
             "correct" gives targets another place; "add" follows further ones, corrects those that are followed already
-            and takes up former ones again; "resume" returns to former ones alone; "drop" ends some.
+            and takes up former ones again; "resume" returns to former ones alone; "drop" ends some; "refine" goes on
+            with a part of a target, or with the whole of it; "state" says how a target is now, which moves no track
+            that is seen; "conditional" follows the first of `text` and `instead` that is found; "absence" (it leaves,
+            or is hidden) and "question" change nothing.
         ids: the targets it is about, one for each of `visual` where both are given. Without ids, new targets get new
             numbers, a correction is about the only target, and "drop" ends all.
         visual: where the targets are on this frame, one each.
+        said: the words as a person said them, where `text` was written out from them (`reasoners.instructions`).
+        excluded: followed targets that the words do not mean, as "the other one" has it.
+        instead: of a "conditional", the words that count where `text` is not found, in order.
     """
 
     text: str = ""
@@ -73,12 +85,20 @@ class Prompt:
     kind: PromptKind = "start"
     ids: tuple[int, ...] = ()
     visual: tuple[VisualPrompt, ...] = ()
+    said: str = ""
+    excluded: tuple[int, ...] = ()
+    instead: tuple[str, ...] = ()
+
+    @property
+    def heard(self) -> str:
+        """The words as they were said."""
+        return self.said or self.text
 
     @property
     def summary(self) -> str:
-        """What it says in a line for people: the words, or "add 2: box, 3 points; 4: mask"."""
-        if self.text:
-            return self.text
+        """What it says in a line for people: the words as said, or "add 2: box, 3 points; 4: mask"."""
+        if self.heard:
+            return self.heard
         named, shown = [str(number) for number in self.ids], [each.summary for each in self.visual]
         each = [": ".join(pair) for pair in zip(named, shown, strict=True)] if named and shown else named or shown
         return f"{self.kind} {'; '.join(each)}".strip()

@@ -1,5 +1,7 @@
 """What was said in a run, as its log keeps it: words, kind, identities, and what was shown, masks as run lengths.
 
+Words that were written out are kept beside those that were said: "text":"the black dog","said":"no, the black one".
+
     {"type":"instruction", ..., "text":"","kind":"add","ids":[2],"visual":[{"box":[10,20,40,60],
      "points":[[30.5,40.5,1]],"mask":{"size":[480,854],"rle":"..."}}]}
 
@@ -16,12 +18,18 @@ from trackgpt.errors import InputError, UsageError
 from trackgpt.export.records import EventRecord, events_of_take, read_takes
 from trackgpt.geometry.masks import decode_rle, encode_rle, is_size
 from trackgpt.geometry.pointing import visual_prompts
-from trackgpt.types import PROMPT_KINDS, Prompt, VisualPrompt
+from trackgpt.types import OUTSIDE_TRACK, PROMPT_KINDS, Prompt, VisualPrompt
 
 
 def written_prompt(prompt: Prompt) -> dict[str, Any]:
     """The fields of an "instruction" event; what is empty is left out, but for the words."""
-    more = {"ids": list(prompt.ids), "visual": [_written(shown) for shown in prompt.visual]}
+    more = {
+        "ids": list(prompt.ids),
+        "visual": [_written(shown) for shown in prompt.visual],
+        "said": prompt.said,
+        "excluded": list(prompt.excluded),
+        "instead": list(prompt.instead),
+    }
     return {"text": prompt.text, "kind": prompt.kind} | {name: value for name, value in more.items() if value}
 
 
@@ -39,10 +47,14 @@ def prompt_of(event: EventRecord) -> Prompt:
     """
     where, data = f"instruction of frame {event.index}", event.data
     kind, ids, shown = data.get("kind", "start"), data.get("ids", []), data.get("visual", [])
+    said, excluded, instead = data.get("said", ""), data.get("excluded", []), data.get("instead", [])
     if kind not in PROMPT_KINDS or not isinstance(data["text"], str):
         raise InputError(f"{where}: kind {kind!r:.40}; wanted a text and one of {', '.join(PROMPT_KINDS)}")
-    if not isinstance(ids, list) or not all(type(number) is int and number >= 1 for number in ids):
-        raise InputError(f"{where}: ids {ids!r:.40}; wanted whole numbers from 1")
+    for name, numbers in (("ids", ids), ("excluded", excluded)):
+        if not isinstance(numbers, list) or not all(type(number) is int and number >= 1 for number in numbers):
+            raise InputError(f"{where}: {name} {numbers!r:.40}; wanted whole numbers from 1")
+    if not isinstance(instead, list) or not all(isinstance(words, str) for words in (said, *instead)):
+        raise InputError(f"{where}: said {said!r:.40}, instead {instead!r:.40}; wanted text, and a list of texts")
     if not isinstance(shown, list) or not all(isinstance(values, dict) for values in shown):
         raise InputError(f"{where}: visual {shown!r:.40}; wanted objects with box, points or mask")
     if ids and shown and len(ids) != len(shown):
@@ -51,7 +63,7 @@ def prompt_of(event: EventRecord) -> Prompt:
         visual = visual_prompts([_shown(values) for values in shown])
     except (InputError, UsageError) as error:
         raise InputError(f"{where}: {error.message}") from error
-    return Prompt(data["text"], event.index, kind, tuple(ids), visual)
+    return Prompt(data["text"], event.index, kind, tuple(ids), visual, said, tuple(excluded), tuple(instead))
 
 
 def _shown(values: Mapping[str, Any]) -> VisualPrompt:
@@ -78,7 +90,8 @@ def read_prompts(run: str | Path, take: int | None = None) -> list[Prompt]:
     said: list[Prompt] = []
     for event in events_of_take(run, take):
         if event.type == "instruction":
-            said.append(prompt_of(event))
+            prompt = prompt_of(event)
+            said += [] if prompt.kind in OUTSIDE_TRACK else [prompt]
         elif event.type == "undo" and (event.take != wanted or not event.data.get("recorded")):
             said = said[:-1] if said and said[-1].frame == event.data.get("frame") else said
     return said

@@ -233,7 +233,7 @@ class Playback:
         if upcoming is None:
             raise UsageError("the source has no frame left; say what to track before it ends")
         if timed and not plan.due(upcoming.index, upcoming.time):
-            begins = prompt.kind in ("start", "switch", "add") and (prompt.text or prompt.visual)
+            begins = prompt.kind in ("start", "switch", "add", "conditional") and (prompt.text or prompt.visual)
             if begins and all(shown.finds for shown in prompt.visual):
                 self.session.refuse(prompt)  # others are about targets that may still be to come
             self._planned.append(plan)

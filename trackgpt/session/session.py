@@ -19,10 +19,12 @@ from trackgpt.export.prompts import written_prompt
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.masks import decode_rle
 from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
+from trackgpt.reasoners.instructions import referred, understand
 from trackgpt.session.contradictions import LONG, Meetings, denied_points
 from trackgpt.session.takes import Said, Takes
+from trackgpt.session.understanding import answer_of, context_of, listed
 from trackgpt.track import TrackState
-from trackgpt.types import PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, VisualPrompt
+from trackgpt.types import OUTSIDE_TRACK, PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, VisualPrompt
 from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
@@ -95,10 +97,22 @@ class Reply:
     Attributes:
         text: the answer.
         objects: the targets it names, on the frame it was said about; empty when nothing was found.
+        prompt: the instruction as it was understood: its kind, and its words written out. Where it was meant otherwise,
+            take it back and say it with its `kind`.
     """
 
     text: str = ""
     objects: tuple[Object, ...] = ()
+    prompt: Prompt | None = None
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An instruction about the next frame, as it was given and as it was read then."""
+
+    given: str | Prompt
+    how: Mapping[str, Any]
+    prompt: Prompt
 
 
 class Stepping(Protocol):
@@ -178,7 +192,7 @@ class Session:
         self._check = check
         self._log = log or _NoLog()
         self._takes = Takes()
-        self._said: list[Prompt] = []
+        self._said: list[_Waiting] = []
         self._pending: tuple[int, Prediction] | None = None
         self._present: dict[int, bool] | None = None
         self._meetings = Meetings()
@@ -192,6 +206,8 @@ class Session:
         """Tell the tracker what to follow, in words or by pointing at it.
 
             session.say("the red car")
+            session.say("no, the one behind it")                # a correction: "the car behind the red car"
+            session.say("the one behind it", kind="add")        # said which kind, it is taken as it is
             session.say(box=(10, 20, 60, 90))                   # x1, y1, x2, y2
             session.say(points=[(30, 40, 0)], kind="correct")   # 0: not here
             session.say(visual=[VisualPrompt(box=a), VisualPrompt(mask=b)], ids=(7, 9))
@@ -207,16 +223,46 @@ class Session:
         """
         prompt = self.read(text, **how)
         self.refuse(prompt)
-        words = text.text if isinstance(text, Prompt) else text
-        if prompt.text != " ".join(words.split()):
-            markup = f"markup was taken out of the instruction, which is read as {prompt.text!r}"
+        words = text.heard if isinstance(text, Prompt) else text
+        if prompt.heard != " ".join(words.split()):
+            markup = f"markup was taken out of the instruction, which is read as {prompt.heard!r}"
             self.warn("NL03", about or self.last, markup)
         if about is None:
-            self._said.append(prompt)
+            if prompt.kind in ("absence", "question") and not self._said:
+                return self._noted(self.last, prompt)
+            self._said.append(_Waiting(text, how, prompt))
             return Reply()
         if not isinstance(about, SourceFrame) or about.image is None:
             raise UsageError("about: wanted the next frame of a source, with its image; else leave it out")
         return self._instruct(about, prompt)
+
+    def correct(self, text: str = "", **how: Any) -> Reply:
+        """What is followed is wrong: this is meant. As `say` with that kind, like the five that follow."""
+        return self.say(text, kind="correct", **how)
+
+    def switch(self, text: str = "", **how: Any) -> Reply:
+        """Follow this instead."""
+        return self.say(text, kind="switch", **how)
+
+    def add(self, text: str = "", **how: Any) -> Reply:
+        """Follow this, too."""
+        return self.say(text, kind="add", **how)
+
+    def drop(self, text: str = "", **how: Any) -> Reply:
+        """No longer follow this; without words and ids, nothing of all."""
+        return self.say(text, kind="drop", **how)
+
+    def resume(self, text: str = "", **how: Any) -> Reply:
+        """Return to a former target."""
+        return self.say(text, kind="resume", **how)
+
+    def refine(self, text: str = "", **how: Any) -> Reply:
+        """Go on with this part of what is followed."""
+        return self.say(text, kind="refine", **how)
+
+    def ask(self, text: str = "what are you tracking?") -> Reply:
+        """A question, answered from the record: what is followed, since when, by which words and how surely."""
+        return self.say(text, kind="question")
 
     def read(
         self,
@@ -233,21 +279,28 @@ class Session:
 
         Args:
             text: the instruction, or a whole prompt.
-            kind: see `Prompt`; by default "start", or "switch" where something has been said before.
-            ids: see `Prompt`.
+            kind: see `Prompt`; by default what the words say (`trackgpt.reasoners.instructions.understand`), which
+                are then written out. Without words, or with ids or something shown, "start", or "switch" where
+                something has been said before.
+            ids: see `Prompt`; by default those that the words of a "drop" or "resume" refer to.
             visual: what is shown, one per target.
             box, points, mask: the short form for one target, see `VisualPrompt`.
 
         Raises:
             UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box, point or mask
-                is none; `points` is empty; ids and targets differ in number.
+                is none; `points` is empty; ids and targets differ in number; what is to end or to be taken up again is
+                not there.
         """
         shown = _shown(visual, box, points, mask)
         if not isinstance(text, Prompt):
-            return self._prompt(text, kind, ids, shown)
+            prompt = self._prompt(text, kind, ids, shown)
+            if kind is None and prompt.text and not prompt.ids and not prompt.visual:
+                return self._understood(prompt.text)
+            return self._referring(prompt)
         if kind is not None or ids != () or shown != ():
             raise UsageError("a whole Prompt and more beside it: wanted one of them")
-        return self._prompt(text.text, text.kind, text.ids, text.visual)
+        prompt = self._prompt(text.text, text.kind, text.ids, text.visual)
+        return replace(prompt, said=text.said, excluded=text.excluded, instead=text.instead)
 
     def _prompt(self, text: Any, kind: Any, ids: Any, shown: Any) -> Prompt:
         if not isinstance(text, str):
@@ -262,13 +315,41 @@ class Session:
         cleaned = "" if wordless and not text else self._check(text)
         return Prompt(cleaned, 0, chosen, numbers, pointed_at)
 
+    def _understood(self, text: str) -> Prompt:
+        """What words say of what is tracked, written out."""
+        context = context_of(self.state)
+        found = understand(text, context)
+        if self._said and found.kind == "start":
+            found = replace(found, kind="switch")
+        if found.kind == "drop" and found.words:
+            raise UsageError(f"drop {found.words!r}: tracked are {listed(context.tracked)}")
+        words = self._check(found.words) if found.words else text
+        said = text if words != text else ""
+        return Prompt(words, 0, found.kind, found.ids, (), said, found.excluded, found.instead)
+
+    def _referring(self, prompt: Prompt) -> Prompt:
+        """The prompt with the ids of what the words of a "drop" or "resume" refer to."""
+        if prompt.kind not in ("drop", "resume") or not prompt.text or prompt.ids:
+            return prompt
+        context = context_of(self.state)
+        things = context.tracked if prompt.kind == "drop" else context.former
+        meant = referred(prompt.text, things)
+        if not meant:
+            self.refuse(prompt)
+            there = "tracked are" if prompt.kind == "drop" else "targets that were given up are"
+            raise UsageError(f"{prompt.kind} {prompt.text!r}: {there} {listed(things)}")
+        return replace(prompt, ids=tuple(one.id for one in meant))
+
     def refuse(self, prompt: Prompt) -> None:
         """Refuse what the system cannot do with the track as it is.
 
         Raises:
             UsageError: it cannot do what the prompt wants.
         """
-        self.tracker.arbiter.due(self.state, prompt)
+        if prompt.kind == "conditional":
+            prompt = self._options(prompt)[0]
+        if prompt.kind not in OUTSIDE_TRACK:
+            self.tracker.arbiter.due(self.state, prompt)
 
     def step(
         self, frame: np.ndarray | SourceFrame | None, index: int | None = None, time: float | None = None
@@ -286,8 +367,10 @@ class Session:
             return self._unreadable(at)
         if at.problem:
             self.warn("IN06" if "lost" in at.problem else "IN05", at, f"frame {at.index}: {at.problem}")
-        while self._said:
-            self._instruct(at, self._said.pop(0))
+        waiting, self._said = self._said, []
+        for k, each in enumerate(waiting):  # what the first one led to, the words of the next one may refer to
+            self._said = waiting[k + 1 :]
+            self._instruct(at, self.read(each.given, **each.how) if k else each.prompt)
         if not self.state.prompts:
             height, width = at.image.shape[:2]
             return self._recorded(TrackRecord(at.index, round(at.time, 6), (height, width)), at, None)
@@ -304,7 +387,7 @@ class Session:
             UsageError: there is nothing to take back.
         """
         if self._said:
-            return Said(self._said.pop(), self.state, self._present, self._takes.following)
+            return Said(self._said.pop().prompt, self.state, self._present, self._takes.following)
         said = self._takes.find(self.state.prompts[-1]) if self.state.prompts else None
         if said is None:
             raise UsageError("nothing has been said here that could be taken back")
@@ -411,8 +494,13 @@ class Session:
         assert frame.image is not None
         prompt = replace(said, frame=frame.index)
         refuse_misplaced(prompt, frame.image.shape[:2])
+        if prompt.kind in ("absence", "question"):
+            return self._noted(frame, prompt)
+        meant = {}
+        if prompt.kind == "conditional":
+            prompt, meant = self._settled(frame, prompt), {"meant": prompt.kind}
         before, present = self.state, self._present
-        self._event("instruction", frame, **written_prompt(prompt))
+        self._event("instruction", frame, **written_prompt(prompt), **meant)
         self.state, seen = self.tracker.step(before, looked_at(frame), prompt)
         self._takes.add(Said(prompt, before, present, self._takes.following))
         self._pending, self._present = (frame.index, seen), None
@@ -421,7 +509,31 @@ class Session:
         if prompt.visual and seen.masks is not None:
             for text in denied_points(prompt, seen.ids.tolist(), seen.masks):
                 self.warn("", frame, f"frame {frame.index}: {text}")
-        return Reply(answer, objects_of(self._record(frame, seen)))
+        return Reply(answer, objects_of(self._record(frame, seen)), prompt)
+
+    def _noted(self, at: SourceFrame | TrackRecord | None, prompt: Prompt) -> Reply:
+        """What changes nothing: a question is answered from the record."""
+        self._event("instruction", at, **written_prompt(prompt))
+        objects = () if self.last is None else objects_of(self.last)
+        text = answer_of(self.state, self.last) if prompt.kind == "question" else ""
+        if text:
+            self._event("answer", at, text=text, targets=len(self.state.active))
+        return Reply(text, objects, prompt)
+
+    def _options(self, prompt: Prompt) -> list[Prompt]:
+        """What a conditional may come to, in order."""
+        kind: PromptKind = "switch" if self.state.prompts else "start"
+        settled = replace(prompt, kind=kind, said=prompt.heard, instead=())
+        return [replace(settled, text=words) for words in (prompt.text, *prompt.instead)]
+
+    def _settled(self, frame: SourceFrame, prompt: Prompt) -> Prompt:
+        """The first of the options of which something is found; where nothing is, the first one, which is searched."""
+        options = self._options(prompt)
+        for option in options:
+            _, seen = self.tracker.step(self.state, looked_at(frame), option)
+            if seen.present.any():
+                return option
+        return options[0]
 
     def _track(self, frame: SourceFrame) -> Prediction:
         before = self.state

@@ -1,0 +1,55 @@
+"""What a session knows when a person says something: what words may refer to, and what a question is answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from trackgpt.export.records import TrackRecord
+from trackgpt.reasoners.instructions import Called, Context
+from trackgpt.track import TrackState
+from trackgpt.types import Target
+
+
+def context_of(state: TrackState) -> Context:
+    """What an instruction may refer to, on a track as it is."""
+    last = tuple(target.id for target in state.active if state.prompts and target.prompt is state.prompts[-1])
+    return Context(
+        tuple(Called(target.id, target.prompt.text) for target in state.active),
+        tuple(Called(target.id, target.prompt.text) for target in state.targets if not target.active),
+        tuple(prompt.text for prompt in state.prompts if prompt.kind != "drop"),
+        last,
+    )
+
+
+def listed(named: Sequence[Called]) -> str:
+    """Targets for a message: "1 'the dog', 2"."""
+    return ", ".join(f"{one.id} {one.words!r}" if one.words else str(one.id) for one in named) or "none"
+
+
+def answer_of(state: TrackState, last: TrackRecord | None) -> str:
+    """What is followed, since when, by which words and how surely; and what was passed over for it."""
+    if not state.prompts:
+        return "Nothing has been said yet."
+    if not state.active:
+        return f"Nothing is followed. {state.cue.text}".strip()
+    told = [f"{_followed(target, last)}." for target in state.active]
+    rivals = np.zeros((0, 4)) if state.cue.rivals is None else state.cue.rivals
+    passed = "; ".join(_box(box) for box in rivals.tolist())
+    return " ".join([*told, state.cue.text, f"Passed over: {passed}." if passed else ""]).strip()
+
+
+def _followed(target: Target, last: TrackRecord | None) -> str:
+    prompt = target.prompt
+    objects = () if last is None else last.objects
+    seen = next((item for item in objects if item.id == target.id), None)
+    where = "not on this frame" if seen is None or seen.box is None else f"{seen.state} at {_box(seen.box)}"
+    score = "" if seen is None or seen.score is None else f", score {seen.score:.2f}"
+    words = f" {prompt.text!r}" if prompt.text else ""
+    said = f' (said: "{prompt.said}")' if prompt.said else ""
+    return f"#{target.id}{words}{said}, since frame {prompt.frame}: {where}{score}"
+
+
+def _box(box: Sequence[float]) -> str:
+    return ", ".join(f"{value:.0f}" for value in box)
