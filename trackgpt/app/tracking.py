@@ -287,7 +287,7 @@ def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoke
     """
     session = tracker.session()
     for words in spoken:
-        prompt = session.read(words.text, **words.how)
+        prompt = session.read(words.text, **{"kind": "start"} | dict(words.how))
         try:
             if prompt.kind != "drop" and all(shown.finds for shown in prompt.visual):
                 session.refuse(replace(prompt, kind="start"))

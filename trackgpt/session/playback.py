@@ -218,12 +218,14 @@ class Playback:
             UsageError: see `Session.say`; the frame has passed, none is left, or both `frame` and `second` are given.
         """
         self._must_be_open()
-        prompt = self.session.read(text, **how)
+        timed = frame is not None or second is not None
+        # What words refer to shows when they are said; until then they are taken as they are.
+        prompt = self.session.read(text, **({"kind": "start"} if timed and not isinstance(text, Prompt) else {}) | how)
         if isinstance(text, Prompt) and frame is None and second is None:
             frame = text.frame or None
         _check_moment(frame, second)
         plan = PlannedPrompt(text, how, prompt.summary, frame, second)
-        timed = frame is not None or second is not None
+        timed = frame is not None or second is not None  # a whole prompt may say its frame itself
         if frame is not None and second is not None:
             raise UsageError(f"frame {frame} and second {second:g} are two moments; give one of them")
         if timed and plan.due(*self._given):
