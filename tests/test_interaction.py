@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from command_line import command_of
 from toy_systems import ToyImat, scene
 
 from data_tools.box_writers import boxes_of_object, write_interacttrack
 from data_tools.check import check_tree
+from eval import __main__ as evaluation
 from eval.corrections import User, corrections_summary, watch, watch_sequence
 from eval.kits.box_sequences import OneTarget
 from eval.kits.interacttrack import InteractTrack
@@ -338,6 +340,23 @@ def test_a_user_of_synthtrack_interact_says_the_scripts_words_for_the_frame(writ
         for t, text in watched.corrections:
             assert text == script.corrections[t][0] != ""
             assert t not in needed
+
+
+def test_the_command_prints_a_line_per_video_and_keeps_the_videos(written, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("eval.trackers.Choice.load", lambda self: ToyImat().tracker())
+    eval_command = command_of(capsys, monkeypatch, evaluation.main)
+    out = tmp_path / "corrections.json"
+    asked = ("corrections", "--model", "toy", "--data", written[0], "--limit", 2, "--patience", 2, "--out", out)
+    done = eval_command(*asked)
+    assert done.code == 0
+    assert len(done.out.splitlines()) == 2 + 2 + 1  # a head of two lines, two videos, the figures
+    kept = json.loads(out.read_text())
+    assert [len(video["overlaps"]) for video in kept["videos"]] == [FRAMES] * 2
+    assert float(done.values()["corrections"]) == pytest.approx(kept["figures"]["corrections"], abs=0.01)
+    assert kept["user"] == {"patience": 2, "says": "full"}
+    again = eval_command(*asked)
+    assert again.code == 6
+    assert "--overwrite" in again.err
 
 
 def test_an_added_target_does_not_become_the_one_that_is_scored():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,6 @@ import typer
 from eval.report import table
 from eval.run_folder import progress, write_text
 from eval.trackers import Choice
-from trackgpt.errors import UsageError
 from trackgpt.files import refuse_existing_file
 
 
@@ -55,8 +55,6 @@ def command(
 
     if out:
         refuse_existing_file(out, overwrite, [])
-    if says == Says.nothing and everything:
-        raise UsageError("--all says a whole script; it goes with --says full or short")
     sequences = interacttrack(data, "test").sequences[: limit or None]
     tracker = Choice(model, variant, tuple(settings or ()), device, threads).load()
     user, videos = User(patience, says.value), []
@@ -68,15 +66,15 @@ def command(
     if out:
         choice = {"model": model, "data": str(data), "variant": variant, "settings": settings or [], "all": everything}
         rows = [_plain(asdict(each)) for each in videos]
-        write_text(out, json.dumps({**choice, "user": asdict(user), "figures": figures, "videos": rows}) + "\n")
+        write_text(out, json.dumps({**choice, "user": asdict(user), "figures": _plain(figures), "videos": rows}) + "\n")
     typer.echo(" ".join([f"{name}={value:.2f}" for name, value in figures.items()] + [f"videos={len(videos)}"]))
 
 
-def _line(name: str, figures: Any) -> list[str]:
+def _line(name: str, figures: Mapping[str, float]) -> list[str]:
     return [name, *(f"{value:.2f}" for value in figures.values())]
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers in JSON's own types, NaN as null."""
     from trackgpt.export.records import plain
 

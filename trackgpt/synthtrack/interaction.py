@@ -63,11 +63,11 @@ SAID: dict[str, tuple[str, ...]] = {
         "by now {name} has come to be {place}",
     ),
     "hidden": (
-        "something is in front of it now",
-        "it is partly hidden at the moment",
-        "{name} is half covered, stay with it",
+        "it is partly hidden now",
         "only a part of it can be seen",
-        "it is behind something right now",
+        "{name} is partly out of sight, stay with it",
+        "you see no more than some of it at the moment",
+        "not all of it is visible right now",
     ),
     "leaving": (
         "it is about to disappear",
@@ -118,7 +118,7 @@ LASTING = ("category", "colour-category", "size-category", "size-colour-category
 """Forms of instruction that stay true while actors move, the plainest first."""
 _RARE = ("absence", "resume", "drop")
 NOTICE = 3  # frames before a target is gone, on which a person may say so
-HIDDEN = 0.6  # visible fraction below which an actor may be called hidden
+HIDDEN = 0.6  # visible fraction below which an actor is called partly hidden, by others or by the frame's edge
 _STREAM = 11  # of the scene's random numbers
 
 
@@ -171,7 +171,10 @@ class Script:
             InputError: it is no script; the message says what was wanted.
         """
         try:
-            said = [Utterance(**{**each, "targets": tuple(map(int, each["targets"]))}) for each in values["said"]]
+            said = [
+                Utterance(**{**each, "frame": int(each["frame"]), "targets": tuple(map(int, each["targets"]))})
+                for each in values["said"]
+            ]
             followed = tuple(tuple(map(int, each)) for each in values["followed"])
             corrections = tuple((str(short), str(full)) for short, full in values["corrections"])
         except (KeyError, TypeError, ValueError) as error:
@@ -278,9 +281,8 @@ class _Author:
             if said is not None:
                 self._say(said)
         followed = tuple(self._followed(t) for t in range(frames))
-        return Script(
-            tuple(self.said), followed, tuple(self._correction(t, each[0]) for t, each in enumerate(followed))
-        )
+        corrections = tuple(self._correction(t, each[0]) for t, each in enumerate(followed))
+        return Script(tuple(self.said), followed, corrections)
 
     # --- the truth ---
 
