@@ -602,6 +602,7 @@ def corrected(prompt, boxes, rivals=(), tracked=RED):
 
 def test_a_correction_passes_over_the_target_that_is_wrong():
     wrong = Prompt("the square", kind="correct")
+    assert corrected(wrong, [], [GREEN]) == ("absent", (), ())  # nothing was found, and rivals are anything then
     assert corrected(wrong, [RED], [RED, GREEN, YELLOW]) == ("correct", (GREEN,), (1,))
     assert corrected(wrong, [GREEN], [RED]) == ("correct", (GREEN,), (1,))
     assert corrected(wrong, [RED])[0] == "keep"

@@ -323,7 +323,8 @@ class Session:
             found = replace(found, kind="switch")
         if found.kind == "drop" and found.words:
             raise UsageError(f"drop {found.words!r}: tracked are {listed(context.tracked)}")
-        words = self._check(found.words) if found.words else text
+        wordless = found.kind in ("drop", "resume")
+        words = self._check(found.words) if found.words else "" if wordless else text
         said = text if words != text else ""
         return Prompt(words, 0, found.kind, found.ids, (), said, found.excluded, found.instead)
 
