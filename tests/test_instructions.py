@@ -513,6 +513,18 @@ def test_two_things_said_about_one_frame_are_understood_one_after_the_other():
     assert [prompt.kind for prompt in session.prompts] == ["start", "correct", "add"]
 
 
+def test_what_is_planned_is_understood_when_its_frame_comes():
+    said = {0: "the square", 2: "no, the other one", 4: "also the yellow one", 6: "stop following the yellow square"}
+    with InstructionTracker(Imat(Squares(), ColourNetwork(), "imat:squares+toy")).open([FRAME] * 9) as playback:
+        for frame, words in {**said, 8: "stop following the horse"}.items():
+            playback.say(words, frame=frame)
+        results = list(playback)
+    assert [found(result) for result in results[1::2]] == [{1: RED}, {1: GREEN}, {1: GREEN, 2: YELLOW}, {1: GREEN}]
+    (warning,) = (event for event in results[8].events if event.type == "warn")
+    assert "drop 'the horse': tracked are 1 'the other square'" in warning.data["text"]
+    playback.close()
+
+
 def test_every_kind_is_taken_back_to_the_bit():
     for words in (row[1] for row in ROWS if row[0] == "dog"):
         session, _, _ = session_with("the red square")
@@ -605,6 +617,7 @@ def corrected(prompt, boxes, rivals=(), tracked=RED):
 
 def test_a_correction_passes_over_the_target_that_is_wrong():
     wrong = Prompt("the square", kind="correct")
+    assert corrected(wrong, [], [GREEN]) == ("absent", (), ())  # nothing was found, and rivals are anything then
     assert corrected(wrong, [RED], [RED, GREEN, YELLOW]) == ("correct", (GREEN,), (1,))
     assert corrected(wrong, [GREEN], [RED]) == ("correct", (GREEN,), (1,))
     assert corrected(wrong, [RED])[0] == "keep"

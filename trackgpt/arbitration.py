@@ -288,16 +288,19 @@ class Arbitration:
         A part is looked for where the target is. A correction that names nothing but the target itself is left as it
         is, unless the words say that it is not meant.
         """
-        live = {n: _box(box) for n, box, here in zip(seen.ids.tolist(), seen.boxes, seen.present, strict=True) if here}
+        rows = zip(state.active, seen.boxes, seen.present, strict=True)
+        live = {target.id: _box(box) for target, box, here in rows if here}
         own = tuple(target.id for target in state.active if not prompt.ids or target.id in prompt.ids)
         found, rivals = list(map(_box, _rows(cue))), [] if cue.rivals is None else list(map(_box, cue.rivals))
+        if not found:
+            return cue  # rivals are then anything that was seen
         if prompt.kind == "refine" and len(own) == 1 and own[0] in live:
             parts = [box for box in (*found, *rivals) if self._part_and_whole(live[own[0]], box)]
             return _boxed(cue, parts[:1] or found)
         out = prompt.excluded or (own if prompt.kind == "correct" and len(own) == 1 else ())
         wrong = [live[number] for number in out if number in live]
         left, others = ([b for b in of if not self._same(b, wrong, self.settings.tau_reinit)] for of in (found, rivals))
-        if not found or not wrong or len(left) == len(found):
+        if not wrong or len(left) == len(found):
             return cue
         return _boxed(cue, left or others[:1]) if left or others or prompt.excluded else cue
 

@@ -189,6 +189,9 @@ class Printer:
                 self.note(text)
         elif event.type == "instruction":
             self._asked = True
+            if "said" in event.data:
+                said, kind, words = (event.data[name] for name in ("said", "kind", "text"))
+                self.note(f'frame {event.index}: "{said}" is read as {kind}{f": {words}" if words else ""}')
         elif event.type == "answer" and self._asked:
             self._asked = False
             when = "" if event.index == self._begin else f"{event.index}: "

@@ -43,8 +43,9 @@ def _is_no_answer(event: EventRecord) -> bool:
 
 def _event(event: EventRecord) -> str:
     what = str(event.data.get("text", event.data.get("reason", "")))
-    if event.type == "instruction" and not what:
-        what = prompt_of(event).summary
+    if event.type == "instruction":
+        prompt = prompt_of(event)
+        what = f"{prompt.said} ({prompt.kind} {prompt.text})" if prompt.said else prompt.summary
     if event.type == "take":
         what = f"take {event.take} goes on from take {event.data['parent']}"
     if event.type == "rethink":

@@ -219,10 +219,10 @@ class Session:
             how: `kind`, `ids`, `visual`, or `box`, `points` and `mask` of one target, see `read`.
 
         Raises:
-            UsageError: see `read` and `refuse`; what is shown lies outside of the frame.
+            UsageError: see `read` and `refuse`; what is shown lies outside of the frame; no target is what the words of
+                a "drop" or "resume" name.
         """
-        prompt = self.read(text, **how)
-        self.refuse(prompt)
+        prompt = self._taken(text, how)
         words = text.heard if isinstance(text, Prompt) else text
         if prompt.heard != " ".join(words.split()):
             markup = f"markup was taken out of the instruction, which is read as {prompt.heard!r}"
@@ -288,8 +288,7 @@ class Session:
 
         Raises:
             UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box, point or mask
-                is none; `points` is empty; ids and targets differ in number; what is to end or to be taken up again is
-                not there.
+                is none; `points` is empty; ids and targets differ in number.
         """
         shown = _shown(visual, box, points, mask)
         if not isinstance(text, Prompt):
@@ -321,9 +320,8 @@ class Session:
         found = understand(text, context)
         if self._said and found.kind == "start":
             found = replace(found, kind="switch")
-        if found.kind == "drop" and found.words:
-            raise UsageError(f"drop {found.words!r}: tracked are {listed(context.tracked)}")
-        words = self._check(found.words) if found.words else text
+        wordless = found.kind in ("drop", "resume")
+        words = self._check(found.words) if found.words else "" if wordless else text
         said = text if words != text else ""
         return Prompt(words, 0, found.kind, found.ids, (), said, found.excluded, found.instead)
 
@@ -332,13 +330,22 @@ class Session:
         if prompt.kind not in ("drop", "resume") or not prompt.text or prompt.ids:
             return prompt
         context = context_of(self.state)
-        things = context.tracked if prompt.kind == "drop" else context.former
-        meant = referred(prompt.text, things)
-        if not meant:
-            self.refuse(prompt)
-            there = "tracked are" if prompt.kind == "drop" else "targets that were given up are"
-            raise UsageError(f"{prompt.kind} {prompt.text!r}: {there} {listed(things)}")
+        meant = referred(prompt.text, context.tracked if prompt.kind == "drop" else context.former)
         return replace(prompt, ids=tuple(one.id for one in meant))
+
+    def _taken(self, given: str | Prompt, how: Mapping[str, Any]) -> Prompt:
+        """What is said, with the refusal of words for a target that is to end or to be taken up again and is not there.
+
+        A whole prompt is taken as it is: its words need not refer to anything.
+        """
+        prompt = self.read(given, **how)
+        self.refuse(prompt)
+        if isinstance(given, Prompt) or prompt.kind not in ("drop", "resume") or not prompt.text or prompt.ids:
+            return prompt
+        context = context_of(self.state)
+        things = context.tracked if prompt.kind == "drop" else context.former
+        there = "tracked are" if prompt.kind == "drop" else "targets that were given up are"
+        raise UsageError(f"{prompt.kind} {prompt.text!r}: {there} {listed(things)}")
 
     def refuse(self, prompt: Prompt) -> None:
         """Refuse what the system cannot do with the track as it is.
@@ -370,7 +377,7 @@ class Session:
         waiting, self._said = self._said, []
         for k, each in enumerate(waiting):  # what the first one led to, the words of the next one may refer to
             self._said = waiting[k + 1 :]
-            self._instruct(at, self.read(each.given, **each.how) if k else each.prompt)
+            self._instruct(at, self._taken(each.given, each.how) if k else each.prompt)
         if not self.state.prompts:
             height, width = at.image.shape[:2]
             return self._recorded(TrackRecord(at.index, round(at.time, 6), (height, width)), at, None)
