@@ -40,6 +40,12 @@ def _option(group: str, *names: str, **about: Any) -> Any:
     return typer.Option(*names, rich_help_panel=group, **about)
 
 
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line, and is no default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _keep_offline(offline: bool) -> None:
     if offline:
         from trackgpt.fetching import go_offline
@@ -49,11 +55,13 @@ def _keep_offline(offline: bool) -> None:
 
 @app.command()
 def track(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="Video, folder, glob, pipe -, camera, URL")],
     instruction: Annotated[
         list[str] | None,
         typer.Option("-i", "--instruction", help="TEXT, '240: TEXT' (frame), '@8.5: TEXT'"),
     ] = None,
+    script: Annotated[Path | None, typer.Option(help="JSONL, description.txt or run to say")] = None,
     box: Annotated[
         list[str] | None,
         _option("Pointing", metavar="ID:x,y,w,h", help="A box, in pixels as displayed; ID may be left out"),
@@ -73,6 +81,7 @@ def track(
         str, _option("Output", "--format", help=f"Of {FORMATS}; else all", show_default=False)
     ] = FORMATS,
     overwrite: Annotated[bool, _option("Output", "--overwrite", help="Replace an existing run")] = False,
+    resume: Annotated[Path | None, _option("Output", metavar="RUN", help="Go on with a run that was cut")] = None,
     strict: Annotated[bool, _option("Output", "--strict", help="Exit 1 when there were warnings")] = False,
     quiet: Annotated[bool, _option("Output", "-q", "--quiet", help="No progress bar, no warnings")] = False,
     as_json: Annotated[bool, _option("Output", "--json", help="Print events and frames as JSON lines")] = False,
@@ -105,10 +114,9 @@ def track(
     Examples:
         trackgpt track race.mp4 -i "who will win the race?" -i "240: the blue one"
 
-        trackgpt track race.mp4 --box 1:40,80,120,60 --point @240:1:95,100,-
-
         trackgpt track dog.mp4 -i "the dog on the left" --grounder yolox_nano.onnx
     """
+    from trackgpt.app.instructions import Script, read_script
     from trackgpt.app.pointing import Pointing
     from trackgpt.app.tracking import TrackRequest, run
     from trackgpt.hub import NANO_MEMORY, grounded, pair
@@ -122,26 +130,30 @@ def track(
         named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
     if grounder:
         named = grounded(grounder, named or NANO_MEMORY)
-    return run(
-        TrackRequest(
-            source=source,
-            instructions=tuple(instruction or ()),
-            pointing=pointing,
-            model=named,
-            output=output,
-            formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
-            device=device,
-            execution={"dtype": dtype, "backend": backend, "compile": compile_},
-            reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
-            rethink=rethink,
-            guess=guess,
-            lookahead=lookahead_of(batch, ahead),
-            overwrite=overwrite,
-            strict=strict,
-            quiet=quiet,
-            as_json=as_json,
-        )
+    request = TrackRequest(
+        source=source,
+        instructions=tuple(instruction or ()),
+        script=read_script(script) if script else Script(),
+        pointing=pointing,
+        model=named,
+        output=output,
+        formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
+        device=device,
+        execution={"dtype": dtype, "backend": backend, "compile": compile_},
+        reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
+        rethink=rethink,
+        guess=guess,
+        lookahead=lookahead_of(batch, ahead),
+        overwrite=overwrite,
+        strict=strict,
+        quiet=quiet,
+        as_json=as_json,
     )
+    if resume is None:
+        return run(request)
+    from trackgpt.app.resuming import resume as go_on
+
+    return go_on(resume, request, [name for name in context.params if _is_given(context, name)])
 
 
 @app.command()

@@ -109,6 +109,11 @@ def read_pointing(pointing: Pointing, first: int) -> list[tuple[Prompt, float | 
     return prompts
 
 
+def files_in(pointing: Pointing) -> list[Path]:
+    """The files of masks."""
+    return [Path(_place("--mask", text, 0, MASK)[1]).expanduser() for text in pointing.mask]
+
+
 def _refuse_two_clocks(placed: Sequence[Placed], first: int) -> None:
     by_second = next((item for item in placed if item.second is not None), None)
     by_frame = next((item for item in placed if item.second is None and item.frame != first), None)

@@ -26,15 +26,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trackgpt.arbiter import Unasked
-from trackgpt.errors import OutputError, UsageError
+from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.exporting import check_formats, export
-from trackgpt.export.records import EVENTS, RUN, TRACKS, EventRecord, RunFolder
+from trackgpt.export.records import EVENTS, RUN, STATE, TRACKS, EventRecord, RunFolder, read_events, read_tracks
 from trackgpt.files import writing
 from trackgpt.session.ahead import EncodedSource, Lookahead, default_lookahead
 from trackgpt.session.late import LateTracker
+from trackgpt.session.resuming import Mark
 from trackgpt.session.session import Reply, Result, Session, looked_at
 from trackgpt.session.takes import Checkpoints
 from trackgpt.settings import to_dict
+from trackgpt.track import TrackState
 from trackgpt.types import Prompt
 from trackgpt.version import __version__, installed
 from trackgpt.video.frames import FrameSource, SourceFrame
@@ -42,7 +44,6 @@ from trackgpt.video.source import open_source
 
 if TYPE_CHECKING:
     from trackgpt.online import System
-    from trackgpt.track import TrackState
 
 CLOSE = 1e-6
 """Seconds by which the time of a frame may miss the time it was asked for."""
@@ -164,7 +165,7 @@ class Playback:
         self,
         tracker: InstructionTracker,
         source: FrameSource,
-        out: str | Path | None = None,
+        out: str | Path | RunFolder | None = None,
         overwrite: bool = False,
         rethink: str = "auto",
         lookahead: Lookahead | None = None,
@@ -179,7 +180,8 @@ class Playback:
             folder = tempfile.mkdtemp(prefix="trackgpt-")
             self._scratch = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             out = Path(folder) / "run"
-        self.run = RunFolder(out, overwrite, files_of(reopen[0]) if reopen else ())
+        reads = files_of(reopen[0]) if reopen else ()
+        self.run = out if isinstance(out, RunFolder) else RunFolder(out, overwrite, reads)
         self.session = Session(parts, tracker.check, self.run)
         self.session.size = source.size
         self.lookahead = default_lookahead(source) if lookahead is None else lookahead
@@ -283,6 +285,42 @@ class Playback:
             self._ready.append(self.session.step(frame))
         self._kept.forget_after(index)
         self._given_before(index)
+
+    @property
+    def mark(self) -> Mark | None:
+        """From where this run could go on in another process: after the last frame.
+
+        None where it cannot: nothing has been tracked, the frame was unreadable, something has been said about the next
+        one, or the source can be read only once.
+        """
+        last = self.session.last
+        if last is None or last.problem or self.session.pending or not self._can_reread():
+            return None
+        return Mark(last.index, self.run.ends)
+
+    def go_on(self, mark: Mark, later: Iterable[PlannedPrompt] = ()) -> None:
+        """Go on where the run of this playback's folder was cut, before anything else is done with it.
+
+        Args:
+            mark: what was saved there; the source begins at its frame or before it.
+            later: what is still to be said, in the order in which it was planned; what was due by then is left out.
+
+        Raises:
+            InputError: the log is damaged, the state is none of this system, or the source lacks the frame.
+        """
+        folder = self.run.path
+        state = TrackState.load(folder / STATE, self.session.tracker.kinds)
+        self.session.go_on(state, read_tracks(folder), read_events(folder))
+        last = self.session.last
+        if last is None or last.index != mark.frame:
+            raise InputError(f"{folder}: its log does not end at frame {mark.frame}; start again with --overwrite")
+        while (frame := self._taken()) is not None and frame.index < mark.frame:
+            pass
+        if frame is None or frame.index != mark.frame:
+            raise InputError(f"{self.source.name}: has no frame {mark.frame}; wanted the source of {folder}")
+        self._given = (last.index, last.time)
+        self._planned = [plan for plan in later if not plan.due(*self._given)]
+        self._started = True
 
     def undo(self) -> str:
         """Take back the last instruction and, where the source can be read again, go back to its frame.
