@@ -16,7 +16,7 @@ import torch  # noqa: F401 - before processes are forked
 from scripted_model import ScriptedModel, film, folder
 
 import trackgpt.hub
-from trackgpt.app import cli, tracking  # noqa: F401
+from trackgpt.app import cli
 from trackgpt.session import resuming
 
 FRAMES = 24
@@ -43,26 +43,34 @@ class Nursery:
 
 def serve() -> None:
     """The nursery's side."""
+    from trackgpt.app import live, tracking  # noqa: F401
+    from trackgpt.export import coco, davis, exporting, mot, overlay, records, timeline  # noqa: F401
+
     for line in sys.stdin:
-        place, arguments, at, every, by = json.loads(line)
+        request = json.loads(line)
         number = os.fork()
         if number == 0:
             try:
-                os.chdir(place)
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                nowhere = os.open(os.devnull, os.O_RDWR)
-                for stream in (0, 1, 2):
-                    os.dup2(nowhere, stream)
-                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-                model = ScriptedModel(before=lambda looked: os.kill(os.getpid(), by) if looked == at else None)
-                trackgpt.hub.load_model = lambda *_, **__: model
-                resuming.EVERY = every
-                sys.argv = ["trackgpt", *arguments]
-                cli.main()
+                be_killed(*request)
             finally:
                 os._exit(0)
         os.waitpid(number, 0)
         print("ended", flush=True)  # noqa: T201 - the answer
+
+
+def be_killed(place: str, arguments: list[str], at: int, every: float, by: int) -> None:
+    """What a child of the nursery does."""
+    os.chdir(place)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    model = ScriptedModel(before=lambda looked: os.kill(os.getpid(), by) if looked == at else None)
+    trackgpt.hub.load_model = lambda *_, **__: model
+    resuming.EVERY = every
+    sys.argv = ["trackgpt", *arguments]
+    cli.main()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +111,7 @@ def whole(command, model, clip):
     return found
 
 
-@pytest.mark.parametrize("at", [1, 9, 13, 22])
+@pytest.mark.parametrize("at", [1, 13, 22])
 def test_a_run_that_was_killed_goes_on_and_is_byte_equal(command, killed, model, clip, whole, at):
     killed(["track", clip, *SAID, "-o", "cut", "--format", "jsonl,davis,mot"], at, every=0.0)
     assert len(contents("cut")["tracks.jsonl"]) < len(whole["tracks.jsonl"])
@@ -162,24 +170,21 @@ def test_a_video_in_batches_goes_on_with_its_overlay(command, killed, model, tmp
     assert sorted(os.listdir("cut")) == sorted(os.listdir("whole"))
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "line"),
-    [
-        (["-i", "the dog"], 2, "--instruction: the run began with the red square, 13: the red square and the green"),
-        (["--stride", 2], 2, "--stride: the run began with 1, not 2; leave it out to go on"),
-        (["-m", "other"], 2, "--model: the run began with nano, not other"),
-        (["--batch", 4], 2, "--batch: the run began with none"),
-        (["-o", "out"], 2, "--output beside --resume, which goes on in the run's own folder"),
-        (["--box", "1,2,3,4"], 2, "--box: the run began with none, not 1,2,3,4"),
-        (["--stride", 1, "-q", "--format", "jsonl,davis"], 0, ""),
-    ],
-)
-def test_options_of_the_first_run_hold_and_others_are_refused(command, killed, model, clip, more, code, line):
+def test_options_of_the_first_run_hold_and_others_are_refused(command, killed, model, clip):
     killed(["track", clip, *SAID, "-o", "cut", "--format", "jsonl,davis"], 9, 0.0)
     before = contents("cut")
-    done = command("track", clip, "--resume", "cut", *more)
-    assert (done.code, line in done.err) == (code, True), done.err
-    assert (contents("cut") == before) == (code != 0)
+    for more, line in {
+        ("-i", "the dog"): "--instruction: the run began with the red square, 13: the red square and the green",
+        ("--stride", 2): "--stride: the run began with 1, not 2; leave it out to go on",
+        ("-m", "other"): "--model: the run began with nano, not other",
+        ("--batch", 4): "--batch: the run began with none",
+        ("-o", "out"): "--output beside --resume, which goes on in the run's own folder",
+        ("--box", "1,2,3,4"): "--box: the run began with none, not 1,2,3,4",
+    }.items():
+        done = command("track", clip, "--resume", "cut", *more)
+        assert (done.code, line in done.err) == (2, True), done.err
+    assert contents("cut") == before
+    assert command("track", clip, "--resume", "cut", "--stride", 1, "-q", "--format", "jsonl,davis").code == 0
 
 
 def test_what_has_changed_since_or_is_complete_is_refused(command, killed, model, clip, whole):

@@ -46,6 +46,14 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def _named(model: str, perception: str | None, grounder: str | None, usual: str) -> str:
+    """The name of a model of parts; `usual` is the brain that a perception is for where none is named."""
+    from trackgpt.hub import NANO_MEMORY, grounded, pair
+
+    named = pair(model or usual, perception) if perception else pair(model, None)
+    return grounded(grounder, named or NANO_MEMORY) if grounder else named
+
+
 def _keep_offline(offline: bool) -> None:
     if offline:
         from trackgpt.fetching import go_offline
@@ -119,23 +127,18 @@ def track(
     from trackgpt.app.instructions import Script, read_script
     from trackgpt.app.pointing import Pointing
     from trackgpt.app.tracking import TrackRequest, run
-    from trackgpt.hub import NANO_MEMORY, grounded, pair
+    from trackgpt.hub import NANO_MEMORY
     from trackgpt.session.ahead import lookahead_of
 
     _keep_offline(offline)
     pointing = Pointing(*(tuple(given or ()) for given in (box, mask, point, drop)))
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
-    named = pair(model or "", None)
-    if perception:
-        named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
-    if grounder:
-        named = grounded(grounder, named or NANO_MEMORY)
     request = TrackRequest(
         source=source,
         instructions=tuple(instruction or ()),
         script=read_script(script) if script else Script(),
         pointing=pointing,
-        model=named,
+        model=_named(model or "", perception, grounder, NANO_MEMORY if pointing or grounder else "nano"),
         output=output,
         formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
         device=device,
@@ -154,6 +157,56 @@ def track(
     from trackgpt.app.resuming import resume as go_on
 
     return go_on(resume, request, [name for name in context.params if _is_given(context, name)])
+
+
+@app.command()
+def chat(
+    source: Annotated[str, typer.Argument(help="Video, folder, glob, camera, URL")],
+    instruction: Annotated[
+        list[str] | None, typer.Option("-i", "--instruction", help="Said before the first line")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
+    format_: Annotated[str, typer.Option("--format", help=f"Of {FORMATS}; else all", show_default=False)] = FORMATS,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run")] = False,
+    model: Annotated[str, typer.Option("-m", "--model", help="Name, folder, hub id; else nano")] = "",
+    perception: Perception = None,
+    grounder: Annotated[str | None, typer.Option(help="Finds words: FILE.onnx, folder, hub id")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    offline: Offline = False,
+    guess: Annotated[bool, typer.Option("--guess", help="Go on where footage is unlike its training")] = False,
+    start: Annotated[int, typer.Option(help="First frame")] = 0,
+    end: Annotated[int | None, typer.Option(help="Frame to stop before")] = None,
+    stride: Annotated[int, typer.Option(help="Take every n-th frame")] = 1,
+    live_policy: Annotated[str, typer.Option(help="Cameras, streams: latest frame, or every one")] = "latest",
+) -> int:
+    """Say what to follow while it plays, correct it, take it back: plain words, and :help for commands.
+
+    Examples:
+        trackgpt chat race.mp4
+
+        trackgpt chat race.mp4 -m nano-memory < lines.txt
+    """
+    from trackgpt.app.chat import run_chat
+    from trackgpt.app.tracking import TrackRequest
+    from trackgpt.hub import NANO_MEMORY
+
+    _keep_offline(offline)
+    return run_chat(
+        TrackRequest(
+            source=source,
+            instructions=tuple(instruction or ()),
+            model=_named(model, perception, grounder, NANO_MEMORY if grounder else "nano"),
+            output=output,
+            formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
+            device=device,
+            execution={"dtype": dtype},
+            reading={"start": start, "end": end, "stride": stride},
+            guess=guess,
+            overwrite=overwrite,
+        ),
+        live_policy,
+    )
 
 
 @app.command()

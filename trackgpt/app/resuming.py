@@ -44,9 +44,12 @@ def first_request(folder: Path, facts: Mapping[str, Any]) -> TrackRequest:
     """The request of a run, by its run.json.
 
     Raises:
+        UsageError: the run was a chat.
         InputError: it is no description of a run of `trackgpt track`, or its script cannot be read.
         OutputError: OUT03, a file that it names has changed.
     """
+    if facts.get("chat"):
+        raise UsageError(f"{folder}: was a chat, whose words are in its log; say them again with --script {folder}")
     try:
         for name, known in facts["files"].items():
             if sha256([Path(name)], with_names=False) != known:

@@ -141,6 +141,25 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
         outcome: its folder is the one written to; where none was asked for, it is made here.
         tracker: a loaded model; by default the request's is loaded.
     """
+    spoken = checked(request)
+    with ExitStack() as stack:
+        _follow(request, opened(request, spoken, outcome, stack, tracker), spoken, outcome)
+
+
+def opened(
+    request: TrackRequest,
+    spoken: Sequence[TimedInstruction],
+    outcome: RunSummary,
+    stack: ExitStack,
+    tracker: InstructionTracker | None = None,
+) -> Playback:
+    """The source and the model of a request, ready to be told what to follow, with what is to be said refused before.
+
+    Args:
+        request, outcome, tracker: see `track`.
+        spoken: what is to be said.
+        stack: closes what is opened.
+    """
     import cv2
 
     from trackgpt.export.exporting import check_space, estimate
@@ -149,30 +168,27 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
     from trackgpt.session.playback import Playback, files_of
     from trackgpt.video.source import open_source
 
-    spoken = checked(request)
     cv2.setNumThreads(1)  # frames are too small to gain by threads, which PyTorch's then wait for
     if request.output is not None:
         refuse_to_hold(outcome.out, files_of(request.source))
         refuse_taken(outcome.out, request.overwrite)
     reading = {key: value for key, value in request.reading.items() if value is not None}
-    with ExitStack() as stack:
-        source: FrameSource | None = None
-        if not _is_live(request.source):
-            source = stack.enter_context(open_source(request.source, **reading))
-            check_space(outcome.out, estimate(source.frames_hint or 0, *source.size, request.formats))
-            _refuse_misplaced(request, spoken, source)
-        tracker = tracker or loaded(request, request.first_choice)
-        _refuse_impossible(request, tracker, spoken)
-        if source is None:
-            source = stack.enter_context(open_source(request.source, **reading))
-            _refuse_misplaced(request, spoken, source)
-        if not (request.guess or request.shown):
-            tracker = _for_its_world(request, tracker, source)
-        if request.output is None:
-            outcome.out = next_folder(request.source)
-        how = request.overwrite, request.rethink, request.lookahead
-        playback = stack.enter_context(Playback(tracker, source, outcome.out, *how, reopen=(request.source, reading)))
-        _follow(request, playback, spoken, outcome)
+    source: FrameSource | None = None
+    if not _is_live(request.source):
+        source = stack.enter_context(open_source(request.source, **reading))
+        check_space(outcome.out, estimate(source.frames_hint or 0, *source.size, request.formats))
+        _refuse_misplaced(request, spoken, source)
+    tracker = tracker or loaded(request, request.first_choice)
+    _refuse_impossible(request, tracker, spoken)
+    if source is None:
+        source = stack.enter_context(open_source(request.source, **reading))
+        _refuse_misplaced(request, spoken, source)
+    if not (request.guess or request.shown):
+        tracker = _for_its_world(request, tracker, source)
+    if request.output is None:
+        outcome.out = next_folder(request.source)
+    how = request.overwrite, request.rethink, request.lookahead
+    return stack.enter_context(Playback(tracker, source, outcome.out, *how, reopen=(request.source, reading)))
 
 
 def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedInstruction], outcome: RunSummary) -> None:

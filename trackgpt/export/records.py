@@ -66,10 +66,10 @@ LARGEST = 2**53
 """No number of a log is larger: what JSON readers keep exactly."""
 READABLE = (1, 2, 3)
 TRACKS, EVENTS, RUN, MASKS = "tracks.jsonl", "events.jsonl", "run.json", "masks"
-STATE = "state.safetensors"
+STATE, PICTURE = "state.safetensors", "picture.png"
 VIDEOS = ("video.mp4", "video.part.mp4", "video.finished.mp4")
 """The overlay, and what a video that was cut short leaves (`trackgpt.video.writer`)."""
-MADE_HERE = (TRACKS, EVENTS, RUN, STATE, *VIDEOS, "coco.json", "mot.txt", "timeline.png")
+MADE_HERE = (TRACKS, EVENTS, RUN, STATE, PICTURE, *VIDEOS, "coco.json", "mot.txt", "timeline.png")
 
 R = TypeVar("R")
 

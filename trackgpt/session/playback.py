@@ -28,6 +28,7 @@ import numpy as np
 from trackgpt.arbiter import Unasked
 from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.exporting import check_formats, export
+from trackgpt.export.prompts import read_prompts
 from trackgpt.export.records import EVENTS, RUN, STATE, TRACKS, EventRecord, RunFolder, read_events, read_tracks
 from trackgpt.files import writing
 from trackgpt.session.ahead import EncodedSource, Lookahead, default_lookahead
@@ -246,7 +247,7 @@ class Playback:
             OutputError: OUT02 the log cannot be written; what was written stays valid.
         """
         self._must_be_open()
-        if not self.session.prompts and not self._planned:
+        if not self.told:
             raise UsageError("nothing to track yet; say what to follow first: playback.say('the red car')")
         while (result := self._next()) is not None:
             self._given = (result.index, result.time)
@@ -342,6 +343,38 @@ class Playback:
             self._kept.forget_after(said.prompt.frame)
             self._given_before(said.prompt.frame)
         return said.prompt.summary
+
+    def switch_take(self, number: int) -> int:
+        """Go on as another take did: from where they part, the frames are tracked again with what was said there.
+
+        Returns:
+            The frame that comes next, which opens a new take; what of that take is still to be said is planned.
+
+        Raises:
+            UsageError: there is no such take, the same was said in it, or the source can be read only once.
+        """
+        here, there = self.session.prompts, read_prompts(self.run.path, number)
+        same = 0
+        while same < min(len(here), len(there)) and here[same] == there[same]:
+            same += 1
+        apart = [prompt.frame for prompt in (*here[same : same + 1], *there[same : same + 1])]
+        if not apart:
+            raise UsageError(f"take {number}: the same was said in it as here")
+        self.seek(min(apart))
+        for prompt in there[same:]:
+            self.say(prompt, prompt.frame)
+        return min(apart)
+
+    @property
+    def told(self) -> bool:
+        """Something has been said, or will be about a frame to come."""
+        return bool(self.session.prompts or self._planned)
+
+    @property
+    def upcoming(self) -> SourceFrame | None:
+        """The next frame that has an image, which is waited for; None at the end."""
+        self._must_be_open()
+        return self._readable()
 
     def _given_before(self, index: int) -> None:
         """Frame `index` comes next: what is said about a time before it has passed."""
