@@ -230,7 +230,7 @@ def test_boxes_need_a_model_that_is_shown_targets(command, tmp_path, monkeypatch
     ("environment", "protocol"),
     [
         ({"TERM": "xterm-kitty"}, "kitty"),
-        ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}, "iterm"),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "WezTerm"}, "inline"),
         ({"TERM": "foot"}, "sixel"),
         ({"TERM": "xterm-kitty", "TMUX": "/tmp/tmux"}, ""),
         ({"TERM": "xterm-256color"}, ""),
@@ -249,7 +249,7 @@ def test_pictures_come_back_from_what_a_terminal_is_sent():
     assert max(len(part) for _, part in parts) == 4096
     sent = base64.b64decode("".join(part for _, part in parts))
     assert (np.asarray(Image.open(io.BytesIO(sent))) == picture).all()
-    (size, data) = re.fullmatch(r"\x1b\]1337;File=inline=1;size=(\d+):(.*)\a", pictures.iterm(picture)).groups()
+    (size, data) = re.fullmatch(r"\x1b\]1337;File=inline=1;size=(\d+):(.*)\a", pictures.inline(picture)).groups()
     assert len(base64.b64decode(data)) == int(size)
 
 

@@ -338,7 +338,7 @@ def talk(dialogue: Dialogue, lines: Lines, outcome: RunSummary, paced: bool = Fa
         outcome: counts, kept while frames come.
         paced: frames come as fast as in the source, not faster.
     """
-    session = dialogue.playback.session
+    session, total = dialogue.playback.session, dialogue.playback.source.frames_hint
     due = time.monotonic()
     while not dialogue.over:
         still = not dialogue.playing or not dialogue.playback.told
@@ -355,7 +355,7 @@ def talk(dialogue: Dialogue, lines: Lines, outcome: RunSummary, paced: bool = Fa
             continue
         passed = 0.0 if before is None else max(0.0, result.time - before.time)
         due = max(due, time.monotonic() - 1.0) + (passed if paced else 0.0)
-        lines.status(_progress(result, dialogue.playback.source.frames_hint))
+        lines.status(_progress(result, total))
         outcome.count(result.record)
         outcome.frames, outcome.rethinks, outcome.warnings = session.frames, session.rethinks, session.warnings
         outcome.found = session.found

@@ -25,14 +25,14 @@ CHUNK = 4096
 
 
 def protocol_of(environment: Mapping[str, str]) -> str:
-    """How a terminal takes pictures, by its environment: "kitty", "iterm", "sixel", or "" where it does not say."""
+    """How a terminal takes pictures, by its environment: "kitty", "inline", "sixel", or "" where it does not say."""
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
     if environment.get("TMUX"):
         return ""  # takes the terminal's pictures for its own text
     if "kitty" in term or "KITTY_WINDOW_ID" in environment or program == "ghostty":
         return "kitty"
-    if program in ("iTerm.app", "WezTerm"):
-        return "iterm"
+    if program in ("iTerm.app", "WezTerm"):  # codespell:ignore iterm
+        return "inline"
     return "sixel" if "sixel" in term or term.startswith(("foot", "mlterm")) else ""
 
 
@@ -47,7 +47,7 @@ def shown_picture(result: Result, folder: Path) -> str:
     protocol = protocol_of(os.environ) if sys.stdout.isatty() else ""
     if not protocol:
         return f"  {write_whole(folder / PICTURE, [_png(picture)])}"
-    return {"kitty": kitty, "iterm": iterm, "sixel": sixel}[protocol](picture)
+    return {"kitty": kitty, "inline": inline, "sixel": sixel}[protocol](picture)
 
 
 def kitty(picture: np.ndarray) -> str:
@@ -59,7 +59,7 @@ def kitty(picture: np.ndarray) -> str:
     return "".join(f"\x1b_G{head}m={more};{part}\x1b\\" for head, more, part in zip(heads, rest, parts, strict=True))
 
 
-def iterm(picture: np.ndarray) -> str:
+def inline(picture: np.ndarray) -> str:
     """uint8 RGB (height, width, 3) as iTerm2 takes inline images."""
     data = _png(picture)
     return f"\x1b]1337;File=inline=1;size={len(data)}:{base64.b64encode(data).decode()}\a"
