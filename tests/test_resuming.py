@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -43,9 +44,8 @@ class Nursery:
 
 def serve() -> None:
     """The nursery's side."""
-    from trackgpt.app import live, tracking  # noqa: F401
-    from trackgpt.export import coco, davis, exporting, mot, overlay, records, timeline  # noqa: F401
-
+    for name in ("presets", "systems.trackgpt", "session.playback", "app.tracking", "export.overlay", "export.davis"):
+        import_module(f"trackgpt.{name}")  # once, instead of in every child
     for line in sys.stdin:
         request = json.loads(line)
         number = os.fork()
