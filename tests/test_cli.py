@@ -33,7 +33,7 @@ from trackgpt.video.writer import VideoWriter
 ROOT = Path(__file__).parents[1]
 NANO = ASSETS / "nano" / "model.safetensors"
 EVERYTHING = ["coco.json", "events.jsonl", "masks", "mot.txt", "run.json", "timeline.png", "tracks.jsonl", "video.mp4"]
-VERBS = ("track", "demo", "doctor", "convert", "merge", "models", "show")
+VERBS = ("track", "chat", "demo", "doctor", "convert", "merge", "models", "show")
 
 # The command line with the scripted model, in a process of its own.
 PIPED = """

@@ -26,6 +26,7 @@ CODES = {
     "NL05": "nothing matched on any frame",
     "OUT01": "the output exists, or holds what is read",
     "OUT02": "the output cannot be written",
+    "OUT03": "a run cannot go on: its source, its files or its model have changed",
 }
 """What each code in front of a message means; a warning has one, too."""
 

@@ -66,8 +66,8 @@ class TrackState:
         """Bytes of all arrays held: constant over a video for a given number of targets and prompts."""
         return int(self.memory.nbytes) + sum(array.nbytes for array in _arrays((self.cue, self.record, self.prompts)))
 
-    def save(self, path: str | Path) -> None:
-        """Write to one file of exactly this name, whole or not at all.
+    def save(self, path: str | Path, note: str = "") -> None:
+        """Write to one file of exactly this name, whole or not at all; `note` can be read back by `note_of`.
 
         Arrays and tensors of any dtype are stored as safetensors, everything else as JSON in the file's metadata:
         dataclasses, tuples, lists, dictionaries with plain keys, text, numbers and None. No pickles.
@@ -83,7 +83,7 @@ class TrackState:
         written = json.dumps({"version": VERSION, "state": _plain(self, tensors)})
         with replacing(Path(path)) as part:
             try:
-                save_file(tensors, part, {"trackgpt": written})
+                save_file(tensors, part, {"trackgpt": written} | ({"note": note} if note else {}))
             except SafetensorError as error:  # what the system refused, in its words
                 raise OSError(str(error)) from error
 
@@ -117,6 +117,21 @@ class TrackState:
                 f"{path}: not a saved track of this system ({error}); wanted a file of TrackState.save"
             ) from error
         return state
+
+
+def note_of(path: str | Path) -> str:
+    """The note that was saved with a state, "" where there was none.
+
+    Raises:
+        InputError: the file is not a saved track.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get("note", ""))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a saved track ({error}); wanted a file of TrackState.save") from error
 
 
 def _arrays(value: Any) -> Iterator[Any]:

@@ -40,6 +40,20 @@ def _option(group: str, *names: str, **about: Any) -> Any:
     return typer.Option(*names, rich_help_panel=group, **about)
 
 
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line, and is no default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _named(model: str, perception: str | None, grounder: str | None, usual: str) -> str:
+    """The name of a model of parts; `usual` is the brain that a perception is for where none is named."""
+    from trackgpt.hub import NANO_MEMORY, grounded, pair
+
+    named = pair(model or usual, perception) if perception else pair(model, None)
+    return grounded(grounder, named or NANO_MEMORY) if grounder else named
+
+
 def _keep_offline(offline: bool) -> None:
     if offline:
         from trackgpt.fetching import go_offline
@@ -49,11 +63,13 @@ def _keep_offline(offline: bool) -> None:
 
 @app.command()
 def track(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="Video, folder, glob, pipe -, camera, URL")],
     instruction: Annotated[
         list[str] | None,
         typer.Option("-i", "--instruction", help="TEXT, '240: TEXT' (frame), '@8.5: TEXT'"),
     ] = None,
+    script: Annotated[Path | None, typer.Option(help="JSONL, description.txt or run to say")] = None,
     box: Annotated[
         list[str] | None,
         _option("Pointing", metavar="ID:x,y,w,h", help="A box, in pixels as displayed; ID may be left out"),
@@ -74,6 +90,7 @@ def track(
         _option("Output", "--format", help=f"Of {FORMATS}, interacttrack; else all but the last", show_default=False),
     ] = FORMATS,
     overwrite: Annotated[bool, _option("Output", "--overwrite", help="Replace an existing run")] = False,
+    resume: Annotated[Path | None, _option("Output", metavar="RUN", help="Go on with a run that was cut")] = None,
     strict: Annotated[bool, _option("Output", "--strict", help="Exit 1 when there were warnings")] = False,
     quiet: Annotated[bool, _option("Output", "-q", "--quiet", help="No progress bar, no warnings")] = False,
     as_json: Annotated[bool, _option("Output", "--json", help="Print events and frames as JSON lines")] = False,
@@ -106,42 +123,90 @@ def track(
     Examples:
         trackgpt track race.mp4 -i "who will win the race?" -i "240: the blue one"
 
-        trackgpt track race.mp4 --box 1:40,80,120,60 --point @240:1:95,100,-
-
         trackgpt track dog.mp4 -i "the dog on the left" --grounder yolox_nano.onnx
     """
+    from trackgpt.app.instructions import SpokenScript, read_script
     from trackgpt.app.pointing import Pointing
     from trackgpt.app.tracking import TrackRequest, run
-    from trackgpt.hub import NANO_MEMORY, grounded, pair
+    from trackgpt.hub import NANO_MEMORY
     from trackgpt.session.ahead import lookahead_of
 
     _keep_offline(offline)
     pointing = Pointing(*(tuple(given or ()) for given in (box, mask, point, drop)))
     reading = {"start": start, "end": end, "stride": stride, "fps": fps}
-    named = pair(model or "", None)
-    if perception:
-        named = pair(model or (NANO_MEMORY if pointing or grounder else "nano"), perception)
-    if grounder:
-        named = grounded(grounder, named)
-    return run(
+    request = TrackRequest(
+        source=source,
+        instructions=tuple(instruction or ()),
+        script=read_script(script) if script else SpokenScript(),
+        pointing=pointing,
+        model=_named(model or "", perception, grounder, NANO_MEMORY if pointing or grounder else "nano"),
+        output=output,
+        formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
+        device=device,
+        execution={"dtype": dtype, "backend": backend, "compile": compile_},
+        reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
+        rethink=rethink,
+        guess=guess,
+        lookahead=lookahead_of(batch, ahead),
+        overwrite=overwrite,
+        strict=strict,
+        quiet=quiet,
+        as_json=as_json,
+    )
+    if resume is None:
+        return run(request)
+    from trackgpt.app.resuming import resume as go_on
+
+    return go_on(resume, request, [name for name in context.params if _is_given(context, name)])
+
+
+@app.command()
+def chat(
+    source: Annotated[str, typer.Argument(help="Video, folder, glob, camera, URL")],
+    instruction: Annotated[
+        list[str] | None, typer.Option("-i", "--instruction", help="Said before the first line")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
+    format_: Annotated[str, typer.Option("--format", help=f"Of {FORMATS}; else all", show_default=False)] = FORMATS,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run")] = False,
+    model: Annotated[str, typer.Option("-m", "--model", help="Name, folder, hub id; else nano")] = "",
+    perception: Perception = None,
+    grounder: Annotated[str | None, typer.Option(help="Finds words: FILE.onnx, folder, hub id")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    offline: Offline = False,
+    guess: Annotated[bool, typer.Option("--guess", help="Go on where footage is unlike its training")] = False,
+    start: Annotated[int, typer.Option(help="First frame")] = 0,
+    end: Annotated[int | None, typer.Option(help="Frame to stop before")] = None,
+    stride: Annotated[int, typer.Option(help="Take every n-th frame")] = 1,
+    live_policy: Annotated[str, typer.Option(help="Cameras, streams: latest frame, or every one")] = "latest",
+) -> int:
+    """Say what to follow while it plays, correct it, take it back: plain words, and :help for commands.
+
+    Examples:
+        trackgpt chat race.mp4
+
+        trackgpt chat race.mp4 -m nano-memory < lines.txt
+    """
+    from trackgpt.app.chat import run_chat
+    from trackgpt.app.tracking import TrackRequest
+    from trackgpt.hub import NANO_MEMORY
+
+    _keep_offline(offline)
+    return run_chat(
         TrackRequest(
             source=source,
             instructions=tuple(instruction or ()),
-            pointing=pointing,
-            model=named,
+            model=_named(model, perception, grounder, NANO_MEMORY if grounder else "nano"),
             output=output,
             formats=tuple(name.strip() for name in format_.split(",") if name.strip()),
             device=device,
-            execution={"dtype": dtype, "backend": backend, "compile": compile_},
-            reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
-            rethink=rethink,
+            execution={"dtype": dtype},
+            reading={"start": start, "end": end, "stride": stride},
             guess=guess,
-            lookahead=lookahead_of(batch, ahead),
             overwrite=overwrite,
-            strict=strict,
-            quiet=quiet,
-            as_json=as_json,
-        )
+        ),
+        live_policy,
     )
 
 

@@ -168,12 +168,12 @@ class Printer:
     """Prints a run's events: answers on stdout, warnings on stderr; as JSON, every event and frame on stdout.
 
     Args:
-        quiet: no warnings and no notes.
+        quiet: no warnings and no notes; kept.
         as_json: print JSON lines instead of answers.
     """
 
     def __init__(self, quiet: bool, as_json: bool) -> None:
-        self._quiet = quiet
+        self.quiet = quiet
         self._as_json = as_json
         self._warnings = 0
         self._begin = 0
@@ -202,7 +202,7 @@ class Printer:
 
     def note(self, text: str) -> None:
         """Print what is worth knowing and no reason to worry."""
-        if not self._quiet:
+        if not self.quiet:
             say(f"note: {text}")
 
     def frame(self, record: TrackRecord) -> None:
@@ -212,7 +212,7 @@ class Printer:
 
     def _warn(self, event: EventRecord) -> None:
         self._warnings += 1
-        if self._quiet or self._warnings > MOST_WARNINGS + 1:
+        if self.quiet or self._warnings > MOST_WARNINGS + 1:
             return
         code = f"{event.data['code']}: " if "code" in event.data else ""
         more = "more warnings are in events.jsonl"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,6 +107,37 @@ def read_pointing(pointing: Pointing, first: int) -> list[tuple[Prompt, float | 
             followed |= shown.keys()
             known |= shown.keys()
     return prompts
+
+
+def read_shown(option: str, text: str, followed: Collection[int]) -> Prompt:
+    """What is shown of one target on the frame at hand, or the target that is dropped there.
+
+    Args:
+        option: box, mask or point.
+        text: its value, without a moment in front.
+        followed: the targets that are followed: they are corrected, others are added to them.
+
+    Raises:
+        UsageError: the value is malformed, or belongs to no target.
+        InputError: a mask cannot be read, or is none.
+    """
+    name = f"--{option}"
+    if text.startswith("@"):
+        raise UsageError(f"{option} {text:.40}: has a moment; it is about the frame at hand")
+    placed = list(_placed(replace(Pointing(), **{option: (text,)}), 0))
+    if option == "point" and placed[0].id is None:
+        if len(followed) > 1:
+            raise UsageError(f"{name} {text:.40}: of which of {', '.join(map(str, sorted(followed)))}? Write ID:x,y")
+        placed = [replace(placed[0], id=next(iter(followed), None))]
+    named = {item.id for item in placed if item.id is not None}
+    kind: PromptKind = "correct" if named and named <= set(followed) else "add" if followed else "start"
+    shown = tuple(item.shown for item in placed if item.shown is not None)
+    return Prompt("", 0, kind, tuple(item.id for item in placed if item.id is not None), shown)
+
+
+def files_in(pointing: Pointing) -> list[Path]:
+    """The files of masks."""
+    return [Path(_place("--mask", text, 0, MASK)[1]).expanduser() for text in pointing.mask]
 
 
 def _refuse_two_clocks(placed: Sequence[Placed], first: int) -> None:

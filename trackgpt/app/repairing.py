@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,31 @@ def run(folder: Path, source: str) -> int:
         InputError: the folder holds no run, a damaged one, or its source is gone.
         OutputError: OUT02.
     """
-    facts = _facts(folder)
+    facts = facts_of(folder)
     refuse_a_live_run(folder)
     refuse_to_hold(folder, files_of(source or str(facts.get("given", ""))))
+    missing = make_missing(folder, facts, source)
+    for name in missing:
+        say(f"made {FILES[name]}")
+    count = sum(1 for _ in read_tracks(folder))
+    print(f"frames={count} made={','.join(missing) or 'nothing'} out={folder}")
+    return 0
+
+
+def make_missing(folder: Path, facts: Mapping[str, Any], source: str) -> list[str]:
+    """Make the outputs that a run was to have and lacks.
+
+    Args:
+        folder: of the run.
+        facts: what its run.json says.
+        source: see `run`.
+
+    Returns:
+        The formats that were made.
+
+    Raises:
+        InputError, OutputError: see `run`.
+    """
     _refuse_links(folder)
     masks = [record.mask_name for record in read_tracks(folder)]
     wanted = [name for name in FILES if name in facts.get("formats", list(USUAL))]
@@ -46,12 +68,10 @@ def run(folder: Path, source: str) -> int:
     missing = [name for name in wanted if not _is_whole(folder, name, masks)]
     for name in missing:
         export(folder, [name], _frames(facts, source) if name == "mp4" else None)
-        say(f"made {FILES[name]}")
     part = folder / "video.part.mp4"
     if "mp4" in missing and part.exists():
         part.unlink()
-    print(f"frames={len(masks)} made={','.join(missing) or 'nothing'} out={folder}")
-    return 0
+    return missing
 
 
 def _refuse_links(folder: Path) -> None:
@@ -65,7 +85,12 @@ def _refuse_links(folder: Path) -> None:
             raise OutputError(f"{folder / name}: is a link; remove it, and repair writes a file of its own", "OUT01")
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What the run.json of a folder says.
+
+    Raises:
+        InputError: it cannot be read, or describes no run.
+    """
     place = folder / RUN
     try:
         if place.exists() and not place.is_file():
@@ -86,7 +111,7 @@ def _is_whole(folder: Path, name: str, masks: list[str]) -> bool:
     return all((place / mask).is_file() for mask in masks) if name == "davis" else place.is_file()
 
 
-def _frames(facts: dict[str, Any], source: str) -> Iterator[tuple[int, np.ndarray]]:
+def _frames(facts: Mapping[str, Any], source: str) -> Iterator[tuple[int, np.ndarray]]:
     """The frames of the source that a run was made from."""
     described = facts.get("source")
     again = not isinstance(described, dict) or described.get("rereadable", True)

@@ -26,7 +26,7 @@ def summarise(run: Path) -> str:
     told = _counted("frame", len(records)), _counted("rethink", counts["rethink"]), _counted("warning", counts["warn"])
     lines = [f"{run}: {', '.join(told)}, {ended}"]
     shown = [event for event in events if event.type in SHOWN and not _is_no_answer(event)]
-    lines += [_event(event) for event in shown[:MOST_EVENTS]]
+    lines += [event_line(event) for event in shown[:MOST_EVENTS]]
     if len(shown) > MOST_EVENTS:
         lines.append(f"        and {len(shown) - MOST_EVENTS} more in events.jsonl")
     return "\n".join(lines + _objects(records))
@@ -41,7 +41,8 @@ def _is_no_answer(event: EventRecord) -> bool:
     return event.type == "answer" and not event.data["text"]
 
 
-def _event(event: EventRecord) -> str:
+def event_line(event: EventRecord) -> str:
+    """What happened, for people: the frame, the type, the target, the words."""
     what = str(event.data.get("text", event.data.get("reason", "")))
     if event.type == "instruction":
         prompt = prompt_of(event)

@@ -6,26 +6,23 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackgpt.app.pointing import Pointing, read_pointing, refuse_missing_frames
+from trackgpt.app.instructions import SpokenScript, TimedInstruction, parse_instruction
+from trackgpt.app.pointing import Pointing, files_in, read_pointing, refuse_missing_frames
 from trackgpt.ending import INTERRUPTED, STOPPED, TerminatedError
 from trackgpt.errors import NothingFoundError, TrackGPTError, UsageError
 
 if TYPE_CHECKING:
+    from trackgpt.app.live import Outputs, Printer
+    from trackgpt.export.records import TrackRecord
     from trackgpt.session.ahead import Lookahead
     from trackgpt.session.playback import InstructionTracker, Playback
     from trackgpt.video.frames import FrameSource
-
-# Without a space, digits after the colon are no instruction: "12:30 train" and "16:9" stay words.
-AT_FRAME = re.compile(r"^(\d+):(?: +|(?=[^\s\d]))(.*)$", re.DOTALL)
-AT_SECOND = re.compile(r"^@(\d+(?:\.\d+)?):(?: +|(?=[^\s\d]))(.*)$", re.DOTALL)
-NO_MOMENT = re.compile(r"^(?:@[^:]*:|-\d+:|\d+:\s*$)")
-"""What looks like the moment of an instruction and is none."""
 
 
 class InterruptedRunError(TrackGPTError):
@@ -61,13 +58,24 @@ class TrackRequest:
     quiet: bool = False
     as_json: bool = False
     pointing: Pointing = Pointing()
+    script: SpokenScript = SpokenScript()
+
+    @property
+    def words(self) -> bool:
+        """Something is said in words."""
+        return bool(self.instructions) or any(each.text for each in self.script.said)
+
+    @property
+    def shown(self) -> bool:
+        """Something is pointed at."""
+        return bool(self.pointing) or any(each.how.get("visual") for each in self.script.said)
 
     @property
     def first_choice(self) -> str:
         """The model to load first."""
         from trackgpt.hub import NANO_MEMORY
 
-        return self.model or (NANO_MEMORY if self.pointing else "nano")
+        return self.model or (NANO_MEMORY if self.shown else "nano")
 
 
 @dataclass
@@ -83,6 +91,11 @@ class RunSummary:
     scores: float = 0.0
     scored: int = 0
 
+    def count(self, record: TrackRecord) -> None:
+        """Take a frame's scores into the mean."""
+        known = [item.score for item in record.objects if item.score is not None]
+        self.scores, self.scored = self.scores + sum(known), self.scored + len(known)
+
     @property
     def line(self) -> str:
         """The `key=value` line that ends stdout; the score is the mean over frames and objects."""
@@ -91,45 +104,25 @@ class RunSummary:
         return f"{counts} out={self.out}"
 
 
-@dataclass(frozen=True)
-class TimedInstruction:
-    """An instruction and when it is said: at a frame, or at a second, or at the beginning.
-
-    Attributes:
-        how: what is pointed at, as in `Session.say`.
-    """
-
-    text: str
-    frame: int | None = None
-    second: float | None = None
-    how: Mapping[str, Any] = field(default_factory=dict)
-
-
-def parse_instruction(text: str) -> TimedInstruction:
-    """Read "TEXT", "240: TEXT" (a frame) or "@8.5: TEXT" (a second); a leading backslash turns the prefix off."""
-    if text.startswith("\\"):
-        return TimedInstruction(text[1:])
-    if found := AT_FRAME.match(text):
-        return TimedInstruction(found[2], frame=int(found[1]))
-    if found := AT_SECOND.match(text):
-        return TimedInstruction(found[2], second=float(found[1]))
-    if NO_MOMENT.match(text):
-        advice = "wanted 'FRAME: TEXT' or '@SECONDS: TEXT'; put \\ in front to say it literally"
-        raise UsageError(f"-i {text!r}: no moment and words; {advice}")
-    return TimedInstruction(text)
-
-
-def run(request: TrackRequest) -> int:
+def run(request: TrackRequest, work: Callable[[TrackRequest, RunSummary], None] | None = None) -> int:
     """Track, write, and end stdout with one `key=value` line; returns the exit code.
+
+    Args:
+        request: what to do.
+        work: does it, keeping count; `track` by default.
 
     Raises:
         TrackGPTError: see the error table; what was written before stays valid.
     """
+    from trackgpt.export.records import STATE
+
     outcome = RunSummary(request.output or Path("runs"))
     try:
-        track(request, outcome)
+        (work or track)(request, outcome)
     except (KeyboardInterrupt, TerminatedError) as stop:
         kept = f"{outcome.frames} frames are kept in {outcome.out}" if outcome.frames else "nothing was tracked yet"
+        if outcome.frames and (outcome.out / STATE).is_file():
+            kept += ", and --resume goes on"
         raise InterruptedRunError(kept, isinstance(stop, TerminatedError)) from None
     finally:
         if outcome.frames:
@@ -148,6 +141,25 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
         outcome: its folder is the one written to; where none was asked for, it is made here.
         tracker: a loaded model; by default the request's is loaded.
     """
+    spoken = checked(request)
+    with ExitStack() as stack:
+        _follow(request, opened(request, spoken, outcome, stack, tracker), spoken, outcome)
+
+
+def opened(
+    request: TrackRequest,
+    spoken: Sequence[TimedInstruction],
+    outcome: RunSummary,
+    stack: ExitStack,
+    tracker: InstructionTracker | None = None,
+) -> Playback:
+    """The source and the model of a request, ready to be told what to follow, with what is to be said refused before.
+
+    Args:
+        request, outcome, tracker: see `track`.
+        spoken: what is to be said.
+        stack: closes what is opened.
+    """
     import cv2
 
     from trackgpt.export.exporting import check_space, estimate
@@ -156,66 +168,83 @@ def track(request: TrackRequest, outcome: RunSummary, tracker: InstructionTracke
     from trackgpt.session.playback import Playback, files_of
     from trackgpt.video.source import open_source
 
-    spoken = _checked(request)
     cv2.setNumThreads(1)  # frames are too small to gain by threads, which PyTorch's then wait for
     if request.output is not None:
         refuse_to_hold(outcome.out, files_of(request.source))
         refuse_taken(outcome.out, request.overwrite)
     reading = {key: value for key, value in request.reading.items() if value is not None}
-    with ExitStack() as stack:
-        source: FrameSource | None = None
-        if not _is_live(request.source):
-            source = stack.enter_context(open_source(request.source, **reading))
-            check_space(outcome.out, estimate(source.frames_hint or 0, *source.size, request.formats))
-            _refuse_misplaced(request, spoken, source)
-        tracker = tracker or _loaded(request, request.first_choice)
-        _refuse_impossible(request, tracker, spoken)
-        if source is None:
-            source = stack.enter_context(open_source(request.source, **reading))
-            _refuse_misplaced(request, spoken, source)
-        if not (request.guess or request.pointing):
-            tracker = _for_its_world(request, tracker, source)
-        if request.output is None:
-            outcome.out = next_folder(request.source)
-        how = request.overwrite, request.rethink, request.lookahead
-        playback = stack.enter_context(Playback(tracker, source, outcome.out, *how, reopen=(request.source, reading)))
-        _follow(request, playback, spoken, outcome)
+    source: FrameSource | None = None
+    if not _is_live(request.source):
+        source = stack.enter_context(open_source(request.source, **reading))
+        check_space(outcome.out, estimate(source.frames_hint or 0, *source.size, request.formats))
+        _refuse_misplaced(request, spoken, source)
+    tracker = tracker or loaded(request, request.first_choice)
+    _refuse_impossible(request, tracker, spoken)
+    if source is None:
+        source = stack.enter_context(open_source(request.source, **reading))
+        _refuse_misplaced(request, spoken, source)
+    if not (request.guess or request.shown):
+        tracker = _for_its_world(request, tracker, source)
+    if request.output is None:
+        outcome.out = next_folder(request.source)
+    how = request.overwrite, request.rethink, request.lookahead
+    return stack.enter_context(Playback(tracker, source, outcome.out, *how, reopen=(request.source, reading)))
 
 
 def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedInstruction], outcome: RunSummary) -> None:
-    from trackgpt.app.live import Outputs, Printer, progress
-    from trackgpt.settings import to_dict
+    from trackgpt.app.live import Outputs, Printer
 
-    printer, session = Printer(request.quiet, request.as_json), playback.session
-    session.on_event = printer.event
-    playback.describe(
-        given=request.source,
-        formats=list(request.formats),
-        instructions=list(request.instructions),
-        pointing=to_dict(request.pointing),
-        reading=request.reading,
-        rethink=request.rethink,
-        guess=request.guess,
-        device=request.device,
-        execution=request.execution,
-    )
+    printer = Printer(request.quiet, request.as_json)
+    playback.session.on_event = printer.event
+    playback.describe(**written_request(request))
     with Outputs(playback, request.formats, _sound(request, playback), printer.note) as outputs:
         for words in spoken:
             playback.say(words.text, words.frame, words.second, **words.how)
-        with progress(playback.source.frames_hint, request.quiet) as advance:
-            for result in playback:
-                outcome.frames = session.frames
-                outputs.write(result)
-                printer.frame(result.record)
-                advance(result)
-                known = [item.score for item in result.objects if item.score is not None]
-                outcome.scores, outcome.scored = outcome.scores + sum(known), outcome.scored + len(known)
-                outcome.rethinks, outcome.warnings = session.rethinks, session.warnings
-        outcome.warnings, outcome.found = session.warnings, session.found
-        outcome.said = session.prompts[-1].summary if session.prompts else ""
+        watch(playback, outputs, printer, outcome)
 
 
-def _checked(request: TrackRequest) -> list[TimedInstruction]:
+def written_request(request: TrackRequest) -> dict[str, Any]:
+    """What run.json keeps of a request, so that it can go on (`trackgpt.app.resuming`)."""
+    from trackgpt.settings import to_dict
+    from trackgpt.video.frames import sha256
+
+    files = [*files_in(request.pointing), *([Path(request.script.path)] if request.script.path else [])]
+    return {
+        "given": request.source,
+        "formats": list(request.formats),
+        "instructions": list(request.instructions),
+        "script": request.script.path,
+        "pointing": to_dict(request.pointing),
+        "files": {str(file): sha256([file], with_names=False) for file in files if file.is_file()},
+        "reading": request.reading,
+        "rethink": request.rethink,
+        "guess": request.guess,
+        "device": request.device,
+        "execution": request.execution,
+        "lookahead": None if request.lookahead is None else to_dict(request.lookahead),
+    }
+
+
+def watch(playback: Playback, outputs: Outputs, printer: Printer, outcome: RunSummary) -> None:
+    """Track to the end: write, print and count every frame, and keep from where the run can go on."""
+    from trackgpt.app.live import progress
+    from trackgpt.session.resuming import Keeper
+
+    session = playback.session
+    with progress(playback.source.frames_hint, printer.quiet) as advance, Keeper(playback) as keeper:
+        for result in playback:
+            outputs.write(result)
+            keeper.keep()
+            printer.frame(result.record)
+            advance(result)
+            outcome.count(result.record)
+            outcome.frames = session.frames
+            outcome.rethinks, outcome.warnings = session.rethinks, session.warnings
+    outcome.warnings, outcome.found = session.warnings, session.found
+    outcome.said = session.prompts[-1].summary if session.prompts else ""
+
+
+def checked(request: TrackRequest) -> list[TimedInstruction]:
     """The instructions with their moments; refuses what can be refused before anything is opened.
 
     Raises:
@@ -232,20 +261,21 @@ def _checked(request: TrackRequest) -> list[TimedInstruction]:
         raise UsageError(f"--rethink {request.rethink}: choose auto, off or async")
     if request.rethink == "async" and not _is_live(request.source):
         raise UsageError("--rethink async is for cameras and streams, which do not wait; leave it out for files")
-    if not request.instructions and not request.pointing:
+    if not request.instructions and not request.pointing and not request.script.said:
         raise UsageError("nothing to track: say it, -i 'the red car', or point at it, --box x,y,w,h (see --help)")
-    spoken = [parse_instruction(text) for text in request.instructions]
-    for words in spoken:
+    spoken = [parse_instruction(text) for text in request.instructions] + list(request.script.said)
+    worded = [words for words in spoken if not words.how]
+    for words in worded:
         clean_instruction(words.text)
-    moments = [(words.frame or 0, words.second) for words in spoken]
-    for words, moment in zip(spoken, moments, strict=True):
+    moments = [(words.frame or 0, words.second) for words in worded]
+    for words, moment in zip(worded, moments, strict=True):
         if moments.count(moment) > 1:
             raise UsageError(
-                f"-i {words.text!r} is one of two instructions for the same frame; give the others a frame "
+                f"{words.given} is one of two instructions for the same frame; give the others a frame "
                 "(-i '240: the dog') or name all targets in one instruction"
             )
     shown = read_pointing(request.pointing, int(request.reading.get("start") or 0))
-    if request.instructions and request.pointing and request.first_choice in ("nano", NANO_MEMORY):
+    if request.words and request.shown and request.first_choice in ("nano", NANO_MEMORY):
         raise UsageError(
             f"{request.first_choice} takes words or pointing, and both were given; leave one of them out "
             f"(-m nano is told in words, -m {NANO_MEMORY} is shown the target), or give a --grounder, which takes both"
@@ -292,11 +322,12 @@ def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoke
             if prompt.kind != "drop" and all(shown.finds for shown in prompt.visual):
                 session.refuse(replace(prompt, kind="start"))
         except UsageError as error:
-            both = f"{request.first_choice} takes words or pointing, and both were given" if request.pointing else ""
-            raise error.at(both) if both and request.instructions else error from error
+            both = f"{request.first_choice} takes words or pointing, and both were given" if request.shown else ""
+            raise error.at(both) if both and request.words else error from error
 
 
-def _loaded(request: TrackRequest, model: str) -> InstructionTracker:
+def loaded(request: TrackRequest, model: str) -> InstructionTracker:
+    """The model of that name, as the request wants it to run."""
     from trackgpt.session.playback import InstructionTracker
 
     return InstructionTracker.from_pretrained(model, request.device, **request.execution)
@@ -326,7 +357,7 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
     if not request.model and (preset := best_here()) is not None:
         if not request.quiet:
             say(f"{source.name}: no drawn scene, so {preset.name} reads the words; -m chooses another model")
-        return _loaded(request, preset.name)
+        return loaded(request, preset.name)
     name = shlex.quote(request.source)
     raise UsageError(
         f"{source.name}: {request.first_choice} was trained on drawn scenes alone and this footage is unlike them "

@@ -45,10 +45,24 @@ def prompt_of(event: EventRecord) -> Prompt:
     Raises:
         InputError: its fields are none of `written_prompt`.
     """
-    where, data = f"instruction of frame {event.index}", event.data
-    kind, ids, shown = data.get("kind", "start"), data.get("ids", []), data.get("visual", [])
+    return prompt_from(event.data, event.index, f"instruction of frame {event.index}")
+
+
+def prompt_from(data: Mapping[str, Any], frame: int, where: str) -> Prompt:
+    """The prompt of fields as `written_prompt` gives them; all may be left out.
+
+    Args:
+        data: the fields; others are not looked at.
+        frame: the one that it is about.
+        where: names them in a message.
+
+    Raises:
+        InputError: a field holds something else.
+    """
+    text, kind = data.get("text", ""), data.get("kind", "start")
+    ids, shown = data.get("ids", []), data.get("visual", [])
     said, excluded, instead = data.get("said", ""), data.get("excluded", []), data.get("instead", [])
-    if kind not in PROMPT_KINDS or not isinstance(data["text"], str):
+    if kind not in PROMPT_KINDS or not isinstance(text, str):
         raise InputError(f"{where}: kind {kind!r:.40}; wanted a text and one of {', '.join(PROMPT_KINDS)}")
     for name, numbers in (("ids", ids), ("excluded", excluded)):
         if not isinstance(numbers, list) or not all(type(number) is int and number >= 1 for number in numbers):
@@ -63,7 +77,7 @@ def prompt_of(event: EventRecord) -> Prompt:
         visual = visual_prompts([_shown(values) for values in shown])
     except (InputError, UsageError) as error:
         raise InputError(f"{where}: {error.message}") from error
-    return Prompt(data["text"], event.index, kind, tuple(ids), visual, said, tuple(excluded), tuple(instead))
+    return Prompt(text, frame, kind, tuple(ids), visual, said, tuple(excluded), tuple(instead))
 
 
 def _shown(values: Mapping[str, Any]) -> VisualPrompt:

@@ -8,6 +8,9 @@
     events.jsonl   one line per event: {"v":3,"seq":3,"take":1,"i":240,"t":8.0,"type":"rethink","reason":"purport", ...}
                    instructions as in `trackgpt.export.prompts`
 
+    state.safetensors   of a run that is not done: the track's state after some frame, and how long the two files above
+                   were then, from where `trackgpt track --resume` goes on
+
 A take is one way through the video. A correction of what is past opens a new take and overwrites nothing: the new take
 shows the frames of its parent up to its own first one. Version 2, whose instructions had no "visual", and version 1,
 which had one take and "purport" in the place of "score", are still read.
@@ -63,11 +66,12 @@ LARGEST = 2**53
 """No number of a log is larger: what JSON readers keep exactly."""
 READABLE = (1, 2, 3)
 TRACKS, EVENTS, RUN, MASKS = "tracks.jsonl", "events.jsonl", "run.json", "masks"
+STATE, PICTURE = "state.safetensors", "picture.png"
 VIDEOS = ("video.mp4", "video.part.mp4", "video.finished.mp4")
 """The overlay, and what a video that was cut short leaves (`trackgpt.video.writer`)."""
 SEQUENCE = ("groundtruth.txt", "description.txt", "switch.txt", "meta_info.ini")
 """A run as a sequence of InteractTrack (`trackgpt.export.interacttrack`)."""
-MADE_HERE = (TRACKS, EVENTS, RUN, *VIDEOS, *SEQUENCE, "coco.json", "mot.txt", "timeline.png")
+MADE_HERE = (TRACKS, EVENTS, RUN, STATE, PICTURE, *VIDEOS, *SEQUENCE, "coco.json", "mot.txt", "timeline.png")
 
 R = TypeVar("R")
 
@@ -269,6 +273,30 @@ class RunFolder:
         _take_over(self.path, overwrite)
         self._tracks = _Log(self.path / TRACKS)
         self._events = _Log(self.path / EVENTS)
+
+    @classmethod
+    def reopened(cls, path: str | Path, ends: tuple[int, int]) -> RunFolder:
+        """Go on writing a run that was cut.
+
+        Args:
+            path: the folder.
+            ends: how long its log was (see `ends`); what came later is cut off.
+
+        Raises:
+            OutputError: OUT01, another process is writing there; OUT02, it cannot be written.
+            InputError: the log is shorter than that.
+        """
+        run = cls.__new__(cls)
+        run.path = Path(path)
+        refuse_a_live_run(run.path)
+        run._tracks = _Log(run.path / TRACKS, ends[0])
+        run._events = _Log(run.path / EVENTS, ends[1])
+        return run
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """How long tracks.jsonl and events.jsonl are now, in bytes."""
+        return self._tracks.end, self._events.end
 
     def track(self, record: TrackRecord) -> None:
         """Append one frame; it is in the file when this returns.
@@ -555,15 +583,19 @@ def plain(value: Any, digits: int | None = None) -> Any:
 class _Log:
     """A file of lines, each in the file whole or not at all."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, end: int | None = None) -> None:
         self.path = path
-        self.end = 0
+        self.end = end or 0
         with writing(path):
             try:
-                self.file = path.open("xb", buffering=0)
+                self.file = path.open("xb" if end is None else "r+b", buffering=0)
                 _locked(self.file)  # for as long as it is written (see `refuse_a_live_run`)
             except FileExistsError as error:
                 raise OutputError(f"{path}: another run is writing here; choose another folder", "OUT01") from error
+            if self.file.seek(0, 2) < self.end:
+                raise InputError(f"{path}: is shorter than when its state was saved; start again with --overwrite")
+            self.file.truncate(self.end)
+            self.file.seek(self.end)
 
     def append(self, line: str) -> None:
         # Half a surrogate pair (from an odd file name) cannot be UTF-8; written as \udc80 it is JSON and comes back.

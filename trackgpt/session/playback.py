@@ -27,15 +27,18 @@ import numpy as np
 
 from trackgpt.arbiter import Unasked
 from trackgpt.arbitration import Arbitration
-from trackgpt.errors import OutputError, UsageError
+from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.exporting import check_formats, export
-from trackgpt.export.records import EVENTS, RUN, TRACKS, EventRecord, RunFolder
+from trackgpt.export.prompts import read_prompts
+from trackgpt.export.records import EVENTS, RUN, STATE, TRACKS, EventRecord, RunFolder, read_events, read_tracks
 from trackgpt.files import writing
 from trackgpt.session.ahead import EncodedSource, Lookahead, default_lookahead
 from trackgpt.session.late import LateTracker
+from trackgpt.session.resuming import Mark
 from trackgpt.session.session import Reply, Result, Session, looked_at
 from trackgpt.session.takes import Checkpoints
 from trackgpt.settings import to_dict
+from trackgpt.track import TrackState
 from trackgpt.types import Prompt
 from trackgpt.version import __version__, installed
 from trackgpt.video.frames import FrameSource, SourceFrame
@@ -43,7 +46,6 @@ from trackgpt.video.source import open_source
 
 if TYPE_CHECKING:
     from trackgpt.online import System
-    from trackgpt.track import TrackState
 
 CLOSE = 1e-6
 """Seconds by which the time of a frame may miss the time it was asked for."""
@@ -169,7 +171,7 @@ class Playback:
         self,
         tracker: InstructionTracker,
         source: FrameSource,
-        out: str | Path | None = None,
+        out: str | Path | RunFolder | None = None,
         overwrite: bool = False,
         rethink: str = "auto",
         lookahead: Lookahead | None = None,
@@ -184,7 +186,8 @@ class Playback:
             folder = tempfile.mkdtemp(prefix="trackgpt-")
             self._scratch = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             out = Path(folder) / "run"
-        self.run = RunFolder(out, overwrite, files_of(reopen[0]) if reopen else ())
+        reads = files_of(reopen[0]) if reopen else ()
+        self.run = out if isinstance(out, RunFolder) else RunFolder(out, overwrite, reads)
         self.session = Session(parts, tracker.check, self.run)
         self.session.size = source.size
         self.lookahead = default_lookahead(source) if lookahead is None else lookahead
@@ -251,7 +254,7 @@ class Playback:
             OutputError: OUT02 the log cannot be written; what was written stays valid.
         """
         self._must_be_open()
-        if not self.session.prompts and not self._planned:
+        if not self.told:
             raise UsageError("nothing to track yet; say what to follow first: playback.say('the red car')")
         while (result := self._next()) is not None:
             self._given = (result.index, result.time)
@@ -291,6 +294,42 @@ class Playback:
         self._kept.forget_after(index)
         self._given_before(index)
 
+    @property
+    def mark(self) -> Mark | None:
+        """From where this run could go on in another process: after the last frame.
+
+        None where it cannot: nothing has been tracked, the frame was unreadable, something has been said about the next
+        one, or the source can be read only once.
+        """
+        last = self.session.last
+        if last is None or last.problem or self.session.pending or not self._can_reread():
+            return None
+        return Mark(last.index, self.run.ends)
+
+    def go_on(self, mark: Mark, later: Iterable[PlannedPrompt] = ()) -> None:
+        """Go on where the run of this playback's folder was cut, before anything else is done with it.
+
+        Args:
+            mark: what was saved there; the source begins at its frame or before it.
+            later: what is still to be said, in the order in which it was planned; what was due by then is left out.
+
+        Raises:
+            InputError: the log is damaged, the state is none of this system, or the source lacks the frame.
+        """
+        folder = self.run.path
+        state = TrackState.load(folder / STATE, self.session.tracker.kinds)
+        self.session.go_on(state, read_tracks(folder), read_events(folder))
+        last = self.session.last
+        if last is None or last.index != mark.frame:
+            raise InputError(f"{folder}: its log does not end at frame {mark.frame}; start again with --overwrite")
+        while (frame := self._taken()) is not None and frame.index < mark.frame:
+            pass
+        if frame is None or frame.index != mark.frame:
+            raise InputError(f"{self.source.name}: has no frame {mark.frame}; wanted the source of {folder}")
+        self._given = (last.index, last.time)
+        self._planned = [plan for plan in later if not plan.due(*self._given)]
+        self._started = True
+
     def undo(self) -> str:
         """Take back the last instruction and, where the source can be read again, go back to its frame.
 
@@ -311,6 +350,38 @@ class Playback:
             self._kept.forget_after(said.prompt.frame)
             self._given_before(said.prompt.frame)
         return said.prompt.summary
+
+    def switch_take(self, number: int) -> int:
+        """Go on as another take did: from where they part, the frames are tracked again with what was said there.
+
+        Returns:
+            The frame that comes next, which opens a new take; what of that take is still to be said is planned.
+
+        Raises:
+            UsageError: there is no such take, the same was said in it, or the source can be read only once.
+        """
+        here, there = self.session.prompts, read_prompts(self.run.path, number)
+        same = 0
+        while same < min(len(here), len(there)) and here[same] == there[same]:
+            same += 1
+        apart = [prompt.frame for prompt in (*here[same : same + 1], *there[same : same + 1])]
+        if not apart:
+            raise UsageError(f"take {number}: the same was said in it as here")
+        self.seek(min(apart))
+        for prompt in there[same:]:
+            self.say(prompt, prompt.frame)
+        return min(apart)
+
+    @property
+    def told(self) -> bool:
+        """Something has been said, or will be about a frame to come."""
+        return bool(self.session.prompts or self._planned)
+
+    @property
+    def upcoming(self) -> SourceFrame | None:
+        """The next frame that has an image, which is waited for; None at the end."""
+        self._must_be_open()
+        return self._readable()
 
     def _given_before(self, index: int) -> None:
         """Frame `index` comes next: what is said about a time before it has passed."""

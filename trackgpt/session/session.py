@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -453,6 +453,29 @@ class Session:
             InputError: the file is no saved state of this system.
         """
         self.restore(TrackState.load(path, self.tracker.kinds))
+
+    def go_on(self, state: TrackState, records: Iterable[TrackRecord], events: Iterable[EventRecord]) -> None:
+        """Go on where a log of one take ends, as if this new session had written it; it is not written again.
+
+        What was said before cannot be taken back.
+
+        Args:
+            state: after the last frame of the log.
+            records, events: all of them.
+        """
+        for event in events:
+            self._seq = event.seq + 1
+            self.rethinks += event.type == "rethink"
+            self.warnings += event.type == "warn"
+        for record in records:
+            self._takes.record(record.index)
+            self.frames, self.last = self.frames + 1, record
+            self.found = self.found or any(item.box is not None for item in record.objects)
+            if not record.problem:
+                self._meetings.see(record)
+        self.state = state
+        if state.prompts and self.last is not None:
+            self._present = {item.id: item.box is not None for item in self.last.objects}
 
     def heard(self, first: int, last: int) -> list[Prompt]:
         """What was said in this session, on the way to the present state, about the frames from `first` to `last`."""

@@ -10,11 +10,12 @@ import time as wall
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Condition, Thread
 from typing import Any
 
 from trackgpt.errors import InputError, UsageError
 from trackgpt.video.decoder import Clock, Decoder, believed_fps
-from trackgpt.video.frames import FrameSource, RawFrame, ReadOptions, SourceKind, listed, one_line
+from trackgpt.video.frames import FrameSource, RawFrame, ReadOptions, SourceFrame, SourceKind, listed, one_line
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtp", "http", "https", "udp", "tcp", "srt")
 RETRY_DELAYS = (0.5, 1.0, 2.0)
@@ -44,12 +45,23 @@ class StreamSource(FrameSource):
         self._opener = opener
         self._sleep = sleep
         self._container: Any = None
+        self._newest: Newest | None = None
         self.frames_hint = options.count(options.end) if options.end is not None else None
 
     def close(self) -> None:
         """Disconnect; iteration ends."""
         super().close()
         self._hang_up()
+
+    def leave_out_late(self) -> None:
+        """From here on only the newest frame that has arrived is given; indices count all that came."""
+        self._newest = Newest(self._frames)
+        self._frames = iter(self._newest)
+
+    def stop(self) -> None:
+        """End a wait for data in another thread; iteration ends."""
+        if self._newest is not None:
+            self._newest.stop()
 
     def _hang_up(self) -> None:
         if self._container is not None:
@@ -114,6 +126,57 @@ class StreamSource(FrameSource):
         after = f"lost after {self._seen} frames" if self._seen else "cannot be opened"
         tries = f"{len(RETRY_DELAYS)} retries"
         return InputError(f"{self.name}: the {self.kind} {after}, {tries} failed ({cause})", code="IN06")
+
+
+class Newest:
+    """An iterator over the newest of frames that come by themselves; a thread takes them as they come.
+
+    What goes wrong with taking them is raised after the last one.
+    """
+
+    def __init__(self, frames: Iterator[SourceFrame]) -> None:
+        self._frames = frames
+        self._changed = Condition()
+        self._last: SourceFrame | None = None
+        self._failure: BaseException | None = None
+        self._ended = False
+        self._thread = Thread(target=self._take, name="trackgpt-newest", daemon=True)
+        self._thread.start()
+
+    def _take(self) -> None:
+        try:
+            for frame in self._frames:
+                with self._changed:
+                    self._last = frame
+                    self._changed.notify()
+                    if self._ended:
+                        return
+        except Exception as error:
+            self._failure = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        return self
+
+    def __next__(self) -> SourceFrame:
+        with self._changed:
+            self._changed.wait_for(lambda: self._last is not None or self._ended)
+            frame, self._last = self._last, None
+        if frame is not None:
+            return frame
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        raise StopIteration
+
+    def stop(self) -> None:
+        """Take no more; waits for a frame that is being read."""
+        with self._changed:
+            self._ended, self._last = True, None
+            self._changed.notify()
+        self._thread.join(2 * STREAM_TIMEOUT)
 
 
 def stream_source(url: str, options: ReadOptions) -> StreamSource:
