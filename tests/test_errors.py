@@ -487,7 +487,7 @@ def test_ctrl_c_keeps_the_run_makes_its_formats_and_exits_130(command, tmp_path)
     kept = list(read_tracks("out"))
     assert 8 <= len(kept) < 200
     assert Path("out/tracks.jsonl").read_bytes().endswith(b"}\n")
-    assert re.fullmatch(r"trackgpt: interrupted; \d+ frames are kept in out\n", err)
+    assert re.fullmatch(r"trackgpt: interrupted; \d+ frames are kept in out, and --resume goes on\n", err)
     assert out.splitlines()[-1].startswith("frames=")
     assert list(read_events("out"))[-1].data == {"text": "interrupted"}
     assert len(Path("out/mot.txt").read_text().splitlines()) == len(kept)
@@ -547,6 +547,18 @@ def test_the_table_lists_the_codes_that_the_package_raises_and_no_others():
     exits = {each.exit_code for each in (TrackGPTError, *TrackGPTError.__subclasses__())}
     assert exits <= set(EXIT_CODES)
     assert {0, 1, 70, 130, 143} <= set(EXIT_CODES)
+
+
+def test_out03_a_run_does_not_go_on_with_another_model(command, tmp_path):
+    clip = film(tmp_path / "clip.mp4", 200, fps=5)
+    with running(clip, frames=8) as process:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    kept = Path("out/tracks.jsonl").read_bytes()
+    done = command("track", clip, "--resume", "out")  # this process has a small model under the name of nano
+    assert (done.code, done.out) == (6, "")
+    assert done.err.startswith("trackgpt: OUT03: nano: is not the model that out began with")
+    assert Path("out/tracks.jsonl").read_bytes() == kept
 
 
 def test_every_code_of_the_table_has_a_test_here():

@@ -125,6 +125,7 @@ def test_every_command_that_writes_asks_before_it_replaces_or_is_known_to_replac
                 found[name] = "overwrite" in options
     assert {name for name, asks in found.items() if not asks} == ALWAYS_NEW | GO_ON
     asking = {"track", "demo", "merge", "onnx", "make", "view", "rephrase", "nanotrack", "atlas", "compare", "speed"}
+    asking |= {"chat", "corrections"}
     assert {name for name, asks in found.items() if asks} == asking
 
 
