@@ -119,7 +119,9 @@ def fetch(repo: str, revision: str = "", known: Mapping[str, str] | None = None)
     with _explained(repo):
         from huggingface_hub import snapshot_download
         from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+        from huggingface_hub.utils.logging import set_verbosity_error
 
+        set_verbosity_error()  # it tries again by itself, and a line for each try says nothing to a person
         pulled = recorded(repo) or Pulled()
         commit, files = _listed(repo, revision or pulled.revision)
         _refuse_others(repo, files, {**(pulled.files if pulled.revision == commit else {}), **(known or {})})
