@@ -4,8 +4,9 @@ While frames arrive they go into `<stem>.part.mp4`, a fragmented file that is re
 (about a second) even after kill -9. Closing copies the encoded packets, without encoding again, into an ordinary
 faststart file, which then takes the final name in one step: under that name there is never half a video.
 
-The same frames give the same bytes on the same machine: no dates, no B-frames, and one encoder thread, because with
-several x264 places B-frames by how far its threads have come.
+The same frames give the same pictures at the same times, and nearly always the same bytes: no dates, no B-frames, and
+one encoder thread, because with several x264 places B-frames by how far its threads have come. Even so one run in
+thirty or so differs in the last bits of some block.
 """
 
 from __future__ import annotations
