@@ -15,7 +15,6 @@ from tracks import Track
 
 from eval.speed import bench as speed
 from trackgpt.app.live import WAITING, Outputs
-from trackgpt.arbiter import PurportArbiter, PurportRecord
 from trackgpt.config import RethinkConfig
 from trackgpt.errors import InputError, OutOfMemoryError, OutputError, UsageError
 from trackgpt.export.davis import DavisWriter
@@ -23,13 +22,10 @@ from trackgpt.export.records import EVENTS, TRACKS, read_events, read_tracks
 from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import encode_rle
 from trackgpt.hub import load_model
-from trackgpt.memory import QueryMemory
-from trackgpt.online import Tracker
 from trackgpt.perception.encoders import normalise
 from trackgpt.session.ahead import AHEAD, EncodedSource, Lookahead, default_lookahead, lookahead_of
-from trackgpt.session.late import LateTracker
 from trackgpt.session.playback import InstructionTracker, Playback
-from trackgpt.types import Cue, EncodedFrame, Prediction, Prompt
+from trackgpt.types import EncodedFrame, Prompt
 from trackgpt.video.frames import SourceFrame
 from trackgpt.video.source import open_source
 
@@ -461,134 +457,6 @@ def test_the_masks_written_are_those_of_the_log(command, model, tmp_path):
     for record in read_tracks("out"):
         assert writer.write(record, *record.size).read_bytes() == written.pop(f"{record.index:05d}.png")
     assert not written
-
-
-# --- rethinking in the background ---
-
-
-class Slow:
-    """A brain that answers when it is let, and eyes whose score is low on frame 2; frames carry their number."""
-
-    def __init__(self):
-        self.may_answer, self.reads, self.fails = threading.Event(), [], False
-        self.may_answer.set()
-
-    def reason(self, image, state, prompt):
-        assert self.may_answer.wait(10)
-        self.reads.append(int(image[0, 0, 0]))
-        if prompt is None and self.fails:
-            raise UsageError("no words")
-        queries = np.full((1, 4), self.reads[-1], np.float32)
-        return Cue(f"read {self.reads[-1]}", queries, queries)
-
-    def perceive(self, image, state, cued):
-        score = np.array([0.1 if image[0, 0, 0] == 2 else 0.9], np.float32)
-        box = np.array([[state.cue.referring[0, 0], 0, 100, 100]], np.float32)
-        return Prediction(box, np.zeros((1, 4, 4), bool), score, np.ones(1, bool), np.ones(1, np.int64)), state.memory
-
-
-def background():
-    """A slow brain, its late tracker, and a track of it that has begun."""
-    parts = Slow()
-    arbiter = PurportArbiter(RethinkConfig())
-    late = LateTracker(Tracker(parts, parts, arbiter, QueryMemory(), (QueryMemory, PurportRecord)))
-    track = Track(late)
-    track.look(numbered(0), Prompt("track it"))
-    return parts, late, track
-
-
-def numbered(t):
-    return np.full((4, 4, 3), t, np.uint8)
-
-
-def answered(late):
-    """Wait until the brain has answered: its thread then has nothing left to do."""
-    late.reading.submit(int).result(timeout=10)
-
-
-def test_in_the_background_tracking_goes_on_with_the_old_queries_until_the_answer_is_there():
-    parts, late, track = background()
-    parts.may_answer.clear()
-    used = [track.look(numbered(t)) for t in range(1, 6)]
-    assert [(p.boxes[0, 0], p.reason) for p in used] == [(0, "")] * 5
-    assert (track.state.record.rethinks, track.state.record.consulted) == (0, 0)
-    parts.may_answer.set()
-    answered(late)
-    heeded = track.look(numbered(6))
-    assert (heeded.boxes[0, 0], heeded.reason, heeded.verdict, heeded.cue.text) == (3, "purport", "rethink", "read 3")
-    # It counts on the frame on which it is heeded.
-    assert (track.state.record.rethinks, track.state.record.consulted) == (1, 6)
-    assert (track.look(numbered(7)).reason, parts.reads) == ("", [0, 3])
-    assert heeded.ids.tolist() == [1]
-
-
-def test_while_the_brain_reads_nothing_else_is_asked():
-    parts, late, track = background()
-    parts.may_answer.clear()
-    for t in (1, 2, 3, 2, 2, 2):  # the score of frame 2 is low every time
-        assert track.look(numbered(t)).reason == ""
-    parts.may_answer.set()
-    answered(late)
-    assert track.look(numbered(4)).reason == "purport"
-    assert parts.reads == [0, 3]
-
-
-def test_an_answer_about_a_track_that_was_replaced_is_dropped():
-    parts, late, track = background()
-    parts.may_answer.clear()
-    for t in (1, 2, 3):
-        track.look(numbered(t))
-    parts.may_answer.set()
-    answered(late)
-    track.look(numbered(4), Prompt("another one", 4, "switch"))
-    assert (track.look(numbered(5)).boxes[0, 0], parts.reads) == (4, [0, 3, 4])
-
-
-def test_an_answer_to_a_question_that_was_rewound_is_dropped():
-    parts, late, track = background()
-    begun = track.state
-    for t in (1, 2, 3):
-        track.look(numbered(t))
-    answered(late)
-    track.state = begun
-    assert [(p.reason, p.boxes[0, 0]) for p in (track.look(numbered(1)), track.look(numbered(3)))] == [("", 0)] * 2
-
-
-def test_what_the_brain_raises_in_the_background_is_raised_where_its_answer_would_have_been_heeded():
-    parts, late, track = background()
-    parts.fails = True
-    for t in (1, 2, 3):
-        track.look(numbered(t))
-    answered(late)
-    with pytest.raises(UsageError, match="no words"):
-        track.look(numbered(4))
-    assert track.look(numbered(5)).reason == ""
-
-
-def test_a_session_that_does_not_wait_logs_the_rethink_where_the_answer_is_heeded(tracker):
-    with tracker.open(pictures(40, unsure=(2,)), rethink="async") as playback:
-        playback.say("the red square")
-        reasons = []
-        for result in playback:
-            reasons += [result.index] * (result.prediction.reason == "purport")
-            answered(playback.session.tracker)
-    assert reasons == [4]
-    assert [e.index for e in read_events(playback.run.path) if e.type == "rethink"] == [4]
-    assert playback.session.rethinks == 1
-    playback.close()
-
-
-def test_a_way_of_rethinking_that_does_not_exist_is_named(tracker):
-    with pytest.raises(UsageError, match="rethink 'later': choose from auto, off, async"):
-        tracker.open(list(pictures(2)), rethink="later")
-    with pytest.raises(UsageError, match="rethink False"):
-        tracker.session(rethink=False)
-
-
-def test_rethinking_in_the_background_is_refused_for_files(command, model, tmp_path):
-    done = command("track", film(tmp_path / "clip.mp4"), "-i", "a square", "-o", "out", "--rethink", "async")
-    assert done.code == 2
-    assert "--rethink async is for cameras and streams" in done.err
 
 
 # --- speed: that it runs, never how fast ---

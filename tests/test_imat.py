@@ -227,11 +227,6 @@ def test_a_track_that_jumps_to_a_rival_on_the_frame_that_asks_makes_the_rival_ne
     assert identity.positive[0].frame == 0
 
 
-def test_the_answer_of_an_earlier_frame_is_not_put_on_a_later_one():
-    with pytest.raises(UsageError, match="rethink async"):
-        InstructionTracker(imat()).session("async")
-
-
 def test_settings_are_read_strictly_and_those_of_the_network_reach_it():
     with pytest.raises(UsageError, match="tau"):
         imat().tracker(settings=["arbiter.tau=1"])

@@ -175,6 +175,7 @@ class Verdict:
             there is a new cue, and empty where nothing of the memory is kept.
         confirmed: ids of targets that were seen on this frame where a person or the slow model sees them, too.
         rejected: ids of targets whose last mask turned out to be of something else.
+        frame: of the track, that the verdict is about; None for the one just seen.
     """
 
     kind: str = "keep"
@@ -184,6 +185,7 @@ class Verdict:
     rows: tuple[int, ...] = ()
     confirmed: tuple[int, ...] = ()
     rejected: tuple[int, ...] = ()
+    frame: int | None = None
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class Outputs:
             return  # a hole would be worse than an end
         try:
             if self._masks is not None:
-                self._masks.write(result.record, *result.record.size)
+                for each in (*result.revised, result):
+                    self._masks.write(each.record, *each.record.size)
             if "mp4" in self._formats:
                 self._film(result)
         except BaseException:
@@ -197,7 +198,9 @@ class Printer:
             when = "" if event.index == self._begin else f"{event.index}: "
             if answer := " ".join(str(event.data["text"]).split()):  # what was pointed at has none
                 print(when + answer, flush=True)
-        if event.type == "warn":
+        elif event.type == "revise":
+            self.note(f"frames {event.data['first']} to {event.data['last']} are shown anew: {event.data['verdict']}")
+        elif event.type == "warn":
             self._warn(event)
 
     def note(self, text: str) -> None:

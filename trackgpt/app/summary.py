@@ -11,7 +11,7 @@ from trackgpt.export.records import EventRecord, TrackRecord, read_events, read_
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 72
 MOST_EVENTS = 40
-SHOWN = ("instruction", "answer", "rethink", "lost", "found", "undo", "take", "warn", "error")
+SHOWN = ("instruction", "answer", "rethink", "revise", "lost", "found", "undo", "take", "warn", "error")
 
 
 def summarise(run: Path) -> str:
@@ -49,6 +49,8 @@ def event_line(event: EventRecord) -> str:
         what = f"{prompt.said} ({prompt.kind} {prompt.text})" if prompt.said else prompt.summary
     if event.type == "take":
         what = f"take {event.take} goes on from take {event.data['parent']}"
+    if event.type == "revise":
+        what = f"frames {event.data['first']} to {event.data['last']} are shown anew: {event.data['verdict']}"
     if event.type == "rethink":
         what += f"  score {_numbers(event.data['old'])} -> {_numbers(event.data['new'])}"
     who = f" #{event.id}" if event.id is not None else ""

@@ -235,7 +235,8 @@ def watch(playback: Playback, outputs: Outputs, printer: Printer, outcome: RunSu
         for result in playback:
             outputs.write(result)
             keeper.keep()
-            printer.frame(result.record)
+            for each in (*result.revised, result):
+                printer.frame(each.record)
             advance(result)
             outcome.count(result.record)
             outcome.frames = session.frames

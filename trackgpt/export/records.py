@@ -12,8 +12,9 @@
                    were then, from where `trackgpt track --resume` goes on
 
 A take is one way through the video. A correction of what is past opens a new take and overwrites nothing: the new take
-shows the frames of its parent up to its own first one. Version 2, whose instructions had no "visual", and version 1,
-which had one take and "purport" in the place of "score", are still read.
+shows the frames of its parent up to its own first one. So does an answer that came late, with an event "revise".
+Version 2, whose instructions had no "visual", and version 1, which had one take and "purport" in the place of "score",
+are still read.
 
 A line is written whole or not at all, and holds no wall-clock value, so that equal runs give equal bytes.
 Boxes are xyxy pixels of the frame with edges; "i" counts frames of the source from 0; "t" is seconds of the source.
@@ -39,7 +40,7 @@ from trackgpt.types import Box, Prediction
 
 State = Literal["tracked", "suspect", "absent"]
 EventType = Literal[
-    "start", "instruction", "answer", "rethink", "lost", "found", "undo", "take", "warn", "error", "done"
+    "start", "instruction", "answer", "rethink", "revise", "lost", "found", "undo", "take", "warn", "error", "done"
 ]
 STATES: tuple[str, ...] = get_args(State)
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -47,6 +48,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "instruction": ("text",),
     "answer": ("text",),
     "rethink": ("reason", "old", "new"),
+    "revise": ("first", "last"),
     "lost": (),
     "found": (),
     "undo": ("text",),

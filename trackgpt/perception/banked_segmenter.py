@@ -141,7 +141,7 @@ class BankedMemory:
         identities = dict(self.identities)
         for number in verdict.confirmed if looked is None else ():
             if number in identities:
-                identities[number] = identities[number].confirmed()
+                identities[number] = identities[number].confirmed(verdict.frame)
         for number in verdict.rejected:
             if number in identities and (view := failed[number].last) is not None:
                 identities[number] = replace(identities[number], candidate=None, mistaken=replace(view, kind=kind))

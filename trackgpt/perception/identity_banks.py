@@ -171,9 +171,15 @@ class Identity:
         others = [old for old in self.negative if float(old.embedding @ view.embedding) < settings.novel]
         return replace(self, negative=(*others, replace(view, verified=False))[-settings.negatives :])
 
-    def confirmed(self) -> Identity:
-        """With the last view as a candidate that a person or a grounder has verified."""
+    def confirmed(self, frame: int | None = None) -> Identity:
+        """With the last view as a candidate that a person or a grounder has verified.
+
+        Where that was about an earlier frame of the track, its view is verified if it has been kept.
+        """
         last = self.last
+        if frame is not None and (last is None or last.frame != frame):
+            checked = (replace(view, verified=True) if view.frame == frame else view for view in self.positive)
+            return replace(self, positive=tuple(checked))
         return self if last is None else replace(self, candidate=replace(last, verified=True))
 
     def admitting(self, settings: BankSettings) -> tuple[Identity, int | None]:

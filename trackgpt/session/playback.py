@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trackgpt.arbiter import Unasked
-from trackgpt.arbitration import Arbitration
 from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.exporting import check_formats, export
 from trackgpt.export.prompts import read_prompts
@@ -146,10 +145,6 @@ class InstructionTracker:
         if rethink not in RETHINKING:
             raise UsageError(f"rethink {rethink!r}: choose from {', '.join(RETHINKING)}")
         parts = self.model.tracker()
-        if rethink == "async" and isinstance(parts.arbiter, Arbitration):
-            raise UsageError(
-                f"rethink async: {self.name} would put boxes of an earlier frame on a later one; leave it out"
-            )
         if rethink == "off":
             return replace(parts, arbiter=Unasked(parts.arbiter))
         return LateTracker(parts) if rethink == "async" else parts

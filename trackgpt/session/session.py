@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from trackgpt.geometry.masks import decode_rle
 from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
 from trackgpt.reasoners.instructions import referred, understand
 from trackgpt.session.contradictions import LONG, Meetings, denied_points
+from trackgpt.session.late import MOST_FRAMES, LateTracker, Revision
 from trackgpt.session.takes import Said, Takes
 from trackgpt.session.understanding import answer_of, context_of, listed
 from trackgpt.track import TrackState
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 FPS = 24.0
 """Frames per second of frames that are given without a time."""
+MOST_SHOWN = 4 * MOST_FRAMES
+"""Recorded frames that a late answer may change, those that were not tracked included."""
 MOST_EVENTS = 1000
 """Events that wait for `Session.events`."""
 
@@ -78,6 +81,8 @@ class Result:
         problem: why the frame could not be read, or what was odd about it, else "".
         frame: the frame itself, uint8 RGB (height, width, 3), or None when it could not be read.
         prediction: the same result with masks as arrays, or None when nothing is tracked yet.
+        revised: earlier frames as they are seen now, oldest first, without their images, where an answer that came late
+            changes what was shown of them.
     """
 
     index: int
@@ -88,6 +93,7 @@ class Result:
     problem: str = ""
     frame: np.ndarray | None = field(default=None, repr=False)
     prediction: Prediction | None = field(default=None, repr=False)
+    revised: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,20 @@ class _Waiting:
     given: str | Prompt
     how: Mapping[str, Any]
     prompt: Prompt
+
+
+class _Shown(NamedTuple):
+    """A frame that has been recorded, which a late answer may change.
+
+    Attributes:
+        frame: of the track (`TrackState.frame` before it), or -1 where it was not tracked.
+        present: which targets were on the frame before, by id.
+        record: of it.
+    """
+
+    frame: int
+    present: dict[int, bool] | None
+    record: TrackRecord
 
 
 class Stepping(Protocol):
@@ -196,6 +216,8 @@ class Session:
         self._pending: tuple[int, Prediction] | None = None
         self._present: dict[int, bool] | None = None
         self._meetings = Meetings()
+        self._shown: deque[_Shown] = deque(maxlen=MOST_SHOWN)
+        self._revised: tuple[Result, ...] = ()
         self._events: list[EventRecord] = []
         self._unheard: deque[EventRecord] = deque(maxlen=MOST_EVENTS)
         self._seq = 0
@@ -380,10 +402,10 @@ class Session:
             self._instruct(at, self._taken(each.given, each.how) if k else each.prompt)
         if not self.state.prompts:
             height, width = at.image.shape[:2]
-            return self._recorded(TrackRecord(at.index, round(at.time, 6), (height, width)), at, None)
+            return self._logged(TrackRecord(at.index, round(at.time, 6), (height, width)), at, None)
         pending, self._pending = self._pending, None
         prediction = pending[1] if pending is not None and pending[0] == at.index else self._track(at)
-        return self._recorded(self._record(at, prediction), at, prediction)
+        return self._recorded(self._record(at, prediction), at, prediction, self.state.frame - 1)
 
     def undo(self) -> Said:
         """Take back the last instruction: the state is the one before it, to the bit.
@@ -506,6 +528,7 @@ class Session:
     def _go_to(self, state: TrackState, present: dict[int, bool] | None) -> None:
         self.state, self._pending, self._present = state, None, present
         self._meetings = Meetings()
+        self._shown.clear()
 
     def _numbered(self, image: np.ndarray | None, index: int | None, time: float | None) -> SourceFrame:
         if image is not None and not is_rgb(image):
@@ -568,26 +591,71 @@ class Session:
     def _track(self, frame: SourceFrame) -> Prediction:
         before = self.state
         self.state, prediction = self.tracker.step(before, looked_at(frame))
-        if not prediction.reason:
-            return prediction
+        if isinstance(self.tracker, LateTracker):
+            self._late(frame, self.tracker)
+        if prediction.reason:
+            self._rethought(frame, before, prediction)
+        return prediction
+
+    def _rethought(self, at: SourceFrame | TrackRecord, before: TrackState, seen: Prediction, **late: Any) -> None:
+        """Events of a question that was asked without an instruction, and of its answer."""
         self.rethinks += 1
         old = [target.score for target in before.active] or None
-        scores = {"old": old, "new": prediction.scores, "threshold": self.tracker.arbiter.threshold(before)}
-        self._event("rethink", frame, reason=prediction.reason, verdict=prediction.verdict, **scores)
-        if prediction.cue is not None:
-            cue = prediction.cue
-            self._event("answer", frame, text=cue.text, targets=cue.targets, **_grounded(cue))
-        return prediction
+        scores = {"old": old, "new": seen.scores, "threshold": self.tracker.arbiter.threshold(before)}
+        self._event("rethink", at, reason=seen.reason, verdict=seen.verdict, **scores, **late)
+        if seen.cue is not None:
+            self._event("answer", at, text=seen.cue.text, targets=seen.cue.targets, **_grounded(seen.cue), **late)
+
+    def _late(self, frame: SourceFrame, tracker: LateTracker) -> None:
+        """What an answer about an earlier frame came to; where it changes what was shown, that is recorded anew."""
+        shown = {one.frame: k for k, one in enumerate(self._shown)}
+        if tracker.missed in shown:
+            about = self._shown[shown[tracker.missed]].record.index
+            text = f"the answer about frame {about} takes more than {len(self._shown) - shown[tracker.missed]} frames"
+            self.warn("", frame, f"{text}; it is not waited for")
+        revision = tracker.revision
+        if revision is None or revision.frame not in shown:
+            return
+        passed = list(self._shown)[shown[revision.frame] :]
+        self._rethought(frame, revision.before, revision.seen, about=passed[0].record.index)
+        if revision.again:
+            self._revise(frame, revision, passed)
+
+    def _revise(self, frame: SourceFrame, revision: Revision, passed: Sequence[_Shown]) -> None:
+        """Record the frames since a question anew, in a take of their own."""
+        first, last = passed[0].record.index, passed[-1].record.index
+        self._event("revise", frame, first=first, last=last, reason=revision.seen.reason, verdict=revision.seen.verdict)
+        waiting, self._events = self._events, []
+        self._takes.branch()
+        for _ in passed:
+            self._shown.pop()
+        self._present, self._meetings = passed[0].present, Meetings()
+        steps, revised = iter(revision.again), []
+        for one in passed:
+            old = one.record
+            at = SourceFrame(old.index, old.time, None, old.problem, name=old.name)
+            if one.frame < 0:
+                revised.append(self._logged(old, at, None))
+                continue
+            state, again = next(steps)
+            record = self._seen(old.index, old.time, old.size, again, state)
+            revised.append(self._recorded(record, at, again, one.frame))
+        self._revised, self._events = tuple(revised), waiting
 
     def _record(self, frame: SourceFrame, prediction: Prediction) -> TrackRecord:
         assert frame.image is not None
-        low = prediction.scores < self.tracker.arbiter.threshold(self.state)
+        height, width = frame.image.shape[:2]
+        return self._seen(frame.index, frame.time, (height, width), prediction, self.state)
+
+    def _seen(
+        self, index: int, time: float, size: tuple[int, int], prediction: Prediction, state: TrackState
+    ) -> TrackRecord:
+        low = prediction.scores < self.tracker.arbiter.threshold(state)
         states: list[State] = [
             "absent" if not present else "suspect" if suspect else "tracked"
             for present, suspect in zip(prediction.present, low, strict=True)
         ]
-        height, width = frame.image.shape[:2]
-        return record_of(frame.index, frame.time, (height, width), prediction, states)
+        return record_of(index, time, size, prediction, states)
 
     def _notice(self, record: TrackRecord) -> None:
         """Events for what has come or gone since the frame before; the first frame of a track has neither."""
@@ -607,25 +675,31 @@ class Session:
         objects = tuple(ObjectRecord(number, state="absent") for number in self._present or ())
         return self._logged(TrackRecord(frame.index, round(frame.time, 6), size, objects, frame.problem), frame, None)
 
-    def _recorded(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None) -> Result:
-        if prediction is not None:
-            self._notice(record)
-            for one, other in self._meetings.see(record):
-                both = f"targets {one} and {other} have been on one object for {LONG} frames"
-                self.warn("", record, f"frame {record.index}: {both}; show one of them again, or drop it")
-        return self._logged(record, frame, prediction)
+    def _recorded(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction, step: int) -> Result:
+        """A frame that was tracked, in the track's step of this number."""
+        before = self._present
+        self._notice(record)
+        for one, other in self._meetings.see(record):
+            both = f"targets {one} and {other} have been on one object for {LONG} frames"
+            self.warn("", record, f"frame {record.index}: {both}; show one of them again, or drop it")
+        return self._logged(record, frame, prediction, _Shown(step, before, record))
 
-    def _logged(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None) -> Result:
+    def _logged(
+        self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None, shown: _Shown | None = None
+    ) -> Result:
         take, parent = self._takes.record(record.index)
         if parent:
             self._event("take", record, parent=parent)
         record = replace(record, take=take, parent=parent, name=frame.name)
         self._log.track(record)
+        self._shown.append(shown._replace(record=record) if shown else _Shown(-1, self._present, record))
         self.frames += 1
         self.last = record
         events, self._events = tuple(self._events), []
+        revised, self._revised = self._revised, ()
         found = objects_of(record)
-        return Result(record.index, record.time, found, events, record, frame.problem, frame.image, prediction)
+        image = frame.image
+        return Result(record.index, record.time, found, events, record, frame.problem, image, prediction, revised)
 
     def _event(self, event_type: EventType, at: SourceFrame | TrackRecord | None, /, **data: Any) -> None:
         index, time = (0, 0.0) if at is None else (at.index, at.time)
