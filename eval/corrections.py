@@ -7,8 +7,8 @@ person say there comes first; the correction then waits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from eval.kits.box_sequences import OneTarget, needed_frames
 from eval.listening import Heard, listen
 from eval.metrics.interactive import OVERLAP_WANTED
 from trackgpt.data.box_video import InteractiveBoxSequence
+from trackgpt.errors import InputError
+from trackgpt.export.records import plain
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.online import Tracker
 
@@ -48,7 +50,7 @@ class Watched:
         heard: frames on which anything was said, and how it was understood.
         reasons: (T,) why the slow model was asked on each frame, "" where it was not.
         readings: int64 (T,) how often it was asked.
-        seconds: float64 (T,) of each frame.
+        seconds, cpu_seconds: float64 (T,) of each frame, see `Listened`.
         settled: the track is right on the last frame on which the target is seen.
     """
 
@@ -59,7 +61,34 @@ class Watched:
     reasons: tuple[str, ...]
     readings: np.ndarray
     seconds: np.ndarray
+    cpu_seconds: np.ndarray
     settled: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, NaN as null."""
+        kept: dict[str, Any] = plain(asdict(self), 6)
+        return kept
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Watched:
+        """What `as_json` gave.
+
+        Raises:
+            InputError: it is no watched video.
+        """
+        try:
+            arrays = {name: np.array(values[name], np.float64) for name in ("overlaps", "seconds", "cpu_seconds")}
+            return cls(
+                str(values["name"]),
+                corrections=tuple((int(t), str(text)) for t, text in values["corrections"]),
+                heard=tuple((int(t), Heard(**heard)) for t, heard in values["heard"]),
+                reasons=tuple(map(str, values["reasons"])),
+                readings=np.array(values["readings"], np.int64),
+                settled=bool(values["settled"]),
+                **arrays,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"holds no watched video ({error!r:.80}); delete it to watch the video again") from error
 
 
 def watch(
@@ -98,6 +127,7 @@ def watch(
         tuple(one.seen.reason for one in seen),
         np.array([one.readings for one in seen]),
         np.array([one.seconds for one in seen]),
+        np.array([one.cpu_seconds for one in seen]),
         bool((last > OVERLAP_WANTED).all()),
     )
 
@@ -172,15 +202,14 @@ def corrections_summary(videos: Sequence[Watched]) -> Mapping[str, float]:
         groundings: readings of the slow model per video, and rethinks: those of them that no words asked for. refused:
         percent of what was said that the system could not do.
         tracker_fps: frames per second on which the slow model was not asked, NaN without such frames; end_to_end_fps:
-        of all frames.
+        of all frames. tracker_fps_cpu, end_to_end_fps_cpu: the same per second of processor time.
     """
     overlaps = np.concatenate([video.overlaps for video in videos])
     overlaps = overlaps[~np.isnan(overlaps)]
-    seconds = np.concatenate([video.seconds for video in videos])
+    seconds, cpu = (np.concatenate([getattr(v, name) for v in videos]) for name in ("seconds", "cpu_seconds"))
     readings = np.concatenate([video.readings for video in videos])
     reasons = [reason for video in videos for reason in video.reasons]
     heard = [each for video in videos for _, each in video.heard]
-    alone = seconds[readings == 0]
     return {
         "corrections": sum(len(video.corrections) for video in videos) / len(videos),
         "settled": 100 * sum(video.settled for video in videos) / len(videos),
@@ -189,6 +218,14 @@ def corrections_summary(videos: Sequence[Watched]) -> Mapping[str, float]:
         "groundings": float(readings.sum()) / len(videos),
         "rethinks": sum(reason not in ("", "prompt") for reason in reasons) / len(videos),
         "refused": 100 * sum(each.refused != "" for each in heard) / len(heard),
-        "tracker_fps": len(alone) / float(alone.sum()) if len(alone) else np.nan,
-        "end_to_end_fps": len(seconds) / float(seconds.sum()),
+        "tracker_fps": _rate(seconds[readings == 0]),
+        "end_to_end_fps": _rate(seconds),
+        "tracker_fps_cpu": _rate(cpu[readings == 0]),
+        "end_to_end_fps_cpu": _rate(cpu),
     }
+
+
+def _rate(seconds: np.ndarray) -> float:
+    """Frames per second; NaN of none, or of frames that took no time that can be measured."""
+    total = float(seconds.sum())
+    return len(seconds) / total if total else np.nan

@@ -107,7 +107,7 @@ def follower(*tracks: np.ndarray, scores: tuple[float, ...] = ()):
     def listen(unit, said, frames):
         prompts = [Prompt(text, t) for t, text in sorted(said.items())]
         for t, (seen,) in enumerate(follow({unit: prompts}, frames)):
-            yield Listened(seen, Heard("switch" if t else "start") if t in said else None, 0.0, int(t in said))
+            yield Listened(seen, Heard("switch" if t else "start") if t in said else None, 0.0, 0.0, int(t in said))
 
     follow.told, follow.listen = {}, listen
     return follow

@@ -106,9 +106,9 @@ class InteractTrack(BoxSequenceKit):
         "code reads files that were cut to the first visible frame by line number, so its interactive figures are "
         "shifted there; released repeats that, the paper's forms put such files back in place (cut_files counts them). "
         "after/KIND, where the data say of what kind an instruction is (SynthTrack-Interact): mean IoU from such an "
-        "instruction to the next one, a missing prediction counted as 0, mean over sequences that have one. kinds/right: "
-        "sentences whose kind was understood, of those whose kind the data say; kinds/refused: those that the system "
-        "could not do, of all."
+        "instruction to the next one, a missing prediction counted as 0, mean over sequences that have one. "
+        "kinds/right: sentences whose kind was understood, of those whose kind the data say; kinds/refused: those that "
+        "the system could not do, of all."
     )
     begins: Mapping[str, str] = {"sentence": ""}
     headline = (
@@ -337,6 +337,11 @@ def _columns(name: str, items: Sequence[Segment] | Sequence[PromptStatistics]) -
 
 
 _PAIRS = ("written", "usable")
+
+
+def aligned_answers(row: Row) -> InteractiveSequence:
+    """The segments and prompts of a sequence's row, as the paper's forms count them."""
+    return _restored(row, "aligned")
 
 
 def _restored(row: Row, name: str) -> InteractiveSequence:

@@ -145,9 +145,9 @@ _LEADING = _set("""
     please, now, ok, okay, then, so, well, hey, oh, sorry, hm, hmm, actually, instead, just, only, but, and, simply,
     can you, could you, would you, will you, i want you to, i want to, i want, i would like you to, i would like, i
     need, i'd like you to, i'd like, let 's, let us, track, follow, watch, find, show, show me, trace, segment,
-    keep, keep to, keep an eye on, stay with, stick to, stick with, mark, start tracking, start following, keep tracking, keep following, continue tracking, continue
-    following, tracking, following, focus on, focus only on, only focus on, focus just on, concentrate on, zoom in
-    on, zoom on, zoom into, look at, look for, select, pick, choose, take, get, rather, or rather, box, highlight,
+    keep, keep to, keep an eye on, stay with, stick to, stick with, mark, start tracking, start following, keep
+    tracking, keep following, continue tracking, continue following, tracking, following, focus on, focus only on,
+    only focus on, focus just on, concentrate on, zoom in on, zoom on, zoom into, look at, look for, select, pick, choose, take, get, rather, or rather, box, highlight,
     maybe
 """)
 _TRAILING = _set(
