@@ -19,6 +19,7 @@ from eval.kits.mot import Mot
 from eval.kits.rmot26 import Rmot26
 from eval.kits.tnl2k import Tnl2k
 from eval.kits.tnllt import Tnllt
+from eval.listening import Heard, Listened
 from eval.metrics.interactive import interactive_sequence, paper_figures, released_figures
 from eval.metrics.multi_object import COMBINED, tracker_scores
 from eval.run_folder import read_rows, write_rows
@@ -26,7 +27,7 @@ from trackgpt.data.box_files import read_interacttrack_boxes
 from trackgpt.data.mot_files import read_results
 from trackgpt.errors import InputError
 from trackgpt.synthtrack.clips import make_case
-from trackgpt.types import Cue, Prediction
+from trackgpt.types import Cue, Prediction, Prompt
 
 KITS = {"lasot": Lasot, "tnl2k": Tnl2k, "tnllt": Tnllt, "interacttrack": InteractTrack, "rmot26": Rmot26, "mot": Mot}
 FRAMES = 12
@@ -103,7 +104,12 @@ def follower(*tracks: np.ndarray, scores: tuple[float, ...] = ()):
             reason = "prompt" if t in dict(follow.told[unit]) else ""
             yield (prediction([track[t] for track in tracks], scores, reason),)
 
-    follow.told = {}
+    def listen(unit, said, frames):
+        prompts = [Prompt(text, t) for t, text in sorted(said.items())]
+        for t, (seen,) in enumerate(follow({unit: prompts}, frames)):
+            yield Listened(seen, Heard("switch" if t else "start") if t in said else None, 0.0, 0.0, int(t in said))
+
+    follow.told, follow.listen = {}, listen
     return follow
 
 
