@@ -147,8 +147,8 @@ _LEADING = _set("""
     need, i'd like you to, i'd like, let 's, let us, track, follow, watch, find, show, show me, trace, segment,
     keep, keep to, keep an eye on, stay with, stick to, stick with, mark, start tracking, start following, keep
     tracking, keep following, continue tracking, continue following, tracking, following, focus on, focus only on,
-    only focus on, focus just on, concentrate on, zoom in on, zoom on, zoom into, look at, look for, select, pick, choose, take, get, rather, or rather, box, highlight,
-    maybe
+    only focus on, focus just on, concentrate on, zoom in on, zoom on, zoom into, look at, look for, select, pick,
+    choose, take, get, rather, or rather, box, highlight, maybe
 """)
 _TRAILING = _set(
     "please, now, instead, again, only, then, from now on, thanks, thank you, for me, and, but, or, though"
