@@ -269,7 +269,7 @@ def _strict_tracks(value: Any) -> list[TrackEntry] | None:
             return None
         numbers, frame, object_id = each[_BOX_KEY], each.get("frame"), each.get("object_id")
         four = numbers is None or (isinstance(numbers, list) and len(numbers) == 4 and all(map(_is_finite, numbers)))
-        if not four or not all(n is None or (_is_finite(n) and n in range(_MOST_NUMBER)) for n in (frame, object_id)):
+        if not four or not all(n is None or _is_count(n) for n in (frame, object_id)):
             return None
         box = None if numbers is None else tuple(numbers)
         found.append(TrackEntry(box, _whole(frame), _whole(object_id), (0, 0)))
@@ -282,6 +282,10 @@ def _whole(number: float | None) -> int | None:
 
 def _is_finite(number: Any) -> bool:
     return isinstance(number, float) and math.isfinite(number)
+
+
+def _is_count(number: Any) -> bool:
+    return _is_finite(number) and number.is_integer() and 0 <= number < _MOST_NUMBER
 
 
 @dataclass
