@@ -51,8 +51,11 @@ class ImatAblation:
     banks: bool = True
 
 
-_NO_BANKS = {"banks": {"size": 1, "negatives": 0}, "motion": {"weight": 0.0}}
-_ANCHORS = {"banks": {"anchors": True, "negatives": 0, "area": [0.8, 1.2]}, "motion": {"weight": 0.0}}
+_NO_BANKS: dict[str, dict[str, Any]] = {"banks": {"size": 1, "negatives": 0}, "motion": {"weight": 0.0}}
+_ANCHORS: dict[str, dict[str, Any]] = {
+    "banks": {"anchors": True, "negatives": 0, "area": [0.8, 1.2]},
+    "motion": {"weight": 0.0},
+}
 
 ABLATIONS = {
     "full": ImatAblation("the whole system"),
