@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow fuzz faults soak bench clean
+.PHONY: help demo test lint slow fuzz faults soak talk bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target what; do \
@@ -37,6 +37,9 @@ faults: $(READY)  ## 200 runs that are killed, stopped or refused (minutes)
 
 soak: $(READY)  ## a session of 100,000 frames, and the slope of its memory (half an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py
+
+talk: $(READY)  ## a session of 5,000 frames and 50 instructions: memory, questions, undo (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/long_session.py
 
 bench: $(READY)  ## measure speed on this machine
 	@$(BIN)/python -m eval speed

@@ -52,6 +52,16 @@ def test_a_full_bank_trades_a_seen_view_for_one_that_makes_the_views_differ_more
     assert slot_for(view(160), bank[:3], 4) == 3
 
 
+def test_of_anchors_the_oldest_that_was_only_seen_gives_way_however_alike_they_are():
+    settings, look = BankSettings(anchors=True, size=3), np.float32([1, 0])
+    known = Identity(positive=(View(look, 0, "shown", True),))
+    for frame in (10, 20, 30, 40):
+        known, place = replace(known, candidate=View(look, frame)).admitting(settings)
+        assert place == {10: 0, 20: 1, 30: 0, 40: 1}[frame]
+    assert sorted(view.frame for view in known.positive) == [0, 30, 40]
+    assert replace(known, positive=known.positive[:1] * 3, candidate=View(look, 50)).admitting(settings)[1] is None
+
+
 def test_what_was_shown_never_gives_way_and_what_was_verified_only_to_what_is_verified():
     shown = [view(a, kind="shown", verified=True) for a in (0, 1)]
     assert slot_for(view(90), shown, 2) is None

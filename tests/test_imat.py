@@ -18,7 +18,7 @@ from trackgpt.errors import UsageError
 from trackgpt.export.records import read_events, read_tracks
 from trackgpt.hub import grounded, load_model
 from trackgpt.online import follow
-from trackgpt.perception.memory_segmenter import SegmenterMemory
+from trackgpt.perception.memory_segmenter import Hypothesis, SegmenterMemory
 from trackgpt.perception.nano_memory import NanoMemory
 from trackgpt.perception.sam2_memory import Sam2Memory
 from trackgpt.reasoners.expression import lasting
@@ -200,7 +200,58 @@ def test_every_ablation_runs_and_without_language_later_words_change_nothing():
     said = [RED, replace(GREEN, frame=2)]
     ids = {name: [one.ids.tolist() for one in follow(imat().tracker(name), moving(4), said)] for name in ABLATIONS}
     assert ids["full"] == [[1], [1], [2], [2]]
-    assert ids["no-language"] == [[1], [1], [1], [1]]
+    for deaf in ("no-language", "plain-memory", "distractor-aware"):
+        assert ids[deaf] == [[1], [1], [1], [1]]
+
+
+def test_who_hears_the_first_words_alone_follows_on_when_told_to_stop():
+    said = [RED, Prompt("", 2, "drop")]
+    ids = {name: [one.ids.tolist() for one in follow(imat().tracker(name), moving(4), said)] for name in ABLATIONS}
+    assert ids["full"] == [[1], [1], [], []]
+    assert ids["no-language"] == ids["plain-memory"] == ids["distractor-aware"] == [[1], [1], [1], [1]]
+
+
+class Rivalled(ColourNetwork):
+    """Sees a rival in a corner on some frames, far from the target or beside it."""
+
+    def __init__(self, far=(), near=()):
+        super().__init__()
+        self.far, self.near_by, self.frame, self.beside = far, near, -1, []
+
+    def segment(self, frame, asked):
+        self.frame += 1
+        self.beside.append(asked[0].beside)
+        (found,) = super().segment(frame, asked)
+        own = found.hypotheses[0]
+        rival = np.zeros_like(own.mask)
+        if self.frame in self.far:
+            rival[50:, 70:] = True
+        if self.frame in self.near_by:
+            rival[int(own.box[3]) : int(own.box[3]) + 2, 4:16] = True
+        other = Hypothesis(rival, (0.0, 0.0, 1.0, 1.0), 0.9, None)
+        return [found._replace(hypotheses=(own, other) if rival.any() else (own,))]
+
+
+def anchors(**rivals):
+    """Frames that DAM4SAM's memory keeps of 40, and the network."""
+    network = Rivalled(**rivals)
+    track = Track(Imat(Squares(), network, "imat:squares+toy").tracker("distractor-aware"))
+    for t, frame in enumerate(moving(40, step=1)):
+        track.look(frame, RED if t == 0 else None)
+    ((_, identity),) = track.state.memory.identities
+    return sorted(view.frame for view in identity.kept), network
+
+
+def test_distractor_aware_memory_keeps_the_newest_sure_frames_that_show_a_rival_five_frames_apart():
+    kept, network = anchors(far=range(3, 40))
+    assert kept == [24, 30, 36]  # from 6 on every sixth frame: more than five after the one before
+    assert all(network.beside)
+    assert anchors(far=(9,))[0] == [9]
+
+
+def test_distractor_aware_memory_keeps_nothing_without_a_rival_or_with_one_that_touches_the_target():
+    assert anchors()[0] == []
+    assert anchors(near=range(3, 40))[0] == []
 
 
 @pytest.mark.parametrize("setting", ["arbiter.search=[]", "banks.area=[1]", "looking.count=1000"])

@@ -280,6 +280,29 @@ def test_the_bytes_of_a_state_are_constant_once_the_memory_is_full():
     assert max(sizes) == sizes[-1]
 
 
+def test_beside_what_is_kept_the_network_keeps_its_own_view_and_offers_what_it_left_out(monkeypatch):
+    def left_half(logits, last):
+        return np.where(np.arange(logits.shape[1]) < logits.shape[1] // 2, logits, np.float32(-10))
+
+    monkeypatch.setattr("trackgpt.perception.nano_memory.without_strays", left_half)
+    settings = replace(SETTINGS, presence=0.0, steady_iou=0.0, steady_every=1)
+    network, frames = NanoMemory(tiny_propagation(), settings), moving(3)
+    (first,) = network.segment(frames[0], [Asked(None, SHOWN)])
+    judged = Asked(first.memory, None, lambda hypotheses: np.zeros(len(hypotheses)))
+    (alone,), (beside,) = (network.segment(frames[1], [judged._replace(beside=flag)]) for flag in (False, True))
+    assert bits(alone.mask) == bits(beside.mask)
+    assert (len(alone.hypotheses), len(beside.hypotheses)) == (1, 2)
+    own, rival = (one.mask for one in beside.hypotheses)
+    assert own.any()
+    assert rival.any()
+    assert np.nonzero(own)[1].max() < np.nonzero(rival)[1].min() + 2  # a pixel may belong to both halves
+    assert (len(alone.memory.steady), len(beside.memory.steady)) == (0, 1)
+    kept = network.kept(beside.memory, 0)
+    (later,) = network.segment(frames[2], [judged._replace(memory=kept, beside=True)])
+    assert len(later.memory.kept) == 1
+    assert later.memory.nbytes > beside.memory.nbytes
+
+
 # Absence
 
 

@@ -208,6 +208,7 @@ def write_script(
     leaders: Sequence[int | None],
     split: str,
     rng: np.random.Generator,
+    gap: tuple[int, int] | None = None,
 ) -> Script | None:
     """A script of as many kinds as the clip gives rise to.
 
@@ -215,11 +216,13 @@ def write_script(
         seen: the visible actors of each frame.
         scene_kind, leaders, split: as for `language.expressions`; `leaders` has one for each frame.
         rng: draws frames, kinds, targets and wordings.
+        gap: fewest and most frames from one instruction to the next, where no target goes out of sight before; by
+            default about a tenth of the clip.
 
     Returns:
         The script; None where nothing on frame 0 can be named alone.
     """
-    author = _Author(seen, scene_kind, leaders, split, rng)
+    author = _Author(seen, scene_kind, leaders, split, rng, gap or (2 + len(seen) // 12, 2 + len(seen) // 7))
     return author.script() if author.begin() else None
 
 
@@ -247,7 +250,9 @@ class _Author:
         leaders: Sequence[int | None],
         split: str,
         rng: np.random.Generator,
+        gap: tuple[int, int],
     ) -> None:
+        self.gap = gap
         self.seen, self.scene_kind, self.leaders, self.split, self.rng = seen, scene_kind, leaders, split, rng
         self.visible = [{one.id: one for one in frame} for frame in seen]
         self.said: list[Utterance] = []
@@ -272,7 +277,7 @@ class _Author:
         """Everything after the first instruction, and the truth."""
         t, frames = 0, len(self.seen)
         while True:
-            following = t + 2 + int(self.rng.integers(frames // 12, frames // 7 + 1))
+            following = t + int(self.rng.integers(self.gap[0], self.gap[1] + 1))
             gone = self._next_gone(t, min(following, frames))
             t = following if gone is None else max(t + 1, gone - int(self.rng.integers(NOTICE)))
             if t >= frames:
