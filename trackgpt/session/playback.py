@@ -43,6 +43,7 @@ from trackgpt.types import Prompt
 from trackgpt.version import __version__, installed
 from trackgpt.video.frames import FrameSource, SourceFrame
 from trackgpt.video.source import open_source
+from trackgpt.windows import WindowArbiter, WindowArbitration
 
 if TYPE_CHECKING:
     from trackgpt.online import System
@@ -146,7 +147,7 @@ class InstructionTracker:
         if rethink not in RETHINKING:
             raise UsageError(f"rethink {rethink!r}: choose from {', '.join(RETHINKING)}")
         parts = self.model.tracker()
-        if rethink == "async" and isinstance(parts.arbiter, Arbitration):
+        if rethink == "async" and isinstance(parts.arbiter, Arbitration | WindowArbiter | WindowArbitration):
             raise UsageError(
                 f"rethink async: {self.name} would put boxes of an earlier frame on a later one; leave it out"
             )
