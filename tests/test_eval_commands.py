@@ -335,7 +335,7 @@ def test_every_kit_takes_the_common_options_beside_its_own():
         "synthtrack": {"seed", "videos", "split"},
         "davis-text": {"data", "expressions", "resolution"},
         "davis": {"data", "split", "prompt", "resolution"},
-        **dict.fromkeys(("lasot", "tnl2k", "tnllt", "mot-query"), {"data", "split", "prompt"}),
+        **dict.fromkeys(("lasot", "tnl2k", "tnllt", "rmot26", "mot-query"), {"data", "split", "prompt"}),
     }
     assert all(common <= {each.name for each in commands[name].params} for name in KITS)
     assert len(KITS) == 18

@@ -358,6 +358,23 @@ def test_targets_go_to_objects_by_their_initial_boxes(trees, tmp_path):
     assert clip_row.unit == clip.name  # the name under which the tracker's record is kept
 
 
+def test_the_initial_boxes_may_begin_a_track_beside_the_question(trees, tmp_path):
+    kit, told = Rmot26(trees, "test", "box"), []
+    clip = next(clip for clip in kit.by_name.values() if clip.kind == "multi")
+
+    def follow(said, frames):
+        told.extend(said[clip.name])
+        return ((prediction(np.full((0, 4), np.nan)),) for _ in frames)
+
+    kit.run(clip.name, follow, tmp_path)
+    (prompt,) = told
+    assert prompt.text == clip.question
+    for shown_, each in zip(prompt.visual, clip.objects, strict=True):
+        x1, y1, x2, y2 = shown_.box
+        assert [x1, y1, x2 - x1, y2 - y1] == pytest.approx(each.initial_box.tolist())
+    assert "begin the track beside the question" in kit.protocol
+
+
 def test_a_missing_box_lies_at_the_corner_and_is_no_false_positive(trees, tmp_path):
     kit = Rmot26(trees, "test")
     task = kit.tasks()[0]

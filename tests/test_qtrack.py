@@ -11,6 +11,10 @@ from toy_memory import ColourNetwork
 from toy_systems import box_named, scene
 from tracks import Track
 
+from data_tools.box_writers import write_rmot26
+from eval.kits.rmot26 import Rmot26
+from trackgpt.data.query_clips import frame_number
+from trackgpt.data.videos import read_image
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.export.records import read_events, read_tracks
 from trackgpt.hub import load_model
@@ -20,6 +24,7 @@ from trackgpt.reasoners.policy import PolicyAnswer, Query, Trajectories, asked_f
 from trackgpt.reasoners.vlm_model import AnswerLimits
 from trackgpt.reasoners.vlm_policy import VlmPolicy
 from trackgpt.session.playback import InstructionTracker
+from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.qtrack import NOT_READ, QTrack
 from trackgpt.track import TrackState
 from trackgpt.types import Prompt, VisualPrompt
@@ -432,3 +437,57 @@ def test_the_command_line_follows_a_real_video_with_a_tiny_random_policy(folder,
     assert (x1 > 0, y1 > 0, x2 <= records[1].size[1], y2 <= records[1].size[0]) == (True,) * 4
     assert f"qtrack:{folder}" in Path("out/run.json").read_text()
     assert Path("out/video.mp4").stat().st_size > 1000
+
+
+# A benchmark
+
+
+class FromTruth(Truthful):
+    """A policy that knows the frames of some drawn cases, however they were stored, and what is asked of them."""
+
+    def __init__(self, clips):
+        super().__init__()
+        self.known = {clip.question: clip for clip in clips}
+
+    def written(self, frames, frames_asked, query, view, paper):
+        clip = self.known[query.words]
+        pictures = {frame_number(image): read_image(image).astype(int) for image in clip.video().images}
+        shown = [min(pictures, key=lambda n: np.abs(pictures[n] - frame).mean()) for frame in frames]
+        ways = {}
+        for each in clip.objects:
+            boxes = {frame_number(clip.reference): each.initial_box, **dict(zip(each.frames, each.boxes, strict=True))}
+            ways[each.key] = {t: (x, y, x + w, y + h) for t, (x, y, w, h) in boxes.items()}
+        numbers = self._numbers(ways, query, shown[0])
+        boxes = {numbers[key]: {t: way[shown[t]] for t in frames_asked if shown[t] in way} for key, way in ways.items()}
+        return render(Trajectories.of(frames_asked, boxes), view, PIXELS, paper)
+
+    def _numbers(self, ways, query, reference):
+        """An object keeps its number by its place on the reference; one that is hidden there takes one that is, too."""
+        numbers, hidden = {}, [number for number, box in query.known if box is None]
+        for key, way in ways.items():
+            near = [
+                n for n, box in query.known if box and reference in way and np.allclose(box, way[reference], atol=1)
+            ]
+            numbers[key] = near[0] if near else None
+        free = iter([*hidden, *range(len(query.known) + 1, 99)])
+        return {key: next(free) if number is None else number for key, number in numbers.items()}
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_the_truth_as_a_policy_is_perfect_on_rmot26_and_a_box_that_stays_is_not(paper, tmp_path):
+    case = make_case(50012, longest=128)  # a crowd, an occlusion and a re-entry
+    write_rmot26(tmp_path / "RMOT26", [case], "test")
+    kit = Rmot26(tmp_path / "RMOT26", "test")
+    clips = list(kit.by_name.values())
+    tracker = qtrack(FromTruth(clips)).tracker(settings=["paper=true"] if paper else [])
+    for clip in clips:
+        kit.run(
+            clip.name, lambda said, frames: ((one,) for one in follow(tracker, frames, *said.values())), tmp_path / "r"
+        )
+    figures = kit.summarise([row for task in kit.tasks() for row in kit.score(task, tmp_path / "r")])
+    assert {clip.scenario for clip in clips} >= {"occlusion", "re-entry"}
+    for name in ("MCP", "MOTP_all", "MOTA", "trackeval/HOTA", "trackeval/IDF1"):
+        assert figures[name] == pytest.approx(100, abs=0.01)
+    assert figures["static-box/MOTP_all"] < 70
+    assert figures["static-box/trackeval/HOTA"] < 80
+    assert figures["MCP_static_box"] < 45

@@ -245,7 +245,7 @@ KITS = {
     "rmot26": KitCommand(
         "rmot26:Rmot26",
         "RMOT26: MCP beside the static box, CLE, NDE, MOTP in three conventions, HOTA; splits test and train.",
-        _data("test"),
+        _data("test") | _prompt("sentence", "the question, or (box) the initial boxes beside it"),
     ),
     "mot": KitCommand(
         "mot:Mot",

@@ -23,8 +23,8 @@ from trackgpt.data import query_clips
 from trackgpt.data.mot_files import MotTruth, Tracked
 from trackgpt.data.query_clips import ClipObject, QueryClip, frame_number
 from trackgpt.data.trees import entries, read_object
-from trackgpt.errors import InputError
-from trackgpt.types import Prediction, Prompt
+from trackgpt.errors import InputError, UsageError
+from trackgpt.types import Prediction, Prompt, VisualPrompt
 
 FloatArray = NDArray[np.float64]
 
@@ -34,6 +34,10 @@ SHARES = (
 )
 LENGTHS = ("CLE", "NDE", "NDE_sqrtarea", "VelocityError")
 STATIC_SHARES, STATIC_LENGTHS = ("MOTP_all", "MOTA"), ("CLE", "NDE")
+BEGINS = {
+    "sentence": "The question alone begins the track on the reference frame.",
+    "box": "The initial boxes on the reference frame begin the track beside the question, as in the paper's prompt.",
+}
 STATIC = "static-box/"
 """In front of a figure of the initial box, which stays where it is."""
 TOOLKIT = ("HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDF1")
@@ -52,18 +56,18 @@ class Rmot26(SplitKit[QueryClip]):
     """See the module; splits are train and test."""
 
     name = "rmot26"
-    protocol = (
+    about = (
         "Protocol rmot26_proposed unless a figure says otherwise; no released code holds what printed the paper's "
-        "tables (see eval.metrics.query_mot). The question alone begins the track on the reference frame; targets are "
-        "given to objects by overlap with the initial boxes, which the benchmark hands out. Boxes are paired with the "
-        "truth by their place in the list, as the released evaluator does; a box 0,0,0,0 or none counts as missing and "
-        "lies at the corner of the frame. Means over objects, so that each trajectory weighs the same; average_iou, "
-        "the released evaluator's number, and trackeval/* (HOTA, CLEAR, Identity of each clip) are means over clips. "
-        "**Read MCP only beside MCP_static_box: a box that never moves scores 27 % wherever the truth moves, more than "
-        "every baseline of the paper's Table 2.** static-box/* is the initial box on every frame. "
-        "MOTP_all: mean IoU; MOTP_clear: of frames with IoU >= 0.5; MOTP_0.8: "
-        "deleted code's, of frames with IoU >= 0.8, else 0. The paper's MOTP (QTrack 0.75) is put beside none of them, "
-        "as nobody knows which it is; its MCP is multiplied by 100 here. CLE in px, NDE in diagonals of the true box."
+        "tables (see eval.metrics.query_mot). Targets are given to objects by overlap with the initial boxes, which "
+        "the benchmark hands out. Boxes are paired with the truth by their place in the list, as the released "
+        "evaluator does; a box 0,0,0,0 or none counts as missing and lies at the corner of the frame. Means over "
+        "objects, so that each trajectory weighs the same; average_iou, the released evaluator's number, and "
+        "trackeval/* (HOTA, CLEAR, Identity of each clip) are means over clips. **Read MCP only beside "
+        "MCP_static_box: a box that never moves scores 27 % wherever the truth moves, more than every baseline of the "
+        "paper's Table 2.** static-box/* is the initial box on every frame. MOTP_all: mean IoU; MOTP_clear: of frames "
+        "with IoU >= 0.5; MOTP_0.8: deleted code's, of frames with IoU >= 0.8, else 0. The paper's MOTP (QTrack 0.75) "
+        "is put beside none of them, as nobody knows which it is; its MCP is multiplied by 100 here. CLE in px, NDE "
+        "in diagonals of the true box."
     )
     headline = ("MCP", "MCP_static_box", "MOTP_all", "CLE", "NDE", "MOTA", "trackeval/HOTA")
     pixels = frozenset((*LENGTHS, *(STATIC + name for name in STATIC_LENGTHS)))
@@ -74,6 +78,17 @@ class Rmot26(SplitKit[QueryClip]):
         Reported(name, dict(zip(("MCP", "CLE", "NDE"), row, strict=True)), "QTrack, Table 2 (MCP x 100)")
         for name, row in _PRINTED.items()
     )
+
+    def __init__(self, root: Path, split: str, prompt: str = "sentence") -> None:
+        super().__init__(root, split)
+        self.prompt = prompt
+        if prompt not in BEGINS:
+            raise UsageError(f"--prompt {prompt}: choose {' or '.join(BEGINS)}")
+
+    @property
+    def protocol(self) -> str:
+        """What the figures mean, and what begins a track."""
+        return f"{self.about} {BEGINS[self.prompt]}"
 
     @property
     def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
@@ -89,10 +104,24 @@ class Rmot26(SplitKit[QueryClip]):
         clip = self.by_name[task]
         video = clip.video()
         frames = (video.frame(t) for t in range(len(video)))
-        predictions = list(alone(follow({task: [Prompt(clip.question)]}, frames)))
+        predictions = list(alone(follow({task: [self._prompt(clip)]}, frames)))
         places = {frame_number(image): t for t, image in enumerate(video.images)}
         boxes = {each.key: _at_frames(clip, each, places, found) for each, found in _of_objects(clip, predictions)}
         _write(results, clip, boxes)
+
+    def _prompt(self, clip: QueryClip) -> Prompt:
+        """What begins the track.
+
+        Raises:
+            InputError: a box is wanted that the file does not have.
+        """
+        if self.prompt == "sentence":
+            return Prompt(clip.question)
+        boxes = [each.initial_box for each in clip.objects if each.initial_box is not None]
+        if len(boxes) < len(clip.objects):
+            raise InputError(f"clip {clip.name}: an object without an initial box; begin with the question alone")
+        corners = [(x, y, x + w, y + h) for x, y, w, h in np.array(boxes).tolist()]
+        return Prompt(clip.question, visual=tuple(VisualPrompt(box) for box in corners))
 
     def _static_box(self, task: str, results: Path) -> None:
         clip = self.by_name[task]
