@@ -653,10 +653,10 @@ def objects_of(record: TrackRecord) -> tuple[Object, ...]:
 
 
 def _grounded(cue: Cue | None) -> dict[str, Any]:
-    """What a log keeps of boxes that words were found in, of their scores, and of others that would fit the words."""
+    """What a log keeps of an answer: boxes, their scores, others that would fit the words, a chain of thought."""
     if cue is None or cue.boxes is None:
         return {}
-    found = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals}
+    found = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals, "reasoning": cue.reasoning or None}
     return {name: value for name, value in found.items() if value is not None}
 
 
