@@ -12,6 +12,7 @@ from trackgpt.reasoners.policy import LONGEST, Trajectories, render
 from train.rewards import REWARDS, Expected, ReadAnswer, earned, motion_consistency, read_answer, reward_terms
 
 PIXELS = Sizes((640, 480), (640, 480))
+NAMES = ("reward", "tags", "format", "boxes", "motion")
 STILL = 0.5 * math.exp(-1 / 1.62)
 """MCP of a box that does not move where the truth does."""
 
@@ -55,7 +56,7 @@ def listed(*boxes: list, key: str = "bbox_2d") -> str:
 @pytest.mark.parametrize("numbers", ["pixels", "seen_pixels", "thousandths"])
 def test_the_right_answer_earns_the_maximum_in_every_family(numbers):
     expected = asked(view=Sizes((1000, 1000), (500, 250)), numbers=numbers)  # every edge falls on a whole number
-    assert pay("ours", said(TRUTH[:, 1:], expected), expected) == dict.fromkeys(("reward", "tags", "format", "boxes", "motion"), 1.0)
+    assert pay("ours", said(TRUTH[:, 1:], expected), expected) == dict.fromkeys(NAMES, 1.0)
     paper = last_of()
     assert pay("paper", listed(*TRUTH[:, -1].tolist()), paper)["reward"] == 1.0
 

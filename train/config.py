@@ -120,16 +120,87 @@ class MemoryConfig:
 
 
 @dataclass
+class TapoSettings:
+    """Temporal Perception-Aware Policy Optimization (see `train.grpo`).
+
+    Attributes:
+        weight: of what a token gains by the true frames, gamma in the paper; 0 is plain GRPO.
+        mode: "advantage", with the gradient of the paper's divergence; "loss", that of PAPO's k3, for comparison.
+        corruption: what takes motion out of the frames: "freeze", "shuffle" or "drop".
+        keep: temporal keep rate, the share of the frames after the first that stay as they are.
+        clip: nats per token.
+        norm_every: steps between measurements of the term's own gradient, one more forward and backward each; 0 never.
+    """
+
+    weight: float = field(default=0.0, metadata={"range": (0.0, 100.0)})
+    mode: str = field(default="advantage", metadata={"choices": ("advantage", "loss")})
+    corruption: str = field(default="freeze", metadata={"choices": ("freeze", "shuffle", "drop")})
+    keep: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
+    clip: float = field(default=5.0, metadata={"range": (1e-6, 1e6)})
+    norm_every: int = field(default=0, metadata={"range": (0, 10**8)})
+
+
+@dataclass
+class PolicyTraining:
+    """How the stages "sft" and "grpo" train a policy that answers with trajectories (see `train.policy_training`).
+
+    Attributes:
+        data: a tree of RMOT26, or the folder above it.
+        part: of it.
+        paper: by the paper's protocol: two frames, no initial box, the present frame alone is asked of.
+        frames: most frames after the reference in a question of ours.
+        known: a question of ours says where the objects are on the reference.
+        lora: rank of adapters on the language model, merged in the end; 0 tunes the whole model.
+        rewards: "paper", "released" or "ours" (see `train.rewards`).
+        reward_weights: of terms that win over the set's own.
+        group: answers to a question; `plan.batch * plan.accumulate * processes` is a multiple of it.
+        tokens: most of an answer.
+        temperature: of the sampling.
+        beta: of the divergence from the policy at the beginning; 0 needs no second model.
+        bias_corrected: that divergence, k3, is multiplied by the importance ratio, with which its gradient is right.
+        epsilon: of the clipped ratio.
+        iterations: updates from the same answers.
+        average: TRL's `loss_type`: "bnpo", over the tokens of a batch, is that of the released code.
+        entropy: weight of the bonus for entropy.
+        tapo: see there.
+    """
+
+    data: str = "data"
+    part: str = field(default="train", metadata={"choices": ("train", "test")})
+    paper: bool = False
+    frames: int = field(default=8, metadata={"range": (1, 1000)})
+    known: bool = True
+    lora: int = field(default=0, metadata={"range": (0, 4096)})
+    rewards: str = field(default="ours", metadata={"choices": ("paper", "released", "ours")})
+    reward_weights: dict[str, float] = field(default_factory=dict, metadata={"range": (0.0, 1e6)})
+    group: int = field(default=8, metadata={"range": (2, 65_536)})
+    tokens: int = field(default=1024, metadata={"range": (1, 10**6)})
+    temperature: float = field(default=1.0, metadata={"range": (1e-3, 100.0)})
+    beta: float = field(default=0.0, metadata={"range": (0.0, 100.0)})
+    bias_corrected: bool = True
+    epsilon: float = field(default=0.2, metadata={"range": (1e-6, 1.0)})
+    iterations: int = field(default=1, metadata={"range": (1, 1000)})
+    average: str = field(default="bnpo", metadata={"choices": ("grpo", "bnpo", "dr_grpo", "dapo")})
+    entropy: float = field(default=0.0, metadata={"range": (0.0, 100.0)})
+    tapo: TapoSettings = field(default_factory=TapoSettings)
+
+
+POLICY_STAGES = ("sft", "grpo")
+"""Stages that TRL trains, see `train.policy_training`."""
+
+
+@dataclass
 class TrainConfig:
     """Configuration of one stage.
 
     Attributes:
         stage: "tracking", the three-part recipe on data sets (see `train.tracking`); "memory", the memory segmenter
-            (see `train.memory_tracking`); or a part of nano's foundation, a name in `train.stages.STAGES`.
+            (see `train.memory_tracking`); "sft" or "grpo", a policy that answers with trajectories (see
+            `train.policy_training`); or a part of nano's foundation, a name in `train.stages.STAGES`.
         out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
         brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano. In the stage
             "memory" it is a memory segmenter (nano-memory, or a SAM 2.1 with its memory, by folder or hub id), or a
-            TrackGPT whose convolutional encoder a new nano-memory begins with.
+            TrackGPT whose convolutional encoder a new nano-memory begins with; for a policy a vision-language model.
         perception: load the perception from this model instead.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
         matching_heads: initialise attention heads that match words to image patches (see `train.mimetic`).
@@ -141,6 +212,7 @@ class TrainConfig:
         validate: on what, every `plan.validate_every` steps.
         shape: of the foundation's samples, and of the memory segmenter's clips.
         memory: how the stage "memory" unrolls them.
+        policy: of the stages "sft" and "grpo".
         device: "auto", "cpu" or "cuda".
         threads: CPU threads for the arithmetic; 0 leaves torch's choice.
         previews: draw answers and tracks in SynthTrack after every checkpoint.
@@ -161,6 +233,7 @@ class TrainConfig:
     validate: ValidationConfig = field(default_factory=ValidationConfig)
     shape: Shape = field(default_factory=Shape)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    policy: PolicyTraining = field(default_factory=PolicyTraining)
     device: str = field(default="auto", metadata={"choices": ("auto", "cpu", "cuda")})
     threads: int = field(default=0, metadata={"range": (0, 4096)})
     previews: bool = True
@@ -168,9 +241,20 @@ class TrainConfig:
 
 
 MAY_CHANGE = frozenset(
-    ("out", "device", "threads", "previews", "validate", "data.root", "data.roots", "data.cache", "memory.sets")
+    (
+        "out",
+        "device",
+        "threads",
+        "previews",
+        "validate",
+        "data.root",
+        "data.roots",
+        "data.cache",
+        "memory.sets",
+        "policy.data",
+    )
     + tuple(f"plan.{name}" for name in ("steps", "minutes", "save_minutes", "save_every", "keep", "log_every"))
     + tuple(f"plan.{name}" for name in ("validate_every", "workers", "max_skipped", "checkpointing", "zero", "offload"))
-    + ("plan.tensorboard", "plan.wandb")
+    + ("plan.tensorboard", "plan.wandb", "policy.tapo.norm_every")
 )
 """Settings that may change when a run goes on. With other `plan.steps` the learning rate follows the new schedule."""

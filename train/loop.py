@@ -73,8 +73,8 @@ def fit(
         return start
     feed = batches(stage, plan, processes, progress.samples)
     monitor = Monitor(folder, plan, processes, start, progress.window)
-    with closing(feed), monitor, _Signals() as signals:
-        clock = _Clock(plan, processes)
+    with closing(feed), monitor, RunSignals() as signals:
+        clock = RunClock(plan, processes)
         for step in range(start, plan.steps):
             rate = learning_rate(step, plan)
             broken = train_step(engine, feed, plan, processes, rate, monitor, f"{folder}: step {step}")
@@ -159,7 +159,7 @@ def _must_be_finite(name: str, value: float, where: str) -> None:
         raise TrackGPTError(f"{where}: the {name} is {value}; the last checkpoint is intact")
 
 
-class _Clock:
+class RunClock:
     """When to save and when to stop, by rank 0's clock, because clocks differ and decisions must not."""
 
     def __init__(self, plan: Plan, processes: Processes) -> None:
@@ -178,7 +178,7 @@ class _Clock:
         self.last = time.monotonic()
 
 
-class _Signals:
+class RunSignals:
     """Records SIGTERM and SIGINT, so that the run ends after the step.
 
     Both may arrive twice at once, from the scheduler and from a launcher that forwards them; a second Ctrl-C more than
@@ -188,7 +188,7 @@ class _Signals:
     def __init__(self) -> None:
         self.number, self.came, self.at, self.before = int(signal.SIGTERM), False, 0.0, {}
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> RunSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.before[number] = signal.signal(number, self._note)
         return self

@@ -91,8 +91,8 @@ def training_record(config: Any, out: Path, step: int, processes: Processes) -> 
     }
 
 
-def card(record: dict[str, Any], adapters: bool) -> str:
-    """The model card, Markdown."""
+def card(record: dict[str, Any], adapters: bool, read: str = "`trackgpt.load(folder)`") -> str:
+    """The model card, Markdown; `read` is how the folder is read."""
     config = record["config"]
     plan = config["plan"]
     total = plan["batch"] * plan["accumulate"] * record["processes"]
@@ -106,7 +106,7 @@ def card(record: dict[str, Any], adapters: bool) -> str:
         [
             f"# trackgpt, stage {config['stage']}, step {record['step']} of {plan['steps']}",
             "",
-            f"This folder holds {form}. Read it with `trackgpt.load(folder)`.",
+            f"This folder holds {form}. Read it with {read}.",
             "",
             "## Training",
             "",

@@ -65,7 +65,7 @@ class Monitor:
         self.window = Window(window if processes.rank == 0 else {})
         self.began = self.since = time.monotonic()
         self.seen, self.waited = 0, 0.0
-        self.loggers = _loggers(folder, plan, step) if processes.rank == 0 else []
+        self.loggers = run_loggers(folder, plan, step) if processes.rank == 0 else []
 
     def __enter__(self) -> Monitor:
         return self
@@ -122,7 +122,8 @@ def peak_memory(processes: Processes) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def _loggers(folder: Path, plan: Plan, step: int) -> list[Any]:
+def run_loggers(folder: Path, plan: Plan, step: int) -> list[Any]:
+    """What takes the lines of a run's log, each with `log(line)` and `close()`; for rank 0 alone."""
     loggers: list[Any] = [_Lines(folder / LOG), _Terminal(plan, step)]
     if plan.tensorboard:
         try:

@@ -79,8 +79,21 @@ def _first(processes: Processes, act: Callable[[], object]) -> None:
 
 
 def _refuse_strangers(out: Path) -> None:
-    if not whole_checkpoints(out):  # a run whose damaged stage.json was deleted goes on
+    if not has_checkpoints(out):  # a run whose damaged stage.json was deleted goes on
         refuse_strangers(out, MADE, (STAGE,), "no run of this trainer made it")
+
+
+def has_checkpoints(out: Path) -> bool:
+    """A run could go on from here, by whichever loop trains it."""
+    return bool(whole_checkpoints(out) or trl_checkpoints(out))
+
+
+def trl_checkpoints(out: Path) -> list[Path]:
+    """Checkpoints of a run that TRL trains, the oldest first: those to which the trainer's state was written, the last
+    of their files.
+    """
+    found = [place.parent for place in (out / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")]
+    return sorted(found, key=lambda place: int(place.name.rpartition("-")[2]))
 
 
 def _locked(out: Path) -> int:
@@ -114,7 +127,7 @@ def _must_be_the_same_run(out: Path, config: TrainConfig) -> None:
         raise InputError(f"{file}: damaged; delete it if {out} holds a run of this configuration") from error
     if not {"stage", "plan.seed"} <= before.keys():
         raise OutputError(f"{file}: is no configuration of a run; choose another `out`", "OUT01")
-    if not (whole_checkpoints(out) or (out / MODEL).exists()):
+    if not (has_checkpoints(out) or (out / MODEL).exists()):
         return
     now = _decisive(json.loads(json.dumps(to_dict(config))))
     for name, value in now.items():

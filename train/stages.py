@@ -26,7 +26,7 @@ from trackgpt.perception.mask_propagation import MaskPropagation
 from trackgpt.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
-from train.config import Shape, TrainConfig
+from train.config import POLICY_STAGES, Shape, TrainConfig
 from train.losses import text_loss, word_patch_loss
 from train.memory_tracking import MemoryTrackingStage
 from train.packing import (
@@ -378,7 +378,7 @@ def stage_class(name: str) -> Any:
         UsageError: there is none.
     """
     if name not in STAGES:
-        raise UsageError(f"stage `{name}` is not one of {', '.join(STAGES)}")
+        raise UsageError(f"stage `{name}` is not one of {', '.join((*STAGES, *POLICY_STAGES))}")
     return STAGES[name]
 
 
