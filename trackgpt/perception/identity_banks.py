@@ -31,6 +31,8 @@ class BankSettings:
         drifting: like `margin`, below which a target counts as mistaken.
         weight: of the similarity to the negative bank when hypotheses are ranked.
         contained: share of a box that lies in another one from which on they are part and whole, and no rivals.
+        recognised: likeness to its views that a mask needs to count as a target of which a person says that it is
+            hidden or gone.
     """
 
     size: int = field(default=4, metadata={"range": (1, 64)})
@@ -44,6 +46,7 @@ class BankSettings:
     drifting: float = field(default=0.0, metadata={"range": (-2.0, 2.0)})
     weight: float = field(default=0.5, metadata={"range": (0.0, 10.0)})
     contained: float = field(default=0.8, metadata={"range": (0.0, 1.0)})
+    recognised: float = field(default=0.8, metadata={"range": (-1.0, 1.0)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +123,7 @@ class Identity:
         areas: of its last ten masks, pixels.
         admitted: the frame of the newest view in `positive`.
         margin: how much more the last view is like it than like anything else; NaN where that cannot be said.
+        frozen: a person says that it is hidden or gone: nothing is learned until it is confirmed, or shown.
     """
 
     positive: tuple[View, ...] = ()
@@ -130,6 +134,7 @@ class Identity:
     areas: tuple[float, ...] = ()
     admitted: int = -1
     margin: float = float("nan")
+    frozen: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -227,7 +227,7 @@ _GONE = _set("""
     sight, out of shot, out of picture, out of the frame, out of the picture, out of the view, out of the shot, off
     screen, off the screen, no longer visible, not visible, no longer there, not there, no longer here, not here, no
     longer in, not in, leave, completely hidden, partly hidden, fully hidden, move out of, moving out of, going out
-    of, go out of, covered, offscreen
+    of, go out of, covered, offscreen, behind
 """)
 _OTHERWISE = _set("otherwise, or else, failing that, or otherwise, else")
 _SEEN = _set("visible, there, see, find, found, seen, present, view, frame, available, picture, possible, in")

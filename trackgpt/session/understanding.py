@@ -11,6 +11,9 @@ from trackgpt.reasoners.instructions import Called, Context
 from trackgpt.track import TrackState
 from trackgpt.types import Target
 
+HIDDEN = "Nothing is learned of it until it is found again."
+"""The answer to a hint that a target is hidden, or leaves, or is gone."""
+
 
 def context_of(state: TrackState) -> Context:
     """What an instruction may refer to, on a track as it is."""
@@ -18,7 +21,7 @@ def context_of(state: TrackState) -> Context:
     return Context(
         tuple(Called(target.id, target.prompt.text) for target in state.active),
         tuple(Called(target.id, target.prompt.text) for target in state.targets if not target.active),
-        tuple(prompt.text for prompt in state.prompts if prompt.kind != "drop"),
+        tuple(prompt.text for prompt in state.prompts if prompt.kind not in ("drop", "absence")),
         last,
     )
 
