@@ -13,9 +13,10 @@ import numpy as np
 
 from trackgpt.errors import UsageError
 from trackgpt.online import Tracker
-from trackgpt.session.understanding import refuse_unheard, refuse_unknown, settled, understood
+from trackgpt.session.conditionals import fallen_through, settled
+from trackgpt.session.understanding import refuse_unheard, refuse_unknown, understood
 from trackgpt.track import TrackState
-from trackgpt.types import Prediction, Prompt
+from trackgpt.types import OUTSIDE_TRACK, Prediction, Prompt
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,17 @@ def _step(
     tracker: Tracker, state: TrackState, frame: np.ndarray, t: int, text: str
 ) -> tuple[TrackState, Prediction, Heard | None, int]:
     """One frame, and how many options of a conditional were tried on it."""
-    heard, prompt, tried = None, None, 1
-    if text:
-        prompt, heard = _understood(tracker, state, t, text)
+    prompt, heard = _understood(tracker, state, t, text) if text else (None, None)
     if prompt is not None and prompt.kind == "conditional":
-        _, state, seen, tried = settled(tracker.step, state, frame, prompt)
-    elif prompt is None and not state.prompts:
-        return state, _nothing(), heard, tried
-    else:
-        state, seen = tracker.step(state, frame, prompt)
-    return state, seen, heard, tried
+        _, after, seen, tried = settled(tracker.step, state, frame, prompt)
+        return after, seen, heard, tried
+    if prompt is None and not state.prompts:
+        return state, _nothing(), heard, 1
+    after, seen = tracker.step(state, frame, prompt)
+    instead = fallen_through(tracker.step, state, frame, seen) if prompt is None and seen.reason else None
+    if instead is None:
+        return after, seen, heard, 1
+    return instead.state, instead.seen, heard, 1 + instead.tried
 
 
 def _understood(tracker: Tracker, state: TrackState, t: int, text: str) -> tuple[Prompt | None, Heard]:
@@ -95,7 +97,7 @@ def _understood(tracker: Tracker, state: TrackState, t: int, text: str) -> tuple
         if not state.prompts:
             raise
         return None, Heard(prompt.kind, str(error))
-    return (None if prompt.kind in ("absence", "question") else prompt), Heard(prompt.kind)
+    return (None if prompt.kind in OUTSIDE_TRACK else prompt), Heard(prompt.kind)
 
 
 def _nothing() -> Prediction:

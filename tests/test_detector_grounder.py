@@ -277,6 +277,30 @@ def test_an_embedder_finds_the_class_of_a_noun_that_no_table_knows() -> None:
     assert DetectorGrounder(drawn, embed).ground(image, "a brolly").found[0].label == "umbrella"
 
 
+@pytest.mark.parametrize(
+    ("words", "alike"),
+    [
+        ("the dog", [2, 1]),  # 40 x 40 at 0.8; then 40 x 40 at 0.7, and 40 x 40 at 0.5
+        ("the red dog", []),
+        ("the dog on the left", []),
+        ("two dogs", [1]),
+        ("all dogs", []),
+        ("the car", []),  # the other one is a twentieth of its area: a root of that is its rank, and less than half
+    ],
+)
+def test_those_that_rank_at_half_of_what_was_found_or_more_fit_about_as_well(words: str, alike: list[int]) -> None:
+    detector = Drawn()
+    dogs = [
+        Thing("dog", at(60, 60), "red", 0.8),
+        Thing("dog", at(160, 60), "blue", 0.5),
+        Thing("dog", at(260, 60), "blue", 0.7),
+    ]
+    cars = [Thing("car", at(100, 180, 120, 60), score=0.8), Thing("car", at(260, 180, 18, 18), score=0.8)]
+    found = DetectorGrounder(detector).ground(detector.draw(*dogs, *cars), words)
+    assert [one.box for one in found.rivals[: found.alike]] == [dogs[number].box for number in alike]
+    assert len(found.found) == {"two dogs": 2, "all dogs": 3}.get(words, 1)
+
+
 def test_rivals_fit_the_words() -> None:
     drawn = Drawn()
     cars = [Thing("car", at(x), colour) for x, colour in ((50, "red"), (150, "blue"), (250, "red"))]

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ambiguous_squares import command_of
 from PIL import Image
 from scripted_model import HEIGHT, WIDTH, ScriptedModel, film, folder, hire, picture, pictures
 from test_sam_parity import build_sam
@@ -237,6 +238,18 @@ def test_nl05_nothing_found_on_any_frame_is_an_exit_code_and_a_whole_run(command
     assert Path("out/video.mp4").exists()
     assert Path("out/mot.txt").read_text() == ""
     assert json.loads(Path("out/coco.json").read_text())["annotations"] == []
+
+
+def test_nl06_several_things_fit_is_an_exit_code_and_a_line_that_names_them(command, tmp_path, monkeypatch):
+    on_squares = command_of(command, tmp_path, monkeypatch)
+    done = on_squares("-i", "the red square", "-i", "3: the green or blue square", "--on-ambiguous", "fail")
+    assert done.code == 5
+    line = done.err.splitlines()[-1]
+    assert line.startswith(
+        "trackgpt: NL06: frame 3: 2 things fit 'the green or blue square' about equally well: 1 at 60"
+    )
+    assert "--on-ambiguous best or all" in line
+    assert len(list(read_tracks("out"))) == 3
 
 
 # --- MD: the model ---

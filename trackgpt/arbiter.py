@@ -64,7 +64,8 @@ class PurportArbiter:
         """Why the brain should read the present frame: "prompt", "purport", "searching", or "" when it should not.
 
         Raises:
-            UsageError: the prompt points at something, resumes or adds a target, or drops one that is not tracked.
+            UsageError: the prompt points at something, resumes or adds a target, says that one is hidden, or drops one
+                that is not tracked.
         """
         if prompt is not None:
             return self._due_to(prompt, state)
@@ -123,13 +124,18 @@ class PurportArbiter:
         )
 
     def _due_to(self, prompt: Prompt, state: TrackState) -> str:
-        if prompt.visual:
+        if prompt.visual or prompt.chosen:
             raise UsageError(
                 f"{self.name} is told what to track in words; leave boxes, points and masks out, or choose a model "
                 "that follows them: -m nano-memory"
             )
         if prompt.kind in ("resume", "add"):
             raise UsageError(f"{self.name} cannot {prompt.kind} targets; name all of them in one instruction")
+        if prompt.kind == "absence":
+            raise UsageError(
+                f"{self.name} takes no hint that a target is hidden or gone; it reads the frame again where its own "
+                "score falls"
+            )
         known = {target.id for target in state.active}
         if prompt.kind in SAME_TARGETS and prompt.ids and set(prompt.ids) != known:
             raise UsageError(f"{self.name} corrects all targets at once, which are {sorted(known)}; leave ids out")
@@ -248,6 +254,8 @@ def _named(model: str, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
         return _chosen(prompt, active, prompt.ids or active, "tracked are")
     if prompt.kind == "resume":
         return _chosen(prompt, former, prompt.ids or _only(prompt, former), "targets that were given up are")
+    if prompt.kind == "absence":
+        raise UsageError(f"{model} searches for nothing that is hidden or gone; show the target when it is back")
     again = prompt.kind == "add" and prompt.ids and set(prompt.ids) <= {*active, *former}
     if not prompt.visual and not again:
         raise UsageError(

@@ -84,6 +84,8 @@ class Watch:
         searched: questions since then.
         elsewhere: questions in a row whose answer lay apart from the track and was not believed.
         pointed: a person has last shown where it is, without a word: the words before do not count any more.
+        hidden: the frame of the track from which on a person says that it is hidden, or leaves, or is gone; -1 once it
+            has been found again, or where nobody says so.
     """
 
     id: int
@@ -94,6 +96,22 @@ class Watch:
     searched: int = 0
     elsewhere: int = 0
     pointed: bool = False
+    hidden: int = -1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Something that is to be added and has not been found yet.
+
+    Attributes:
+        prompt: what was said.
+        due: the frame of the track on which it is looked for next.
+        searched: questions so far.
+    """
+
+    prompt: Prompt
+    due: int
+    searched: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,7 @@ class ArbitrationRecord:
         searched: questions since then.
         look_again: the frame on which words about motion are read again, -1 for none.
         watches: of the active targets.
+        wanted: what is to be added once it is found.
     """
 
     tokens: float = 3.0
@@ -119,9 +138,15 @@ class ArbitrationRecord:
     searched: int = 0
     look_again: int = -1
     watches: tuple[Watch, ...] = ()
+    wanted: tuple[Wanted, ...] = ()
+
+    def wanted_on(self, frame: int) -> Wanted | None:
+        """What is to be looked for on a frame of the track, to be added."""
+        return next((one for one in self.wanted if one.due <= frame), None)
 
 
-FREE = ("prompt", "searching", "again", "check")
+MOST_WANTED = 8
+FREE = ("prompt", "searching", "wanted", "again", "check")
 """Reasons to ask that the budget does not count."""
 GRAVEST = ("correct", "refine", "reinit", "found", "keep", "elsewhere", "duplicate")
 """Verdicts on one of several targets, by which one names that on all."""
@@ -167,9 +192,12 @@ class Arbitration:
 
         Raises:
             UsageError: see `PointedArbiter.due`, for what is not said in words; words correct a target that is not
-                tracked, or one of several without a word of which.
+                tracked, or one of several without a word of which; what is hidden is not known by words.
         """
         if prompt is not None:
+            if prompt.kind == "absence":
+                self._hidden(state, prompt)
+                return ""
             if not _worded(prompt):
                 if prompt.kind == "drop" and prompt.text and not prompt.ids and len(state.active) > 1:
                     listed = ", ".join(str(target.id) for target in state.active)
@@ -182,6 +210,20 @@ class Arbitration:
             return ""
         schedule = [*self.settings.search_first, *self.settings.search]
         return "searching" if self._time_to_search(state.frame, record.asked, record.searched, schedule) else ""
+
+    def _hidden(self, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
+        """The targets that are said to be hidden, or to leave, or to be gone: the only one, or those not seen."""
+        active = {target.id: target for target in state.active}
+        unseen = tuple(n for n, target in active.items() if target.last_seen < state.frame - 1)
+        ids = prompt.ids or (tuple(active) if len(active) < 2 else unseen)
+        if active and not ids:
+            raise UsageError(f"absence: which of {', '.join(map(str, active))}? Say so by ids")
+        for number in ids:
+            if number not in active:
+                raise UsageError(f"absence {number}: tracked are {', '.join(map(str, active)) or 'none'}")
+            if not active[number].prompt.text:
+                raise UsageError(f"absence {number}: it was shown and not named, so nothing can search for it")
+        return ids
 
     def _refuse_unknown(self, state: TrackState, prompt: Prompt) -> None:
         active = [target.id for target in state.active]
@@ -197,13 +239,15 @@ class Arbitration:
         """After looking: "prompt" for words about what is tracked, or why to ask now, or "".
 
         The reasons: "motion", "score", "margin", several of them joined by "+"; "lost"; "check" where nothing is odd;
-        "again" for words about motion.
+        "again" for words about motion; "wanted" for what is to be added.
         """
         if prompt is not None:
             named = prompt.kind == "resume" and any(target.prompt.text for target in state.active)
             return "prompt" if _worded(prompt) or named else ""
         record: ArbitrationRecord = state.record
         how = self.settings
+        if record.wanted_on(state.frame) is not None:
+            return "wanted"
         watches = {watch.id: watch for watch in record.watches}
         worded = [
             (row, watches.get(target.id, Watch(target.id)))
@@ -221,9 +265,12 @@ class Arbitration:
     def _why(self, state: TrackState, seen: Prediction, row: int, watch: Watch) -> str:
         """Why to ask about one target now, or ""."""
         how, record = self.settings, state.record
-        if not seen.present[row]:
-            since = max(watch.lost - 1, record.asked)
-            due = watch.lost >= 0 and self._time_to_search(state.frame, since, watch.searched, how.search)
+        if not seen.present[row] or watch.hidden >= 0:
+            begin = watch.hidden if watch.hidden >= 0 else watch.lost - 1
+            since = max(begin, record.asked)
+            due = (watch.lost >= 0 or watch.hidden >= 0) and self._time_to_search(
+                state.frame, since, watch.searched, how.search
+            )
             return "lost" if due and record.tokens + how.budget >= 1 else ""
         reasons = self._reasons(seen, row, watch)
         if how.naive:
@@ -255,8 +302,13 @@ class Arbitration:
         Before looking: what is pointed at, or new targets in the grounder's boxes. After looking: each target against
         its box, or what an instruction names against what is tracked.
         """
+        if prompt is not None and prompt.kind == "absence":
+            return Verdict("absence", hidden=self._hidden(state, prompt))
         if cue is None or cue.boxes is None:
             return Verdict() if prompt is None or _worded(prompt) else self._pointed.judge(state, None, cue, prompt)
+        wanted = state.record.wanted_on(state.frame) if prompt is None and seen is not None else None
+        if seen is not None and wanted is not None:
+            return self._added(state, seen, self._meant(state, seen, cue, wanted.prompt), wanted.prompt)
         if prompt is None or prompt.kind == "resume":
             return self._begun(state, cue, state.prompt, "found") if seen is None else self._checked(state, seen, cue)
         if seen is None:
@@ -286,23 +338,33 @@ class Arbitration:
         """The cue without what a person has ruled out: for the target that is wrong or not meant, the next rival.
 
         A part is looked for where the target is. A correction that names nothing but the target itself is left as it
-        is, unless the words say that it is not meant.
+        is, unless the words say that it is not meant. What is added is no target that is followed, where the words fit
+        something else as well.
         """
         rows = zip(state.active, seen.boxes, seen.present, strict=True)
         live = {target.id: _box(box) for target, box, here in rows if here}
         own = tuple(target.id for target in state.active if not prompt.ids or target.id in prompt.ids)
         found, rivals = list(map(_box, _rows(cue))), [] if cue.rivals is None else list(map(_box, cue.rivals))
-        if not found:
-            return cue  # rivals are then anything that was seen
+        if not found or prompt.chosen:
+            return cue  # rivals are then anything that was seen, or what a person did not choose
         if prompt.kind == "refine" and len(own) == 1 and own[0] in live:
             parts = [box for box in (*found, *rivals) if self._part_and_whole(live[own[0]], box)]
             return _boxed(cue, parts[:1] or found)
-        out = prompt.excluded or (own if prompt.kind == "correct" and len(own) == 1 else ())
-        wrong = [live[number] for number in out if number in live]
-        left, others = ([b for b in of if not self._same(b, wrong, self.settings.tau_reinit)] for of in (found, rivals))
-        if not wrong or len(left) == len(found):
+        known = prompt.kind == "add" or (prompt.kind == "correct" and len(own) == 1)
+        wrong = [live[number] for number in prompt.excluded or (own if known else ()) if number in live]
+        left, alike, others = (
+            [box for box in of if not self._same(box, wrong, self.settings.tau_reinit)]
+            for of in (found, rivals[: cue.alike], rivals[cue.alike :])
+        )
+        if prompt.kind == "add" and not prompt.excluded:
+            others = []  # what is followed already is what was meant, rather than something that fits less
+        if not wrong or not (left or alike or others or prompt.excluded):
             return cue
-        return _boxed(cue, left or others[:1]) if left or others or prompt.excluded else cue
+        offered = [*alike, *others]
+        if left:
+            boxed = cue if len(left) == len(found) else _boxed(cue, left)
+            return replace(boxed, rivals=_array(offered), alike=len(alike))
+        return replace(_boxed(cue, offered[:1]), rivals=_array(offered[1:]), alike=max(0, len(alike) - 1))
 
     def _told(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
         """An instruction about what is tracked: the same thing, its part or its whole, another place, another thing."""
@@ -344,10 +406,13 @@ class Arbitration:
             if watch.pointed or np.isnan(box).any():
                 continue  # what is not found does not end a track: detectors miss things
             found = _box(box)
+            hidden = watch.hidden >= 0
+            if hidden and live[row] is not None and self._why(state, seen, row, watch) != "lost":
+                continue  # it was seen when that was said, and may be for a while
             others = [live[k] for k, other in enumerate(state.active) if k != row and _rivals(target, other)]
             given = [one.found for one in settled if one.kind in ("reinit", "found")]
             kind = self._verdict(live[row], found, [*others, *given])
-            if kind == "reinit" and self._trusted(seen, row, watch, found):
+            if kind == "reinit" and not hidden and self._trusted(seen, row, watch, found):
                 kind = "elsewhere"
             settled.append(_Settled(target.id, kind, live[row], found))
         return self._settled(cue, state.targets, settled)
@@ -403,10 +468,11 @@ class Arbitration:
         return replace(
             self._searching(state, seen, verdict),
             tokens=max(0.0, earned - paid),
-            asked=frame if why not in ("", "check") else before.asked,
+            asked=frame if why not in ("", "check", "wanted") else before.asked,
             checked=frame if why == "check" else before.checked,
             questions=before.questions + (why not in ("", "prompt")),
             look_again=self._next_look(state, seen),
+            wanted=self._still_wanted(state, seen, verdict),
             watches=tuple(
                 self._watched(state, seen, row, watches.get(target.id, Watch(target.id)), verdict)
                 for row, target in enumerate(state.active)
@@ -423,6 +489,22 @@ class Arbitration:
             return replace(before, searching=state.frame, searched=0)
         return replace(before, searched=before.searched + (seen.reason == "searching"))
 
+    def _still_wanted(self, state: TrackState, seen: Prediction, verdict: Verdict) -> tuple[Wanted, ...]:
+        """What is to be added: what an instruction names that was not found, until it is or other targets are meant."""
+        frame, said = state.frame, state.prompts[-1] if seen.reason == "prompt" else Prompt(kind="state")
+        anew = verdict.kind in ("start", "switch", "resume") or said.kind in ("start", "switch")
+        if not state.active or anew:
+            return ()
+        asked = state.record.wanted_on(frame) if seen.reason == "wanted" else None
+        wanted = [one for one in state.record.wanted if one is not asked and one.prompt.text != said.text]
+        schedule = [*self.settings.search_first, *self.settings.search]
+        if asked is not None and verdict.kind == "absent":
+            count = asked.searched + 1
+            wanted.append(replace(asked, due=frame + schedule[min(count, len(schedule) - 1)], searched=count))
+        elif said.kind == "add" and verdict.kind == "absent":
+            wanted.append(Wanted(said, frame + schedule[0]))
+        return tuple(wanted[-MOST_WANTED:])
+
     def _next_look(self, state: TrackState, seen: Prediction) -> int:
         """The frame on which words about motion are read again, -1 for none."""
         if seen.reason == "prompt":
@@ -433,6 +515,10 @@ class Arbitration:
     def _watched(self, state: TrackState, seen: Prediction, row: int, watch: Watch, verdict: Verdict) -> Watch:
         asked, score, shown = bool(seen.reason), float(seen.scores[row]), watch.id in verdict.cued
         pointed = _wordless(state, verdict, watch.id) if shown else watch.pointed
+        if watch.id in verdict.hidden:
+            watch = replace(watch, hidden=state.frame, searched=0)
+        elif shown or watch.id in verdict.confirmed:
+            watch = replace(watch, hidden=-1, searched=0)
         if not seen.present[row]:
             lost = state.frame if watch.lost < 0 else watch.lost
             searched = watch.searched + (seen.reason == "lost")
@@ -444,13 +530,15 @@ class Arbitration:
             first=score if anew else watch.first,
             box=box,
             suspect=watch.suspect + 1 if odd else 0,
+            searched=watch.searched + (seen.reason == "lost") if watch.hidden >= 0 else 0,
             elsewhere=0 if anew else self._elsewhere(state, seen, row, watch),
             pointed=pointed,
+            hidden=watch.hidden,
         )
 
     def _elsewhere(self, state: TrackState, seen: Prediction, row: int, watch: Watch) -> int:
         """Questions in a row whose answer lay apart from a track; an instruction's answer has no row for it."""
-        if not seen.reason or seen.reason == "prompt" or seen.cue is None:
+        if seen.reason in ("", "prompt", "wanted") or seen.cue is None:
             return watch.elsewhere
         told = _all_rows(seen.cue, len(state.active))[row]
         apart = not np.isnan(told).any() and _iou(_box(seen.boxes[row]), _box(told)) <= self.settings.apart
@@ -505,7 +593,7 @@ def negative_click(failed: Box | None, found: Box) -> tuple[tuple[float, float, 
 
 def _worded(prompt: Prompt) -> bool:
     """Whether words are all that says what is meant."""
-    return bool(prompt.text) and not prompt.visual and prompt.kind not in ("drop", "resume")
+    return bool(prompt.text) and not prompt.visual and prompt.kind not in ("drop", "resume", "absence")
 
 
 def _archived(state: TrackState) -> tuple[Target, ...]:
@@ -566,8 +654,12 @@ def _rows(cue: Cue) -> np.ndarray:
 
 
 def _boxed(cue: Cue, boxes: Sequence[Box]) -> Cue:
-    """The cue with these boxes instead, without scores."""
-    return replace(cue, boxes=np.array(boxes, np.float32).reshape(-1, 4), scores=None)
+    """The cue with these boxes instead, without scores, and in no doubt."""
+    return replace(cue, boxes=_array(boxes), scores=None, alike=0)
+
+
+def _array(boxes: Sequence[Box]) -> np.ndarray:
+    return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def _all_rows(cue: Cue, count: int) -> np.ndarray:

@@ -24,7 +24,7 @@ EXIT_CODES = {
     2: "usage: options, configuration, an empty instruction",
     3: "input: the source, data or results cannot be read",
     4: "model: weights are missing, damaged or do not fit",
-    5: "nothing was ever found",
+    5: "nothing was ever found, or several things fit (NL06)",
     6: "output: it exists, or cannot be written",
     7: "memory",
     70: "a defect of this package",

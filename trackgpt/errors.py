@@ -24,6 +24,7 @@ CODES = {
     "NL02": "the instruction is too long",
     "NL03": "markup in an instruction is taken out and never interpreted",
     "NL05": "nothing matched on any frame",
+    "NL06": "several things fit an instruction about equally well, with --on-ambiguous fail",
     "OUT01": "the output exists, or holds what is read",
     "OUT02": "the output cannot be written",
     "OUT03": "a run cannot go on: its source, its files or its model have changed",
@@ -66,6 +67,12 @@ class ModelError(TrackGPTError):
 
 class NothingFoundError(TrackGPTError):
     """The instruction named something that was never found in the whole source."""
+
+    exit_code = 5
+
+
+class AmbiguousError(TrackGPTError):
+    """Several things fit an instruction about equally well, and nobody says which one is meant."""
 
     exit_code = 5
 

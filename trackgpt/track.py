@@ -53,7 +53,7 @@ class TrackState:
     @property
     def prompt(self) -> Prompt:
         """What is in force: the prompt that named what is tracked, or the last one that named anything."""
-        named = (prompt for prompt in reversed(self.prompts) if prompt.kind != "drop")
+        named = (prompt for prompt in reversed(self.prompts) if prompt.kind not in ("drop", "absence"))
         return self.active[0].prompt if self.active else next(named, Prompt())
 
     @property

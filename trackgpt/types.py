@@ -20,7 +20,7 @@ PromptKind = Literal[
 PROMPT_KINDS: tuple[str, ...] = get_args(PromptKind)
 SAME_TARGETS = ("correct", "refine", "state")
 """Kinds about targets that are followed, and that stay who they are."""
-OUTSIDE_TRACK = ("conditional", "absence", "question")
+OUTSIDE_TRACK = ("conditional", "question")
 """Kinds that a session settles: no tracker is told of them."""
 Box: TypeAlias = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frame."""
@@ -70,14 +70,17 @@ class Prompt:
             "correct" gives targets another place; "add" follows further ones, corrects those that are followed already
             and takes up former ones again; "resume" returns to former ones alone; "drop" ends some; "refine" goes on
             with a part of a target, or with the whole of it; "state" says how a target is now, which moves no track
-            that is seen; "conditional" follows the first of `text` and `instead` that is found; "absence" (it leaves,
-            or is hidden) and "question" change nothing.
+            that is seen; "conditional" follows the first of `text` and `instead` that is found, and another one of them
+            where that one is lost; "absence" (it leaves, or is hidden) has nothing learned of a target until it is
+            found again, which is looked for; "question" changes nothing.
         ids: the targets it is about, one for each of `visual` where both are given. Without ids, new targets get new
             numbers, a correction is about the only target, and "drop" ends all.
         visual: where the targets are on this frame, one each.
         said: the words as a person said them, where `text` was written out from them (`reasoners.instructions`).
         excluded: followed targets that the words do not mean, as "the other one" has it.
-        instead: of a "conditional", the words that count where `text` is not found, in order.
+        instead: of a "conditional", and of what it came to, the words that count where `text` is not found, in order.
+        offered: boxes of things that the words fit about equally well, where a person chose among them.
+        chosen: which of them are meant, by their places from 1.
     """
 
     text: str = ""
@@ -88,6 +91,8 @@ class Prompt:
     said: str = ""
     excluded: tuple[int, ...] = ()
     instead: tuple[str, ...] = ()
+    offered: tuple[Box, ...] = ()
+    chosen: tuple[int, ...] = ()
 
     @property
     def heard(self) -> str:
@@ -97,6 +102,8 @@ class Prompt:
     @property
     def summary(self) -> str:
         """What it says in a line for people: the words as said, or "add 2: box, 3 points; 4: mask"."""
+        if self.chosen:
+            return f"{self.text}: {', '.join(map(str, self.chosen))}"
         if self.heard:
             return self.heard
         named, shown = [str(number) for number in self.ids], [each.summary for each in self.visual]
@@ -115,6 +122,7 @@ class Cue:
         boxes: grounded boxes, float32 (targets, 4), NaN for a target that is not on the frame.
         scores: of the boxes, float32 (targets,), where the reasoner has any.
         rivals: further boxes that the words would fit, float32 (n, 4), for a person to choose from.
+        alike: how many of the rivals, the first ones, fit the words about as well as `boxes` do.
         visual: what a person has shown, or an arbiter made of boxes, one per target.
         reasoning: a chain of thought, for people.
         answer: the answer as the model wrote it; given back when it is asked again, it saves time.
@@ -128,6 +136,7 @@ class Cue:
     boxes: np.ndarray | None = None
     scores: np.ndarray | None = None
     rivals: np.ndarray | None = None
+    alike: int = 0
     visual: tuple[VisualPrompt, ...] = ()
     reasoning: str = ""
     answer: str = ""
@@ -178,6 +187,7 @@ class Verdict:
         confirmed: ids of targets that were seen on this frame where a person or the slow model sees them, too.
         rejected: ids of targets whose last mask turned out to be of something else.
         frame: of the track, that the verdict is about; None for the one just seen.
+        hidden: ids of targets that a person says are hidden, or leave, or are gone.
     """
 
     kind: str = "keep"
@@ -188,6 +198,7 @@ class Verdict:
     confirmed: tuple[int, ...] = ()
     rejected: tuple[int, ...] = ()
     frame: int | None = None
+    hidden: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from trackgpt.app.instructions import parse_instruction
 from trackgpt.app.live import say
-from trackgpt.app.pictures import shown_picture
+from trackgpt.app.pictures import picture_of_choice, shown_picture
 from trackgpt.app.pointing import read_shown
 from trackgpt.app.summary import event_line
 from trackgpt.errors import InputError, UsageError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "pause": "stop here",
     "play": "go on",
+    "choose": "N N, or x,y  which of the numbered boxes is meant",
     "seek": "N  go to frame N; back to one that was tracked opens a new take",
     "undo": "take back what was said last",
     "takes": "the ways through the video so far",
@@ -95,7 +96,7 @@ def read_order(line: str) -> ChatOrder:
         if not (rest.isascii() and rest.isdigit()):
             raise UsageError(f":{verb} {rest:.40}: wanted a whole number after it")
         return ChatOrder(verb, rest, int(rest))
-    if verb in (*SHOWING, "start", "correct", "switch", "add", "resume") and not rest:
+    if verb in (*SHOWING, "choose", "start", "correct", "switch", "add", "resume") and not rest:
         raise UsageError(f":{verb}: wanted {COMMANDS[verb].partition('  ')[0]} after it")
     return ChatOrder(verb, rest)
 
@@ -138,6 +139,8 @@ class Dialogue:
         elif order.verb in SHOWING:
             active = [target.id for target in self.playback.session.state.active]
             self._answer(self.playback.say(read_shown(order.verb, order.text, active)))
+        elif order.verb == "choose":
+            self._answer(self.playback.say(choose=order.text))
         elif order.verb in PROMPT_KINDS:
             self._answer(self.playback.say(_of_kind(order)))
         elif order.verb in ("wait", "seek"):
@@ -200,6 +203,9 @@ class Dialogue:
         self._back(f"as in take {order.text} from frame {self.playback.switch_take(int(order.number))}")
 
     def _show(self, order: ChatOrder) -> None:
+        if (choice := self.playback.session.choice) is not None:
+            self._tell(picture_of_choice(choice, self.playback.run.path))
+            return
         if self.last is None or self.last.frame is None:
             raise UsageError(":show: there is no picture yet")
         self._tell(shown_picture(self.last, self.playback.run.path))
@@ -214,10 +220,13 @@ class Dialogue:
         self.over = True
 
     def _answer(self, reply: Reply) -> None:
-        self.playing = True
+        self.playing = not reply.needs_choice
         boxes = [f"#{item.id} {_box(item.box)}" for item in reply.objects]
         if reply.text or boxes:
             self._tell("  " + "  ".join([part for part in (" ".join(reply.text.split()), *boxes) if part]))
+        if reply.choice is not None:
+            self._tell(picture_of_choice(reply.choice, self.playback.run.path))
+            self._tell("  which one? 2, or x,y, or words; :play goes on with number 1")
 
     def _hear(self, event: EventRecord) -> None:
         if event.type not in QUIET:

@@ -87,7 +87,7 @@ def track(
     output: Annotated[Path | None, _option("Output", "-o", "--output", help="Run folder; else runs/SOURCE-N")] = None,
     format_: Annotated[
         str,
-        _option("Output", "--format", help=f"Of {FORMATS}, interacttrack; else all but the last", show_default=False),
+        _option("Output", "--format", help=f"{FORMATS},interacttrack", show_default=False),
     ] = FORMATS,
     overwrite: Annotated[bool, _option("Output", "--overwrite", help="Replace an existing run")] = False,
     resume: Annotated[Path | None, _option("Output", metavar="RUN", help="Go on with a run that was cut")] = None,
@@ -101,6 +101,9 @@ def track(
     perception: Annotated[str | None, _option("Model", help="For a brain: a SAM's .pth, folder or hub id")] = None,
     grounder: Annotated[str | None, _option("Model", help="Finds words: FILE.onnx, folder, hub id")] = None,
     offline: Annotated[bool, _option("Model", "--offline", help="Ask no hub for anything")] = False,
+    on_ambiguous: Annotated[
+        str, _option("Model", metavar="WAY", help="Several fit: best (default), all, ask, fail", show_default=False)
+    ] = "best",
     rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
     guess: Annotated[bool, _option("Model", "--guess", help="Go on where footage is unlike its training")] = False,
     start: Annotated[int, _option("Source", help="First frame")] = 0,
@@ -146,6 +149,7 @@ def track(
         execution={"dtype": dtype, "backend": backend, "compile": compile_},
         reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
         rethink=rethink,
+        on_ambiguous=on_ambiguous,
         guess=guess,
         lookahead=lookahead_of(batch, ahead),
         overwrite=overwrite,

@@ -4,7 +4,9 @@ A script is one of
 
     a JSONL file   {"frame": 240, "text": "the dog", "kind": "correct", "ids": [1], "visual": [{"box": [1, 2, 3, 4]}]}
                    a line each: fields as in `trackgpt.export.prompts`, all but one of text and visual may be left out,
-                   "second" may stand for "frame"; an "instruction" line of a run's events.jsonl is taken as it is
+                   "second" may stand for "frame"; an "instruction" line of a run's events.jsonl is taken as it is;
+                   {"frame": 240, "choose": 2} says which of several things is meant that fit what was said before
+                   about that frame: a number, [1, 3], or a point on it, "320,180"
     a .txt file    InteractTrack's description.txt: one line per frame, blank where nothing is said
     a run folder   everything that was said on the way through its last take
 """
@@ -20,7 +22,6 @@ from typing import Any
 from trackgpt.data.box_files import read_descriptions
 from trackgpt.errors import InputError, UsageError
 from trackgpt.export.prompts import prompt_from, read_prompts
-from trackgpt.export.records import COMMON
 from trackgpt.settings import parse_json
 from trackgpt.types import Prompt
 
@@ -29,7 +30,9 @@ AT_FRAME = re.compile(r"^(\d+):(?: +|(?=[^\s\d]))(.*)$", re.DOTALL)
 AT_SECOND = re.compile(r"^@(\d+(?:\.\d+)?):(?: +|(?=[^\s\d]))(.*)$", re.DOTALL)
 NO_MOMENT = re.compile(r"^(?:@[^:]*:|-\d+:|\d+:\s*$)")
 """What looks like the moment of an instruction and is none."""
-FIELDS = ("frame", "second", "text", "kind", "ids", "visual")
+WRITTEN = ("said", "excluded", "instead", "offered", "chosen")
+"""Fields that an instruction of a log may have besides those that a person writes."""
+FIELDS = ("frame", "second", "text", "kind", "ids", "visual", "choose", *WRITTEN)
 LATEST = 10**12
 """No frame or second of a script is later: what a log can hold."""
 
@@ -124,6 +127,8 @@ def _of_line(line: bytes, where: str) -> TimedInstruction:
     if second is not None and (type(second) not in (int, float) or not 0 <= second <= LATEST):
         raise InputError(f"{where}: second {second!r:.40}; wanted a number from 0")
     prompt = prompt_from(values, frame or 0, where)
+    if "choose" in values:
+        return TimedInstruction("", frame, second, {"choose": _choice(values, where)}, where)
     if not (prompt.text.strip() or prompt.visual or prompt.ids or prompt.kind == "drop"):
         raise InputError(f"{where}: says nothing; wanted text, visual or ids")
     timed = _timed(prompt, where)
@@ -136,9 +141,19 @@ def _of_event(values: dict[str, Any], where: str) -> dict[str, Any]:
         raise InputError(
             f"{where}: an event of type {values['type']!r:.40}; wanted instructions alone, or the run's folder"
         )
-    return {"frame": values.get("i", 0)} | {name: value for name, value in values.items() if name not in COMMON}
+    return {"frame": values.get("i", 0)} | {name: value for name, value in values.items() if name in FIELDS}
+
+
+def _choice(values: Mapping[str, Any], where: str) -> int | str | tuple[int, ...]:
+    """Which of several things is meant."""
+    chosen = values["choose"]
+    if len(values) > 1 or not isinstance(chosen, int | str | list) or isinstance(chosen, bool):
+        wanted = 'a number, a list of numbers or "x,y", and frame or second alone beside it'
+        raise InputError(f"{where}: choose {chosen!r:.40}; wanted {wanted}")
+    return tuple(chosen) if isinstance(chosen, list) else chosen
 
 
 def _timed(prompt: Prompt, given: str) -> TimedInstruction:
-    how = {"kind": prompt.kind} | {k: v for k, v in (("ids", prompt.ids), ("visual", prompt.visual)) if v}
+    more = {name: getattr(prompt, name) for name in ("ids", "visual", *WRITTEN)}
+    how = {"kind": prompt.kind} | {name: value for name, value in more.items() if value}
     return TimedInstruction(prompt.text, prompt.frame, None, how, given)

@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from trackgpt.files import writing
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from trackgpt.export.davis import DavisWriter
     from trackgpt.export.overlay import Captions
@@ -171,11 +172,15 @@ class Printer:
     Args:
         quiet: no warnings and no notes; kept.
         as_json: print JSON lines instead of answers.
+
+    Attributes:
+        paused: a block in which nothing is drawn at the terminal, so that a person can be asked something.
     """
 
     def __init__(self, quiet: bool, as_json: bool) -> None:
         self.quiet = quiet
         self._as_json = as_json
+        self.paused: Callable[[], AbstractContextManager[object]] = nullcontext
         self._warnings = 0
         self._begin = 0
         self._asked = False
@@ -190,7 +195,7 @@ class Printer:
                 self.note(text)
         elif event.type == "instruction":
             self._asked = True
-            if "said" in event.data:
+            if "said" in event.data and "chosen" not in event.data:
                 said, kind, words = (event.data[name] for name in ("said", "kind", "text"))
                 self.note(f'frame {event.index}: "{said}" is read as {kind}{f": {words}" if words else ""}')
         elif event.type == "answer" and self._asked:
@@ -228,13 +233,16 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress(total: int | None, quiet: bool, console: Console | None = None) -> Iterator[Callable[[Result], None]]:
+def progress(
+    total: int | None, quiet: bool, console: Console | None = None, printer: Printer | None = None
+) -> Iterator[Callable[[Result], None]]:
     """A bar on stderr with frames per second and the lowest score; only on a terminal.
 
     Args:
         total: how many frames to expect, or None.
         quiet: no bar.
         console: where to draw, stderr by default.
+        printer: its `paused` takes the bar away for as long.
 
     Yields:
         what to call with every result.
@@ -249,6 +257,8 @@ def progress(total: int | None, quiet: bool, console: Console | None = None) -> 
     redirect = sys.stdout.isatty()
     with Progress(*columns, console=console, disable=not shown, redirect_stdout=redirect) as bar:
         task = bar.add_task("tracking", total=total, note="")
+        if printer is not None:
+            printer.paused = partial(_without, bar)
 
         def advance(result: Result) -> None:
             score = min((o.score for o in result.objects if o.score is not None), default=None)
@@ -258,3 +268,12 @@ def progress(total: int | None, quiet: bool, console: Console | None = None) -> 
             bar.update(task, advance=1, note="  ".join(notes))
 
         yield advance
+
+
+@contextmanager
+def _without(bar: Progress) -> Iterator[None]:
+    bar.stop()
+    try:
+        yield
+    finally:
+        bar.start()

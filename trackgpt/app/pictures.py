@@ -18,6 +18,7 @@ from trackgpt.export.records import PICTURE
 from trackgpt.files import write_whole
 
 if TYPE_CHECKING:
+    from trackgpt.session.choices import Ambiguity
     from trackgpt.session.session import Result
 
 CHUNK = 4096
@@ -43,7 +44,16 @@ def shown_picture(result: Result, folder: Path) -> str:
         What is to be printed.
     """
     assert result.frame is not None
-    picture = draw(result.frame, result.record)
+    return _printed(draw(result.frame, result.record), folder)
+
+
+def picture_of_choice(choice: Ambiguity, folder: Path) -> str:
+    """The frame with numbered boxes of what a person may choose from, as `shown_picture` gives it."""
+    assert choice.frame.image is not None
+    return _printed(draw(choice.frame.image, choice.after[1], choices=choice.boxes), folder)
+
+
+def _printed(picture: np.ndarray, folder: Path) -> str:
     protocol = protocol_of(os.environ) if sys.stdout.isatty() else ""
     if not protocol:
         return f"  {write_whole(folder / PICTURE, [_png(picture)])}"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trackgpt.app.choosing import answering
 from trackgpt.app.instructions import SpokenScript, read_script
 from trackgpt.app.live import Outputs, Printer, say
 from trackgpt.app.pointing import Pointing
@@ -66,6 +67,7 @@ def first_request(folder: Path, facts: Mapping[str, Any]) -> TrackRequest:
             execution=dict(facts["execution"]),
             reading=dict(facts["reading"]),
             rethink=str(facts["rethink"]),
+            on_ambiguous=str(facts["on_ambiguous"]),
             guess=bool(facts["guess"]),
             lookahead=None if facts["lookahead"] is None else Lookahead(**facts["lookahead"]),
         )
@@ -152,6 +154,7 @@ def _go_on(request: TrackRequest, outcome: RunSummary, facts: Mapping[str, Any],
         say(f"going on after frame {mark.frame}")
         printer = Printer(request.quiet, request.as_json)
         playback.session.on_event = printer.event
+        playback.session.on_choice = answering(request.on_ambiguous, printer, folder)
         formats = [name for name in request.formats if name != "mp4"]
         with Outputs(playback, formats, None, printer.note) as outputs:
             watch(playback, outputs, printer, outcome)
@@ -174,7 +177,8 @@ def _opened(request: TrackRequest, reading: dict[str, Any], facts: Mapping[str, 
 
 
 def _planned(playback: Playback, words: Any) -> PlannedPrompt:
-    summary = playback.session.read(words.text, **words.how).summary
+    choose = words.how.get("choose")
+    summary = playback.session.read(words.text, **words.how).summary if choose is None else f"choose {choose}"
     frame = words.frame if words.frame is not None or words.second is not None else 0
     return PlannedPrompt(words.text, dict(words.how), summary, frame, words.second)
 

@@ -11,7 +11,7 @@ from trackgpt.export.records import EventRecord, TrackRecord, read_events, read_
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 72
 MOST_EVENTS = 40
-SHOWN = ("instruction", "answer", "rethink", "revise", "lost", "found", "undo", "take", "warn", "error")
+SHOWN = ("instruction", "answer", "choice", "rethink", "revise", "lost", "found", "undo", "take", "warn", "error")
 
 
 def summarise(run: Path) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trackgpt.app.choosing import answering, check_way
 from trackgpt.app.instructions import SpokenScript, TimedInstruction, parse_instruction
 from trackgpt.app.pointing import Pointing, files_in, read_pointing, refuse_missing_frames
 from trackgpt.ending import INTERRUPTED, STOPPED, TerminatedError
@@ -59,6 +60,7 @@ class TrackRequest:
     as_json: bool = False
     pointing: Pointing = Pointing()
     script: SpokenScript = SpokenScript()
+    on_ambiguous: str = "best"
 
     @property
     def words(self) -> bool:
@@ -196,6 +198,7 @@ def _follow(request: TrackRequest, playback: Playback, spoken: Sequence[TimedIns
 
     printer = Printer(request.quiet, request.as_json)
     playback.session.on_event = printer.event
+    playback.session.on_choice = answering(request.on_ambiguous, printer, playback.run.path)
     playback.describe(**written_request(request))
     with Outputs(playback, request.formats, _sound(request, playback), printer.note) as outputs:
         for words in spoken:
@@ -218,6 +221,7 @@ def written_request(request: TrackRequest) -> dict[str, Any]:
         "files": {str(file): sha256([file], with_names=False) for file in files if file.is_file()},
         "reading": request.reading,
         "rethink": request.rethink,
+        "on_ambiguous": request.on_ambiguous,
         "guess": request.guess,
         "device": request.device,
         "execution": request.execution,
@@ -231,7 +235,7 @@ def watch(playback: Playback, outputs: Outputs, printer: Printer, outcome: RunSu
     from trackgpt.session.resuming import Keeper
 
     session = playback.session
-    with progress(playback.source.frames_hint, printer.quiet) as advance, Keeper(playback) as keeper:
+    with progress(playback.source.frames_hint, printer.quiet, printer=printer) as advance, Keeper(playback) as keeper:
         for result in playback:
             outputs.write(result)
             keeper.keep()
@@ -258,6 +262,7 @@ def checked(request: TrackRequest) -> list[TimedInstruction]:
     from trackgpt.reasoners.templates import clean_instruction
 
     check_formats(request.formats)
+    check_way(request.on_ambiguous)
     if request.rethink not in ("auto", "off", "async"):
         raise UsageError(f"--rethink {request.rethink}: choose auto, off or async")
     if request.rethink == "async" and not _is_live(request.source):
@@ -303,6 +308,8 @@ def _refuse_misplaced(request: TrackRequest, spoken: Sequence[TimedInstruction],
     frames = [words.frame for words in shown if words.frame is not None]
     refuse_missing_frames(frames, request.reading, source.frames_hint if certain else None)
     for words in shown if all(source.size) and not request.reading.get("allow_gaps") else ():
+        if "choose" in words.how:
+            continue
         try:
             refuse_misplaced(Prompt("", **words.how), source.size)
         except UsageError as error:
@@ -318,6 +325,8 @@ def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoke
     """
     session = tracker.session()
     for words in spoken:
+        if "choose" in words.how:
+            continue  # among what has not been found yet
         prompt = session.read(words.text, **{"kind": "start"} | dict(words.how))
         try:
             if prompt.kind != "drop" and all(shown.finds for shown in prompt.visual):

@@ -7,7 +7,7 @@ follow the frame's shorter side. Text is rendered once and kept, since most of i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -30,7 +30,7 @@ from trackgpt.export.records import (
     read_tracks,
 )
 from trackgpt.geometry.masks import resize
-from trackgpt.types import Prediction
+from trackgpt.types import Box, Prediction
 from trackgpt.video.frames import DEFAULT_FPS
 from trackgpt.video.writer import VideoWriter
 
@@ -58,6 +58,8 @@ FINE = 4
 """Text and plates are drawn this many times too large and shrunk: smooth edges, even spaces between letters."""
 HOLD = 0.8
 """Seconds for which a video shows that the brain was asked again."""
+GLIMPSE = 0.3
+"""Seconds for which it shows the numbered boxes of what could be chosen from."""
 WHY = {
     "purport": "asked again: low score",
     "searching": "asked again: still looking",
@@ -113,6 +115,7 @@ def draw(
     instruction: str = "",
     answer: str = "",
     asked: str = "",
+    choices: Sequence[Box] = (),
 ) -> np.ndarray:
     """Draw a result on a frame.
 
@@ -123,6 +126,7 @@ def draw(
         answer: shown at the bottom, wrapped.
         asked: why the brain was consulted on this frame ("purport", "searching", "prompt" or other words); marked when
             not empty.
+        choices: boxes of what a person may choose from, in pixels of the result's frame; they are numbered from 1.
 
     Returns:
         uint8 RGB (height, width, 3).
@@ -145,7 +149,20 @@ def draw(
     taken += _missing(picture, [item for item in items if item.box is None and item.mask is None], unit, taken)
     for item in shown:
         taken.append(_tag(picture, item, unit, taken))
+    down, across = (height / result.size[0], width / result.size[1]) if isinstance(result, TrackRecord) else (1, 1)
+    for number, (x1, y1, x2, y2) in enumerate(choices, 1):
+        _number(picture, number, (x1 * across, y1 * down, x2 * across, y2 * down), unit)
     return picture
+
+
+def _number(picture: np.ndarray, number: int, box: Box, unit: float) -> None:
+    """A numbered box of something that may be chosen: the whole outline, and the number in its middle."""
+    x1, y1, x2, y2 = round(box[0]), round(box[1]), round(box[2]) - 1, round(box[3]) - 1
+    thin = max(1, round(1.6 * unit))
+    cv2.rectangle(picture, (x1, y1), (x2, y2), PANEL, thin + max(1, round(2 * unit)), cv2.LINE_AA)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), ASKED, thin, cv2.LINE_AA)
+    plate = _plate(str(number), _size(unit, 26), ASKED, 0.95)
+    _lay(picture, plate, round((x1 + x2 - plate.width) / 2), round((y1 + y2 - plate.height) / 2))
 
 
 # --- objects ---
@@ -465,27 +482,33 @@ class Captions:
         instruction: what the person said last.
         answer: what the model said to it, "" until it has.
         asked: why the brain was asked again, "" once this is `HOLD` seconds ago.
+        choices: boxes of what could be chosen from, for `GLIMPSE` seconds: things move, and the boxes do not.
     """
 
     def __init__(self) -> None:
         self.instruction = self.answer = self.asked = ""
-        self._until = 0.0
+        self.choices: Sequence[Box] = ()
+        self._until = self._offered_until = 0.0
 
     def hear(self, time: float, events: Iterable[EventRecord]) -> None:
         """Go on to the frame at `time`, in seconds of the source, with what happened since the one before."""
         if time > self._until:
             self.asked = ""
+        if time > self._offered_until:
+            self.choices = ()
         for event in events:
             if event.type == "instruction":
-                self.instruction, self.answer = str(event.data["text"]), ""
+                self.instruction, self.answer, self.choices = str(event.data["text"]), "", ()
             elif event.type == "answer":
                 self.answer = str(event.data["text"])
             elif event.type == "rethink":
                 self.asked, self._until = str(event.data["reason"]), event.time + HOLD
+            elif event.type == "choice":
+                self.choices, self._offered_until = event.data["boxes"], event.time + GLIMPSE
 
     def on(self, frame: np.ndarray, result: Prediction | TrackRecord) -> np.ndarray:
         """`draw` with these words."""
-        return draw(frame, result, self.instruction, self.answer, self.asked)
+        return draw(frame, result, self.instruction, self.answer, self.asked, self.choices)
 
 
 def annotated(run: str | Path, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[TrackRecord, np.ndarray]]:

@@ -1,6 +1,8 @@
 """What was said in a run, as its log keeps it: words, kind, identities, and what was shown, masks as run lengths.
 
 Words that were written out are kept beside those that were said: "text":"the black dog","said":"no, the black one".
+Where a person chose among several things that fit the words, "offered" has their boxes and "chosen" the numbers; such
+an instruction stands in the place of the one about the same frame that it answers.
 
     {"type":"instruction", ..., "text":"","kind":"add","ids":[2],"visual":[{"box":[10,20,40,60],
      "points":[[30.5,40.5,1]],"mask":{"size":[480,854],"rle":"..."}}]}
@@ -18,7 +20,7 @@ from trackgpt.errors import InputError, UsageError
 from trackgpt.export.records import EventRecord, events_of_take, read_takes
 from trackgpt.geometry.masks import decode_rle, encode_rle, is_size
 from trackgpt.geometry.pointing import visual_prompts
-from trackgpt.types import OUTSIDE_TRACK, PROMPT_KINDS, Prompt, VisualPrompt
+from trackgpt.types import OUTSIDE_TRACK, PROMPT_KINDS, Box, Prompt, VisualPrompt
 
 
 def written_prompt(prompt: Prompt) -> dict[str, Any]:
@@ -29,6 +31,8 @@ def written_prompt(prompt: Prompt) -> dict[str, Any]:
         "said": prompt.said,
         "excluded": list(prompt.excluded),
         "instead": list(prompt.instead),
+        "offered": [list(box) for box in prompt.offered],
+        "chosen": list(prompt.chosen),
     }
     return {"text": prompt.text, "kind": prompt.kind} | {name: value for name, value in more.items() if value}
 
@@ -77,7 +81,23 @@ def prompt_from(data: Mapping[str, Any], frame: int, where: str) -> Prompt:
         visual = visual_prompts([_shown(values) for values in shown])
     except (InputError, UsageError) as error:
         raise InputError(f"{where}: {error.message}") from error
-    return Prompt(text, frame, kind, tuple(ids), visual, said, tuple(excluded), tuple(instead))
+    offered, chosen = _offered(data, where)
+    return Prompt(text, frame, kind, tuple(ids), visual, said, tuple(excluded), tuple(instead), offered, chosen)
+
+
+def _offered(data: Mapping[str, Any], where: str) -> tuple[tuple[Box, ...], tuple[int, ...]]:
+    """The boxes among which a person chose, and the numbers of those that were chosen."""
+    boxes, numbers = data.get("offered", []), data.get("chosen", [])
+    if not numbers and "chosen" not in data:
+        return (), ()
+    try:
+        found = tuple(shown.box for shown in visual_prompts([VisualPrompt(box) for box in boxes]))
+    except (TypeError, InputError, UsageError) as error:
+        raise InputError(f"{where}: offered {boxes!r:.40}; wanted boxes x1, y1, x2, y2") from error
+    whole = isinstance(numbers, list) and all(type(each) is int and 1 <= each <= len(found) for each in numbers)
+    if not whole or not numbers or len(set(numbers)) != len(numbers):
+        raise InputError(f"{where}: chosen {numbers!r:.40}; wanted numbers from 1 to {len(found)}, none twice")
+    return tuple(box for box in found if box is not None), tuple(numbers)
 
 
 def _shown(values: Mapping[str, Any]) -> VisualPrompt:
@@ -101,11 +121,22 @@ def read_prompts(run: str | Path, take: int | None = None) -> list[Prompt]:
     """
     takes = read_takes(run)
     wanted = take if take is not None or not takes else takes[-1].number
-    said: list[Prompt] = []
+    said: list[list[Prompt]] = []  # each with what was chosen in its place, the last of which holds
     for event in events_of_take(run, take):
         if event.type == "instruction":
             prompt = prompt_of(event)
-            said += [] if prompt.kind in OUTSIDE_TRACK else [prompt]
+            if said and answers(prompt, said[-1][-1]):
+                said[-1].append(prompt)
+            elif prompt.kind not in OUTSIDE_TRACK:
+                said.append([prompt])
         elif event.type == "undo" and (event.take != wanted or not event.data.get("recorded")):
-            said = said[:-1] if said and said[-1].frame == event.data.get("frame") else said
-    return said
+            taken_back = said[-1:] if said and said[-1][-1].frame == event.data.get("frame") else []
+            for each in taken_back:
+                each.pop()
+            said = [each for each in said if each]
+    return [each[-1] for each in said]
+
+
+def answers(prompt: Prompt, other: Prompt) -> bool:
+    """Whether a prompt says which of several things another one means, and stands in its place."""
+    return bool(prompt.chosen) and (prompt.frame, prompt.kind, prompt.text) == (other.frame, other.kind, other.text)

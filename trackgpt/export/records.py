@@ -40,13 +40,26 @@ from trackgpt.types import Box, Prediction
 
 State = Literal["tracked", "suspect", "absent"]
 EventType = Literal[
-    "start", "instruction", "answer", "rethink", "revise", "lost", "found", "undo", "take", "warn", "error", "done"
+    "start",
+    "instruction",
+    "answer",
+    "choice",
+    "rethink",
+    "revise",
+    "lost",
+    "found",
+    "undo",
+    "take",
+    "warn",
+    "error",
+    "done",
 ]
 STATES: tuple[str, ...] = get_args(State)
 NEEDED: dict[str, tuple[str, ...]] = {
     "start": (),
     "instruction": ("text",),
     "answer": ("text",),
+    "choice": ("text", "boxes"),
     "rethink": ("reason", "old", "new"),
     "revise": ("first", "last"),
     "lost": (),
@@ -58,7 +71,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "done": (),
 }
 """The fields that an event of each type has besides the common ones; it may have more."""
-EXACT = ("visual",)
+EXACT = ("visual", "offered")
 """Fields of events whose numbers are not rounded, since what was shown may be shown again."""
 COMMON = ("v", "seq", "take", "i", "t", "type", "id")
 OF_OBJECT = ("id", "box", "rle", "score", "state")

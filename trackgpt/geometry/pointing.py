@@ -80,12 +80,18 @@ def refuse_misplaced(prompt: Prompt, size: Sequence[int]) -> None:
         size: height and width of the frame, in pixels.
 
     Raises:
-        UsageError: a box does not touch the frame, a point lies outside, or a mask has another size.
+        UsageError: a box, shown or chosen, does not touch the frame or is not there, a point lies outside, or a mask
+            has another size.
     """
     for k, shown in enumerate(prompt.visual):
         if problem := _misplaced(shown, *size):
             who = f"target {prompt.ids[k]}: " if prompt.ids else ""
             raise UsageError(f"{who}{problem}, which is {size[1]} pixels wide and {size[0]} high")
+    for number in prompt.chosen:
+        if not 1 <= number <= len(prompt.offered):
+            raise UsageError(f"chosen {number}: wanted a number from 1 to {len(prompt.offered)}")
+        if problem := _misplaced(VisualPrompt(prompt.offered[number - 1]), *size):
+            raise UsageError(f"chosen {number}: {problem}, which is {size[1]} pixels wide and {size[0]} high")
 
 
 def _misplaced(shown: VisualPrompt, height: int, width: int) -> str:

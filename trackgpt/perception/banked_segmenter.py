@@ -142,6 +142,11 @@ class BankedMemory:
         for number in verdict.confirmed if looked is None else ():
             if number in identities:
                 identities[number] = identities[number].confirmed(verdict.frame)
+        for number in (*verdict.hidden, *verdict.confirmed, *verdict.cued):
+            if number in identities:
+                frozen = number in verdict.hidden
+                candidate = None if frozen else identities[number].candidate
+                identities[number] = replace(identities[number], frozen=frozen, candidate=candidate)
         for number in verdict.rejected:
             if number in identities and (view := failed[number].last) is not None:
                 identities[number] = replace(identities[number], candidate=None, mistaken=replace(view, kind=kind))
@@ -217,9 +222,18 @@ class BankedSegmenter:
         beside = self.banks.anchors
         found = self.network.segment(frame, [Asked(known.get(n), shown.get(n), judges[n], beside) for n in active])
         found = [self._agreeing(frame, known.get(n), shown.get(n), one) for n, one in zip(active, found, strict=True)]
+        found = [
+            self._recognised(one, identities[n]) if n not in shown else one
+            for n, one in zip(active, found, strict=True)
+        ]
         for number, one in zip(active, found, strict=True):
             identity, path = identities[number], motions.get(number)
             told, own = shown.get(number), negatives[number]
+            if identity.frozen and told is None:
+                identities[number] = replace(identity, candidate=None, last=None)
+                if path is not None:
+                    motions[number] = path.after(None, self.motion.gain)
+                continue
             learned = self._learned(identity, own, path, one, state.frame, told)
             if known.get(number) is not None and told is None and self._mistaken(one, identity, own):
                 learned = replace(learned, candidate=None, last=None)  # the network does not remember this frame
@@ -292,6 +306,13 @@ class BankedSegmenter:
         clicked = replace(shown, points=(*shown.points, ((x1 + x2) / 2, (y1 + y2) / 2, 1)))
         (again,) = self.network.segment(frame, [Asked(memory, clicked, _silent, self.banks.anchors)])
         return max(found, again, key=lambda one: _agreement(one, shown.box))
+
+    def _recognised(self, found: Segmented, identity: Identity) -> Segmented:
+        """What is seen of a target; of one that is said to be hidden or gone, nothing that does not look like it."""
+        look = found.hypotheses[0].embedding if found.hypotheses else None
+        if not identity.frozen or (look is not None and likeness(look, identity.positive) >= self.banks.recognised):
+            return found
+        return found._replace(mask=np.zeros_like(found.mask), presence=0.0)
 
     def _learned(
         self,

@@ -33,6 +33,8 @@ class BankSettings:
         contained: share of a box that lies in another one from which on they are part and whole, and no rivals.
         anchors: keep the sure frames on which a rival lies elsewhere, new or not, the newest of them (DAM4SAM), beside
             what the network remembers by itself; otherwise views that differ, in the place of that (IMAT).
+        recognised: likeness to its views that a mask needs to count as a target of which a person says that it is
+            hidden or gone.
     """
 
     size: int = field(default=4, metadata={"range": (1, 64)})
@@ -47,6 +49,7 @@ class BankSettings:
     weight: float = field(default=0.5, metadata={"range": (0.0, 10.0)})
     contained: float = field(default=0.8, metadata={"range": (0.0, 1.0)})
     anchors: bool = False
+    recognised: float = field(default=0.8, metadata={"range": (-1.0, 1.0)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +134,7 @@ class Identity:
         areas: of its last ten masks, pixels.
         admitted: the frame of the newest view in `positive`.
         margin: how much more the last view is like it than like anything else; NaN where that cannot be said.
+        frozen: a person says that it is hidden or gone: nothing is learned until it is confirmed, or shown.
     """
 
     positive: tuple[View, ...] = ()
@@ -141,6 +145,7 @@ class Identity:
     areas: tuple[float, ...] = ()
     admitted: int = -1
     margin: float = float("nan")
+    frozen: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -8,7 +8,7 @@ in [0, 1]; a candidate's score is the detector's times its fits. Words that cann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.reasoners.expression import Phrase, Reading, Relation, Trait, lasting, read
-from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
+from trackgpt.reasoners.grounder import ALIKE, Candidate, Grounding, Nearby
 from trackgpt.reasoners.nouns import WORN, Embed, matches
 
 CREDIBLE = 0.1
@@ -88,6 +88,7 @@ class DetectorGrounder:
         found: list[Candidate] = []
         rivals: list[Candidate] = []
         missing: list[str] = []
+        alike: list[Candidate] = []
         for phrase in expression.phrases:
             if _says_nothing(phrase):
                 unjudged += phrase.unread or [words.strip()]
@@ -98,11 +99,13 @@ class DetectorGrounder:
             known = {one.box for one in found}
             found += [one for one in meant if one.box not in known]
             rivals += _fitting(judged)
+            alike += _alike(judged, phrase.count)
             unjudged += judged.unjudged
-        offered = rivals if found else list(scene.seen)
-        others = [one for one in offered if all(one.box != each.box for each in found)]
+        first = _others(alike, found)
+        others = [*first, *_others(rivals if found else scene.seen, [*found, *first])][: max(MAX_RIVALS, len(first))]
         surest = tuple(sorted(found, key=lambda one: -(one.score or 0.0)))
-        return Grounding(surest, tuple(others[:MAX_RIVALS]), _in_order(unjudged, words), missing=tuple(missing))
+        unread = _in_order(unjudged, words)
+        return Grounding(surest, tuple(others), unread, missing=tuple(missing), alike=len(first))
 
     def _scene(self, image: np.ndarray, expression: Reading, nearby: Sequence[Nearby]) -> _Scene:
         seen = [one for one in self._detector.detect(image) if (one.score or 0.0) >= CREDIBLE]
@@ -225,6 +228,7 @@ class _Judged(NamedTuple):
     fits: np.ndarray  # float64 (n,)
     candidates: tuple[Candidate, ...]
     unjudged: list[str]
+    ranks: np.ndarray  # float64 (n,), what they are ordered by
 
 
 def _judged(
@@ -238,12 +242,13 @@ def _judged(
     scores = np.array([scene.score(row) for row in rows]) * fits
     area = np.maximum(np.prod(scene.boxes[rows, 2:] - scene.boxes[rows, :2], axis=1), 1.0)
     told_apart = any(trait.kind in {"place", "size", "rank"} for trait in phrase.traits)
-    order = np.argsort(-scores * (1.0 if told_apart else area**PROMINENCE), kind="stable")
+    ranks = scores * (1.0 if told_apart else area**PROMINENCE)
+    order = np.argsort(-ranks, kind="stable")
     candidates = []
     for at in order:
         one = scene.seen[rows[at]]
         candidates.append(Candidate(one.box, float(scores[at]), called.get(one.label, one.label)))
-    return _Judged(rows[order], fits[order], tuple(candidates), unjudged)
+    return _Judged(rows[order], fits[order], tuple(candidates), unjudged, ranks[order])
 
 
 def _fitting(judged: _Judged) -> list[Candidate]:
@@ -255,6 +260,20 @@ def _meant(judged: _Judged, count: int | None) -> list[Candidate]:
     if count is None:
         return [one for one in fitting if (one.score or 0.0) >= ALSO * (fitting[0].score or 0.0)]
     return fitting[:count]
+
+
+def _alike(judged: _Judged, count: int | None) -> list[Candidate]:
+    """Those that come after as many as are meant, and that fit about as well as the last of these."""
+    fitting, ranks = _fitting(judged), judged.ranks[judged.fits >= MIN_FIT]
+    if count is None or len(fitting) <= count:
+        return []
+    return [one for one, rank in zip(fitting[count:], ranks[count:]) if rank >= ALIKE * ranks[count - 1]]
+
+
+def _others(offered: Iterable[Candidate], taken: Sequence[Candidate]) -> list[Candidate]:
+    """Those of the candidates that are not among those taken, each once."""
+    known = {one.box for one in taken}
+    return list({one.box: one for one in offered if one.box not in known}.values())
 
 
 def _says_nothing(phrase: Phrase) -> bool:

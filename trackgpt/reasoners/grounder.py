@@ -13,7 +13,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from trackgpt.geometry.boxes import box_iou
 from trackgpt.types import Box
+
+ALIKE = 0.5
+"""A rival fits words about as well as what was found if it has at least this share of its score."""
+SAME_PLACE = 0.3
+"""IoU of two boxes from which on they may be of the same thing."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Grounding:
         unjudged: words that it could not take into account, as they were written.
         answer: what a language model wrote, as it wrote it; empty from others.
         missing: parts of the words for which nothing was found, where something was found for others.
+        alike: how many of the rivals, the first ones, fit the words about as well as what was found, so that a person
+            may have meant them; 0 where the grounder cannot tell.
     """
 
     found: tuple[Candidate, ...] = ()
@@ -49,6 +57,7 @@ class Grounding:
     unjudged: tuple[str, ...] = ()
     answer: str = ""
     missing: tuple[str, ...] = ()
+    alike: int = 0
 
     @property
     def text(self) -> str:
@@ -63,6 +72,15 @@ class Grounding:
         if self.rivals and self.found:
             said.append(f"{len(self.rivals)} more would fit.")
         return " ".join(said)
+
+
+def as_likely(one: Candidate, found: Sequence[Candidate]) -> bool:
+    """Whether a rival is another thing than those found, with at least `ALIKE` of the surest one's score."""
+    best = found[0].score if found else None
+    if best is None or one.score is None or one.score < ALIKE * best:
+        return False
+    others = np.array([other.box for other in found], np.float32)
+    return bool(box_iou(np.array([one.box], np.float32), others).max() < SAME_PLACE)
 
 
 class Nearby(NamedTuple):

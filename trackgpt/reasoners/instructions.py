@@ -236,7 +236,8 @@ _GONE = _set("""
     sight, out of shot, out of picture, out of the frame, out of the picture, out of the view, out of the shot, off
     screen, off the screen, no longer visible, not visible, no longer there, not there, no longer here, not here, no
     longer in, not in, leave, completely hidden, partly hidden, fully hidden, move out of, moving out of, going out
-    of, go out of, covered, offscreen, on its way out, on his way out, on her way out, on their way out, on the way out
+    of, go out of, covered, offscreen, on its way out, on his way out, on her way out, on their way out, on the way out,
+    behind
 """)
 _LOSING = _set("you will lose, you'll lose, you may lose, you are going to lose, you are about to lose")
 _SHARES = _set("part of, a part of, parts of, some of, half of, most of, all of, little of, more of")

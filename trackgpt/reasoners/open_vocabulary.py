@@ -21,7 +21,7 @@ from trackgpt.errors import ModelError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.precision import round_frozen
 from trackgpt.reasoners.expression import lasting_if_understood
-from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
+from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby, as_likely
 from trackgpt.settings import read_json
 from trackgpt.weights import Lazy, checked, describing, read_lazily, refuse_oversized, refuse_pointer, some
 
@@ -252,7 +252,10 @@ class OpenVocabularyGrounder:
                 unjudged = left_out(words, read)
                 break
         count = meant(words)
-        return Grounding(tuple(boxes[:count]), tuple(boxes[count:]), tuple(unjudged))
+        found, rivals = boxes[:count], boxes[count:]
+        alike = [one for one in rivals if as_likely(one, found)]
+        others = [one for one in rivals if one not in alike]
+        return Grounding(tuple(found), (*alike, *others), tuple(unjudged), alike=len(alike))
 
     def pixels(self, image: np.ndarray) -> dict[str, Tensor]:
         """What the network is given of an image, by transformers' image processor: a batch of one."""

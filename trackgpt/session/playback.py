@@ -32,13 +32,14 @@ from trackgpt.export.prompts import read_prompts
 from trackgpt.export.records import EVENTS, RUN, STATE, TRACKS, EventRecord, RunFolder, read_events, read_tracks
 from trackgpt.files import writing
 from trackgpt.session.ahead import EncodedSource, Lookahead, default_lookahead
+from trackgpt.session.choices import Ambiguity
 from trackgpt.session.late import LateTracker
 from trackgpt.session.resuming import Mark
 from trackgpt.session.session import Reply, Result, Session, looked_at
 from trackgpt.session.takes import Checkpoints
 from trackgpt.settings import to_dict
 from trackgpt.track import TrackState
-from trackgpt.types import Prompt
+from trackgpt.types import Prompt, VisualPrompt
 from trackgpt.version import __version__, installed
 from trackgpt.video.frames import FrameSource, SourceFrame
 from trackgpt.video.source import open_source
@@ -218,9 +219,15 @@ class Playback:
         self._must_be_open()
         timed = frame is not None or second is not None
         # What words refer to shows when they are said; until then they are taken as they are.
-        prompt = self.session.read(text, **({"kind": "start"} if timed and not isinstance(text, Prompt) else {}) | how)
+        plain = {"kind": "start"} if timed and not isinstance(text, Prompt) else {}
+        later = timed and "choose" in how  # among what has not been found yet
+        prompt = Prompt(said=f"choose {how['choose']}") if later else self.session.read(text, **plain | how)
         if isinstance(text, Prompt) and frame is None and second is None:
             frame = text.frame or None
+        if prompt.chosen and frame is None and second is None and how.keys() <= {"choose"} and self.session.choice:
+            self._go_back_to_choice(self.session.choice)
+            with self._coming.sharing():
+                return self.session.say(prompt)
         _check_moment(frame, second)
         plan = PlannedPrompt(text, how, prompt.summary, frame, second)
         timed = frame is not None or second is not None  # a whole prompt may say its frame itself
@@ -326,9 +333,10 @@ class Playback:
         self._started = True
 
     def undo(self) -> str:
-        """Take back the last instruction and, where the source can be read again, go back to its frame.
+        """Take back what was said last and, where the source can be read again, go back to its frame.
 
-        An instruction for a frame still to come is taken back first.
+        A question counts as said; taking it back changes nothing (see `Session.undo`). An instruction for a frame still
+        to come is taken back first.
 
         Returns:
             The words that were taken back; where there were none, what was shown in words.
@@ -340,11 +348,25 @@ class Playback:
         if self._planned:
             return self._planned.pop().summary
         said = self.session.undo()
-        if said.prompt.frame <= self._given[0] and self._can_reread():
-            self._read_from(said.prompt.frame)
-            self._kept.forget_after(said.prompt.frame)
-            self._given_before(said.prompt.frame)
+        if said.prompt.kind != "question":
+            self._come_again(said.prompt.frame)
         return said.prompt.summary
+
+    def _come_again(self, index: int) -> None:
+        """Let a frame that was tracked come again, where the source can be read again."""
+        if index <= self._given[0] and self._can_reread():
+            self._read_from(index)
+            self._kept.forget_after(index)
+            self._given_before(index)
+
+    def choose(self, *numbers: int, point: tuple[float, float] | None = None) -> Reply:
+        """See `Session.choose`; where the source can be read again, the frames since then come again in a new take."""
+        return self.say(choose=numbers if point is None else VisualPrompt(points=((*point, 1),)))
+
+    def _go_back_to_choice(self, choice: Ambiguity) -> None:
+        if choice.frame.index <= self._given[0] and self._can_reread():
+            self.session.go_back_to_choice()
+            self._come_again(choice.frame.index)
 
     def switch_take(self, number: int) -> int:
         """Go on as another take did: from where they part, the frames are tracked again with what was said there.
@@ -450,6 +472,15 @@ class Playback:
     @on_event.setter
     def on_event(self, listener: Callable[[EventRecord], None]) -> None:
         self.session.on_event = listener
+
+    @property
+    def on_choice(self) -> Callable[[Ambiguity], str]:
+        """Called where several things fit what was said (see `Session.on_choice`); assign to it to answer."""
+        return self.session.on_choice
+
+    @on_choice.setter
+    def on_choice(self, answer: Callable[[Ambiguity], str]) -> None:
+        self.session.on_choice = answer
 
     # --- reading ---
 

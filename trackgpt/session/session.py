@@ -15,24 +15,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from trackgpt.errors import UsageError
-from trackgpt.export.prompts import written_prompt
+from trackgpt.export.prompts import answers, written_prompt
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.masks import decode_rle
 from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
 from trackgpt.reasoners.instructions import referred
+from trackgpt.session.choices import Ambiguity, choice_of
+from trackgpt.session.conditionals import fallen_through, settled
 from trackgpt.session.contradictions import LONG, Meetings, denied_points
 from trackgpt.session.late import MOST_FRAMES, LateTracker, Revision
 from trackgpt.session.takes import Said, Takes
 from trackgpt.session.understanding import (
+    HIDDEN,
     answer_of,
     context_of,
     refuse_unheard,
     refuse_unknown,
-    settled,
     understood,
 )
 from trackgpt.track import TrackState
-from trackgpt.types import PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, VisualPrompt
+from trackgpt.types import PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, Target, VisualPrompt
 from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
@@ -112,11 +114,18 @@ class Reply:
         objects: the targets it names, on the frame it was said about; empty when nothing was found.
         prompt: the instruction as it was understood: its kind, and its words written out. Where it was meant otherwise,
             take it back and say it with its `kind`.
+        choice: what may be meant as well, where several things fit; see `Session.choose`.
     """
 
     text: str = ""
     objects: tuple[Object, ...] = ()
     prompt: Prompt | None = None
+    choice: Ambiguity | None = None
+
+    @property
+    def needs_choice(self) -> bool:
+        """Several things fit about equally well; the surest is followed until one is chosen."""
+        return self.choice is not None
 
 
 @dataclass(frozen=True)
@@ -201,6 +210,9 @@ class Session:
         state: of the track.
         size: height and width that unreadable frames have, as long as none could be read.
         on_event: called with every event as it happens; does nothing unless set.
+        on_choice: called where several things fit what was said; gives what a person answers ("2", "all", other words),
+            or "", and then the surest is followed and may be changed by `choose`. Always "" unless set.
+        choice: what may be chosen from; None where what was said last fits one thing alone.
         frames: how many frames have been recorded.
         rethinks: how often the slow model was asked again.
         warnings: how many warnings there were.
@@ -213,6 +225,8 @@ class Session:
         self.size = (1, 1)
         self.state = tracker.begin()
         self.on_event: Callable[[EventRecord], None] = _ignore
+        self.on_choice: Callable[[Ambiguity], str] = _undecided
+        self.choice: Ambiguity | None = None
         self.frames = self.rethinks = self.warnings = 0
         self.found = False
         self.last: TrackRecord | None = None
@@ -221,6 +235,7 @@ class Session:
         self._takes = Takes()
         self._said: list[_Waiting] = []
         self._pending: tuple[int, Prediction] | None = None
+        self._asked: Prompt | None = None
         self._present: dict[int, bool] | None = None
         self._meetings = Meetings()
         self._shown: deque[_Shown] = deque(maxlen=MOST_SHOWN)
@@ -245,7 +260,7 @@ class Session:
             text: the instruction, or a whole prompt, whose `frame` does not matter here.
             about: the frame of a source that is stepped next: it is looked at now, and the reply is about it. Without
                 it the instruction is about the frame of the next `step`, whose events have the answer.
-            how: `kind`, `ids`, `visual`, or `box`, `points` and `mask` of one target, see `read`.
+            how: `kind`, `ids`, `visual`, or `box`, `points` and `mask` of one target, or `choose`, see `read`.
 
         Raises:
             UsageError: see `read` and `refuse`; what is shown lies outside of the frame; no target is what the words of
@@ -256,8 +271,10 @@ class Session:
         if prompt.heard != " ".join(words.split()):
             markup = f"markup was taken out of the instruction, which is read as {prompt.heard!r}"
             self.warn("NL03", about or self.last, markup)
+        if prompt.chosen and self._is_open(prompt):
+            return self._chosen(prompt, about)
         if about is None:
-            if prompt.kind in ("absence", "question") and not self._said:
+            if prompt.kind == "question" and not self._said:
                 return self._noted(self.last, prompt)
             self._said.append(_Waiting(text, how, prompt))
             return Reply()
@@ -289,6 +306,17 @@ class Session:
         """Go on with this part of what is followed."""
         return self.say(text, kind="refine", **how)
 
+    def choose(self, *numbers: int, point: tuple[float, float] | None = None) -> Reply:
+        """Of several things that fit what was said, follow these, by their numbers or a point on one of them.
+
+        It is an instruction in the place of that one: the track is as if these alone had been found on that frame, and
+        `undo` brings the other one back. Frames that were recorded meanwhile stay as they are.
+
+        Raises:
+            UsageError: there is nothing to choose from, no such number, or no box at the point.
+        """
+        return self.say(choose=numbers if point is None else VisualPrompt(points=((*point, 1),)))
+
     def ask(self, text: str = "what are you tracking?") -> Reply:
         """A question, answered from the record: what is followed, since when, by which words and how surely."""
         return self.say(text, kind="question")
@@ -303,6 +331,8 @@ class Session:
         box: Box | None = None,
         points: Sequence[tuple[float, float, int]] | None = None,
         mask: np.ndarray | None = None,
+        choose: int | str | Sequence[int] | VisualPrompt | None = None,
+        **written: Any,
     ) -> Prompt:
         """The prompt of what is said, without saying it.
 
@@ -314,21 +344,32 @@ class Session:
             ids: see `Prompt`; by default those that the words of a "drop" or "resume" refer to.
             visual: what is shown, one per target.
             box, points, mask: the short form for one target, see `VisualPrompt`.
+            choose: which of several things that fit is meant: numbers, a point, or words of these (see
+                `Ambiguity.understood`), which say so without `choose`, too, as long as there is a choice.
+            written: further fields of a `Prompt`, of an instruction that was read before, with its `kind`.
 
         Raises:
             UsageError: NL01, NL02 the instruction is empty or too long; the kind does not exist; a box, point or mask
                 is none; `points` is empty; ids and targets differ in number.
         """
+        if choose is not None:
+            return self._answer(choose)
         shown = _shown(visual, box, points, mask)
         if not isinstance(text, Prompt):
             prompt = self._prompt(text, kind, ids, shown)
-            if kind is None and prompt.text and not prompt.ids and not prompt.visual:
-                return self._understood(prompt.text)
-            return self._referring(prompt)
+            if kind is None and prompt.text and not (prompt.ids or prompt.visual or written):
+                chosen = self.choice and self.choice.understood(prompt.text)
+                return chosen or self._understood(prompt.text)
+            return replace(self._referring(prompt), **written)
         if kind is not None or ids != () or shown != ():
             raise UsageError("a whole Prompt and more beside it: wanted one of them")
         prompt = self._prompt(text.text, text.kind, text.ids, text.visual)
-        return replace(prompt, said=text.said, excluded=text.excluded, instead=text.instead)
+        return replace(text, text=prompt.text, frame=0, ids=prompt.ids, visual=prompt.visual)
+
+    def _answer(self, choose: int | str | Sequence[int] | VisualPrompt) -> Prompt:
+        if self.choice is None:
+            raise UsageError("choose: there is nothing to choose from; what was said last fits one thing alone")
+        return self.choice.answered(choose)
 
     def _prompt(self, text: Any, kind: Any, ids: Any, shown: Any) -> Prompt:
         if not isinstance(text, str):
@@ -403,8 +444,9 @@ class Session:
         return self._recorded(self._record(at, prediction), at, prediction, self.state.frame - 1)
 
     def undo(self) -> Said:
-        """Take back the last instruction: the state is the one before it, to the bit.
+        """Take back what was said last: after an instruction, the state is the one before it, to the bit.
 
+        A question counts as said: taking it back changes nothing, and the instruction before it needs another `undo`.
         Frames recorded since stay in the log; the next one opens a new take.
 
         Raises:
@@ -412,15 +454,36 @@ class Session:
         """
         if self._said:
             return Said(self._said.pop().prompt, self.state, self._present, self._takes.following)
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            self._event("undo", self.last, text=asked.summary)
+            return Said(asked, self.state, self._present, self._takes.following)
         said = self._takes.find(self.state.prompts[-1]) if self.state.prompts else None
         if said is None:
             raise UsageError("nothing has been said here that could be taken back")
         frame, recorded = said.prompt.frame, self._takes.recorded(said.prompt.frame)
         self._event("undo", self.last, text=said.prompt.summary, frame=frame, recorded=recorded)
         self._go_to(said.before, said.seen)
+        self._pending, self.choice = said.looked, said.choice
         if recorded:
             self._takes.branch(said.take)
+            self._say_again(frame, said.time)
         return said
+
+    def go_back_to_choice(self) -> None:
+        """Go back to the frame of what may be chosen from, which is the next one to come; it opens a new take."""
+        choice = self.choice
+        assert choice is not None
+        self._takes.branch()
+        self._go_to(choice.after[0], None)
+        self._pending, self.choice = (choice.frame.index, choice.after[1]), choice
+        self._say_again(choice.frame.index, choice.frame.time)
+
+    def _say_again(self, index: int, time: float) -> None:
+        """Record what holds and was said about the first frame of a take in that take, too."""
+        for prompt in self.state.prompts:
+            if prompt.frame == index and self._takes.find(prompt) is not None:
+                self._event("instruction", SourceFrame(index, time, None), **written_prompt(prompt))
 
     @property
     def pending(self) -> bool:
@@ -522,6 +585,7 @@ class Session:
 
     def _go_to(self, state: TrackState, present: dict[int, bool] | None) -> None:
         self.state, self._pending, self._present = state, None, present
+        self._asked = self.choice = None
         self._meetings = Meetings()
         self._shown.clear()
 
@@ -540,43 +604,100 @@ class Session:
 
     def _instruct(self, frame: SourceFrame, said: Prompt) -> Reply:
         assert frame.image is not None
+        if said.chosen and self._is_open(said):
+            return self._chosen(said, frame)
         prompt = replace(said, frame=frame.index)
         refuse_misplaced(prompt, frame.image.shape[:2])
-        if prompt.kind in ("absence", "question"):
+        if prompt.kind == "question":
             return self._noted(frame, prompt)
-        before, present, image = self.state, self._present, looked_at(frame)
+        image = looked_at(frame)
         if prompt.kind == "conditional":
-            prompt, self.state, seen, _ = settled(self.tracker.step, before, image, prompt)
-            self._event("instruction", frame, **written_prompt(prompt), meant="conditional")
-        else:
-            self._event("instruction", frame, **written_prompt(prompt))
-            self.state, seen = self.tracker.step(before, image, prompt)
-        self._takes.add(Said(prompt, before, present, self._takes.following))
+            done = settled(self.tracker.step, self.state, image, prompt)
+            return self._do(frame, done.prompt, (done.state, done.seen), meant=prompt.kind)
+        return self._do(frame, prompt, self.tracker.step(self.state, image, prompt))
+
+    def _do(self, frame: SourceFrame, prompt: Prompt, stepped: tuple[TrackState, Prediction], **meant: str) -> Reply:
+        """Go on with what a step with an instruction gave."""
+        before = self.state
+        self._event("instruction", frame, **written_prompt(prompt), **meant)
+        reply, seen = self._heeded(frame, prompt, stepped)
+        answered = self._offered(choice_of(prompt, frame, before, self.state, seen))
+        return answered or replace(reply, choice=self.choice)
+
+    def _offered(self, choice: Ambiguity | None) -> Reply | None:
+        """Record that a person may choose, and do what is answered at once; None where nothing is."""
+        self.choice = choice
+        if choice is None:
+            return None
+        self._event("choice", choice.frame, text=choice.text, boxes=choice.boxes, followed=choice.followed)
+        answer = self.on_choice(choice)
+        return self.say(answer, about=choice.frame) if answer else None
+
+    def _is_open(self, prompt: Prompt) -> bool:
+        """Whether a choice answers what may be chosen from now."""
+        choice = self.choice
+        asked = choice and replace(choice.prompt, frame=prompt.frame)
+        return choice is not None and prompt.offered == choice.boxes and answers(prompt, asked or prompt)
+
+    def _chosen(self, prompt: Prompt, about: SourceFrame | None) -> Reply:
+        """Step from before the frame of the choice again, with what was chosen."""
+        choice = self.choice
+        assert choice is not None
+        frame = choice.frame
+        if about is not None and about.index != frame.index:
+            raise UsageError(f"choose: the boxes are of frame {frame.index}, and frame {about.index} comes next")
+        prompt = replace(prompt, frame=frame.index)
+        if self._takes.recorded(frame.index):
+            self._takes.branch()
+        self._event("instruction", frame, **written_prompt(prompt))
+        reply, _ = self._heeded(frame, prompt, self.tracker.step(choice.before, looked_at(frame), prompt))
+        self.choice = None
+        return reply
+
+    def _heeded(
+        self, frame: SourceFrame, prompt: Prompt, stepped: tuple[TrackState, Prediction]
+    ) -> tuple[Reply, Prediction]:
+        """Go on from a step with an instruction; `undo` can bring back what is now. The answer, and what was seen."""
+        now = self.state, self._present, self._takes.following, frame.time, self._pending, self.choice
+        self.state, seen = stepped
+        self._takes.add(Said(prompt, *now))
+        self._asked = None
         self._pending, self._present = (frame.index, seen), None
-        answer = self.state.cue.text if seen.cue is None else seen.cue.text
+        answer = HIDDEN if prompt.kind == "absence" else (seen.cue or self.state.cue).text
         self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
         if prompt.visual and seen.masks is not None:
             for text in denied_points(prompt, seen.ids.tolist(), seen.masks):
                 self.warn("", frame, f"frame {frame.index}: {text}")
-        return Reply(answer, objects_of(self._record(frame, seen)), prompt)
+        return Reply(answer, objects_of(self._record(frame, seen)), prompt), seen
 
     def _noted(self, at: SourceFrame | TrackRecord | None, prompt: Prompt) -> Reply:
         """What changes nothing: a question is answered from the record."""
         self._event("instruction", at, **written_prompt(prompt))
         objects = () if self.last is None else objects_of(self.last)
-        text = answer_of(self.state, self.last) if prompt.kind == "question" else ""
-        if text:
-            self._event("answer", at, text=text, targets=len(self.state.active))
+        text = answer_of(self.state, self.last)
+        self._event("answer", at, text=text, targets=len(self.state.active))
+        self._asked = prompt
         return Reply(text, objects, prompt)
 
     def _track(self, frame: SourceFrame) -> Prediction:
         before = self.state
         self.state, prediction = self.tracker.step(before, looked_at(frame))
+        asked = prediction
         if isinstance(self.tracker, LateTracker):
-            self._late(frame, self.tracker)
+            revision = self._late(frame, self.tracker)
+            before, asked = (revision.state, revision.seen) if revision is not None else (before, asked)
         if prediction.reason:
             self._rethought(frame, before, prediction)
-        return prediction
+        instead = fallen_through(self.tracker.step, before, looked_at(frame), asked) if asked.reason else None
+        if instead is not None:
+            self.state = before
+            prompt = replace(instead.prompt, frame=frame.index)
+            self._do(frame, prompt, (instead.state, instead.seen), meant="conditional")
+        elif prediction.reason:
+            newest = max(self.state.active, key=lambda target: target.id, default=Target(0, self.state.prompt))
+            self._offered(choice_of(newest.prompt, frame, before, self.state, prediction))
+        done, self._pending = self._pending, None
+        return prediction if done is None else done[1]
 
     def _rethought(self, at: SourceFrame | TrackRecord, before: TrackState, seen: Prediction, **late: Any) -> None:
         """Events of a question that was asked without an instruction, and of its answer."""
@@ -587,7 +708,7 @@ class Session:
         if seen.cue is not None:
             self._event("answer", at, text=seen.cue.text, targets=seen.cue.targets, **_grounded(seen.cue), **late)
 
-    def _late(self, frame: SourceFrame, tracker: LateTracker) -> None:
+    def _late(self, frame: SourceFrame, tracker: LateTracker) -> Revision | None:
         """What an answer about an earlier frame came to; where it changes what was shown, that is recorded anew."""
         shown = {one.frame: k for k, one in enumerate(self._shown)}
         if tracker.missed in shown:
@@ -595,12 +716,12 @@ class Session:
             text = f"the answer about frame {about} takes more than {len(self._shown) - shown[tracker.missed]} frames"
             self.warn("", frame, f"{text}; it is not waited for")
         revision = tracker.revision
-        if revision is None or revision.frame not in shown:
-            return
-        passed = list(self._shown)[shown[revision.frame] :]
-        self._rethought(frame, revision.before, revision.seen, about=passed[0].record.index)
-        if revision.again:
-            self._revise(frame, revision, passed)
+        if revision is not None and revision.frame in shown:
+            passed = list(self._shown)[shown[revision.frame] :]
+            self._rethought(frame, revision.before, revision.seen, about=passed[0].record.index)
+            if revision.again:
+                self._revise(frame, revision, passed)
+        return revision
 
     def _revise(self, frame: SourceFrame, revision: Revision, passed: Sequence[_Shown]) -> None:
         """Record the frames since a question anew, in a take of their own."""
@@ -736,6 +857,11 @@ def _checked_ids(ids: Any) -> tuple[int, ...]:
     if not whole or len(set(ids)) != len(ids):
         raise UsageError(f"ids {ids!r:.60}: wanted a list of whole numbers from 1, none twice")
     return tuple(ids)
+
+
+def _undecided(choice: Ambiguity) -> str:
+    """What a session does about a choice when nobody answers."""
+    return ""
 
 
 def _ignore(event: EventRecord) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trackgpt.export.records import Take
+from trackgpt.session.choices import Ambiguity
 from trackgpt.track import TrackState
-from trackgpt.types import Prompt
+from trackgpt.types import Prediction, Prompt
 
 MOST_SAID = 64
 """Instructions that can be taken back."""
@@ -23,12 +24,18 @@ class Said:
         before: the state that it was said to.
         seen: which targets were on the frame before, by id; None where nothing was tracked.
         take: the one that was current.
+        time: seconds of the source of its frame.
+        looked: the frame and what was seen on it, where it had been looked at for an instruction before this one.
+        choice: what could be chosen from before it.
     """
 
     prompt: Prompt
     before: TrackState
     seen: dict[int, bool] | None
     take: int
+    time: float = 0.0
+    looked: tuple[int, Prediction] | None = None
+    choice: Ambiguity | None = None
 
 
 @dataclass

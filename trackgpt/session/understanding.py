@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,10 +12,13 @@ from trackgpt.errors import UsageError
 from trackgpt.export.records import TrackRecord
 from trackgpt.reasoners.instructions import Called, Context, understand
 from trackgpt.track import TrackState
-from trackgpt.types import OUTSIDE_TRACK, Prediction, Prompt, PromptKind, Target
+from trackgpt.types import OUTSIDE_TRACK, Prompt, Target
 
 if TYPE_CHECKING:
-    from trackgpt.online import Arbiter, Frame
+    from trackgpt.online import Arbiter
+
+HIDDEN = "Nothing is learned of it until it is found again."
+"""The answer to a hint that a target is hidden, or leaves, or is gone."""
 
 
 def context_of(state: TrackState) -> Context:
@@ -24,7 +27,7 @@ def context_of(state: TrackState) -> Context:
     return Context(
         tuple(Called(target.id, target.prompt.text) for target in state.active),
         tuple(Called(target.id, target.prompt.text) for target in state.targets if not target.active),
-        tuple(prompt.text for prompt in state.prompts if prompt.kind != "drop"),
+        tuple(prompt.text for prompt in state.prompts if prompt.kind not in ("drop", "absence")),
         last,
     )
 
@@ -54,7 +57,7 @@ def refuse_unheard(prompt: Prompt, state: TrackState, arbiter: Arbiter) -> None:
         UsageError: it cannot do what the prompt wants.
     """
     if prompt.kind == "conditional":
-        prompt = _options(prompt, state)[0]
+        prompt = replace(prompt, kind="switch" if state.prompts else "start", instead=())
     if prompt.kind not in OUTSIDE_TRACK:
         arbiter.due(state, prompt)
 
@@ -71,50 +74,6 @@ def refuse_unknown(prompt: Prompt, state: TrackState) -> None:
     things = context.tracked if prompt.kind == "drop" else context.former
     there = "tracked are" if prompt.kind == "drop" else "targets that were given up are"
     raise UsageError(f"{prompt.kind} {prompt.text!r}: {there} {listed(things)}")
-
-
-class Settled(NamedTuple):
-    """What a "conditional" has come to on a frame.
-
-    Attributes:
-        prompt: the one that is in force.
-        state, seen: after the frame with it.
-        tried: how many were tried for it.
-    """
-
-    prompt: Prompt
-    state: TrackState
-    seen: Prediction
-    tried: int
-
-
-def settled(
-    step: Callable[[TrackState, Frame, Prompt], tuple[TrackState, Prediction]],
-    state: TrackState,
-    frame: Frame,
-    prompt: Prompt,
-) -> Settled:
-    """The first option of a "conditional" of which something is found; where nothing is, the first, which is searched.
-
-    Args:
-        step: see `trackgpt.online.Tracker.step`.
-        state: the track that it is said to.
-        frame: that it is about.
-        prompt: the conditional.
-    """
-    tried = []
-    for option in _options(prompt, state):
-        tried.append((option, *step(state, frame, option)))
-        if tried[-1][2].present.any():
-            return Settled(*tried[-1], len(tried))
-    return Settled(*tried[0], len(tried))
-
-
-def _options(prompt: Prompt, state: TrackState) -> list[Prompt]:
-    """What a conditional may come to, in order."""
-    kind: PromptKind = "switch" if state.prompts else "start"
-    option = replace(prompt, kind=kind, said=prompt.heard, instead=())
-    return [replace(option, text=words) for words in (prompt.text, *prompt.instead)]
 
 
 def listed(named: Sequence[Called]) -> str:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from trackgpt.arbiter import Unasked
-from trackgpt.arbitration import Arbitration, ArbitrationRecord, ArbitrationSettings, FirstWords, Watch
+from trackgpt.arbitration import Arbitration, ArbitrationRecord, ArbitrationSettings, FirstWords, Wanted, Watch
 from trackgpt.errors import UsageError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.online import System, Tracker
@@ -23,7 +23,7 @@ from trackgpt.perception.banked_segmenter import BankedMemory, BankedSegmenter, 
 from trackgpt.perception.identity_banks import BankSettings
 from trackgpt.perception.memory_segmenter import KeepingNetwork, MemorySegmenter, SegmenterMemory
 from trackgpt.reasoners.expression import lasting_if_understood
-from trackgpt.reasoners.grounder import Candidate, Grounder, Grounding, Nearby
+from trackgpt.reasoners.grounder import SAME_PLACE, Candidate, Grounder, Grounding, Nearby, as_likely
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read
 from trackgpt.track import TrackState
@@ -90,8 +90,6 @@ ENOUGH = 3
 """Earlier frames without which it is too early to judge motion."""
 MOST_LETTERS = 4000
 """Of an instruction; what reads words reads no more of them."""
-SAME_PLACE = 0.3
-"""IoU of a candidate with where a target was, from which on it may be the target."""
 
 
 @dataclass
@@ -171,7 +169,7 @@ class Imat:
         network = self._network([one.removeprefix("network.") for one in settings if one.startswith("network.")])
         again = (how.looking.count - 1) * how.looking.apart if self.grounder.reads_motion else 0
         arbiter = swap.arbiter(Arbitration(self.config.name, how.arbiter, again))
-        reasoner, kinds = GroundingReasoner(self.grounder), (ArbitrationRecord, Watch)
+        reasoner, kinds = GroundingReasoner(self.grounder), (ArbitrationRecord, Watch, Wanted)
         if not swap.banks:
             alone = MemorySegmenter(network)
             return Tracker(reasoner, alone, arbiter, SegmenterMemory(), (*alone.kinds, *kinds))
@@ -218,8 +216,10 @@ class GroundingReasoner:
 
         For an instruction, or while nothing is tracked, those that were found, surest first. For words in force a row
         for every active target, NaN where it was not found; of these words only what lasts is read: who was on the left
-        when that was said may be anywhere by now.
+        when that was said may be anywhere by now. Where a person chose among candidates, nothing is looked for.
         """
+        if prompt is not None and prompt.chosen:
+            return _as_chosen(prompt)
         nearby = self._nearby(frame, state)
         if prompt is not None and prompt.text and prompt.kind != "resume":
             early = self.grounder.reads_motion and len(nearby) < ENOUGH
@@ -227,6 +227,8 @@ class GroundingReasoner:
         if not state.active:
             return _cue(self.grounder.ground(frame, state.text, nearby), False)
         record: ArbitrationRecord = state.record
+        if (wanted := record.wanted_on(state.frame)) is not None:
+            return _cue(self.grounder.ground(frame, wanted.prompt.text, nearby), False)
         return self._again(frame, state.active, nearby, whole=record.look_again == state.frame)
 
     def _again(self, frame: np.ndarray, targets: Sequence[Target], nearby: Sequence[Nearby], whole: bool) -> Cue:
@@ -307,9 +309,19 @@ def _cue(grounding: Grounding, early: bool) -> Cue:
         boxes=boxes,
         scores=np.array([as_number(one.score) for one in grounding.found], np.float32),
         rivals=np.array([one.box for one in grounding.rivals], np.float32).reshape(-1, 4),
+        alike=grounding.alike,
         answer=grounding.answer,
         provisional=early and bool(grounding.unjudged),
     )
+
+
+def _as_chosen(prompt: Prompt) -> Cue:
+    """The candidates that a person chose, as if they alone had been found."""
+    boxes = np.array(prompt.offered, np.float32).reshape(-1, 4)
+    rows = [number - 1 for number in prompt.chosen]
+    numbers = ", ".join(map(str, prompt.chosen))
+    text = f"Chosen: {numbers} of {len(boxes)}."
+    return Cue(text, boxes=boxes[rows], rivals=np.delete(boxes, rows, axis=0))
 
 
 def as_number(score: float | None) -> float:
@@ -325,7 +337,7 @@ def _assigned(targets: Sequence[Target], grounding: Grounding) -> Mapping[int, C
     """
     from scipy.optimize import linear_sum_assignment
 
-    likely = [*grounding.found, *(one for one in grounding.rivals if _as_likely(one, grounding.found))]
+    likely = [*grounding.found, *(one for one in grounding.rivals if as_likely(one, grounding.found))]
     if not targets or not grounding.found:
         return {}
     places = np.array([target.box or (np.nan,) * 4 for target in targets], np.float32)
@@ -337,12 +349,3 @@ def _assigned(targets: Sequence[Target], grounding: Grounding) -> Mapping[int, C
         if i not in matched and free:
             matched[i] = free.pop(0)
     return {i: likely[j] for i, j in matched.items()}
-
-
-def _as_likely(one: Candidate, found: Sequence[Candidate]) -> bool:
-    """Whether a rival is another thing than those found, with at least half of the surest one's score."""
-    best = found[0].score if found else None
-    if best is None or one.score is None or one.score < 0.5 * best:
-        return False
-    others = np.array([other.box for other in found], np.float32)
-    return bool(box_iou(np.array([one.box], np.float32), others).max() < SAME_PLACE)
