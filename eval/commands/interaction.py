@@ -21,7 +21,10 @@ from eval.trackers import Choice
 from trackgpt.data.box_video import InteractiveBoxSequence
 from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError, UsageError
+from trackgpt.files import refuse_strangers
 from trackgpt.online import System, Tracker
+
+TABLES = "tables.md"
 
 
 def command(
@@ -46,6 +49,7 @@ def command(
         _chosen(compared_systems(model, alone), system or []),
         [InteractTrack(each, "test") for each in data],
     )
+    refuse_strangers(out, [TABLES], [one.key for one in compared_systems(model, "any")])
     opened = functools.cache(lambda name: Choice(name, device=device, threads=threads).open())
     rows: dict[str, list[list[Row]]] = {one.name: [] for one in systems}
     watched: dict[str, list[Watched]] = {one.name: [] for one in systems if one.hears}
@@ -56,7 +60,7 @@ def command(
             if one.hears:
                 watched[one.name] += run.watched(User(patience))
     text = "\n\n".join([benchmark_table(rows), *([corrections_table(watched)] if watched else [])])
-    write_text(out / "tables.md", text + "\n")
+    write_text(out / TABLES, text + "\n")
     typer.echo(text)
     typer.echo(f"systems={len(systems)} sequences={sum(map(len, rows[systems[0].name]))} commit={commit()} out={out}")
 
