@@ -40,7 +40,9 @@ def command(
         "runs/interaction"
     ),
 ) -> None:
-    """The paper's Table 3 and parts of its Table 2, then corrections needed per video; goes on where it was cut.
+    """The paper's Table 3 and parts of its Table 2, corrections needed per video, and what kinds the last one heard.
+
+    What was computed before is kept, so that a run goes on where it was cut.
 
     Example: python -m data_tools make --layout interacttrack --videos 8 --frames 72 --seed 1 -o interact-1;
     python -m eval interaction interact-1
@@ -59,7 +61,9 @@ def command(
             rows[one.name].append(run.scored())
             if one.hears:
                 watched[one.name] += run.watched(User(patience))
-    text = "\n\n".join([benchmark_table(rows), *([corrections_table(watched)] if watched else [])])
+    whole = [row for tree in rows[systems[-1].name] for row in tree]
+    parts = [benchmark_table(rows), *([corrections_table(watched)] if watched else []), *kits[-1].tables(whole)]
+    text = "\n\n".join(parts)
     write_text(out / TABLES, text + "\n")
     typer.echo(text)
     typer.echo(f"systems={len(systems)} sequences={sum(map(len, rows[systems[0].name]))} commit={commit()} out={out}")
