@@ -374,15 +374,17 @@ def text_targets() -> dict[str, Target]:
 
 
 def result_targets(work: Path) -> dict[str, Target]:
-    """Result files of any tracker: masks, boxes, zips, rows of a run."""
+    """Result files of any tracker: masks, boxes, what it heard, zips, rows of a run; and rows of point tracks."""
     import numpy as np
     from PIL import Image
 
+    from eval.kits.interacttrack import read_heard
     from eval.label_maps import read_label_map, read_mask
     from eval.run_folder import read_rows
     from eval.submission import unpack
     from trackgpt.data.box_files import read_boxes, read_descriptions, read_flags, read_interacttrack_boxes
     from trackgpt.data.mot_files import read_results, read_seqinfo
+    from trackgpt.data.point_tracks import read_point_tracks
 
     def png(mode: str) -> bytes:
         held = io.BytesIO()
@@ -405,7 +407,12 @@ def result_targets(work: Path) -> dict[str, Target]:
     row = json.dumps(
         {"task": "a", "unit": "a/0", "figures": {"J": 0.5}, "tags": {}, "series": {"iou": [0.5]}, "said": {}}
     )
+    points = [{"frame": 0, "time": 0, "points": [{"id": 0, "point": [4, 2.5], "occluded": False}]}]
+    size = {"fps": 12, "sampling_fps": 2, "height": 12, "width": 16, "n_frames": 2}
+    tracks = json.dumps({"id": "a", "video": "b", "expression": "dog", **size, "frame_trajectories": points})
     return {
+        "points.jsonl": Target([tracks.encode() + b"\n"], read_point_tracks, 2, ".jsonl"),
+        "heard.txt": Target([b"start\n\ndrop\tnot there\n"], lambda p: read_heard(p, 3), 1, ".txt"),
         "mask.png": Target([png("L"), png("P"), png("1")], read_mask, 2, ".png"),
         "labels.png": Target([png("L"), png("P")], read_label_map, 2, ".png"),
         "results.zip": Target([held.getvalue()], unpacked, 1, ".zip"),

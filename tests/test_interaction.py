@@ -139,6 +139,13 @@ def test_a_short_correction_leaves_the_noun_out_only_where_it_was_said_and_the_c
                 assert ("clock" if name == "green" else "dog") in said
 
 
+def test_the_red_one_is_said_of_a_dog_only_where_a_dog_was_said_before():
+    spoken = [each for script in scripts([[RED, BLUE, CLOCK]] * 40, count=60) for each in script.said[1:]]
+    elliptic = [each for each in spoken if " one" in each.text.replace("that one", "").replace("wrong one", "")]
+    assert {each.kind for each in elliptic} <= {"correct", "question"}
+    assert sum(each.kind == "correct" for each in elliptic) > 5
+
+
 def test_what_is_out_of_sight_is_corrected_by_nobody():
     script = scripts([[RED, BLUE]] * 4 + [[BLUE]] * 4, count=1)[0]
     for t, (short, full) in enumerate(script.corrections):

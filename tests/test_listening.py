@@ -176,7 +176,9 @@ def test_the_tables_have_a_row_per_system_and_what_is_computed_is_not_computed_a
     done = run(*asked)
     assert done.code == 0, done.err
     assert (done.values()["systems"], done.values()["sequences"]) == ("7", "2")
-    first, second = (out / "tables.md").read_text().split("\n\n")
+    first, second, title, kinds = (out / "tables.md").read_text().split("\n\n")
+    assert title.startswith("Kinds of instruction")
+    assert kinds.splitlines()[2].startswith("| start | 2 |")
     names = [one.name for one in compared_systems("m", "")]
     assert [line.split("|")[1].strip() for line in first.splitlines()[2:]] == names
     hear = [one.name for one in compared_systems("m", "") if one.hears]
@@ -187,6 +189,10 @@ def test_the_tables_have_a_row_per_system_and_what_is_computed_is_not_computed_a
     assert (out / "tables.md").read_text().split("\n\n")[0] == first
     assert again.code == 0
     assert run("interaction", *trees, "--system", "fll", "--out", out).code == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/tables.md").write_text("mine")
+    assert run("interaction", *trees, "--out", tmp_path / "mine").code == 6
+    assert (tmp_path / "mine/tables.md").read_text() == "mine"
 
 
 def test_the_system_itself_stands_last_and_is_compared_with_every_other(trees):

@@ -24,7 +24,7 @@ from trackgpt.files import refuse_existing, refuse_existing_file, refuse_strange
 PROGRAMS = ("trackgpt.app.cli", "train.__main__", "eval.__main__", "data_tools.__main__")
 ALWAYS_NEW = {"lisa", "sam"}
 """Verbs that take a new or empty folder and no other."""
-GO_ON = {*KITS, "gpu-rows", "build-instrack"}
+GO_ON = {*KITS, "interaction", "gpu-rows", "build-instrack"}
 """Verbs that go on with a folder of their own, known by what it holds, and touch no other."""
 
 

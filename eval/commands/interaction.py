@@ -21,7 +21,10 @@ from eval.trackers import Choice
 from trackgpt.data.box_video import InteractiveBoxSequence
 from trackgpt.data.trees import read_object
 from trackgpt.errors import InputError, UsageError
+from trackgpt.files import refuse_strangers
 from trackgpt.online import System, Tracker
+
+TABLES = "tables.md"
 
 
 def command(
@@ -37,7 +40,9 @@ def command(
         "runs/interaction"
     ),
 ) -> None:
-    """The paper's Table 3 and parts of its Table 2, then corrections needed per video; goes on where it was cut.
+    """The paper's Table 3 and parts of its Table 2, corrections needed per video, and what kinds the last one heard.
+
+    What was computed before is kept, so that a run goes on where it was cut.
 
     Example: python -m data_tools make --layout interacttrack --videos 8 --frames 72 --seed 1 -o interact-1;
     python -m eval interaction interact-1
@@ -46,6 +51,7 @@ def command(
         _chosen(compared_systems(model, alone), system or []),
         [InteractTrack(each, "test") for each in data],
     )
+    refuse_strangers(out, [TABLES], [one.key for one in compared_systems(model, "any")])
     opened = functools.cache(lambda name: Choice(name, device=device, threads=threads).open())
     rows: dict[str, list[list[Row]]] = {one.name: [] for one in systems}
     watched: dict[str, list[Watched]] = {one.name: [] for one in systems if one.hears}
@@ -55,8 +61,10 @@ def command(
             rows[one.name].append(run.scored())
             if one.hears:
                 watched[one.name] += run.watched(User(patience))
-    text = "\n\n".join([benchmark_table(rows), *([corrections_table(watched)] if watched else [])])
-    write_text(out / "tables.md", text + "\n")
+    whole = [row for tree in rows[systems[-1].name] for row in tree]
+    parts = [benchmark_table(rows), *([corrections_table(watched)] if watched else []), *kits[-1].tables(whole)]
+    text = "\n\n".join(parts)
+    write_text(out / TABLES, text + "\n")
     typer.echo(text)
     typer.echo(f"systems={len(systems)} sequences={sum(map(len, rows[systems[0].name]))} commit={commit()} out={out}")
 

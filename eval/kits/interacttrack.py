@@ -215,7 +215,7 @@ def write_heard(path: Path, heard: Mapping[int, Heard], frames: int) -> None:
         OutputError: OUT02.
     """
     said = (heard.get(t) for t in range(frames))
-    lines = ("" if one is None else "\t".join(filter(None, (one.kind, one.refused))) for one in said)
+    lines = ("" if one is None else "\t".join(filter(None, (one.kind, " ".join(one.refused.split())))) for one in said)
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -227,7 +227,7 @@ def read_heard(path: Path, frames: int) -> dict[int, Heard]:
     """
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_bytes().decode("utf-8", "replace").removesuffix("\n").split("\n")
     if len(lines) != frames:
         raise wrong_length(path, len(lines), frames)
     found = {}

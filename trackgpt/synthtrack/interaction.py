@@ -114,8 +114,10 @@ SAID: dict[str, tuple[str, ...]] = {
 }
 """Sentences by what they are about; "state" and "absence" have two tables each."""
 
-LASTING = ("category", "colour-category", "size-category", "size-colour-category", "colour-only")
+LASTING = ("category", "colour-category", "size-category", "size-colour-category")
 """Forms of instruction that stay true while actors move, the plainest first."""
+ELLIPTIC = "colour-only"
+"""A form that goes on from what was said before: while a dog is followed, "the red one" is a dog."""
 _RARE = ("absence", "resume", "drop")
 NOTICE = 3  # frames before a target is gone, on which a person may say so
 HIDDEN = 0.6  # visible fraction below which an actor is called partly hidden, by others or by the frame's edge
@@ -406,10 +408,10 @@ class _Author:
         return next(iter(self._names(t, actor)), "")
 
     def _names(self, t: int, actor: int) -> list[str]:
-        """All of them: kind, colour and size, which last, then where it is on this frame."""
+        """All of them: kind, colour and size, which last, then where it is on this frame; none is elliptic."""
         if t not in self._phrases:
             found = expressions(self.seen[t], self.scene_kind, self.leaders[t], self.split, self.rng, wording=0)
-            explicit = [each for each in found if each.kind == "explicit"]
+            explicit = [each for each in found if each.kind == "explicit" and each.form != ELLIPTIC]
             order = {form: place for place, form in enumerate(LASTING)}
             self._phrases[t] = sorted(explicit, key=lambda each: (order.get(each.form, len(order)), len(each.text)))
         return [each.text for each in self._phrases[t] if each.targets == (actor,)]
