@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,10 @@ def test_trl_has_what_the_one_replaced_method_relies_on():
     scored = list(inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters)
     assert scored[:6] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"]
     assert set(READ_BY_FORWARD) <= set(scored)
+    assert list(inspect.signature(GRPOTrainer._load_from_checkpoint).parameters)[:2] == [
+        "self",
+        "resume_from_checkpoint",
+    ]
     source = inspect.getsource(GRPOTrainer)
     for text in (
         "if advantages.dim() == 1:",  # one advantage for each token is taken as it is
@@ -177,7 +182,11 @@ def test_the_command_takes_five_steps_in_either_family_and_the_term_acts(train_c
         assert line["grad_norm"] == pytest.approx(line["tapo/grad_norm"], rel=1e-3)
         assert line["grad_norm"] > 1e-5
     assert not torch.equal(weights(out / "model"), weights(models[family]))
+    learned = weights(out / "model")
     assert train_command(config).last == done.last  # nothing is left to do
+    shutil.rmtree(out / "model")  # as if it had been ended before its model was written
+    assert train_command(config).last == done.last
+    assert torch.equal(weights(out / "model"), learned)
     other = train_command(config, "policy.tapo.weight=0.2")
     assert other.code == 2
     assert "holds a run with policy.tapo.weight=0.1, this one has 0.2" in other.err
@@ -219,27 +228,29 @@ def test_samples_of_one_frame_gain_nothing(train_command, lent):
     assert line["grad_norm"] == 0.0
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights_with_adapters_and_without(train_command, lent, monkeypatch):
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(train_command, lent, monkeypatch, lora):
     root, models = lent
     monkeypatch.setattr("train.policy_training.earned", counted)
-    policy = {"lora": 2, "tapo": {"weight": 0.1, "corruption": "drop", "keep": 0.5}}
+    policy = {"lora": lora, "tapo": {"weight": 0.1, "corruption": "drop", "keep": 0.5}}
 
     def config(name: str) -> Path:
-        return settings(
-            "grpo", models["qwen2_5_vl"], root / "data", root / name, plan={"steps": 2}, policy=policy, previews=True
-        )
+        out = root / f"{name}_{lora}"
+        return settings("grpo", models["qwen2_5_vl"], root / "data", out, plan={"steps": 2}, policy=policy)
 
-    assert train_command(config("whole")).code == 0
+    assert train_command(config("whole"), f"previews={lora == 2}").code == 0
     assert train_command(config("halves"), "plan.minutes=1e-9").last.startswith("stage=grpo step=1 ")
     assert train_command(config("halves")).last.startswith("stage=grpo step=2 ")
-    assert torch.equal(weights(root / "whole/model"), weights(root / "halves/model"))
-    before, after = (load_file(place / "model.safetensors") for place in (models["qwen2_5_vl"], root / "whole/model"))
-    changed = {name for name in after if not torch.equal(before[name], after[name])}
-    assert changed
-    assert all(".language_model." in name and name.endswith("_proj.weight") for name in changed)
-    answers = [json.loads(line) for line in (root / "whole/previews/000002.jsonl").read_text().splitlines()]
-    assert [set(each) for each in answers] == [{"row", "asked", "answer", "reward", *NAMES}] * 2
-    assert (root / "whole/curves.png").exists()
+    whole, halves = root / f"whole_{lora}", root / f"halves_{lora}"
+    assert torch.equal(weights(whole / "model"), weights(halves / "model"))
+    if lora:
+        before, after = (load_file(place / "model.safetensors") for place in (models["qwen2_5_vl"], whole / "model"))
+        changed = {name for name in after if not torch.equal(before[name], after[name])}
+        assert changed
+        assert all(name.endswith("_proj.weight") and "visual" not in name for name in changed)
+        answers = [json.loads(line) for line in (whole / "previews/000002.jsonl").read_text().splitlines()]
+        assert [set(each) for each in answers] == [{"row", "asked", "answer", "reward", *NAMES}] * 2
+        assert (whole / "curves.png").exists()
 
 
 def test_sft_learns_the_same_rows_and_grpo_begins_where_it_ended(train_command, lent):

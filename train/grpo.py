@@ -106,9 +106,7 @@ def corrupt_frames(batch: dict[str, Any], corruption: str, keep: float, generato
     for count in batch["num_images"]:
         if grid is not None and not (grid[start : start + count] == grid[start : start + 1]).all():
             sizes = grid[start : start + count, 1:].tolist()
-            raise InputError(
-                f"frames of one sample have {sizes} rows and columns of patches; wanted one size"
-            )
+            raise InputError(f"frames of one sample have {sizes} rows and columns of patches; wanted one size")
         shown = shown_instead(count, corruption, keep, generator)
         pixels += [images[start + frame] for frame in shown]
         changed.append(shown != list(range(count)))
