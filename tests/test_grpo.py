@@ -17,6 +17,7 @@ pytest.importorskip("trl", reason="TRL is not installed: pip install 'trackgpt[r
 from trl import GRPOTrainer
 
 from trackgpt.errors import InputError
+from trackgpt.reasoners.policy import Query
 from train.grpo import READ_BY_FORWARD, TAPOTrainer, corrupt_frames, shown_instead, token_bonus
 from train.report import read_log
 
@@ -268,10 +269,14 @@ def test_sft_learns_the_same_rows_and_grpo_begins_where_it_ended(train_command, 
     assert train_command(begun).code == 0
 
 
+def in_few_words(count: int, query: Query, *_: object) -> list[dict]:
+    """The question without its explanations, which are hundreds of tokens to a model that reads bytes."""
+    return [{"role": "user", "content": [*[{"type": "image"}] * count, {"type": "text", "text": f"{query.known}"}]}]
+
+
 def test_what_is_rewarded_is_said_more_often(train_command, lent, monkeypatch):
     root, models = lent
-    short = [{"role": "user", "content": [{"type": "image"}] * 3 + [{"type": "text", "text": "?"}]}]
-    monkeypatch.setattr("train.query_rows.messages", lambda *_: short)
+    monkeypatch.setattr("train.query_rows.messages", in_few_words)
     monkeypatch.setattr(
         "train.policy_training.earned",
         lambda terms, answer, _: {"reward": float(answer.text > "a")} | dict.fromkeys(NAMES, 0.0),
@@ -292,7 +297,7 @@ def test_what_is_rewarded_is_said_more_often(train_command, lent, monkeypatch):
         (["policy.group=3"], "plan.batch * plan.accumulate * processes is 2; wanted a multiple"),
         (["plan.zero=2"], "plan.zero=2: the stage grpo shards nothing"),
         (["plan.loss_weights.text=1"], "has one loss"),
-        (["brain="], "wants a vision-language model to start from"),
+        (["brain=''"], "wants a vision-language model to start from"),
         (["--dry-run"], "--dry-run: the stage grpo has none"),
         (["--plan"], "the stage grpo has no plan yet"),
         (["validate.kit=synthtrack"], "validate.kit: the stage grpo has none"),
@@ -338,15 +343,16 @@ def test_two_processes_share_the_answers_and_write_once(lent):
 
 
 @pytest.mark.slow
-def test_eight_samples_are_learned_to_a_mean_reward_above_nine_tenths(train_command, lent):
+def test_eight_samples_are_learned_to_a_mean_reward_above_nine_tenths(train_command, lent, monkeypatch):
     root, models = lent
     squares(root / "eight", clips=8, frames=1)
-    plan = {"steps": 300, "batch": 8, "lr": 5e-3, "warmup": 10, "decay": 0.5, "log_every": 50}
+    monkeypatch.setattr("train.query_rows.messages", in_few_words)
+    plan = {"steps": 120, "batch": 8, "lr": 5e-3, "warmup": 10, "decay": 0.5, "log_every": 10}
     assert train_command(settings("sft", models["qwen2_5_vl"], root / "eight", root / "learned", plan=plan)).code == 0
-    plan = {"steps": 20, "batch": 32, "lr": 1e-4, "log_every": 5}
-    policy = {"group": 4, "tokens": 120, "temperature": 0.7, "tapo": {"weight": 0.01, "norm_every": 5}}
+    plan = {"steps": 3, "batch": 16, "lr": 1e-4}
+    policy = {"tokens": 110, "temperature": 0.3, "tapo": {"weight": 0.01, "norm_every": 1}}
     begun = settings("grpo", root / "learned/model", root / "eight", root / "rewarded", plan=plan, policy=policy)
     assert train_command(begun).code == 0
     log = read_log(root / "rewarded")
-    assert log[-1]["reward"] > 0.9
-    assert all(line["tapo/grad_norm"] > 0 for line in log if "tapo/grad_norm" in line)
+    assert min(line["reward"] for line in log) > 0.9  # two answers to each of the eight
+    assert all(line["tapo/grad_norm"] > 0 for line in log)
