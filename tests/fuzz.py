@@ -326,12 +326,15 @@ def settings_targets() -> dict[str, Target]:
 
 def text_targets() -> dict[str, Target]:
     """What a person or a model says."""
+    import numpy as np
+
     from eval.metrics.query_mot_answers import paired_by_position, parse_predicted_output
     from trackgpt.app.pointing import Pointing, read_pointing
     from trackgpt.app.tracking import parse_instruction
     from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes
     from trackgpt.reasoners.policy import parse, parse_tracks, sections
     from trackgpt.reasoners.templates import clean_instruction, visible_answer
+    from train.rewards import REWARDS, Expected, earned, read_answer
 
     def said(path: Path) -> object:
         spoken = parse_instruction(path.read_text("utf-8", "replace"))
@@ -346,6 +349,22 @@ def text_targets() -> dict[str, Target]:
         view = Sizes((640, 360), (56, 28))
         return sections(text), parse_tracks(text, view.size), [parse(text, (1, 2), view, c) for c in written]
 
+    def rewarded(path: Path) -> object:
+        text = path.read_text("utf-8", "surrogateescape")
+        paid = [
+            value
+            for expected in questions
+            for terms in REWARDS.values()
+            for value in earned(terms, read_answer(text, expected), expected).values()
+        ]
+        if not all(0 <= value <= 1 for value in paid):
+            raise AssertionError(f"a reward outside of 0 to 1: {paid}")
+        return paid
+
+    truth = np.array([[[1.0, 2, 30, 40], [3, 2, 32, 40]], [[np.nan] * 4, [5, 6, 7, 8]]])
+    view = Sizes((640, 360), (640, 360))
+    questions = [Expected((1, 2), truth, truth[:, 0] - 1, view, CONVENTIONS["pixels"], ids) for ids in ((), (1, 2))]
+    questions.append(Expected((1, 2), truth[:0], truth[:0, 0], view, CONVENTIONS["thousandths"]))
     written = [convention for convention in CONVENTIONS.values() if convention.takes == 4]
     tracked = [
         b'<think>It goes left.</think><answer>[{"frame": 1, "object_id": 1, "bbox_2d": [1, 2, 30, 40]}, '
@@ -370,6 +389,7 @@ def text_targets() -> dict[str, Target]:
             3,
         ),
         "trajectories": Target(tracked, followed, 3),
+        "rewards": Target(tracked[:3], rewarded, 3),
     }
 
 

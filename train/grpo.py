@@ -209,7 +209,11 @@ def score(trainer: GRPOTrainer, batch: dict[str, Any]) -> Tensor:
 
 
 def bonus_gradient_norm(trainer: GRPOTrainer, batch: dict[str, Any], bonus: Tensor) -> float:
-    """Norm of the gradient that a bonus (samples, tokens) gives to the parameters, as a mean over tokens."""
+    """Norm of the gradient that a bonus (samples, tokens) gives to the parameters, as a mean over tokens.
+
+    The graph of all answers of the batch is held at once: more memory than a step takes, unless activations are
+    recomputed (`plan.checkpointing`).
+    """
     learn = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     mask = batch["completion_mask"]
     with torch.enable_grad():

@@ -19,31 +19,31 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
-from PIL import Image
 from transformers import PrinterCallback, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig, SFTTrainer
 
-from trackgpt.data.query_clips import rmot26
-from trackgpt.errors import InputError, TrackGPTError, UsageError
+from trackgpt.data.query_clips import QueryClip, rmot26
+from trackgpt.errors import InputError, OutOfMemoryError, TrackGPTError, UsageError
 from trackgpt.files import writing
 from trackgpt.hub import find
 from trackgpt.reasoners.brain_weights import load_vlm
-from trackgpt.reasoners.coordinates import CONVENTIONS
-from trackgpt.reasoners.vlm import _load_processor as load_processor
-from trackgpt.reasoners.vlm import find_dialect
+from trackgpt.reasoners.coordinates import Sizes
+from trackgpt.reasoners.vlm_policy import VlmPolicy
 from train.checkpoints import replace_folder, together
-from train.config import TrainConfig
+from train.config import PolicyTraining, TrainConfig
 from train.grpo import TAPOConfig, TAPOTrainer
 from train.loop import RunClock, RunSignals, StoppedError
-from train.model_folder import CARD, RECORD, card, training_record
+from train.model_folder import CARD, RECORD, card, exported_step, training_record
 from train.monitor import run_loggers
 from train.plan import Plan
 from train.precision import use_bf16
@@ -96,43 +96,34 @@ def train_policy(config: TrainConfig, out: Path, processes: Processes) -> int:
         TrackGPTError: the loss is not finite.
         StoppedError: SIGTERM or SIGINT came; the run was saved.
     """
-    plan, policy = config.plan, config.policy
-    terms = reward_terms(policy.rewards, policy.reward_weights)
-    _must_fit(config, processes.size)
-    folder = find(config.brain) if config.brain else None
-    if folder is None:
-        raise UsageError(f"brain: the stage {config.stage} wants a vision-language model to start from")
+    terms = reward_terms(config.policy.rewards, config.policy.reward_weights)
+    folder = _must_fit(config, processes.size)
+    begun = trl_checkpoints(out)
+    done = int(begun[-1].name.rpartition("-")[2]) if begun else 0
+    if done >= config.plan.steps and exported_step(out / MODEL) == done:
+        return done
     if config.threads:
         torch.set_num_threads(config.threads)
-    processor = load_processor(folder)
-    maker = RowMaker(
-        CONVENTIONS[find_dialect(folder).coordinates],
-        seen_by(processor),
-        policy.paper,
-        policy.frames,
-        policy.known,
-    )
-    rows = maker.rows(rmot26(policy.data, policy.part))
-    if not rows:
-        raise InputError(f"{policy.data}: no clip of the part {policy.part} has a frame with a visible object")
-    bf16 = use_bf16(plan.bf16, processes.device)
     disable_progress_bar()  # of loading and writing; the run has one of its own
-    model, _ = load_vlm(folder, torch.bfloat16 if bf16 and policy.lora else torch.float32)
-    model.config._name_or_path = model.name_or_path = str(folder)  # for the reference of `beta`, and for adapters
-    reward = AnswerReward(rows, terms)
+    bf16 = use_bf16(config.plan.bf16, processes.device)
+    clips = rmot26(config.policy.data, config.policy.part)  # is read before the model
+    policy = _loaded(folder, torch.bfloat16 if bf16 and config.policy.lora else torch.float32)
+    if begun and not config.policy.lora:
+        _restore(policy, begun[-1])
+    reward = AnswerReward(_rows(config.policy, clips, policy), terms)
     with warnings.catch_warnings(), RunSignals() as signals:
         warnings.simplefilter("ignore", FutureWarning)  # TRL calls what transformers renames within version 5
-        trainer = _trainer(config, out, processes, bf16, model, processor, rows, reward)
+        trainer = _trainer(config, _shared_settings(config.plan, out, processes, bf16), policy, reward)
         run = RunCallback(config, out, processes, signals, reward if config.stage == "grpo" else None)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(run)
-        begun = trl_checkpoints(out)
-        done = int(begun[-1].name.rpartition("-")[2]) if begun else 0
-        if done < plan.steps:
-            trainer.train(resume_from_checkpoint=str(begun[-1]) if begun else None)
-            done = trainer.state.global_step
-        run.close()
-        if signals.came and done < plan.steps:
+        if not config.policy.lora:
+            trainer._load_from_checkpoint = _already_restored
+        if done < config.plan.steps:
+            done = _fit(trainer, run, begun, f"{out}: plan.batch={config.plan.batch}")
+        else:  # it was ended before its model was written
+            trainer._load_from_checkpoint(str(begun[-1]))
+        if signals.came and done < config.plan.steps:
             raise StoppedError(
                 f"{out}: {signals.name} at step {done}; saved: run the same command to go on", signals.number
             )
@@ -140,7 +131,8 @@ def train_policy(config: TrainConfig, out: Path, processes: Processes) -> int:
     return done
 
 
-def _must_fit(config: TrainConfig, processes: int) -> None:
+def _must_fit(config: TrainConfig, processes: int) -> Path:
+    """Refuse settings that do not fit one another; the folder of the model to start from."""
     plan, policy = config.plan, config.policy
     answers = plan.batch * plan.accumulate * processes
     if config.stage == "grpo" and answers % policy.group:
@@ -151,22 +143,60 @@ def _must_fit(config: TrainConfig, processes: int) -> None:
         raise UsageError(f"plan.zero={plan.zero}: the stage {config.stage} shards nothing; wanted 0; try policy.lora")
     if plan.loss_weights:
         raise UsageError(f"plan.loss_weights: the stage {config.stage} has one loss; see policy.reward_weights")
+    if not config.brain:
+        raise UsageError(f"brain: the stage {config.stage} wants a vision-language model to start from")
+    return find(config.brain)
 
 
-def seen_by(processor: Any) -> Any:
-    """A function from width and height of a frame to those of the copy that a model sees, in pixels."""
+def _loaded(folder: Path, dtype: torch.dtype) -> VlmPolicy:
+    policy = VlmPolicy.from_pretrained(folder, dtype=dtype)
+    # Where the reference of `beta` and the adapters' base are looked for.
+    policy.model.config._name_or_path = policy.model.name_or_path = str(folder)
+    return policy
 
-    @lru_cache(maxsize=1024)
-    def seen(size: Size) -> Size:
-        given = processor.image_processor(images=[Image.new("RGB", size)], return_tensors="pt")
-        if "image_grid_thw" in given:
-            _, rows, columns = given["image_grid_thw"][0].tolist()
-            side = int(processor.image_processor.patch_size)
-            return columns * side, rows * side
-        height, width = given["pixel_values"].shape[-2:]
-        return int(width), int(height)
 
-    return seen
+def _restore(policy: VlmPolicy, checkpoint: Path) -> None:
+    """Give a policy the weights of a checkpoint.
+
+    transformers' trainer looks for a model's names in it. A checkpoint has those of the hub, others for Qwen's models,
+    so that it finds few, warns, and goes on from the first weights.
+    """
+    policy.model.load_state_dict(load_vlm(checkpoint, policy.model.dtype)[0].state_dict())
+
+
+def _already_restored(*_: Any, **__: Any) -> None:
+    """In the place of `transformers.Trainer._load_from_checkpoint`, see `_restore`."""
+
+
+def _rows(asked: PolicyTraining, clips: Iterable[QueryClip], policy: VlmPolicy) -> list[QueryRow]:
+    maker = RowMaker(policy.convention, views_of(policy), asked.paper, asked.frames, asked.known)
+    rows = maker.rows(clips)
+    if not rows:
+        raise InputError(f"{asked.data}: no clip of the part {asked.part} has a frame with a visible object")
+    return rows
+
+
+def _fit(trainer: Any, run: RunCallback, begun: Sequence[Path], where: str) -> int:
+    """Train from the newest checkpoint on; gives the step reached."""
+    with closing(run):
+        try:
+            trainer.train(resume_from_checkpoint=str(begun[-1]) if begun else None)
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"{where}: the GPU's memory is full; lower plan.batch and raise plan.accumulate, lower "
+                "policy.tokens or policy.frames, set plan.checkpointing=true, or policy.lora=64"
+            ) from error
+    return int(trainer.state.global_step)
+
+
+def views_of(policy: VlmPolicy) -> Callable[[Size], Sizes]:
+    """A function from width and height of a frame, in pixels, to what a policy sees of it; looks once at every size."""
+
+    @cache
+    def view(size: Size) -> Sizes:
+        return policy.view(np.zeros((size[1], size[0], 3), np.uint8))
+
+    return view
 
 
 class AnswerReward:
@@ -210,27 +240,17 @@ def row_set(rows: Sequence[QueryRow], completions: bool) -> Dataset:
     return Dataset.from_dict({"number": list(range(len(rows)))}).with_transform(of)
 
 
-def _trainer(
-    config: TrainConfig,
-    out: Path,
-    processes: Processes,
-    bf16: bool,
-    model: Any,
-    processor: Any,
-    rows: Sequence[QueryRow],
-    reward: AnswerReward,
-) -> Any:
+def _trainer(config: TrainConfig, settings: dict[str, Any], policy: VlmPolicy, reward: AnswerReward) -> Any:
     shared = {
-        "model": model,
-        "train_dataset": row_set(rows, completions=config.stage == "sft"),
-        "processing_class": processor,
+        "model": policy.model,
+        "train_dataset": row_set(reward.rows, completions=config.stage == "sft"),
+        "processing_class": policy.processor,
         "peft_config": _adapters(config.policy.lora),
     }
-    settings = _shared_settings(config.plan, out, processes, bf16)
     if config.stage == "sft":
         args = SFTConfig(**settings, max_length=None, completion_only_loss=True)
         return SFTTrainer(args=args, **shared)
-    return TAPOTrainer(args=TAPOConfig(**settings, **_grpo_settings(config)), reward_funcs=[reward], **shared)
+    return TAPOTrainer(args=TAPOConfig(**settings, **_grpo_settings(config.policy)), reward_funcs=[reward], **shared)
 
 
 def _adapters(rank: int) -> Any:
@@ -271,8 +291,8 @@ def _shared_settings(plan: Plan, out: Path, processes: Processes, bf16: bool) ->
     }
 
 
-def _grpo_settings(config: TrainConfig) -> dict[str, Any]:
-    policy, tapo = config.policy, config.policy.tapo
+def _grpo_settings(policy: PolicyTraining) -> dict[str, Any]:
+    tapo = policy.tapo
     return {
         "num_generations": policy.group,
         "max_completion_length": policy.tokens,

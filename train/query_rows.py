@@ -69,14 +69,14 @@ class RowMaker:
 
     Attributes:
         convention: in which numbers the model writes boxes.
-        seen: width and height of the copy that the model sees of a frame of a size, all in pixels.
+        view: of a frame's width and height in pixels, these and the size of the copy that the model sees.
         paper: by the paper's protocol.
         frames: most frames of a row after the reference; those that follow are left out.
         known: the question says where the objects are on the reference; never by the paper's protocol.
     """
 
     convention: Convention
-    seen: Callable[[Size], Size]
+    view: Callable[[Size], Sizes]
     paper: bool = False
     frames: int = 8
     known: bool = True
@@ -116,7 +116,7 @@ class _Window:
         self.words = clean_instruction(clip.question)
         self.images = clip.video().images
         height, width = read_image(self.images[0]).shape[:2]
-        self.view = Sizes((width, height), maker.seen((width, height)))
+        self.view = maker.view((width, height))
         self.ids = tuple(range(1, len(clip.objects) + 1))
         numbers = [frame_number(image) for image in self.images]
         self.boxes: list[Boxes] = [{} for _ in numbers]

@@ -72,6 +72,15 @@ class VlmPolicy:
             )
         return cls(VlmModel.from_pretrained(folder, device, dtype, limits), dialect)
 
+    def view(self, frame: np.ndarray) -> Sizes:
+        """The size of a frame, uint8 RGB (height, width, 3), and that of the copy that the network is given.
+
+        Raises:
+            InputError: the model cannot take frames of this shape.
+        """
+        height, width = frame.shape[:2]
+        return Sizes((width, height), self._vlm.seen(frame))
+
     def answer(self, frames: Sequence[np.ndarray], query: Query, paper: bool = False) -> PolicyAnswer:
         """See `Policy.answer`; markup in the words is taken out.
 
@@ -79,8 +88,7 @@ class VlmPolicy:
             UsageError: NL01, there are no words.
             InputError: the model cannot take frames of this shape.
         """
-        height, width = frames[-1].shape[:2]
-        view = Sizes((width, height), self._vlm.seen(frames[-1]))
+        view = self.view(frames[-1])
         query = Query(clean_instruction(query.words), query.known)
         text = self._vlm.in_chat(messages(len(frames), query, view, self.convention, paper))
         spoken = self._vlm.ask(frames, text, until="</answer>")
