@@ -21,17 +21,22 @@ import numpy as np
 from data_tools.writers import Counts, single_target, stem, write_frames, write_json
 from trackgpt.data.box_files import INTERACTTRACK_SCENES, LASOT_ATTRIBUTES, TNL2K_ATTRIBUTES, TNLLT_ATTRIBUTES
 from trackgpt.data.box_video import INTERACTION
+from trackgpt.data.mot_sequences import QUERIES
 from trackgpt.data.trees import read_json
 from trackgpt.errors import UsageError
 from trackgpt.export.interacttrack import SequenceLines, write_sequence
 from trackgpt.files import writing
 from trackgpt.geometry.masks import box_of
-from trackgpt.synthtrack.clips import Case
+from trackgpt.synthtrack.clips import Case, scene_expressions, seen_actors
 from trackgpt.synthtrack.interaction import scene_flags, script_of
 from trackgpt.synthtrack.render import boxes_of
 from trackgpt.synthtrack.scene import SceneInstruction
 
 CLIP_FRAMES = 5  # of a clip of RMOT26, the reference apart
+APART = (1, 2, 3, 4)  # frames of the video from one of these to the next
+CROWD = 5  # objects on the reference from which on a clip shows a crowd
+LEAST_SEEN = 30  # pixels of an object that is asked about, on the reference
+_STREAM = 26  # of the scene's random numbers, for what is asked about later frames
 _LISTS = {"train": "train", "valid": "test", "test": "test"}
 
 
@@ -183,62 +188,120 @@ def write_interacttrack(root: Path, cases: Iterable[Case], part: str) -> Counts:
     return counts
 
 
-def write_rmot26(root: Path, cases: Iterable[Case], part: str) -> Counts:
-    """RMOT26: ``{train,test}/{annotations.json,Images}``; a clip of each case about one object, and one about several.
+@dataclass(frozen=True)
+class QuestionClip:
+    """A clip of RMOT26: some frames of a case, and a question about objects of the first one.
 
-    A clip is the first frames of a case; boxes are a string of JSON for the clips of one object, as in the release.
-    Frames in which a target is not seen have no entry. Args and returns as for `write_lasot`; skipped are cases with
-    nothing to ask.
+    Attributes:
+        frames: the reference and those after it.
+        question: see there.
+        keys: ids of the objects that are meant, one for a clip of one object.
+        scenario: "crowd", "occlusion", "re-entry", or "" for none of them.
+    """
+
+    frames: range
+    question: str
+    keys: tuple[int, ...]
+    scenario: str = ""
+
+
+def write_rmot26(root: Path, cases: Iterable[Case], part: str) -> Counts:
+    """RMOT26: ``{train,test}/{annotations.json,Images}``; the clips of `question_clips` of each case.
+
+    Boxes are a string of JSON, as in the release. Frames in which a target is not seen have no entry. "scenario" is
+    ours. Args and returns as for `write_lasot`; skipped are cases with nothing to ask.
     """
     folder, counts = root / _part(part), Counts()
     file = folder / "annotations.json"
     items = read_json(file) if file.exists() else []
     for case in cases:
-        found = targets_of(case)
-        if not found:
-            counts.skipped += 1
-            continue
-        images = [f"Images/{case.clip.name}/{stem(index)}.jpg" for index in range(CLIP_FRAMES + 1)]
-        write_frames(folder / "Images" / case.clip.name, case.clip.frames, range(CLIP_FRAMES + 1))
-        common = {"ref_image": images[0], "input_images": images[1:], "num_input_images": CLIP_FRAMES}
-        items.append({"id": len(items), **common, **_single(found[0])})
-        if len(found) > 1:
-            items.append({"id": len(items), **common, **_multi(found)})
-        counts.add(videos=1, frames=len(images), expressions=1 + (len(found) > 1))
+        clips = question_clips(case)
+        counts.skipped += not clips
+        shown = sorted({t for clip in clips for t in clip.frames})
+        for t in shown:
+            write_frames(folder / "Images" / case.clip.name, case.clip.frames, range(t, t + 1))
+        items += [{"id": len(items) + k, **_annotated(case, clip)} for k, clip in enumerate(clips)]
+        counts.add(videos=bool(clips), frames=len(shown), expressions=len(clips))
     write_json(file, items)
     return counts
 
 
-def _single(target: BoxTarget) -> dict[str, Any]:
-    return {
-        "question": target.said.text,
-        "track_id": target.said.targets[0],
-        "initial_bbox": target.boxes[0].tolist(),
-        "expected_output": json.dumps(_trajectory(target)),
-    }
+def question_clips(case: Case) -> list[QuestionClip]:
+    """What RMOT26 asks of a case: of the first frames one object, and several where that can be said; and of a window
+    each, where there is one, an object that is hidden for a while, and one that leaves and comes back.
+    """
+    found, first = targets_of(case), range(CLIP_FRAMES + 1)
+    if not found:
+        return []
+    crowd = "crowd" if len(np.unique(case.clip.ids[0])) > CROWD else ""  # the background is one of the values
+    clips = [QuestionClip(first, found[0].said.text, found[0].said.targets, crowd)]
+    several = [said for said in case.expressions if len(said.targets) > 1]
+    if several:
+        clips.append(QuestionClip(first, several[0].text, several[0].targets, crowd))
+    elif len(found) > 1:
+        keys = tuple(each.said.targets[0] for each in found)
+        clips.append(QuestionClip(first, " and ".join(each.said.text for each in found), keys, crowd))
+    return [*clips, *(clip for name in ("occlusion", "re-entry") for clip in [_lost_and_found(case, name)] if clip)]
 
 
-def _multi(found: Sequence[BoxTarget]) -> dict[str, Any]:
-    numbered = list(enumerate(found, 1))
-    objects = [
-        {"object_id": k, "track_id": each.said.targets[0], "initial_bbox": each.boxes[0].tolist()}
-        for k, each in numbered
-    ]
-    expected = {f"object_{k}": {"track_id": t.said.targets[0], "trajectory": _trajectory(t)} for k, t in numbered}
-    asked = " and ".join(each.said.text for each in found)
-    return {"num_objects": len(found), "objects": objects, "question": asked, "expected_output": json.dumps(expected)}
+def _lost_and_found(case: Case, scenario: str) -> QuestionClip | None:
+    """The clip of an object that is seen on the first and on the last frame, and less than half, or not, in between."""
+    for actor in case.scene.actors:
+        left = any(what == "leaves" and who == actor.id for _, what, who in case.scene.events)
+        if left != (scenario == "re-entry"):
+            continue
+        area = (case.clip.ids == actor.id).sum((1, 2))
+        for frames in _windows(len(area)):
+            seen = area[list(frames)]
+            hidden = seen[1:-1].min() == 0 if left else seen[1:-1].min() < 0.5 * seen[0]
+            if seen[0] >= LEAST_SEEN and seen[-1] >= 0.5 * seen[0] and hidden:
+                said = _question_about(case, actor.id, frames[0])
+                if said:
+                    return QuestionClip(frames, said, (actor.id,), scenario)
+    return None
 
 
-def _trajectory(target: BoxTarget) -> list[dict[str, Any]]:
+def _windows(count: int) -> Iterator[range]:
+    """The frames of all clips of a video of so many frames, closely spaced ones first."""
+    for apart in APART:
+        for begin in range(count - CLIP_FRAMES * apart):
+            yield range(begin, begin + CLIP_FRAMES * apart + 1, apart)
+
+
+def _question_about(case: Case, key: int, t: int) -> str:
+    """What can be said of an object alone on a frame; empty for nothing."""
+    rng = np.random.default_rng([case.scene.seed, _STREAM, t])
+    found = scene_expressions(case.scene, t, seen_actors(case.scene, t, case.clip.ids[t]), rng)
+    return next((said.text for said in found if said.targets == (key,)), "")
+
+
+def _annotated(case: Case, clip: QuestionClip) -> dict[str, Any]:
+    """The entry of a clip in annotations.json, without its id."""
+    images = [f"Images/{case.clip.name}/{stem(t)}.jpg" for t in clip.frames]
+    item: dict[str, Any] = {"ref_image": images[0], "input_images": images[1:], "num_input_images": CLIP_FRAMES}
+    item |= {"question": clip.question} | ({"scenario": clip.scenario} if clip.scenario else {})
+    boxes = {key: boxes_of_object(case.clip.ids, key) for key in clip.keys}
+    first, ways = clip.frames[0], {key: _trajectory(boxes[key], clip.frames) for key in clip.keys}
+    if len(clip.keys) == 1:
+        (key,) = clip.keys
+        box = boxes[key][first].tolist()
+        return item | {"track_id": key, "initial_bbox": box, "expected_output": json.dumps(ways[key])}
+    numbered = list(enumerate(clip.keys, 1))
+    objects = [{"object_id": k, "track_id": key, "initial_bbox": boxes[key][first].tolist()} for k, key in numbered]
+    expected = {f"object_{k}": {"track_id": key, "trajectory": ways[key]} for k, key in numbered}
+    return item | {"num_objects": len(objects), "objects": objects, "expected_output": json.dumps(expected)}
+
+
+def _trajectory(boxes: np.ndarray, frames: range) -> list[dict[str, Any]]:
     """Boxes of the frames after the reference; the reference's own where the target is never seen again."""
-    seen = [t for t in range(1, CLIP_FRAMES + 1) if target.boxes[t].any()] or [0]
-    return [{"frame": t, "bbox": target.boxes[t].tolist()} for t in seen]
+    seen = [t for t in frames[1:] if boxes[t].any()] or [frames[0]]
+    return [{"frame": t, "bbox": boxes[t].tolist()} for t in seen]
 
 
 def write_mot(root: Path, cases: Iterable[Case], part: str) -> Counts:
     """MOTChallenge: ``{train,val,test}/<sequence>/{seqinfo.ini,img1,gt/gt.txt}``; all objects are pedestrians (1).
 
-    Args and returns as for `write_lasot`.
+    ``queries.json``, which is ours, asks about the objects of the first frame. Args and returns as for `write_lasot`.
     """
     _part(part)
     counts = Counts()
@@ -257,6 +320,8 @@ def write_mot(root: Path, cases: Iterable[Case], part: str) -> Counts:
         write_text(folder / "gt/gt.txt", "\n".join(lines))
         info = {"name": folder.name, "imDir": "img1", "frameRate": round(case.clip.fps), "seqLength": frames}
         info |= {"imWidth": width, "imHeight": height, "imExt": ".jpg"}
+        asked = [{"question": one.said.text, "track_ids": [one.said.targets[0]]} for one in targets_of(case)]
+        write_json(folder / QUERIES, [question | {"frame": 1, "frames": frames} for question in asked])
         write_text(folder / "seqinfo.ini", "\n".join(["[Sequence]", *(f"{key}={info[key]}" for key in info)]))
         counts.add(videos=1)
     return counts

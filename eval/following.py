@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.listening import Listened, listen
 from trackgpt.errors import InputError
 from trackgpt.online import Followed, Tracker, follow_all
 from trackgpt.types import Prediction, Prompt
@@ -49,6 +50,11 @@ class UnitRecord:
         elif seen.reason:
             self.asked.append((t, seen.reason))
 
+    def hear(self, listened: Listened) -> None:
+        """One more frame of a tracker that is spoken to."""
+        self.add(Followed(listened.seen, listened.seconds))
+        self.asked += [(len(self.score) - 1, listened.seen.reason)] * max(listened.readings - 1, 0)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, times to the microsecond and scores to four digits."""
         rounded = {"score": [round(s, 4) for s in self.score], "seconds": [round(s, 6) for s in self.seconds]}
@@ -82,6 +88,20 @@ class Following:
                 for target, record in mine.items():
                     record.add(one, target)
             yield tuple(one.seen for one in followed)
+
+    def listen(self, name: str, said: Mapping[int, str], frames: Iterable[np.ndarray]) -> Iterator[Listened]:
+        """See `eval.kit.Follow.listen`.
+
+        Raises:
+            InputError: nothing is said about frame 0.
+            UsageError: see `eval.listening.listen`.
+        """
+        if 0 not in said:
+            raise InputError(f"{name}: sentences at frames {sorted(said)}; wanted 0 first")
+        record = self.records[name] = UnitRecord(said[0])
+        for one in listen(self.tracker, lambda t: said.get(t, ""), frames):
+            record.hear(one)
+            yield one
 
     def _records(self, name: str, prompts: Sequence[Prompt]) -> dict[int | None, UnitRecord]:
         """New records of a unit, by target; None stands for all of them."""

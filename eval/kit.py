@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkabl
 
 import numpy as np
 
+from eval.listening import Listened
 from eval.metrics.intervals import bootstrap_mean
 from trackgpt.errors import InputError
 from trackgpt.types import Prediction, Prompt
@@ -57,6 +58,16 @@ class Follow(Protocol):
             said: the prompts of each unit, whose name is that of the row that its predictions will give. By frame; the
                 first begins the track and must be about frame 0, later ones are said on the way.
             frames: uint8 RGB (height, width, 3), in order, from frame 0.
+        """
+        ...
+
+    def listen(self, name: str, said: Mapping[int, str], frames: Iterable[np.ndarray]) -> Iterator[Listened]:
+        """One unit to which a person speaks: what kind of instruction a sentence is, the tracker finds out.
+
+        Args:
+            name: of the unit.
+            said: the words by frame, the first about frame 0.
+            frames: as above.
         """
         ...
 
@@ -150,6 +161,15 @@ class LeavesOut(Protocol):
 
     @property
     def left_out(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class Tabulates(Protocol):
+    """A kit whose report has tables beside those of figures."""
+
+    def tables(self, rows: Sequence[Row]) -> Sequence[str]:
+        """Markdown, one text per table with its title; none where there is nothing to show."""
+        ...
 
 
 class Named(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.kit import Kit, Row, groups, interval, values, with_jf
+from eval.kit import Kit, Row, Tabulates, groups, interval, values, with_jf
 from eval.pictures import draw
 from eval.run_folder import commit, write_json, write_text
 from eval.runner import RunResult, behaviour
@@ -40,6 +40,7 @@ def report(kit: Kit, result: RunResult, settings: Mapping[str, Any], out: Path) 
         "\n".join(f"* {note}" for note in result.notes),
         _main_table(kit, figures, intervals),
         *(_breakdown(kit, result.rows, tag) for tag in _tags(result.rows)),
+        *(kit.tables(result.rows) if isinstance(kit, Tabulates) else ()),
         _behaviour(behaved),
         "\n".join(f"![{path.stem}]({path.name})" for path in pictures if path.suffix == ".png"),
     ]

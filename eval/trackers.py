@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trackgpt.online import Tracker
+    from trackgpt.online import System, Tracker
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,18 @@ class Choice:
             UsageError: there is no such variant or setting.
             ModelError: see `load_model`.
         """
+        return self.open().tracker(self.variant, self.settings)
+
+    def open(self) -> System:
+        """Load the model, of which trackers of other variants can be composed, too.
+
+        Raises:
+            ModelError: see `load_model`.
+        """
         import torch
 
         from trackgpt.hub import load_model
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        return load_model(self.model, self.device, dtype=self.dtype).tracker(self.variant, self.settings)
+        return load_model(self.model, self.device, dtype=self.dtype)

@@ -329,6 +329,8 @@ def text_targets() -> dict[str, Target]:
     from eval.metrics.query_mot_answers import paired_by_position, parse_predicted_output
     from trackgpt.app.pointing import Pointing, read_pointing
     from trackgpt.app.tracking import parse_instruction
+    from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes
+    from trackgpt.reasoners.policy import parse, parse_tracks, sections
     from trackgpt.reasoners.templates import clean_instruction, visible_answer
 
     def said(path: Path) -> object:
@@ -339,6 +341,20 @@ def text_targets() -> dict[str, Target]:
         box, point, drop, *_ = (*path.read_text("utf-8", "replace").split("|"), "", "")
         return read_pointing(Pointing((box,), point=(point,), drop=(drop,)), 0)
 
+    def followed(path: Path) -> object:
+        text = path.read_text("utf-8", "surrogateescape")
+        view = Sizes((640, 360), (56, 28))
+        return sections(text), parse_tracks(text, view.size), [parse(text, (1, 2), view, c) for c in written]
+
+    written = [convention for convention in CONVENTIONS.values() if convention.takes == 4]
+    tracked = [
+        b'<think>It goes left.</think><answer>[{"frame": 1, "object_id": 1, "bbox_2d": [1, 2, 30, 40]}, '
+        b'{"frame": 2, "object_id": 1, "bbox_2d": null}, {"frame": 2, "object_id": 2, "bbox_2d": [5, 6, 7, 8]}]'
+        b"</answer>",
+        b'[{"bbox_2d": [10, 20, 30, 40]}, {"bbox_2d": [11, 20, 31, 40]}]',
+        b'{"object_1": {"track_id": 7, "trajectory": [{"frame": 1, "bbox": [1, 2, 30, 40]}]}}',
+        b'<tracks coords="0.0 1 635 522;0.5 1 606 490 2 511 124">the dog</tracks>',
+    ]
     answer = (
         b'[{"frame": 1, "bbox": [1, 2, 3, 4]}, {"frame": 2, "bbox_2d": [5, 6, 7, 8]}] {"frame": 3, "bbox": [1,2,3,4]}'
     )
@@ -353,6 +369,7 @@ def text_targets() -> dict[str, Target]:
             ),
             3,
         ),
+        "trajectories": Target(tracked, followed, 3),
     }
 
 

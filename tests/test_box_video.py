@@ -203,6 +203,27 @@ def test_clips_of_one_and_of_several_objects_come_back(trees, cases):
     assert [each.key for each in clips[1].objects][:2] == ["object_1", "object_2"]
 
 
+def test_clips_of_hidden_and_of_returning_objects_show_them_before_and_after(tmp_path):
+    """Of 36 frames; a clip of an occlusion or of a re-entry lies where that happens."""
+    drawn = [make_case(seed, longest=128) for seed in (50012, 50022)]
+    box_writers.write_rmot26(tmp_path, drawn, "test")
+    clips = rmot26(tmp_path, "test")
+    by_video = {case.clip.name: case for case in drawn}
+    assert {"crowd", "occlusion", "re-entry"} <= {clip.scenario for clip in clips}
+    for clip in (each for each in clips if each.scenario in ("occlusion", "re-entry")):
+        (each,) = clip.objects
+        ids = by_video[clip.reference.parent.name].clip.ids
+        places = [frame_number(image) for image in clip.video().images]
+        areas = (ids[places] == int(each.track_id)).sum((1, 2))
+        assert areas[0] >= 30
+        assert areas[-1] >= areas[0] / 2
+        assert areas[1:-1].min() < areas[0] / 2
+        if clip.scenario == "re-entry":
+            assert areas[1:-1].min() == 0
+            assert len(each.frames) < len(places) - 1  # no entry where it is not seen
+        assert each.initial_box.tolist() == boxes_of_object(ids, int(each.track_id))[places[0]].tolist()
+
+
 def test_expected_output_may_be_a_list_or_a_string_and_questions_may_be_prompts(tmp_path):
     boxes = [{"frame": 7, "bbox": [1, 2, 3, 4]}, {"frame": 8, "bbox": None}, {"frame": 9, "bbox": [1, 2, 0, 4]}]
     item = {"id": "a", "ref_image": "x/000006.jpg", "images": ["x/000007.jpg"], "prompt": "Who?", "track_id": 3}

@@ -335,10 +335,10 @@ def test_every_kit_takes_the_common_options_beside_its_own():
         "synthtrack": {"seed", "videos", "split"},
         "davis-text": {"data", "expressions", "resolution"},
         "davis": {"data", "split", "prompt", "resolution"},
-        **dict.fromkeys(("lasot", "tnl2k", "tnllt"), {"data", "split", "prompt"}),
+        **dict.fromkeys(("lasot", "tnl2k", "tnllt", "mot-query"), {"data", "split", "prompt"}),
     }
     assert all(common <= {each.name for each in commands[name].params} for name in KITS)
-    assert len(KITS) == 17
+    assert len(KITS) == 18
 
 
 @pytest.mark.usefixtures("plain")

@@ -288,7 +288,7 @@ def test_either_network_keeps_views_in_the_banks_and_a_saved_state_goes_on(kind,
     np.testing.assert_array_equal(seen.masks, seen_again.masks)
     ((_, identity),) = track.state.memory.identities
     ((_, memory),) = track.state.memory.segmenter.targets
-    held = len(memory.kept) if kind == "sam2" else len(memory.steady)
+    held = len(memory.kept)
     assert held == len(identity.kept)
     assert len(identity.positive) <= 4
 

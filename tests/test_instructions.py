@@ -296,6 +296,35 @@ dog | is that the black dog? | question |
 dog | why did you switch? | question |
 dog | what is number 1? | question |
 nothing | what are you tracking? | question |
+dog | what do you see? | question |
+dog | is there another one that fits? | question |
+dog | are there any others like it? | question |
+dog | is there a dog that fits the box? | switch | is there a dog that fits the box?
+nothing | is there another one that fits? | start | is there another one that fits?
+
+panda | at the moment it is in the middle | state | the panda in the middle
+panda | you should see it in the middle | state | the panda in the middle
+panda | by now the panda has come to be in the middle | state | the panda in the middle
+panda | you see the dog | switch | you see the dog
+panda | only a part of it can be seen | absence |
+panda | not all of it is visible right now | absence |
+panda | you will lose sight of it soon | absence |
+panda | it is on its way out, be ready | absence |
+panda | part of the wall can be seen | switch | part of the wall can be seen
+
+player | follow the dog, and the cat whenever it is out of sight | conditional | the dog / the cat
+player | stay with the dog; while it cannot be seen, take the cat | conditional | the dog / the cat
+player | keep to the dog, but follow the cat while it is gone | conditional | the dog / the cat
+player | the dog as long as it is there, otherwise the cat | conditional | the dog / the cat
+player | the man who waves while the dog is running | switch | the man who waves while the dog is running
+player | the dog while it is gone | switch | the dog while it is gone
+
+two | leave the brown dog out | drop | 1
+two | the referee does not matter any more | drop | 2
+two | the dog is no longer needed | drop | 1
+two | leave that one and track the cat | switch | the cat
+two | from now on the cat | switch | the cat
+two | in addition keep an eye on the cat | add | the cat
 """
 ROWS = [tuple(cell.strip() for cell in line.split("|")) for line in SENTENCES.splitlines() if line.strip()]
 

@@ -301,12 +301,13 @@ def two_squares(count: int) -> tuple[list[np.ndarray], np.ndarray]:
 
 def test_a_user_corrects_after_so_many_wrong_frames_and_then_is_content():
     frames, truth = two_squares(12)
-    start = [Prompt("the red one")]
-    watched = watch(ToyImat().tracker(), frames, truth, start, lambda t: "the blue one", User(patience=3))
-    assert watched.corrections == ((3, "the blue one"),)
+    start = {0: "the red square"}
+    watched = watch(ToyImat().tracker(), frames, truth, start, lambda t: "no, the blue one", User(patience=3))
+    assert watched.corrections == ((3, "no, the blue one"),)
+    assert [(t, one.kind) for t, one in watched.heard] == [(0, "start"), (3, "correct")]
     assert watched.overlaps.tolist() == [0] * 3 + [1] * 9
     assert watched.settled
-    silent = watch(ToyImat().tracker(), frames, truth, start, lambda t: "the blue one", User(says="nothing"))
+    silent = watch(ToyImat().tracker(), frames, truth, start, lambda t: "no, the blue one", User(says="nothing"))
     assert (silent.corrections, silent.settled) == ((), False)
     figures = corrections_summary([watched, silent])
     assert (figures["corrections"], figures["settled"]) == (0.5, 50)
@@ -318,7 +319,7 @@ def test_a_user_corrects_after_so_many_wrong_frames_and_then_is_content():
 def test_a_correction_waits_for_what_is_said_anyway_and_absent_frames_count_for_nothing():
     frames, truth = two_squares(10)
     truth[1:4] = np.nan
-    said = [Prompt("the red one"), Prompt("the red one", 6, "switch")]
+    said = {0: "the red one", 6: "switch to the red one"}
     watched = watch(ToyImat().tracker(), frames, truth, said, lambda t: "the blue one", User(patience=3))
     assert watched.corrections == ((9, "the blue one"),)  # wrong on 0, 4, 5; spoken to on 6; wrong on 6, 7, 8
     assert np.isnan(watched.overlaps[1:4]).all()

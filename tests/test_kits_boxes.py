@@ -16,17 +16,19 @@ from eval.kits.box_sequences import boxes_of_one_target, result_file
 from eval.kits.interacttrack import InteractTrack
 from eval.kits.lasot import Lasot
 from eval.kits.mot import Mot
+from eval.kits.mot_query import MotQuery
 from eval.kits.rmot26 import Rmot26
 from eval.kits.tnl2k import Tnl2k
 from eval.kits.tnllt import Tnllt
+from eval.listening import Heard, Listened
 from eval.metrics.interactive import interactive_sequence, paper_figures, released_figures
 from eval.metrics.multi_object import COMBINED, tracker_scores
 from eval.run_folder import read_rows, write_rows
 from trackgpt.data.box_files import read_interacttrack_boxes
 from trackgpt.data.mot_files import read_results
-from trackgpt.errors import InputError
+from trackgpt.errors import InputError, UsageError
 from trackgpt.synthtrack.clips import make_case
-from trackgpt.types import Cue, Prediction
+from trackgpt.types import Cue, Prediction, Prompt
 
 KITS = {"lasot": Lasot, "tnl2k": Tnl2k, "tnllt": Tnllt, "interacttrack": InteractTrack, "rmot26": Rmot26, "mot": Mot}
 FRAMES = 12
@@ -103,7 +105,12 @@ def follower(*tracks: np.ndarray, scores: tuple[float, ...] = ()):
             reason = "prompt" if t in dict(follow.told[unit]) else ""
             yield (prediction([track[t] for track in tracks], scores, reason),)
 
-    follow.told = {}
+    def listen(unit, said, frames):
+        prompts = [Prompt(text, t) for t, text in sorted(said.items())]
+        for t, (seen,) in enumerate(follow({unit: prompts}, frames)):
+            yield Listened(seen, Heard("switch" if t else "start") if t in said else None, 0.0, 0.0, int(t in said))
+
+    follow.told, follow.listen = {}, listen
     return follow
 
 
@@ -302,6 +309,9 @@ def test_a_static_box_scores_what_is_printed_beside_mcp(trees, evaluate, tmp_pat
     code, figures, _ = evaluate("rmot26", "--data", trees, "--model", "static-box", "--out", tmp_path / "o")
     assert code == 0
     assert figures["MCP"] == figures["MCP_static_box"]
+    still = json.loads((tmp_path / "o/summary.json").read_text())["figures"]
+    for name in ("MOTP_all", "MOTA", "CLE", "NDE", "trackeval/HOTA"):
+        assert still[f"static-box/{name}"] == still[name]
     rows = read_rows(tmp_path / "o")
     measured = [row.figures for row in rows if "MCP" in row.figures]
     assert all(row["MCP"] == row["MCP_static_box"] for row in measured)
@@ -409,6 +419,83 @@ def test_every_target_that_is_present_is_a_line(trees, tmp_path):
     written = (tmp_path / f"{task}.txt").read_text().splitlines()
     assert len(written) == FRAMES + 1
     assert written[1] == "1,2,1.00,2.00,3.00,4.00,0.5000,-1,-1,-1"
+
+
+# Who is asked about
+
+
+def test_the_truth_of_who_is_asked_about_is_perfect_and_another_persons_boxes_are_false(trees, tmp_path):
+    kit = MotQuery(trees, "test")
+    for task, segment in kit.by_name.items():
+        truth = segment.truth()
+        assert segment.question
+        assert {int(number) for of in truth.ids for number in of} <= set(segment.ids)
+        rows = [
+            f"{t},{key},{','.join(map(str, box))},1"
+            for t, (ids, boxes) in enumerate(zip(truth.ids, truth.boxes), 1)
+            for key, box in zip(ids, boxes)
+        ]
+        shown(tmp_path / f"r/{task}.txt", *rows)
+        shown(tmp_path / f"wrong/{task}.txt", *rows, *(f"{t},99,1,1,5,5,1" for t in range(1, len(truth.ids) + 1)))
+    figures, wrong = (
+        kit.summarise([row for task in kit.tasks() for row in kit.score(task, tmp_path / name)])
+        for name in ("r", "wrong")
+    )
+    assert [figures[name] for name in ("HOTA", "MOTA", "MOTP", "IDF1", "MCP")] == pytest.approx([100] * 5, abs=1e-4)
+    assert wrong["MOTA"] < 50 < wrong["MCP"]
+    assert wrong["static-box/HOTA"] == figures["static-box/HOTA"] < 100
+
+
+def test_a_static_box_is_what_stands_beside_it_in_the_table(trees, evaluate, tmp_path):
+    command = ("mot-query", "--data", trees, "--split", "test", "--model", "static-box", "--out", tmp_path / "o")
+    code, figures, error = evaluate(*command)
+    assert (code, error) == (0, "")
+    assert figures["MCP"] == figures["MCP_static_box"]
+    assert figures["HOTA"] == figures["static-box/HOTA"]
+
+
+def test_a_sequence_without_questions_is_asked_about_the_largest_person_of_every_30_frames(shared, tmp_path):
+    kit = MotQuery(shared / "data/mot/mot15_tud", "train", "box")
+    names = [task for task in kit.tasks() if task.startswith("TUD-Campus")]
+    assert [name.split("-")[2] for name in names] == ["000001", "000031"]  # of 71 frames
+    segment = kit.by_name[names[0]]
+    truth = segment.sequence.truth()
+    (place,) = np.flatnonzero(np.asarray(truth.ids[0]) == segment.ids[0])
+    areas = np.asarray(truth.boxes[0])[:, 2:].prod(axis=1)
+    on_the_last = np.isin(truth.ids[0], truth.ids[29])
+    assert areas[place] == areas[on_the_last].max()
+    with pytest.raises(InputError, match="no question; begin with its true box"):
+        MotQuery(kit.root, "train").run(names[0], follower(), tmp_path)
+    with pytest.raises(UsageError, match="choose sentence or box"):
+        MotQuery(kit.root, "train", "words")
+
+
+def test_a_box_on_the_reference_begins_a_segment_and_targets_are_lines(trees, tmp_path):
+    kit = MotQuery(trees, "test", "box")
+    task = kit.tasks()[0]
+    follow = follower(np.tile([1.0, 2, 4, 6], (FRAMES, 1)))
+    kit.run(task, follow, tmp_path)
+    assert follow.told[task] == [(0, kit.by_name[task].question)]
+    assert len((tmp_path / f"{task}.txt").read_text().splitlines()) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ("{}", "holds a dict, wanted a list"),
+        ('[{"question": "x", "track_ids": [], "frame": 1, "frames": 2}]', "question 0 is"),
+        ('[{"question": "x", "track_ids": [1, 1], "frame": 1, "frames": 2}]', "question 0 is"),
+        ('[{"question": "x", "track_ids": [1], "frame": 12, "frames": 2}]', "among frames 1 to 12"),
+        ('[{"question": 3, "track_ids": [1], "frame": 1, "frames": 2}]', "question 0 is"),
+    ],
+)
+def test_questions_that_cannot_be_read_are_named(trees, tmp_path, stored, message):
+    sequence = next(iter(Mot(trees, "test").by_name.values()))
+    copy = shutil.copytree(sequence.folder, tmp_path / "mot/test/a", ignore=shutil.ignore_patterns("img1"))
+    (copy / "queries.json").write_text(stored)
+    with pytest.raises(InputError, match=message) as caught:
+        MotQuery(tmp_path / "mot", "test").tasks()
+    assert str(caught.value).startswith(str(copy / "queries.json"))
 
 
 # The command line

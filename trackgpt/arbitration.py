@@ -471,6 +471,10 @@ class FirstWords:
         """Always ""."""
         return ""
 
+    def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
+        """What the other one says, as long as nothing has been seen; then what is said changes nothing."""
+        return Verdict() if _has_seen(state) else self._arbiter.judge(state, seen, cue, prompt)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._arbiter, name)
 

@@ -4,7 +4,8 @@ A memory segmenter (`nano-memory`, a SAM 2.1) follows what is pointed at; a Trac
 one name. A plain VLM and a SAM checkpoint together make one, named `BRAIN+PERCEPTION`, e.g.
 `llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge`, so that everything that takes the name of a model takes a pair too.
 A grounder and a memory segmenter together are IMAT, named `imat:GROUNDER+SEGMENTER`, e.g.
-`imat:yolox_nano.onnx+nano-memory`.
+`imat:yolox_nano.onnx+nano-memory`. A policy, alone or with a memory segmenter, is QTrack, named `qtrack:POLICY` or
+`qtrack:POLICY+SEGMENTER`, e.g. `qtrack:Qwen/Qwen3-VL-4B-Instruct+nano-memory`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 
     from trackgpt.config import Execution
     from trackgpt.online import System
+    from trackgpt.perception.memory_segmenter import KeepingNetwork
     from trackgpt.perception.segmenter import Segmenter
     from trackgpt.reasoners.grounder import Grounder
     from trackgpt.systems.imat import Imat
     from trackgpt.systems.pointed import Pointed
+    from trackgpt.systems.qtrack import QTrack
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.weights import LoadReport
 
@@ -38,6 +41,8 @@ ASSETS = Path(__file__).parent / "assets"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 IMAT = "imat:"
 """What the name of a grounder and a segmenter begins with."""
+QTRACK = "qtrack:"
+"""What the name of a policy begins with."""
 NANO_MEMORY = "nano-memory"
 """The shipped model that follows what is pointed at."""
 
@@ -73,16 +78,17 @@ def grounded(grounder: str | Path, segmenter: str | Path) -> str:
         UsageError: the segmenter has a grounder already.
     """
     named = NANO_MEMORY if str(segmenter) in ("", "nano") else model_of(segmenter)
-    if named.startswith(IMAT):
-        raise UsageError(f"{segmenter} has a grounder already; leave {grounder} out, or name a memory segmenter")
+    if named.startswith((IMAT, QTRACK)):
+        reader = "grounder" if named.startswith(IMAT) else "policy"
+        raise UsageError(f"{segmenter} has a {reader} already; leave {grounder} out, or name a memory segmenter")
     return f"{IMAT}{grounder}+{named}"
 
 
 def parts_of(name: str | Path) -> list[str]:
     """The names of the parts of a model, each of which `find` knows."""
     model = model_of(name)
-    whole = Path(model).exists() or "+" not in model
-    return [model] if whole else model.removeprefix(IMAT).split("+")
+    named = model.removeprefix(IMAT).removeprefix(QTRACK)
+    return [named] if Path(named).exists() else named.split("+")
 
 
 def model_of(name: str | Path) -> str:
@@ -145,7 +151,7 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
 
     Args:
         name: a shipped name, a preset (`trackgpt.presets`), a folder, the hub's id of a SAM 2.1, or BRAIN+PERCEPTION,
-            each of them a folder, a file or a hub's id.
+            each of them a folder, a file or a hub's id; "imat:" and "qtrack:" in front of others (see the module).
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         execution: fields of `trackgpt.config.Execution`; float32 in plain PyTorch by default.
 
@@ -167,6 +173,8 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     place = _device(chosen)
     if str(name).startswith(IMAT):
         return _load_imat(str(name), how, place)
+    if str(name).startswith(QTRACK):
+        return _load_qtrack(str(name), how, place)
     if (network := find_network(name)) is not None:
         return _load_pointed(name, *network, how, place)
     return _load_trackgpt(name, how, place)
@@ -235,18 +243,52 @@ def _load_imat(name: str, how: Execution, place: torch.device) -> Imat:
     Raises:
         UsageError: it names no memory segmenter.
     """
-    from trackgpt.perception.memory_segmenter import KeepingNetwork
     from trackgpt.systems.imat import Imat
 
     grounder, plus, segmenter = name.removeprefix(IMAT).rpartition("+")
-    network = find_network(segmenter) if plus and grounder else None
+    network = _load_keeping(segmenter, how, place) if plus and grounder else None
     if network is None:
         raise UsageError(f"{name}: wanted {IMAT}GROUNDER+SEGMENTER with a memory segmenter such as {NANO_MEMORY}")
+    return Imat(load_grounder(grounder, place, how.dtype), network, name)
+
+
+def _load_qtrack(name: str, how: Execution, place: torch.device) -> QTrack:
+    """A policy of a name, and the memory network behind it, if one is named.
+
+    Raises:
+        UsageError: it names no policy, or something else than a memory segmenter behind it.
+        ModelError: see `VlmPolicy.from_pretrained`.
+    """
+    from trackgpt.precision import inference_dtype
+    from trackgpt.reasoners.brain_quantised import BITS
+    from trackgpt.reasoners.vlm_policy import VlmPolicy
+    from trackgpt.systems.qtrack import QTrack
+
+    policy, *followed = parts_of(name)
+    network = _load_keeping(followed[0], how, place) if len(followed) == 1 else None
+    if not policy or len(followed) > 1 or (followed and network is None):
+        wanted = f"{QTRACK}POLICY or {QTRACK}POLICY+SEGMENTER with a memory segmenter such as {NANO_MEMORY}"
+        raise UsageError(f"{name}: wanted {wanted}")
+    if how.backend != "torch" or how.compile or how.dtype in BITS:
+        raise UsageError(f"{name}: a policy runs in torch, not compiled, in float32 or bfloat16")
+    return QTrack(VlmPolicy.from_pretrained(find(policy), place, inference_dtype(how.dtype, place)), network, name)
+
+
+def _load_keeping(segmenter: str, how: Execution, place: torch.device) -> KeepingNetwork | None:
+    """The memory network of a name, which can be told what to remember; None for a name of something else.
+
+    Raises:
+        UsageError: it cannot be told.
+    """
+    from trackgpt.perception.memory_segmenter import KeepingNetwork
+
+    if (network := find_network(segmenter)) is None:
+        return None
     one_dtype = "dtype" not in signature(network[0].from_pretrained).parameters
     followed = _load_pointed(segmenter, *network, replace(how, dtype="float32") if one_dtype else how, place).network
     if not isinstance(followed, KeepingNetwork):
-        raise UsageError(f"{segmenter}: cannot be told what to remember, so no grounder goes with it")
-    return Imat(load_grounder(grounder, place, how.dtype), followed, name)
+        raise UsageError(f"{segmenter}: cannot be told what to remember, so nothing that reads words goes with it")
+    return followed
 
 
 def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32") -> Grounder:

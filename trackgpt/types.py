@@ -118,6 +118,7 @@ class Cue:
         visual: what a person has shown, or an arbiter made of boxes, one per target.
         reasoning: a chain of thought, for people.
         answer: the answer as the model wrote it; given back when it is asked again, it saves time.
+        words: of each box, the words that mean it, where several instructions may be in force.
         provisional: the words are about motion, of which there is nothing to see yet.
     """
 
@@ -130,6 +131,7 @@ class Cue:
     visual: tuple[VisualPrompt, ...] = ()
     reasoning: str = ""
     answer: str = ""
+    words: tuple[str, ...] = ()
     provisional: bool = False
 
     @property

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from eval.report import table
 from eval.run_folder import progress, write_text
 from eval.trackers import Choice
+from trackgpt.export.records import plain
 from trackgpt.files import refuse_existing_file
 
 
@@ -65,17 +66,12 @@ def command(
     typer.echo(table(["video", *figures], [_line(each.name, corrections_summary([each])) for each in videos]))
     if out:
         choice = {"model": model, "data": str(data), "variant": variant, "settings": settings or [], "all": everything}
-        rows = [_plain(asdict(each)) for each in videos]
-        write_text(out, json.dumps({**choice, "user": asdict(user), "figures": _plain(figures), "videos": rows}) + "\n")
+        rows = [each.as_json() for each in videos]
+        write_text(
+            out, json.dumps({**choice, "user": asdict(user), "figures": plain(figures, 6), "videos": rows}) + "\n"
+        )
     typer.echo(" ".join([f"{name}={value:.2f}" for name, value in figures.items()] + [f"videos={len(videos)}"]))
 
 
 def _line(name: str, figures: Mapping[str, float]) -> list[str]:
     return [name, *(f"{value:.2f}" for value in figures.values())]
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers in JSON's own types, NaN as null."""
-    from trackgpt.export.records import plain
-
-    return {name: plain(value, 6) for name, value in values.items()}

@@ -252,6 +252,11 @@ KITS = {
         "HOTA, CLEAR and Identity on a MOTChallenge tree (MOT17, SportsMOT, ...); splits train, val and test.",
         _data("train"),
     ),
+    "mot-query": KitCommand(
+        "mot_query:MotQuery",
+        "QTrack's protocol on a MOTChallenge tree: only who is asked about, from a reference frame on.",
+        _data("train") | _prompt("sentence", "the question, or (box) the true boxes of the reference"),
+    ),
 }
 """The kits by the name of their command."""
 

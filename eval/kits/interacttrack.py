@@ -1,8 +1,13 @@
-"""InteractTrack, the benchmark of IMAT: a person corrects and switches the target while the video plays."""
+"""InteractTrack, the benchmark of IMAT: a person corrects and switches the target while the video plays.
+
+A tracker hears sentences alone, and finds out what kind of instruction each is, as it does in a session. What it
+understood lies beside its boxes, in SEQUENCE_heard.txt: a line per frame, blank where nothing was said, else the kind,
+and after a tab why it was refused, where it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -10,18 +15,22 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from eval.kit import Reported, Row, percent_means
+from eval.kit import Follow, Reported, Row, percent_means
 from eval.kits.box_sequences import (
     BoxSequenceKit,
     FloatArray,
+    boxes_of_one_target,
+    needed_frames,
     plain_overlaps,
     pooled_figures,
     pooled_timing,
     result_file,
     rows_of,
     timing,
+    write_boxes,
     wrong_length,
 )
+from eval.listening import Heard
 from eval.metrics.box_conventions import interacttrack
 from eval.metrics.boxes import sequence_result
 from eval.metrics.interactive import (
@@ -33,12 +42,13 @@ from eval.metrics.interactive import (
     paper_figures,
     released_figures,
 )
+from eval.report import table
+from eval.run_folder import write_text
 from trackgpt.data.box_files import first_visible, read_interacttrack_boxes
 from trackgpt.data.box_video import BoxTruth, InteractiveBoxSequence
-from trackgpt.data.videos import Video
 from trackgpt.errors import InputError
 from trackgpt.synthtrack.interaction import KINDS
-from trackgpt.types import Prompt
+from trackgpt.types import PROMPT_KINDS, Prediction
 
 Item = TypeVar("Item", Segment, PromptStatistics)
 
@@ -83,7 +93,8 @@ class InteractTrack(BoxSequenceKit):
 
     name = "interacttrack"
     about = (
-        "Protocol interacttrack: prompts are said at their frames, the first begins the track; a frame without a box "
+        "Protocol interacttrack: sentences are said at their frames, the first begins the track; what kind of "
+        "instruction each is, the tracker finds out, and one that it refuses changes nothing. A frame without a box "
         "is 0,0,0,0. Headline: the paper's formulas with a missing prediction counted as 0. Interactive: mean IoU of a "
         "segment, from one prompt to the next. Responsiveness: share of switches (paper) or of all prompts (released) "
         "answered with IoU > 0.5 and above the IoU with the old target. Accuracy and Precision: share of prompts with "
@@ -95,7 +106,9 @@ class InteractTrack(BoxSequenceKit):
         "code reads files that were cut to the first visible frame by line number, so its interactive figures are "
         "shifted there; released repeats that, the paper's forms put such files back in place (cut_files counts them). "
         "after/KIND, where the data say of what kind an instruction is (SynthTrack-Interact): mean IoU from such an "
-        "instruction to the next one, a missing prediction counted as 0, mean over sequences that have one."
+        "instruction to the next one, a missing prediction counted as 0, mean over sequences that have one. "
+        "kinds/right: sentences whose kind was understood, of those whose kind the data say; kinds/refused: those that "
+        "the system could not do, of all."
     )
     begins: Mapping[str, str] = {"sentence": ""}
     headline = (
@@ -106,16 +119,29 @@ class InteractTrack(BoxSequenceKit):
     layout = "SEQUENCE.txt, x,y,w,h per line, for every frame or from the first visible one; 0,0,0,0 for no box"
     reported = tuple(Reported(name, dict(zip(_COLUMNS, row, strict=True)), _SOURCE) for name, row in _PRINTED.items())
 
-    def prompts(self, task: str, video: Video) -> list[Prompt]:
-        """Every prompt of the sequence that falls on one of its frames; the first begins the track.
+    def run(self, task: str, follow: Follow, results: Path) -> None:
+        """Say every sentence at its frame; frames before the first are not tracked and have no box.
 
         Raises:
-            InputError: there is none.
+            InputError: no sentence is about a frame of the sequence.
         """
-        said = [prompt for prompt in video.prompts if prompt.frame < len(video)]
+        sequence = self.by_name[task]
+        video = needed_frames(sequence)
+        said = {prompt.frame: prompt.text for prompt in video.prompts if prompt.frame < len(video)}
         if not said:
             raise InputError(f"{task}: the first prompt is at frame {video.prompts[0].frame} of {len(video)}")
-        return said
+        first, heard = min(said), dict[int, Heard]()
+
+        def predictions() -> Iterator[Prediction]:
+            frames = (video.frame(t) for t in range(first, len(video)))
+            for t, one in enumerate(follow.listen(task, {t - first: text for t, text in said.items()}, frames), first):
+                if one.heard is not None:
+                    heard[t] = one.heard
+                yield one.seen
+
+        boxes = boxes_of_one_target(predictions())
+        write_boxes(results / f"{task}.txt", np.concatenate((np.zeros((first, 4)), boxes)))
+        write_heard(results / f"{task}_heard.txt", heard, len(video))
 
     def score(self, task: str, results: Path) -> list[Row]:
         """One row per sequence, with a column for every number of its segments and prompts."""
@@ -130,6 +156,7 @@ class InteractTrack(BoxSequenceKit):
             series |= {**_columns(f"{name}/segment", answer.segments), **_columns(f"{name}/prompt", answer.prompts)}
         found |= _named(_all_forms([answers])) | _by_kind(sequence, answers["aligned"].segments)
         prompts = sequence.prompts()
+        series |= _kinds(sequence, read_heard(path.with_name(f"{task}_heard.txt"), len(truth.boxes)))
         series["iou"] = plain_overlaps(result.aligned, truth)[prompts[0].frame :]
         said = {"instruction": " | ".join(f"{prompt.frame}: {prompt.text}" for prompt in prompts)}
         tags = {"scene": sorted(sequence.attributes())}
@@ -146,7 +173,21 @@ class InteractTrack(BoxSequenceKit):
         counts = {"segments": main.segments, "switches": main.switches, "prompts": main.prompts}
         cut = sum(row.figures["cut_files"] for row in rows)
         kinds = percent_means(ordered, [f"after/{kind}" for kind in KINDS])
-        return {**figures, **pooled_figures(ordered, order), **kinds, **counts, "cut_files": cut, **pooled_timing(rows)}
+        found = {**figures, **pooled_figures(ordered, order), **kinds, **_kinds_right(ordered), **counts}
+        return {**found, "cut_files": cut, **pooled_timing(rows)}
+
+    def tables(self, rows: Sequence[Row]) -> Sequence[str]:
+        """What the sentences of each kind were understood as."""
+        said, heard, _ = _all_kinds(rows)
+        if not len(said):
+            return []
+        columns = [kind for k, kind in enumerate(PROMPT_KINDS) if k in heard]
+        lines = []
+        for kind in (kind for k, kind in enumerate(PROMPT_KINDS) if k in said):
+            mine = heard[said == PROMPT_KINDS.index(kind)]
+            counts = [int((mine == PROMPT_KINDS.index(column)).sum()) for column in columns]
+            lines.append([kind, *(str(count or "") for count in counts)])
+        return [f"Kinds of instruction, as said (rows) and as understood (columns):\n\n{table(['', *columns], lines)}"]
 
 
 def read_result(path: Path, truth: BoxTruth) -> ResultBoxes:
@@ -165,6 +206,69 @@ def read_result(path: Path, truth: BoxTruth) -> ResultBoxes:
     if len(written) + cut != frames:
         raise wrong_length(path, len(written), frames)
     return ResultBoxes(written, np.concatenate((np.zeros((cut, 4)), written)), start)
+
+
+def write_heard(path: Path, heard: Mapping[int, Heard], frames: int) -> None:
+    """Write how the sentences of a sequence were understood, by frame; see the module.
+
+    Raises:
+        OutputError: OUT02.
+    """
+    said = (heard.get(t) for t in range(frames))
+    lines = ("" if one is None else "\t".join(filter(None, (one.kind, one.refused))) for one in said)
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_heard(path: Path, frames: int) -> dict[int, Heard]:
+    """What `write_heard` wrote; empty without the file, which other trackers do not give.
+
+    Raises:
+        InputError: the lines are not one per frame, or one names no kind.
+    """
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if len(lines) != frames:
+        raise wrong_length(path, len(lines), frames)
+    found = {}
+    for t, line in enumerate(lines):
+        kind, _, refused = line.partition("\t")
+        if kind and kind not in PROMPT_KINDS:
+            raise InputError(
+                f"{path}: line {t + 1} is {line[:40]!r}; wanted one of {', '.join(PROMPT_KINDS)}, or nothing"
+            )
+        if kind:
+            found[t] = Heard(kind, refused)
+    return found
+
+
+def _kinds(sequence: InteractiveBoxSequence, heard: Mapping[int, Heard]) -> dict[str, Sequence[float]]:
+    """Of every sentence that was heard: its kind in the data, NaN where these do not say it, as a place in
+    `PROMPT_KINDS`; the kind that was understood; and whether it was refused.
+    """
+    script = sequence.script()
+    true = {} if script is None else {said.frame: float(PROMPT_KINDS.index(said.kind)) for said in script.said}
+    return {
+        "kinds/said": [true.get(t, np.nan) for t in heard],
+        "kinds/heard": [float(PROMPT_KINDS.index(one.kind)) for one in heard.values()],
+        "kinds/refused": [float(one.refused != "") for one in heard.values()],
+    }
+
+
+def _all_kinds(rows: Sequence[Row]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The columns of `_kinds`, of all rows, float64 (n,) each."""
+    found = ([value for row in rows for value in row.series.get(f"kinds/{name}", ())] for name in ("said", "heard"))
+    said, heard = (np.array(values, np.float64) for values in found)
+    refused = [value for row in rows for value in row.series.get("kinds/refused", ())]
+    return said, heard, np.array(refused, np.float64)
+
+
+def _kinds_right(rows: Sequence[Row]) -> dict[str, float]:
+    """Shares in percent, without those that there is nothing for."""
+    said, heard, refused = _all_kinds(rows)
+    known = np.isfinite(said)
+    right = {"kinds/right": 100 * float(np.mean(said[known] == heard[known]))} if known.any() else {}
+    return {**right, **({"kinds/refused": 100 * float(np.mean(refused))} if len(refused) else {})}
 
 
 def _answers(sequence: InteractiveBoxSequence, boxes: FloatArray) -> InteractiveSequence:
@@ -233,6 +337,11 @@ def _columns(name: str, items: Sequence[Segment] | Sequence[PromptStatistics]) -
 
 
 _PAIRS = ("written", "usable")
+
+
+def aligned_answers(row: Row) -> InteractiveSequence:
+    """The segments and prompts of a sequence's row, as the paper's forms count them."""
+    return _restored(row, "aligned")
 
 
 def _restored(row: Row, name: str) -> InteractiveSequence:

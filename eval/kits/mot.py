@@ -47,7 +47,7 @@ class Mot(BoxKit[MotSequence]):
         """Track every person of the first frame."""
         images = self.by_name[task].images()
         predictions = alone(follow({task: [Prompt(PROMPT)]}, map(read_image, images)))
-        write_text(results / f"{task}.txt", "".join(_lines(predictions)))
+        write_text(results / f"{task}.txt", "".join(result_lines(predictions)))
 
     def score(self, task: str, results: Path) -> list[Row]:
         """One row per sequence, with every number that combining sequences needs."""
@@ -55,18 +55,18 @@ class Mot(BoxKit[MotSequence]):
         path = result_file(results, task, self.layout)
         benchmark = "MOT20" if task.startswith("MOT20") else "MOT17"
         scores = sequence_scores(sequence.truth(), read_results(path, sequence.info().frames), benchmark=benchmark)
-        figures, series = _plain(scores)
+        figures, series = figures_of(scores)
         return [Row(task, task, {**scores.summary(), **figures}, {}, series)]
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, float]:
         """TrackEval's numbers of all sequences together."""
-        whole = combined_scores({row.unit: _restored(row) for row in rows})
+        whole = combined_scores({row.unit: scores_of(row) for row in rows})
         summary = {name: value * (1 if name in self.pixels else 100) for name, value in whole.summary().items()}
         identity = {name: 100 * float(whole.identity[name]) for name in ("IDP", "IDR")}
         return {**summary, **identity, **{ours: float(whole.clear[theirs]) for theirs, ours in COUNTS.items()}}
 
 
-def _lines(predictions: Iterable[Prediction]) -> Iterable[str]:
+def result_lines(predictions: Iterable[Prediction]) -> Iterable[str]:
     """Lines of MOTChallenge's result format, of targets that are present."""
     for frame, prediction in enumerate(predictions, 1):
         boxes = xywh(prediction.boxes.reshape(-1, 4))
@@ -75,7 +75,7 @@ def _lines(predictions: Iterable[Prediction]) -> Iterable[str]:
                 yield f"{frame},{number},{','.join(f'{value:.2f}' for value in box)},{score:.4f},-1,-1,-1\n"
 
 
-def _plain(scores: MultiObjectScores) -> tuple[dict[str, float], dict[str, list[float]]]:
+def figures_of(scores: MultiObjectScores) -> tuple[dict[str, float], dict[str, list[float]]]:
     """All fields as figures, "clear/MOTA", and the arrays over thresholds as series, "hota/HOTA"."""
     figures: dict[str, float] = {}
     series: dict[str, list[float]] = {}
@@ -88,7 +88,8 @@ def _plain(scores: MultiObjectScores) -> tuple[dict[str, float], dict[str, list[
     return figures, series
 
 
-def _restored(row: Row) -> MultiObjectScores:
+def scores_of(row: Row) -> MultiObjectScores:
+    """The scores that `figures_of` made a row of."""
     parts: dict[str, dict[str, Any]] = {part.name: {} for part in fields(MultiObjectScores)}
     arrays = {name: np.asarray(values, np.float64) for name, values in row.series.items()}
     for name, value in {**row.figures, **arrays}.items():

@@ -33,6 +33,9 @@ SHARES = (
     *("MOTP_all", "MOTP_0.8", "MOTP_clear", "MOTA", "MOTA_0.8", "Robustness", "DRE", "MotionRecall"),
 )
 LENGTHS = ("CLE", "NDE", "NDE_sqrtarea", "VelocityError")
+STATIC_SHARES, STATIC_LENGTHS = ("MOTP_all", "MOTA"), ("CLE", "NDE")
+STATIC = "static-box/"
+"""In front of a figure of the initial box, which stays where it is."""
 TOOLKIT = ("HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDF1")
 _PRINTED = {  # MCP x 100, CLE in px, NDE
     "QTrack 3B": (30, 44.61, 0.39),
@@ -57,12 +60,13 @@ class Rmot26(SplitKit[QueryClip]):
         "lies at the corner of the frame. Means over objects, so that each trajectory weighs the same; average_iou, "
         "the released evaluator's number, and trackeval/* (HOTA, CLEAR, Identity of each clip) are means over clips. "
         "**Read MCP only beside MCP_static_box: a box that never moves scores 27 % wherever the truth moves, more than "
-        "every baseline of the paper's Table 2.** MOTP_all: mean IoU; MOTP_clear: of frames with IoU >= 0.5; MOTP_0.8: "
+        "every baseline of the paper's Table 2.** static-box/* is the initial box on every frame. "
+        "MOTP_all: mean IoU; MOTP_clear: of frames with IoU >= 0.5; MOTP_0.8: "
         "deleted code's, of frames with IoU >= 0.8, else 0. The paper's MOTP (QTrack 0.75) is put beside none of them, "
         "as nobody knows which it is; its MCP is multiplied by 100 here. CLE in px, NDE in diagonals of the true box."
     )
     headline = ("MCP", "MCP_static_box", "MOTP_all", "CLE", "NDE", "MOTA", "trackeval/HOTA")
-    pixels = frozenset(LENGTHS)
+    pixels = frozenset((*LENGTHS, *(STATIC + name for name in STATIC_LENGTHS)))
     layout = (
         '{"results": [{"id", "predicted_output": [{"frame", "bbox": [x, y, w, h]}]}]} in one or several .json files'
     )
@@ -92,30 +96,38 @@ class Rmot26(SplitKit[QueryClip]):
 
     def _static_box(self, task: str, results: Path) -> None:
         clip = self.by_name[task]
-        first = {each.key: each.boxes[0] if each.initial_box is None else each.initial_box for each in clip.objects}
-        _write(results, clip, {each.key: np.tile(first[each.key], (len(each.frames), 1)) for each in clip.objects})
+        _write(results, clip, _static(clip))
 
     def score(self, task: str, results: Path) -> list[Row]:
         """A row for the clip as a whole, and one for each of its objects."""
         clip = self.by_name[task]
-        found = _predicted(clip, results)
+        found, static = _predicted(clip, results), _static(clip)
         tags, said = {"kind": [clip.kind]}, {"instruction": clip.question}
-        rows = [Row(task, task, _of_clip(clip, found), tags, {"iou": _overlaps(clip, found)}, said)]
+        tags |= {"scenario": [clip.scenario]} if clip.scenario else {}
+        whole = _of_clip(clip, found) | {f"{STATIC}trackeval/HOTA": _of_clip(clip, static)["trackeval/HOTA"]}
+        rows = [Row(task, task, whole, tags, {"iou": _overlaps(clip, found)}, said)]
         for each in clip.objects:
             known = np.isfinite(each.boxes).all(axis=1)
             if known.any():
-                figures = _finite(clip_metrics(each.boxes[known], found[each.key][known]))
-                rows.append(Row(task, f"{task}/{each.key or 'object'}", figures, tags, {}, said))
+                figures = clip_metrics(each.boxes[known], found[each.key][known])
+                still = clip_metrics(each.boxes[known], static[each.key][known])
+                figures |= {STATIC + name: still[name] for name in (*STATIC_SHARES, *STATIC_LENGTHS)}
+                rows.append(Row(task, f"{task}/{each.key or 'object'}", _finite(figures), tags, {}, said))
         return rows
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, float]:
         """Means over objects, then over clips."""
-        lengths = {name: values(rows, name) for name in LENGTHS}
-        return {
-            **percent_means(rows, SHARES),
-            **{name: float(found.mean()) for name, found in lengths.items() if len(found)},
-            **percent_means(rows, ("average_iou", *(f"trackeval/{name}" for name in TOOLKIT))),
-        }
+        means = {name: values(rows, name) for name in (*LENGTHS, *(STATIC + name for name in STATIC_LENGTHS))}
+        lengths = {name: float(found.mean()) for name, found in means.items() if len(found)}
+        clips = ("average_iou", *(f"trackeval/{name}" for name in TOOLKIT), f"{STATIC}trackeval/HOTA")
+        shares = percent_means(rows, (*SHARES, *(STATIC + name for name in STATIC_SHARES), *clips))
+        return {**shares, **lengths}
+
+
+def _static(clip: QueryClip) -> dict[str, FloatArray]:
+    """The initial box of each object on all of its frames, float64 (frames, 4) xywh."""
+    first = {each.key: each.boxes[0] if each.initial_box is None else each.initial_box for each in clip.objects}
+    return {each.key: np.tile(first[each.key], (len(each.frames), 1)) for each in clip.objects}
 
 
 # Running

@@ -227,24 +227,53 @@ def paper_figures(
     Raises:
         UsageError: unknown policy.
     """
+    each = [paper_values(sequence, missing, absent) for sequence in sequences]
+    answered = [value for values in each for value in values.answered]
+    found = [value for values in each for value in values.overlaps]
+    return InteractiveFigures(
+        form=f"paper, missing={missing}, absent={absent}",
+        interactive_score=_percent([float(np.mean(values.segments)) for values in each if values.segments]),
+        responsiveness=_percent(answered),
+        perception_accuracy=_percent([value > OVERLAP_WANTED for value in found]),
+        perception_precision=_percent(found),
+        segments=sum(len(values.segments) for values in each),
+        switches=len(answered),
+        prompts=len(found),
+    )
+
+
+@dataclass(frozen=True)
+class PaperValues:
+    """What the paper's figures are means of, of one sequence.
+
+    Attributes:
+        segments: mean overlap of each segment that is scored.
+        answered: whether each switch was.
+        overlaps: at each prompt.
+    """
+
+    segments: tuple[float, ...]
+    answered: tuple[bool, ...]
+    overlaps: tuple[float, ...]
+
+
+def paper_values(
+    sequence: InteractiveSequence, missing: MissingPolicy = "zero", absent: AbsentPolicy = "paper"
+) -> PaperValues:
+    """The values of a sequence that `paper_figures` takes means of; for intervals.
+
+    Raises:
+        UsageError: unknown policy.
+    """
     if missing not in ("zero", "skip") or absent not in ("paper", "strict"):
         policies = f"missing={missing!r}, absent={absent!r}"
         raise UsageError(f"interactive metrics: {policies}, wanted missing zero or skip, absent paper or strict")
-    means = [[_paper_mean(segment, missing, absent) for segment in sequence.segments] for sequence in sequences]
-    scored = [[mean for mean in of_sequence if mean is not None] for of_sequence in means]
-    prompts = [prompt for sequence in sequences for prompt in sequence.prompts]
-    counted = [prompt for prompt in prompts if _counts(prompt, missing, absent)]
-    switches = [prompt for prompt in counted if prompt.old_overlap is not None]
-    values = [_paper_overlap(prompt) for prompt in counted]
-    return InteractiveFigures(
-        form=f"paper, missing={missing}, absent={absent}",
-        interactive_score=_percent([float(np.mean(of_sequence)) for of_sequence in scored if of_sequence]),
-        responsiveness=_percent([_paper_answered(prompt) for prompt in switches]),
-        perception_accuracy=_percent([value > OVERLAP_WANTED for value in values]),
-        perception_precision=_percent(values),
-        segments=sum(len(of_sequence) for of_sequence in scored),
-        switches=len(switches),
-        prompts=len(counted),
+    means = (_paper_mean(segment, missing, absent) for segment in sequence.segments)
+    counted = [prompt for prompt in sequence.prompts if _counts(prompt, missing, absent)]
+    return PaperValues(
+        tuple(mean for mean in means if mean is not None),
+        tuple(_paper_answered(prompt) for prompt in counted if prompt.old_overlap is not None),
+        tuple(_paper_overlap(prompt) for prompt in counted),
     )
 
 

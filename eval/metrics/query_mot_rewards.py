@@ -103,16 +103,21 @@ def format_reward(answer: str, convention: RewardConvention) -> float:
         answer: any string.
         convention: `RMOT26_HEAD` (0 to 2) or `RMOT26_FIRST` (0 to 3).
     """
+    return float(has_tags(answer)) + items_reward(answer, convention)
+
+
+def items_reward(answer: str, convention: RewardConvention) -> float:
+    """The second part of `format_reward`: mean over the items, 0 to 1, or to 2 where the convention has points."""
     wanted = {"bbox_2d": 4, "point_2d": 2} if convention.points else {"bbox_2d": 4}
     earned = 0.0
     with contextlib.suppress(Exception):
-        items = parse_json(_answer(answer), "the answer")
+        items = parse_json(answer_block(answer), "the answer")
         for item in items:
             fits = [
                 key in item and isinstance(item[key], list) and len(item[key]) == size for key, size in wanted.items()
             ]
             earned += sum(fits) / len(items)
-    return float(_has_tags(answer)) + earned
+    return earned
 
 
 def accuracy_reward(
@@ -136,7 +141,7 @@ def accuracy_reward(
         0 for an answer that cannot be read, and without truth.
     """
     with contextlib.suppress(Exception), np.errstate(all="ignore"):
-        items = parse_json(_answer(answer), "the answer")
+        items = parse_json(answer_block(answer), "the answer")
         wanted = _table(np.asarray(truth, np.float64)[:MAX_OBJECTS], 4)
         if convention.points:
             found = _table(np.array([item["bbox_2d"] for item in items][:MAX_OBJECTS]), 4)
@@ -173,14 +178,14 @@ def total_reward(
         points, exp: as in `accuracy_reward` and `mcp_reward`.
     """
     motion = 0.0
-    box = _first_box(answer)
+    box = first_box(answer)
     if box is not None and len(np.asarray(previous)) and len(np.asarray(current)):
         with contextlib.suppress(InputError):
             motion = mcp_reward(np.asarray(previous)[0], np.asarray(current)[0], box, convention, exp)
     return format_reward(answer, convention) + accuracy_reward(answer, current, convention, points) + motion
 
 
-def _has_tags(text: str) -> bool:
+def has_tags(text: str) -> bool:
     r"""Whether r"<think>.*</think>\s*<answer>.*</answer>" is the whole text, in time linear in its length."""
     first, last = "<think>", "</answer>"
     if not (text.startswith(first) and text.endswith(last)):
@@ -188,16 +193,22 @@ def _has_tags(text: str) -> bool:
     return re.search(r"</think>\s*<answer>", text[len(first) : -len(last)]) is not None
 
 
-def _answer(text: str) -> str:
+def answer_block(text: str) -> str:
+    """What stands between the first <answer> and the next </answer>, without the blanks around it.
+
+    Raises:
+        ValueError: there is none.
+    """
     block, end, _ = text.partition("<answer>")[2].partition("</answer>")
     if not end:
         raise ValueError("no <answer>")
     return block.strip()
 
 
-def _first_box(answer: str) -> Any:
+def first_box(answer: str) -> Any:
+    """The numbers of the first item, float64 of whatever shape they have, or None where there are none."""
     with contextlib.suppress(Exception):
-        items = parse_json(_answer(answer), "the answer")
+        items = parse_json(answer_block(answer), "the answer")
         if isinstance(items, list) and items:
             return np.asarray(items[0]["bbox"] if "bbox" in items[0] else items[0]["bbox_2d"], np.float64)
     return None

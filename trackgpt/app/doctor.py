@@ -133,14 +133,14 @@ def _memory(visit: Visit) -> str:
     """What the model takes where it would run, from headers or published dimensions, and whether that is free."""
     import torch
 
-    from trackgpt.hub import IMAT, chosen_device, find_network
+    from trackgpt.hub import IMAT, QTRACK, chosen_device, find_network
     from trackgpt.planning.inference import Answering, plan_inference
     from trackgpt.planning.outline import outline_of
     from trackgpt.precision import inference_dtype
     from trackgpt.session.ahead import AHEAD
 
     device = torch.device(chosen_device(visit.device))
-    if visit.model.startswith(IMAT):
+    if visit.model.startswith((IMAT, QTRACK)):
         return _memory_of_parts(visit, device)
     if (network := find_network(visit.model)) is not None:
         return f"{_size(network[1])} of weights; {free_memory(device) / 2**30:.2f} GiB are free on {device}"
@@ -156,14 +156,16 @@ def _memory(visit: Visit) -> str:
 
 
 def _memory_of_parts(visit: Visit, device: torch.device) -> str:
-    """A line for the grounder and one for the segmenter, and whether both fit while one of them looks at a frame."""
+    """A line for each part, and whether all fit while one of them looks at a frame."""
+    from trackgpt.hub import IMAT
     from trackgpt.planning.grounding import plan_grounded
     from trackgpt.precision import inference_dtype
 
     dtype = visit.dtype
     if dtype == "auto":
         dtype = str(inference_dtype(dtype, device)).removeprefix("torch.")
-    planned, roles = plan_grounded(visit.model, dtype), ("grounder", "segmenter")
+    planned = plan_grounded(visit.model, dtype)
+    roles = ("grounder" if visit.model.startswith(IMAT) else "policy", "segmenter")[: len(planned)]
     for role, part in zip(roles, planned, strict=True):
         _line("memory", f"{part.weights / 2**20:10.1f} MiB  {role} {part.name} ({part.kind}), {part.source}")
     frames = {role: part.frame for role, part in zip(roles, planned, strict=True) if part.frame is not None}
@@ -204,9 +206,9 @@ def _not_run() -> str:
 def _weights(model: str) -> str:
     import hashlib
 
-    from trackgpt.hub import find, parts_of
+    from trackgpt.hub import QTRACK, find, parts_of
 
-    if len(parts := parts_of(model)) > 1:
+    if len(parts := parts_of(model)) > 1 or model.startswith(QTRACK):
         return ", ".join(_size(find(part)) for part in parts)
     file = find(model) / "model.safetensors"
     if not file.is_file():
@@ -249,6 +251,7 @@ def _self_test(visit: Visit) -> str:
     from trackgpt.synthtrack.clips import make_case
     from trackgpt.systems.imat import Imat
     from trackgpt.systems.pointed import Pointed
+    from trackgpt.systems.qtrack import QTrack
 
     tracker, clip = _load(visit), make_case(1, frames=FRAMES).clip
     frames, thing = list(clip.frames), clip.ids[0] == clip.ids[0].max()
@@ -269,6 +272,11 @@ def _self_test(visit: Visit) -> str:
         )
     said = f"{len(results)} frames in {seconds:.2f} s, {len(results) / seconds:.0f} fps"
     if isinstance(tracker.model, Imat):
-        config = tracker.model.config
-        said += f"; licence of {config.grounder}: {config.grounder_licence or 'not known; read its card'}"
+        said += _licence(tracker.model.config.grounder, tracker.model.config.grounder_licence)
+    if isinstance(tracker.model, QTrack):
+        said += _licence(tracker.model.config.policy, tracker.model.config.policy_licence)
     return said
+
+
+def _licence(reader: str, licence: str) -> str:
+    return f"; licence of {reader}: {licence or 'not known; read its card'}"

@@ -67,6 +67,7 @@ class QueryClip:
         reference: the frame it is asked about.
         images: the frames that follow, in order; may hold the reference again.
         objects: what is meant.
+        scenario: what makes it hard ("crowd", "occlusion", "re-entry"), where the file says so; SynthTrack's does.
     """
 
     name: str
@@ -75,6 +76,7 @@ class QueryClip:
     reference: Path
     images: tuple[Path, ...]
     objects: tuple[ClipObject, ...]
+    scenario: str = ""
 
     def video(self) -> Video:
         """The reference and what follows it, each frame once, with the question as its only expression and prompt."""
@@ -182,6 +184,7 @@ class _AnnotationEntry:
             reference=self._image(reference),
             images=tuple(self._image(image) for image in self._field("input_images", "images")),
             objects=objects,
+            scenario=str(self.item.get("scenario", "")),
         )
 
     def _name(self) -> str:

@@ -214,7 +214,8 @@ class BankedSegmenter:
         negatives = {number: self._negatives(number, identities, state.targets) for number in active}
         motions = dict(before.motions)
         judges = {n: partial(self._judged, identities[n], negatives[n], motions.get(n)) for n in active}
-        found = self.network.segment(frame, [Asked(known.get(n), shown.get(n), judges[n]) for n in active])
+        beside = self.banks.anchors
+        found = self.network.segment(frame, [Asked(known.get(n), shown.get(n), judges[n], beside) for n in active])
         found = [self._agreeing(frame, known.get(n), shown.get(n), one) for n, one in zip(active, found, strict=True)]
         for number, one in zip(active, found, strict=True):
             identity, path = identities[number], motions.get(number)
@@ -289,7 +290,7 @@ class BankedSegmenter:
             return found
         x1, y1, x2, y2 = shown.box
         clicked = replace(shown, points=(*shown.points, ((x1 + x2) / 2, (y1 + y2) / 2, 1)))
-        (again,) = self.network.segment(frame, [Asked(memory, clicked, _silent)])
+        (again,) = self.network.segment(frame, [Asked(memory, clicked, _silent, self.banks.anchors)])
         return max(found, again, key=lambda one: _agreement(one, shown.box))
 
     def _learned(
@@ -312,7 +313,8 @@ class BankedSegmenter:
             return known
         sure = trusted(found.iou, found.presence, area, identity, frame, self.banks) and self._foreseen(motion, chosen)
         known = replace(known, areas=(*identity.areas, area)[-MOST_AREAS:])
-        if view is None or not sure or known.margin < self.banks.margin or (others and not _ambiguous(chosen, others)):
+        rivalled = _ambiguous(chosen, others) if others or self.banks.anchors else True
+        if view is None or not sure or known.margin < self.banks.margin or not rivalled:
             return known
         for rival in self._distractors(chosen, others, identity, frame):
             known = known.with_negative(rival, self.banks)

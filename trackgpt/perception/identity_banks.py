@@ -31,6 +31,8 @@ class BankSettings:
         drifting: like `margin`, below which a target counts as mistaken.
         weight: of the similarity to the negative bank when hypotheses are ranked.
         contained: share of a box that lies in another one from which on they are part and whole, and no rivals.
+        anchors: keep the sure frames on which a rival lies elsewhere, new or not, the newest of them (DAM4SAM), beside
+            what the network remembers by itself; otherwise views that differ, in the place of that (IMAT).
     """
 
     size: int = field(default=4, metadata={"range": (1, 64)})
@@ -44,6 +46,7 @@ class BankSettings:
     drifting: float = field(default=0.0, metadata={"range": (-2.0, 2.0)})
     weight: float = field(default=0.5, metadata={"range": (0.0, 10.0)})
     contained: float = field(default=0.8, metadata={"range": (0.0, 1.0)})
+    anchors: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,14 @@ def slot_for(view: View, bank: Sequence[View], size: int) -> int | None:
         if found > best:
             best, slot = found, place
     return slot
+
+
+def slot_of_oldest(bank: Sequence[View], size: int) -> int | None:
+    """Where a view goes in a bank of at most `size` whose oldest view gives way: None where all of them were shown."""
+    if len(bank) < size:
+        return len(bank)
+    seen = [place for place, view in enumerate(bank) if view.kind != "shown"]
+    return min(seen, key=lambda place: bank[place].frame, default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,11 +197,17 @@ class Identity:
         """After its candidate was offered, and where it went among `kept`; None where it was not taken.
 
         A view that is known already says nothing new, verified or not; and to nothing shown there is nothing to add.
+        Where anchors are kept, a rival is what is new.
         """
         view, waiting = self.candidate, replace(self, candidate=None)
-        if view is None or not self.positive or likeness(view.embedding, self.positive) >= settings.novel:
+        if view is None or not self.positive:
             return waiting, None
-        slot = slot_for(view, self.positive, settings.size)
+        if settings.anchors:
+            slot = slot_of_oldest(self.positive, settings.size)
+        elif likeness(view.embedding, self.positive) >= settings.novel:
+            return waiting, None
+        else:
+            slot = slot_for(view, self.positive, settings.size)
         if slot is None:
             return waiting, None
         positive = (*self.positive[:slot], view, *self.positive[slot + 1 :])

@@ -56,12 +56,16 @@ class Asked(NamedTuple):
     Attributes:
         memory: what is remembered of it; None where it begins here.
         shown: what is shown of it here.
-        judge: has a say in which hypothesis is taken, where it is tracked; with it, hypotheses are given back.
+        judge: has a say in which hypothesis is taken, where it is tracked; with it, hypotheses are given back, and what
+            is remembered for long is the judge's to say (see `KeepingNetwork.kept`).
+        beside: the network goes on to choose by itself what else it remembers, beside what it is told to keep; and what
+            it has left out of its mask as lying apart from the target is a hypothesis, too.
     """
 
     memory: Any
     shown: VisualPrompt | None
     judge: Judge | None = None
+    beside: bool = False
 
 
 class Segmented(NamedTuple):

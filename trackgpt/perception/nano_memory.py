@@ -113,11 +113,12 @@ class WindowMemory:
 
     Attributes:
         shown: windows on which it was shown: the first, and the newest correction.
-        steady: windows on which it was seen well, newest last.
+        steady: windows on which it was seen well, newest last: the network's own choice.
         last: the window on which it was last seen.
         logits: float32 (s/4, s/4), its last mask in the window that follows it.
         gaze: where to look next.
         waited: frames since one was added to `steady`.
+        kept: windows that it was told to keep (see `NanoMemory.kept`).
     """
 
     shown: tuple[RememberedWindow, ...]
@@ -126,11 +127,12 @@ class WindowMemory:
     logits: np.ndarray
     gaze: Gaze
     waited: int = 0
+    kept: tuple[RememberedWindow, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays held, of a window that stands at two places twice: what a saved track holds, too."""
-        windows = (*self.shown, *self.steady, self.last)
+        windows = (*self.shown, *self.kept, *self.steady, self.last)
         held = sum(getattr(one, name).nbytes for one in windows for name in ("key", "on", "off", "value"))
         return held + self.logits.nbytes
 
@@ -197,19 +199,19 @@ class NanoMemory:
     def segment(self, frame: Frame, asked: Sequence[Asked]) -> list[Segmented]:
         """See `MemoryNetwork.segment`; each target is computed alone, so that none changes another by a bit."""
         image = image_of(frame)
-        found = [self._segment(image, each.memory, each.shown) for each in asked]
+        found = [self._segment(image, each) for each in asked]
         return [one if each.judge is None else _judged(each, one) for each, one in zip(asked, found, strict=True)]
 
     def kept(self, memory: WindowMemory, place: int) -> WindowMemory:
-        """See `KeepingNetwork.kept`: the newest window becomes a steady one."""
-        steady = (*memory.steady[:place], memory.last, *memory.steady[place + 1 :])
-        return replace(memory, steady=steady, waited=0)
+        """See `KeepingNetwork.kept`: the newest window is kept."""
+        return replace(memory, kept=(*memory.kept[:place], memory.last, *memory.kept[place + 1 :]))
 
-    def _segment(self, image: np.ndarray, memory: WindowMemory | None, shown: VisualPrompt | None) -> Segmented:
+    def _segment(self, image: np.ndarray, asked: Asked) -> Segmented:
+        memory, shown = asked.memory, asked.shown
         if shown is None:
             if memory is None:
                 raise UsageError("a target that was never shown cannot be looked for; give its box, mask or points")
-            return self._tracked(image, memory)
+            return self._tracked(image, memory, asked.beside)
         if shown.mask is not None:
             return self._given(image, memory, shown.mask)
         return self._prompted(image, memory, shown)
@@ -280,8 +282,8 @@ class NanoMemory:
         iou, presence = (float(torch.sigmoid(value)) for value in (decoded.iou, decoded.presence))
         return Segmented(mask, iou, presence, self._begun(memory, view, logits, look, Gaze.at(box)))
 
-    def _tracked(self, image: np.ndarray, memory: WindowMemory) -> Segmented:
-        """The mask on the next frame, and what to remember of it."""
+    def _tracked(self, image: np.ndarray, memory: WindowMemory, beside: bool = False) -> Segmented:
+        """The mask on the next frame, and what to remember of it; `beside` see `Asked`."""
         height, width = image.shape[:2]
         look = self._look(image, self._window(memory.gaze, image))
         blank, hint = self._blank(), self._hint(memory, look)
@@ -289,9 +291,9 @@ class NanoMemory:
         recalled = self._recalled(look.maps, *self._known(memory, look), read=self.settings.read)
         decoded = self.model.decode(look.maps, prompt, *recalled)
         iou, presence = (float(torch.sigmoid(value)) for value in (decoded.iou, decoded.presence))
-        logits = _numpy(decoded.logits)
+        logits = whole = _numpy(decoded.logits)
         if self.settings.tidy:
-            logits = without_strays(logits, _numpy(hint))
+            logits = without_strays(whole, _numpy(hint))
         seen = presence >= self.settings.presence
         mask = look.window.paste(logits, height, width) if seen else np.zeros((height, width), bool)
         box = extent(mask)
@@ -307,8 +309,11 @@ class NanoMemory:
         steady = memory.steady
         if self.settings.steady and waited >= self.settings.steady_every and iou >= self.settings.steady_iou:
             steady, waited = (*steady, view)[-self.settings.steady :], 0
-        later = WindowMemory(memory.shown, steady, view, handed[0, 0].numpy(), gaze, waited)
-        return Segmented(mask, iou, presence, later)
+        later = WindowMemory(memory.shown, steady, view, handed[0, 0].numpy(), gaze, waited, memory.kept)
+        apart = (
+            _strays(look.window.paste(np.where(logits == whole, -SURE, whole), height, width), iou) if beside else ()
+        )
+        return Segmented(mask, iou, presence, later, apart)
 
     # --- what the network is given ---
 
@@ -332,7 +337,7 @@ class NanoMemory:
     def _known(self, memory: WindowMemory, look: _Look) -> tuple[list[Reference], list[Reference]]:
         """What is remembered, as a window shows it: of the last frame, and of those shown and steady."""
         following = self._window(memory.gaze, look.image).seen_from(look.window)
-        older = (*memory.shown, *memory.steady)
+        older = (*memory.shown, *memory.kept, *memory.steady)
         return (
             [memory.last.reference(following, self._device)],
             [one.reference(following, self._device) for one in older],
@@ -389,17 +394,24 @@ class NanoMemory:
 
 
 def _judged(asked: Asked, found: Segmented) -> Segmented:
-    """With the only hypothesis of this network: what it looks like is the mean of the keys of its cells.
+    """With the hypothesis of this network, before what lies apart: what it looks like is the mean of its cells' keys.
 
-    Whoever judges decides what is remembered for long, too (see `NanoMemory.kept`).
+    Whoever judges decides what is remembered for long, too (see `Asked`).
     """
     x1, y1, x2, y2 = box_of(found.mask).tolist()
     seen = None if np.isnan(x1) else (x1, y1, x2, y2)
     memory: WindowMemory = found.memory
-    if asked.shown is None:
-        memory = replace(memory, steady=asked.memory.steady)
+    if not asked.beside:
+        memory = replace(memory, steady=())
     look = None if seen is None else embedding_of(memory.last.key[0], memory.last.on[0, 0])
-    return found._replace(memory=memory, hypotheses=(Hypothesis(found.mask, seen, found.iou, look),))
+    own = Hypothesis(found.mask, seen, found.iou, look)
+    return found._replace(memory=memory, hypotheses=(own, *found.hypotheses))
+
+
+def _strays(mask: np.ndarray, iou: float) -> tuple[Hypothesis, ...]:
+    """What was left out of a mask, bool (height, width), as a hypothesis; none where nothing was."""
+    x1, y1, x2, y2 = box_of(mask).tolist()
+    return () if np.isnan(x1) else (Hypothesis(mask, (x1, y1, x2, y2), iou, None),)
 
 
 def _numpy(logits: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Memory of a grounder and a segmenter before they are loaded.
+"""Memory of a grounder or a policy, and a segmenter, before they are loaded.
 
 Nothing is downloaded and no weight is read: headers of weight files, the size of an ONNX file, or, for a public model
 that is not on this machine, its published size. Activations of open-vocabulary detectors and of a SAM 2's encoder, as
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.hub import IMAT, find
+from trackgpt.hub import IMAT, QTRACK, find, parts_of
 from trackgpt.planning.memory_plan import plain_bytes
 from trackgpt.presets import published
 from trackgpt.settings import read_json
@@ -49,23 +49,23 @@ class PlannedPart:
     frame: int | None = None
 
 
-def plan_grounded(name: str, dtype: str) -> tuple[PlannedPart, PlannedPart]:
-    """The grounder and the segmenter of a model.
+def plan_grounded(name: str, dtype: str) -> tuple[PlannedPart, ...]:
+    """The grounder and the segmenter of a model, or its policy and, where there is one, its segmenter.
 
     Args:
-        name: imat:GROUNDER+SEGMENTER, see `trackgpt.hub.grounded`; the grounder is an ONNX file, a folder with a
-            config.json, or a hub's id.
+        name: imat:GROUNDER+SEGMENTER or qtrack:POLICY[+SEGMENTER], see `trackgpt.hub`; each part is an ONNX file, a
+            folder with a config.json, or a hub's id.
         dtype: of `memory_plan.DTYPES`; what is quantised in it elsewhere counts as bfloat16 here. ONNX files and
             nano-memory compute as they are stored.
 
     Raises:
-        UsageError: the name is none of two parts.
+        UsageError: the name is none of such parts.
         ModelError: MD01 a part is not on this machine, and its size is not known; MD02 a file is damaged.
     """
-    grounder, plus, segmenter = name.removeprefix(IMAT).rpartition("+")
-    if not plus or not name.startswith(IMAT):
-        raise UsageError(f"{name}: wanted {IMAT}GROUNDER+SEGMENTER")
-    return _planned(grounder, dtype), _planned(segmenter, dtype)
+    parts = parts_of(name) if name.startswith((IMAT, QTRACK)) else []
+    if len(parts) not in ((2,) if name.startswith(IMAT) else (1, 2)):
+        raise UsageError(f"{name}: wanted {IMAT}GROUNDER+SEGMENTER or {QTRACK}POLICY[+SEGMENTER]")
+    return tuple(_planned(part, dtype) for part in parts)
 
 
 def _planned(name: str, dtype: str) -> PlannedPart:

@@ -11,11 +11,12 @@ Time is linear in the length of the text, whatever it holds: an expression never
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from trackgpt.reasoners.coordinates import Numbers
 
@@ -51,6 +52,40 @@ UNREADABLE = ParsedAnswer(readable=False)
 NOTHING = ParsedAnswer()
 """The model says that there is no such object."""
 
+Form = Literal["strict", "repaired", "unreadable"]
+"""How an answer could be read: as it was asked for, with repairs, or not at all."""
+
+
+class TrackEntry(NamedTuple):
+    """One box of an answer about several frames.
+
+    Attributes:
+        numbers: as they are written, any floats; None where the model says that the object is not visible.
+        frame: the number of the frame as the model writes it; None where it names none.
+        object_id: the number of the object as the model writes it; None where it names none.
+        span: where in the text the entry stands, first character and one past the last.
+    """
+
+    numbers: Numbers | None
+    frame: int | None
+    object_id: int | None
+    span: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ParsedTracks:
+    """What was read from an answer about several frames.
+
+    Attributes:
+        entries: in the order of the text.
+        form: "strict" where the answer is a JSON list as it was asked for; empty entries then mean that there is no
+            such object.
+    """
+
+    entries: tuple[TrackEntry, ...] = ()
+    form: Form = "strict"
+
+
 _N = r"""["']?+\s*+([-+]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][-+]?+\d++)?+)["']?+\s*+"""
 _BRACKETED = rf"[\[(]\s*+{_N},\s*+{_N},\s*+{_N},\s*+{_N},?+\s*+[\])]"
 _POINTS = rf"\(\s*+{_N},\s*+{_N}\)\s*+,?+\s*+\(\s*+{_N},\s*+{_N}\)"
@@ -61,6 +96,18 @@ _LABELS = ("label", "name", "object", "phrase", "class", "category", "descriptio
 _NAMED = rf"""["']?+(?:{"|".join(_LABELS)})["']?+\s*+:\s*+(?:"([^"\n]*+)"|'([^'\n]*+)')"""
 _TOKEN = re.compile(rf"({{)|{_NAMED}|{_BRACKETED}")
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+
+# An answer about several frames: where its objects begin and end, the numbers of frame and object, and boxes.
+_NUMBER_OF = r"""["']?+\s*+[:=]\s*+["']?+(\d{1,9})(?![\d.])"""
+_TRACK_TOKEN = re.compile(
+    rf"""(?P<opens>{{)|(?P<closes>}})|(?<!\w)frame(?:_?(?:id|index|number))?+{_NUMBER_OF}"""
+    rf"""|(?<!\w)(?:(?:object_?|track_?|obj_?)?id|object){_NUMBER_OF}|(?<!\w)object_(\d{{1,9}})["']?+\s*+:"""
+    rf"""|(?<!\w)(?:bbox|box)(?:_2d)?+["']?+\s*+[:=]\s*+(?P<hidden>null|none)\b|{_BRACKETED}""",
+    re.IGNORECASE,
+)
+_MOST_NUMBER = 10**9
+_DEEPEST = 100
+_BOX_KEY = "bbox_2d"
 
 # <|box_start|>(1,2),(3,4)<|box_end|>, <box>[[1, 2, 3, 4]]</box>
 _TAGGED = re.compile(r"(?:<box>|<\|box_start\|>)([^<]*+)")
@@ -189,6 +236,128 @@ def _is_empty(value: Any) -> bool:
 def _says_nothing(text: str) -> bool:
     """A short text without numbers that says in words that there is no such object."""
     return len(text) <= _MOST_PROSE and not re.search(r"\d", text) and _NO_OBJECT.search(text) is not None
+
+
+def read_json_tracks(text: str) -> ParsedTracks:
+    """A JSON list of objects such as {"frame": 3, "object_id": 1, "bbox_2d": [x1, y1, x2, y2]}, or anything like it.
+
+    Strict is a list whose entries each have "bbox_2d", four numbers or null, and may have "frame" and "object_id",
+    whole numbers from 0; what else they have is not read. Anything else is repaired: any four numbers in brackets are a
+    box, and its frame and object are those of the braces it stands in, or of those around them. An entry that was cut
+    off before its box ended is none.
+    """
+    scanned = tuple(_scan_tracks(text))
+    value = _loaded(text)
+    strict = _strict_tracks(value)
+    if strict is not None:
+        same = [one[:3] for one in strict] == [one[:3] for one in scanned]
+        return ParsedTracks(scanned if same else tuple(one._replace(span=(0, len(text))) for one in strict))
+    if scanned:
+        return ParsedTracks(scanned, "repaired")
+    value = _loaded(_fenced(text))
+    empty = (value is not _BROKEN and _is_empty(value)) or _says_nothing(text)
+    return ParsedTracks(form="repaired" if empty else "unreadable")
+
+
+def _strict_tracks(value: Any) -> list[TrackEntry] | None:
+    """The entries of a JSON value that is a list as it was asked for."""
+    if not isinstance(value, list):
+        return None
+    found = []
+    for each in value:
+        if not isinstance(each, dict) or _BOX_KEY not in each:
+            return None
+        numbers, frame, object_id = each[_BOX_KEY], each.get("frame"), each.get("object_id")
+        four = numbers is None or (isinstance(numbers, list) and len(numbers) == 4 and all(map(_is_finite, numbers)))
+        if not four or not all(n is None or _is_count(n) for n in (frame, object_id)):
+            return None
+        box = None if numbers is None else tuple(numbers)
+        found.append(TrackEntry(box, _whole(frame), _whole(object_id), (0, 0)))
+    return found
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, float) and math.isfinite(number)
+
+
+def _is_count(number: Any) -> bool:
+    return _is_finite(number) and number.is_integer() and 0 <= number < _MOST_NUMBER
+
+
+@dataclass
+class _Braces:
+    """What stands between two braces: the numbers of frame and object, and the boxes that wait for them."""
+
+    frame: int | None = None
+    object_id: int | None = None
+    waiting: list[tuple[Numbers | None, tuple[int, int]]] = field(default_factory=list)
+
+    def entries(self) -> Iterator[TrackEntry]:
+        return (TrackEntry(numbers, self.frame, self.object_id, span) for numbers, span in self.waiting)
+
+
+def _scan_tracks(text: str) -> Iterator[TrackEntry]:
+    """Boxes in brackets, each with the numbers of frame and object in its braces, or around them.
+
+    What follows more than `_DEEPEST` open braces is not read.
+    """
+    outer: list[_Braces] = []
+    inner = _Braces()
+    for token in _TRACK_TOKEN.finditer(text):
+        frame, object_id, key, *numbers = token.group(3, 4, 5, 7, 8, 9, 10)
+        if token["opens"]:
+            if len(outer) == _DEEPEST:
+                break
+            yield from inner.entries()  # what a list holds in front of it
+            inner.waiting = []
+            outer.append(inner)
+            inner = _Braces(inner.frame, inner.object_id)
+        elif token["closes"]:
+            yield from inner.entries()
+            inner = outer.pop() if outer else _Braces()
+        elif frame is not None:
+            inner.frame = int(frame)
+        elif object_id is not None or key is not None:
+            inner.object_id = int(object_id or key)
+        else:
+            box = None if token["hidden"] else tuple(map(float, numbers))
+            inner.waiting.append((box, token.span()))
+    for braces in (*outer, inner):
+        yield from braces.entries()
+
+
+class TimedPoint(NamedTuple):
+    """A point of an object at a time, x and y from 0 to 1000."""
+
+    seconds: float
+    object_id: int
+    x: float
+    y: float
+
+
+_TIMED_TAG = re.compile(r'<tracks\b[^<>"]*?\bcoords\s*+=\s*+"([^">]*+)')
+_TIMED_GROUP = re.compile(r"\s*+(\d{1,9}(?:\.\d{1,9})?+)((?:\s++\d{1,9}){3,})\s*+")
+
+
+def read_track_tags(text: str) -> tuple[TimedPoint, ...]:
+    """Molmo2: `<tracks coords="0.0 1 635 522;0.5 1 606 490 2 511 124">label</tracks>`, seconds, then id, x, y each.
+
+    Groups that are written otherwise are left out, and so is what is left after the last three numbers of a group.
+    """
+    found = []
+    for tag in _TIMED_TAG.finditer(text):
+        for written in re.split(r"[;\t]", tag.group(1)):
+            if (group := _TIMED_GROUP.fullmatch(written)) is None:
+                continue
+            numbers = group.group(2).split()
+            for i in range(0, len(numbers) - 2, 3):
+                object_id, x, y = numbers[i : i + 3]
+                found.append(TimedPoint(float(group.group(1)), int(object_id), float(x), float(y)))
+    return tuple(found)
 
 
 def read_box_tags(text: str) -> ParsedAnswer:

@@ -39,11 +39,13 @@ class Convention(NamedTuple):
         takes: how many numbers a box has.
         to_pixels: of finite numbers; the box may lie outside the image.
         from_pixels: of a box inside the image.
+        digits: decimals that models of the convention write.
     """
 
     takes: int
     to_pixels: Callable[[Numbers, Sizes], Box]
     from_pixels: Callable[[Box, Sizes], Numbers]
+    digits: int = 0
 
 
 def _along(
@@ -51,6 +53,7 @@ def _along(
     most: int | None = None,
     offset: float = 0.0,
     rows_first: bool = False,
+    digits: int = 0,
 ) -> Convention:
     """Four numbers, each a distance along a side of the image.
 
@@ -59,6 +62,7 @@ def _along(
         most: numbers are integers from 0 to this one; None where they are not whole.
         offset: where in its unit an integer stands.
         rows_first: y stands in front of x.
+        digits: see `Convention`.
     """
 
     def to_pixels(numbers: Numbers, view: Sizes) -> Box:
@@ -75,7 +79,7 @@ def _along(
         numbers = (y1, x1, y2, x2) if rows_first else (x1, y1, x2, y2)
         return numbers if most is None else tuple(min(max(floor(n + 0.5), 0), most) for n in numbers)
 
-    return Convention(4, to_pixels, from_pixels)
+    return Convention(4, to_pixels, from_pixels, digits)
 
 
 def _cells_to_pixels(numbers: Numbers, view: Sizes) -> Box:
@@ -102,7 +106,7 @@ def _cells_from_pixels(box: Box, view: Sizes) -> Numbers:
 CONVENTIONS: dict[str, Convention] = {
     "pixels": _along(lambda view: view.size),
     "seen_pixels": _along(lambda view: view.seen),
-    "unit": _along(lambda view: (1.0, 1.0)),
+    "unit": _along(lambda view: (1.0, 1.0), digits=4),
     "thousandths": _along(lambda view: (1000.0, 1000.0), most=1000),
     "bins": _along(lambda view: (1000.0, 1000.0), most=999, offset=0.5),
     "rows_first_1024": _along(lambda view: (1024.0, 1024.0), most=1023, rows_first=True),

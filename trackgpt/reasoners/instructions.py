@@ -145,10 +145,10 @@ _LEADING = _set("""
     please, now, ok, okay, then, so, well, hey, oh, sorry, hm, hmm, actually, instead, just, only, but, and, simply,
     can you, could you, would you, will you, i want you to, i want to, i want, i would like you to, i would like, i
     need, i'd like you to, i'd like, let 's, let us, track, follow, watch, find, show, show me, trace, segment,
-    keep, mark, start tracking, start following, keep tracking, keep following, continue tracking, continue
-    following, tracking, following, focus on, focus only on, only focus on, focus just on, concentrate on, zoom in
-    on, zoom on, zoom into, look at, look for, select, pick, choose, take, get, rather, or rather, box, highlight,
-    maybe
+    keep, keep to, keep an eye on, stay with, stick to, stick with, mark, start tracking, start following, keep
+    tracking, keep following, continue tracking, continue following, tracking, following, focus on, focus only on,
+    only focus on, focus just on, concentrate on, zoom in on, zoom on, zoom into, look at, look for, select, pick,
+    choose, take, get, rather, or rather, box, highlight, maybe
 """)
 _TRAILING = _set(
     "please, now, instead, again, only, then, from now on, thanks, thank you, for me, and, but, or, though"
@@ -171,7 +171,11 @@ _ENDS_NOUN = _BEFORE | _RELATIVE | _BREAKS | _set("closest, nearest, not, standi
 _POLITE_ONLY = _set("please, ok, okay, can you, could you, you can, and, then, let 's")
 _POLITE = _POLITE_ONLY | {"now"}
 _ORDERING = _POLITE | _set("track, follow, watch, i want")
-_NOTING = _set("now, ok, okay, and, but, so, then, note, careful, attention, oh")
+_NOTING = _set("""
+    now, ok, okay, and, but, so, then, note, careful, attention, oh, at the moment, right now, by now, meanwhile, in
+    the meantime
+""")
+_SHOWING = _set("you see, you find, you can see, you can find, you should see, you should find, you will see")
 _HESITATING = _set("oh, sorry, hm, hmm, well, but, hey, ok, wait, stop, please, actually")
 _PLEASE = frozenset({"please"})
 
@@ -198,6 +202,10 @@ _STOP = _set("""
     following, cease tracking, finish tracking, end tracking, leave out, never mind
 """)
 _STOP_ALL = _set("stop, stop it, end, that 's all, forget it, forget that, stop tracking")
+_UNWANTED = _set("""
+    does not matter, doesn't matter, do not matter, don't matter, no longer matters, no longer matter, is not needed,
+    is no longer needed, is not important, is no longer important
+""")
 _FORGET = _set("forget, forget about, drop, remove, ignore, untrack, unfollow, delete, discard, dismiss")
 _LATER = _set("any more, anymore, any longer, now, please, again, completely, entirely")
 _ALSO = _set("also, plus, additionally, in addition, and also, as well as, besides, add, and add, include, and include")
@@ -211,7 +219,8 @@ _TO_OTHER = _set("""
     switch to, switch target to, switch the target to, switch over to, change to, change target to, change the
     target to, now switch to, go to, move to, move on to, go on to, swap to, now, actually, turn to, shift to, shift
     focus to, switch focus to, continue with, go on with, change over to, now track, now follow, rather track,
-    rather follow
+    rather follow, from now on, leave that one and track, leave that one and follow, leave it and track, leave it
+    and follow
 """)
 _SEARCHING = _set("""
     keep searching, keep looking, continue searching, continue looking, go on searching, search for it, look for it,
@@ -227,14 +236,19 @@ _GONE = _set("""
     sight, out of shot, out of picture, out of the frame, out of the picture, out of the view, out of the shot, off
     screen, off the screen, no longer visible, not visible, no longer there, not there, no longer here, not here, no
     longer in, not in, leave, completely hidden, partly hidden, fully hidden, move out of, moving out of, going out
-    of, go out of, covered, offscreen
+    of, go out of, covered, offscreen, on its way out, on his way out, on her way out, on their way out, on the way out
 """)
+_LOSING = _set("you will lose, you'll lose, you may lose, you are going to lose, you are about to lose")
+_SHARES = _set("part of, a part of, parts of, some of, half of, most of, all of, little of, more of")
+"""Of what is followed, where only so much of it can be seen."""
+_WHILE = _set("while, when, whenever, as soon as, once, any time")
+_AS_LONG = _set("as long as, so long as")
 _OTHERWISE = _set("otherwise, or else, failing that, or otherwise, else")
 _SEEN = _set("visible, there, see, find, found, seen, present, view, frame, available, picture, possible, in")
 _GONE_VERBS = _set("disappears, leaves, vanishes, goes")
 _UNSEEN = _GONE_VERBS | _set("hidden, lost, gone, absent, missing, occluded, invisible, away, out")
 _HEADING = _set("about to, going to, now, still, currently, completely, fully, soon, already, be, been, just, partly")
-_MEANWHILE = _set("now, still, currently, already, just, been, being")
+_MEANWHILE = _set("now, still, currently, already, just, been, being, come to be")
 _ALL_OF_IT = _set("all of it, all of him, all of her")
 _BODY_WHOLE = _set("whole, full, entire, complete, rest")
 _PARTS = BODY | _set("""
@@ -246,6 +260,8 @@ _ASKED = _set("""
     selected, switch, switched, lose, lost, reject, rejected, sure, certain, confident, doing, watching, found,
     mistake, stop, stopped, jump, jumped, drop, dropped
 """)
+_LOOKING = _set("what do you see, what can you see, what did you see, what are you seeing, who do you see")
+_FITTING = _set("another, any, more, else, fits, fit, matches, match, like, several, candidate, candidates, others")
 _ASKS = _set("why, what, which, who, whom, where, how, when, are, is, do, did, have, since, was, were, does, has")
 _SMALL = (
     _ARTICLES
@@ -463,7 +479,9 @@ def _question(tokens: _Tokens, context: Context) -> Understood | None:
         return None
     rest, about = words[1:], None
     if "you" in words or "your" in words:
-        about = bool(_ASKED & set(words))
+        about = bool(_ASKED & set(words)) or _same(tokens, _LOOKING)
+    elif words[:2] in (["is", "there"], ["are", "there"]):
+        about = context.begun and set(words[2:]) <= _SMALL | _FITTING and bool(set(words[2:]) & _FITTING)
     elif words[0] == "why" and rest:
         small = set(rest) - _SMALL
         named = _among(tokens[1:], context.tracked) if small else ()
@@ -486,8 +504,10 @@ def _conditional(tokens: _Tokens, context: Context) -> Understood | None:
         for k in range(1, len(words)):
             length = _at(tokens, k, _OTHERWISE)
             if length and (words[k - 1] in _BREAKS or words[k] == "or"):
-                options = [tokens[:k], tokens[k + length :]]
+                seen = next((j for j in range(1, k) if _at(tokens, j, _AS_LONG)), k)
+                options = [tokens[:seen], tokens[k + length :]]
                 break
+        options = options or _while(tokens)
     found = [spelled for each in options if (spelled := _spelled(_bare(each), context))]
     return Understood("conditional", found[0], instead=tuple(found[1:])) if len(found) > 1 else None
 
@@ -508,6 +528,21 @@ def _if(tokens: _Tokens, k: int, context: Context) -> list[_Tokens]:
         parts = [at for at, token in enumerate(before) if token.word == "or"]
         return [before[: parts[0]], before[parts[0] + 1 :]] if parts else [subject, before]
     return [subject or _tokens(context.words), after]
+
+
+def _while(tokens: _Tokens) -> list[_Tokens]:
+    """The same of a sentence with another word for "if": "the dog, but the cat whenever it is out of sight"."""
+    for k in range(1, len(tokens)):
+        length = _at(tokens, k, _WHILE)
+        end = next((at for at in range(k + length, len(tokens)) if tokens[at].word in _BREAKS), len(tokens))
+        if not length or not _unseen(tokens[k + length : end]):
+            continue
+        before, after = tokens[:k], tokens[end:]
+        if _bare(after):
+            return [before, after]
+        joins = [at for at in range(1, k) if before[at].word in {"and", "but", ",", ";"}]
+        return [before[: joins[-1]], before[joins[-1] + 1 :]] if joins else []
+    return []
 
 
 def _unseen(condition: _Tokens) -> bool:
@@ -534,6 +569,8 @@ def _drop(tokens: _Tokens, context: Context) -> Understood | None:
         return Understood("drop")
     rest = _after(led, _STOP)
     if rest is None:
+        rest = _unwanted(led)
+    if rest is None:
         rest = _after(led, _FORGET)
         opens = _ARTICLES | _OWNERS | _NUMBERED | _OBJECTS | {"all", "both", "everything", "everyone"}
         if not rest or not (rest[0].word in opens or rest[0].word.isdecimal()):
@@ -552,6 +589,15 @@ def _drop(tokens: _Tokens, context: Context) -> Understood | None:
     return Understood("drop", ids=(number,)) if number else Understood("drop", _written(rest))
 
 
+def _unwanted(tokens: _Tokens) -> _Tokens | None:
+    """What is left out: "leave the dog out", "the dog does not matter any more"; None where nothing is."""
+    ended = _ended(tokens, _LATER)
+    if len(ended) > 2 and (ended[0].word, ended[-1].word) == ("leave", "out"):
+        return ended[1:-1]
+    k = next((k for k in range(1, len(ended)) if _at(ended, k, _UNWANTED) == len(ended) - k), 0)
+    return ended[:k] if k else None
+
+
 def _absence(tokens: _Tokens, context: Context) -> Understood | None:
     """What is followed leaves, is hidden or is gone: "it is about to leave", "keep searching"."""
     if not context.begun:
@@ -559,6 +605,8 @@ def _absence(tokens: _Tokens, context: Context) -> Understood | None:
     parts = _parts(tokens)
     if any(_same(part, _SEARCHING) for part in parts) or _after(parts[0], _SEARCHING_FOR):
         return Understood("absence", ids=() if context.focus is None else (context.focus.id,))
+    if context.focus and (_after(_led(tokens, _NOTING), _LOSING) or _in_part(tokens)):
+        return Understood("absence", ids=(context.focus.id,))
     found = _clause(tokens, context)
     if found is not None:
         subject, verb, predicate = found
@@ -571,6 +619,16 @@ def _absence(tokens: _Tokens, context: Context) -> Understood | None:
         if len(meant) == 1:
             return Understood("absence", ids=(meant[0].id,))
     return None
+
+
+def _in_part(tokens: _Tokens) -> bool:
+    """Whether only a part of what is followed can be seen: "only a part of it can be seen"."""
+    words = {token.word for token in tokens}
+    for k in range(len(tokens) - 1):
+        length = _at(tokens, k, _SHARES)
+        if length and k + length < len(tokens) and tokens[k + length].word in _OBJECTS:
+            return bool(words & {"seen", "see", "visible"}) and bool(words & (_NEGATED | {"only", "just"}))
+    return False
 
 
 def _parts(tokens: _Tokens) -> list[_Tokens]:
@@ -587,6 +645,9 @@ def _parts(tokens: _Tokens) -> list[_Tokens]:
 def _clause(tokens: _Tokens, context: Context) -> tuple[Called, str, _Tokens] | None:
     """A statement about something followed: which one, the verb "to be" or "to have" if any, and what is said."""
     tokens = _ended(_led(tokens, _NOTING), _PLEASE)
+    shown = _at(tokens, 0, _SHOWING)
+    if shown and context.focus and shown + 1 < len(tokens) and tokens[shown].word in _OBJECTS:
+        return context.focus, "", tokens[shown + 1 :]
     length = _at(tokens, 0, _SUBJECTS)
     if length and context.focus:
         rest = tokens[length:]

@@ -19,13 +19,20 @@ from trackgpt.export.prompts import written_prompt
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.masks import decode_rle
 from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
-from trackgpt.reasoners.instructions import referred, understand
+from trackgpt.reasoners.instructions import referred
 from trackgpt.session.contradictions import LONG, Meetings, denied_points
 from trackgpt.session.late import MOST_FRAMES, LateTracker, Revision
 from trackgpt.session.takes import Said, Takes
-from trackgpt.session.understanding import answer_of, context_of, listed
+from trackgpt.session.understanding import (
+    answer_of,
+    context_of,
+    refuse_unheard,
+    refuse_unknown,
+    settled,
+    understood,
+)
 from trackgpt.track import TrackState
-from trackgpt.types import OUTSIDE_TRACK, PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, VisualPrompt
+from trackgpt.types import PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, VisualPrompt
 from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
@@ -338,14 +345,8 @@ class Session:
 
     def _understood(self, text: str) -> Prompt:
         """What words say of what is tracked, written out."""
-        context = context_of(self.state)
-        found = understand(text, context)
-        if self._said and found.kind == "start":
-            found = replace(found, kind="switch")
-        wordless = found.kind in ("drop", "resume")
-        words = self._check(found.words) if found.words else "" if wordless else text
-        said = text if words != text else ""
-        return Prompt(words, 0, found.kind, found.ids, (), said, found.excluded, found.instead)
+        prompt = understood(text, self.state, self._check)
+        return replace(prompt, kind="switch") if self._said and prompt.kind == "start" else prompt
 
     def _referring(self, prompt: Prompt) -> Prompt:
         """The prompt with the ids of what the words of a "drop" or "resume" refer to."""
@@ -362,12 +363,9 @@ class Session:
         """
         prompt = self.read(given, **how)
         self.refuse(prompt)
-        if isinstance(given, Prompt) or prompt.kind not in ("drop", "resume") or not prompt.text or prompt.ids:
-            return prompt
-        context = context_of(self.state)
-        things = context.tracked if prompt.kind == "drop" else context.former
-        there = "tracked are" if prompt.kind == "drop" else "targets that were given up are"
-        raise UsageError(f"{prompt.kind} {prompt.text!r}: {there} {listed(things)}")
+        if not isinstance(given, Prompt):
+            refuse_unknown(prompt, self.state)
+        return prompt
 
     def refuse(self, prompt: Prompt) -> None:
         """Refuse what the system cannot do with the track as it is.
@@ -375,10 +373,7 @@ class Session:
         Raises:
             UsageError: it cannot do what the prompt wants.
         """
-        if prompt.kind == "conditional":
-            prompt = self._options(prompt)[0]
-        if prompt.kind not in OUTSIDE_TRACK:
-            self.tracker.arbiter.due(self.state, prompt)
+        refuse_unheard(prompt, self.state, self.tracker.arbiter)
 
     def step(
         self, frame: np.ndarray | SourceFrame | None, index: int | None = None, time: float | None = None
@@ -549,12 +544,13 @@ class Session:
         refuse_misplaced(prompt, frame.image.shape[:2])
         if prompt.kind in ("absence", "question"):
             return self._noted(frame, prompt)
-        meant = {}
+        before, present, image = self.state, self._present, looked_at(frame)
         if prompt.kind == "conditional":
-            prompt, meant = self._settled(frame, prompt), {"meant": prompt.kind}
-        before, present = self.state, self._present
-        self._event("instruction", frame, **written_prompt(prompt), **meant)
-        self.state, seen = self.tracker.step(before, looked_at(frame), prompt)
+            prompt, self.state, seen, _ = settled(self.tracker.step, before, image, prompt)
+            self._event("instruction", frame, **written_prompt(prompt), meant="conditional")
+        else:
+            self._event("instruction", frame, **written_prompt(prompt))
+            self.state, seen = self.tracker.step(before, image, prompt)
         self._takes.add(Said(prompt, before, present, self._takes.following))
         self._pending, self._present = (frame.index, seen), None
         answer = self.state.cue.text if seen.cue is None else seen.cue.text
@@ -572,21 +568,6 @@ class Session:
         if text:
             self._event("answer", at, text=text, targets=len(self.state.active))
         return Reply(text, objects, prompt)
-
-    def _options(self, prompt: Prompt) -> list[Prompt]:
-        """What a conditional may come to, in order."""
-        kind: PromptKind = "switch" if self.state.prompts else "start"
-        settled = replace(prompt, kind=kind, said=prompt.heard, instead=())
-        return [replace(settled, text=words) for words in (prompt.text, *prompt.instead)]
-
-    def _settled(self, frame: SourceFrame, prompt: Prompt) -> Prompt:
-        """The first of the options of which something is found; where nothing is, the first one, which is searched."""
-        options = self._options(prompt)
-        for option in options:
-            _, seen = self.tracker.step(self.state, looked_at(frame), option)
-            if seen.present.any():
-                return option
-        return options[0]
 
     def _track(self, frame: SourceFrame) -> Prediction:
         before = self.state
@@ -727,10 +708,10 @@ def objects_of(record: TrackRecord) -> tuple[Object, ...]:
 
 
 def _grounded(cue: Cue | None) -> dict[str, Any]:
-    """What a log keeps of boxes that words were found in, of their scores, and of others that would fit the words."""
+    """What a log keeps of an answer: boxes, their scores, others that would fit the words, a chain of thought."""
     if cue is None or cue.boxes is None:
         return {}
-    found = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals}
+    found = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals, "reasoning": cue.reasoning or None}
     return {name: value for name, value in found.items() if value is not None}
 
 

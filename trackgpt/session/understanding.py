@@ -1,15 +1,21 @@
-"""What a session knows when a person says something: what words may refer to, and what a question is answered with."""
+"""What a session knows when a person says something: what words mean and refer to, and what answers a question."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from trackgpt.errors import UsageError
 from trackgpt.export.records import TrackRecord
-from trackgpt.reasoners.instructions import Called, Context
+from trackgpt.reasoners.instructions import Called, Context, understand
 from trackgpt.track import TrackState
-from trackgpt.types import Target
+from trackgpt.types import OUTSIDE_TRACK, Prediction, Prompt, PromptKind, Target
+
+if TYPE_CHECKING:
+    from trackgpt.online import Arbiter, Frame
 
 
 def context_of(state: TrackState) -> Context:
@@ -21,6 +27,94 @@ def context_of(state: TrackState) -> Context:
         tuple(prompt.text for prompt in state.prompts if prompt.kind != "drop"),
         last,
     )
+
+
+def understood(text: str, state: TrackState, check: Callable[[str], str] = str) -> Prompt:
+    """What words say of what is tracked, written out.
+
+    Args:
+        text: as a person said it.
+        state: the track that it is said to.
+        check: gives words as the system will read them, or refuses them (`trackgpt.online.System.check`).
+
+    Raises:
+        UsageError: see `check`.
+    """
+    found = understand(text, context_of(state))
+    wordless = found.kind in ("drop", "resume")
+    words = check(found.words) if found.words else "" if wordless else text
+    said = text if words != text else ""
+    return Prompt(words, 0, found.kind, found.ids, (), said, found.excluded, found.instead)
+
+
+def refuse_unheard(prompt: Prompt, state: TrackState, arbiter: Arbiter) -> None:
+    """Refuse what the system cannot do with a track as it is.
+
+    Raises:
+        UsageError: it cannot do what the prompt wants.
+    """
+    if prompt.kind == "conditional":
+        prompt = _options(prompt, state)[0]
+    if prompt.kind not in OUTSIDE_TRACK:
+        arbiter.due(state, prompt)
+
+
+def refuse_unknown(prompt: Prompt, state: TrackState) -> None:
+    """Refuse words for a target that is to end or to be taken up again, and is not there.
+
+    Raises:
+        UsageError: the words of a "drop" or "resume" refer to no target.
+    """
+    if prompt.kind not in ("drop", "resume") or not prompt.text or prompt.ids:
+        return
+    context = context_of(state)
+    things = context.tracked if prompt.kind == "drop" else context.former
+    there = "tracked are" if prompt.kind == "drop" else "targets that were given up are"
+    raise UsageError(f"{prompt.kind} {prompt.text!r}: {there} {listed(things)}")
+
+
+class Settled(NamedTuple):
+    """What a "conditional" has come to on a frame.
+
+    Attributes:
+        prompt: the one that is in force.
+        state, seen: after the frame with it.
+        tried: how many were tried for it.
+    """
+
+    prompt: Prompt
+    state: TrackState
+    seen: Prediction
+    tried: int
+
+
+def settled(
+    step: Callable[[TrackState, Frame, Prompt], tuple[TrackState, Prediction]],
+    state: TrackState,
+    frame: Frame,
+    prompt: Prompt,
+) -> Settled:
+    """The first option of a "conditional" of which something is found; where nothing is, the first, which is searched.
+
+    Args:
+        step: see `trackgpt.online.Tracker.step`.
+        state: the track that it is said to.
+        frame: that it is about.
+        prompt: the conditional.
+    """
+    tried = []
+    for option in _options(prompt, state):
+        tried.append((option, *step(state, frame, option)))
+        if tried[-1][2].present.any():
+            return Settled(*tried[-1], len(tried))
+    return Settled(*tried[0], len(tried))
+
+
+def _options(prompt: Prompt, state: TrackState) -> list[Prompt]:
+    """What a conditional may come to, in order."""
+    kind: PromptKind = "switch" if state.prompts else "start"
+    option = replace(prompt, kind=kind, said=prompt.heard, instead=())
+    return [replace(option, text=words) for words in (prompt.text, *prompt.instead)]
 
 
 def listed(named: Sequence[Called]) -> str:

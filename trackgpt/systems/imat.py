@@ -7,7 +7,7 @@ Nothing is trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +21,7 @@ from trackgpt.geometry.boxes import box_iou
 from trackgpt.online import System, Tracker
 from trackgpt.perception.banked_segmenter import BankedMemory, BankedSegmenter, EarlierFrame, Looking, MotionSettings
 from trackgpt.perception.identity_banks import BankSettings
-from trackgpt.perception.memory_segmenter import KeepingNetwork
+from trackgpt.perception.memory_segmenter import KeepingNetwork, MemorySegmenter, SegmenterMemory
 from trackgpt.reasoners.expression import lasting_if_understood
 from trackgpt.reasoners.grounder import Candidate, Grounder, Grounding, Nearby
 from trackgpt.reasoners.templates import clean_instruction
@@ -29,23 +29,59 @@ from trackgpt.settings import read
 from trackgpt.track import TrackState
 from trackgpt.types import Cue, Prompt, Target
 
-ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
-    "full": ("the whole system", {}),
-    "no-language": ("the grounder reads the first instruction alone (Table 3, w/o IPM)", {}),
-    "no-memory": (
-        "no banks: the memory network alone (Table 3, w/o memory)",
-        {"banks": {"size": 1, "negatives": 0}, "motion": {"weight": 0.0}},
-    ),
-    "no-positive": ("no view is kept but those that were shown", {"banks": {"size": 1}}),
-    "no-negative": ("nothing is remembered as what a target is not", {"banks": {"negatives": 0}}),
-    "no-reranking": ("negative views reject no hypothesis", {"banks": {"weight": 0.0}, "motion": {"weight": 0.0}}),
-    "no-arbitration": (
-        "asked where something is said, and never again (Table 3, w/o CAM)",
-        {},
-    ),
-    "naive-arbitration": ("any doubt asks, and overlap alone decides (Table 3)", {"arbiter": {"naive": True}}),
+
+def _always(arbiter: Arbitration) -> Any:
+    return arbiter
+
+
+@dataclass(frozen=True)
+class ImatAblation:
+    """One part of the system swapped.
+
+    Attributes:
+        about: what it is, for people.
+        settings: of `ImatSettings` that make it, by part.
+        arbiter: the arbiter in the place of the system's own.
+        banks: whether there are any; without them the memory network follows alone.
+    """
+
+    about: str
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    arbiter: Callable[[Arbitration], Any] = _always
+    banks: bool = True
+
+
+_NO_BANKS: dict[str, dict[str, Any]] = {"banks": {"size": 1, "negatives": 0}, "motion": {"weight": 0.0}}
+_ANCHORS: dict[str, dict[str, Any]] = {
+    "banks": {"anchors": True, "negatives": 0, "area": [0.8, 1.2]},
+    "motion": {"weight": 0.0},
 }
-"""Ablations of the paper's Table 3 and of our parts, and the settings that make them."""
+
+ABLATIONS = {
+    "full": ImatAblation("the whole system"),
+    "no-language": ImatAblation("the grounder reads the first words alone (Table 3, w/o IPM)", arbiter=FirstWords),
+    "no-memory": ImatAblation("no banks: the memory network alone (Table 3, w/o memory)", _NO_BANKS),
+    "no-positive": ImatAblation("no view is kept but those that were shown", {"banks": {"size": 1}}),
+    "no-negative": ImatAblation("nothing is remembered as what a target is not", {"banks": {"negatives": 0}}),
+    "no-reranking": ImatAblation(
+        "negative views reject no hypothesis", {"banks": {"weight": 0.0}, "motion": {"weight": 0.0}}
+    ),
+    "no-arbitration": ImatAblation(
+        "asked where something is said, and never again (Table 3, w/o CAM)", arbiter=Unasked
+    ),
+    "naive-arbitration": ImatAblation(
+        "any doubt asks, and overlap alone decides (Table 3)", {"arbiter": {"naive": True}}
+    ),
+    "plain-memory": ImatAblation(
+        "the box of the first words, followed by the memory network alone (Table 2, SAM 2)",
+        arbiter=FirstWords,
+        banks=False,
+    ),
+    "distractor-aware": ImatAblation(
+        "the same, with the memory of DAM4SAM: frames are kept that show a rival (Table 2)", _ANCHORS, FirstWords
+    ),
+}
+"""The paper's Table 3, two systems of its Table 2, and our parts."""
 
 
 NOT_SEEN = "Not found on this frame."
@@ -126,24 +162,22 @@ class Imat:
         """
         if ablation not in ABLATIONS:
             raise UsageError(f"ablation {ablation}: not one of {', '.join(ABLATIONS)}")
+        swap = ABLATIONS[ablation]
         own = [one for one in settings if not one.startswith("network.")]
-        swapped = [f"{part}.{key}={value}" for part, of in ABLATIONS[ablation][1].items() for key, value in of.items()]
+        swapped = [f"{part}.{key}={value}" for part, of in swap.settings.items() for key, value in of.items()]
         how = read(ImatSettings, None, [f"arbiter.every={self.grounder.checks_every}", *swapped, *own])
         if not how.arbiter.search or len(how.banks.area) != 2:
             raise UsageError("arbiter.search: wanted at least one number; banks.area: wanted two, [0.8,1.25]")
-        perception = BankedSegmenter(
-            self._network([one.removeprefix("network.") for one in settings if one.startswith("network.")]),
-            how.banks,
-            how.motion,
-            how.looking if self.grounder.reads_motion else Looking(),
-            how.arbiter.tau_init,
-        )
+        network = self._network([one.removeprefix("network.") for one in settings if one.startswith("network.")])
         again = (how.looking.count - 1) * how.looking.apart if self.grounder.reads_motion else 0
-        arbiter: Any = Arbitration(self.config.name, how.arbiter, again)
-        if ablation in ("no-arbitration", "no-language"):
-            arbiter = Unasked(arbiter) if ablation == "no-arbitration" else FirstWords(arbiter)
-        kinds = (*perception.kinds, ArbitrationRecord, Watch)
-        return Tracker(GroundingReasoner(self.grounder), perception, arbiter, BankedMemory(), kinds)
+        arbiter = swap.arbiter(Arbitration(self.config.name, how.arbiter, again))
+        reasoner, kinds = GroundingReasoner(self.grounder), (ArbitrationRecord, Watch)
+        if not swap.banks:
+            alone = MemorySegmenter(network)
+            return Tracker(reasoner, alone, arbiter, SegmenterMemory(), (*alone.kinds, *kinds))
+        looking = how.looking if self.grounder.reads_motion else Looking()
+        perception = BankedSegmenter(network, how.banks, how.motion, looking, how.arbiter.tau_init)
+        return Tracker(reasoner, perception, arbiter, BankedMemory(), (*perception.kinds, *kinds))
 
     def unlikeness(self, frame: np.ndarray) -> float | None:
         """How unlike the world of its grounder a frame, uint8 RGB (height, width, 3), is; None where that is not known.
