@@ -55,7 +55,9 @@ def listed(*boxes: list, key: str = "bbox_2d") -> str:
 @pytest.mark.parametrize("numbers", ["pixels", "seen_pixels", "thousandths"])
 def test_the_right_answer_earns_the_maximum_in_every_family(numbers):
     expected = asked(view=Sizes((1000, 1000), (500, 250)), numbers=numbers)  # every edge falls on a whole number
-    assert pay("ours", said(TRUTH[:, 1:], expected), expected) == dict.fromkeys(("reward", "tags", "format", "boxes", "motion"), 1.0)
+    assert pay("ours", said(TRUTH[:, 1:], expected), expected) == dict.fromkeys(
+        ("reward", "tags", "format", "boxes", "motion"), 1.0
+    )
     paper = last_of()
     assert pay("paper", listed(*TRUTH[:, -1].tolist()), paper)["reward"] == 1.0
 

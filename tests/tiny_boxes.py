@@ -27,17 +27,17 @@ TINY = BoxTransformerConfig(
 def tiny_network(seed: int = 0, **more: Any) -> BoxTransformer:
     """The same each time, in evaluation mode."""
     torch.manual_seed(seed)
-    return BoxTransformer(BoxTransformerConfig(**vars(TINY) | more)).eval()
+    network = BoxTransformer(BoxTransformerConfig(**vars(TINY) | more)).eval()
+    network.tokenizer = load_tokenizer(find("nano"), own=True)
+    return network
 
 
 def tiny_tracker(*settings: str, **more: Any) -> BoxTracker:
     """The perception over it."""
-    tokenizer = load_tokenizer(find("nano"), own=True)
-    return BoxTracker(tiny_network(**more), tokenizer.encode, tokenizer.pad_token_id).configured(settings)
+    return BoxTracker(tiny_network(**more)).configured(settings)
 
 
 def written_tracker(folder: Path) -> Path:
     """A folder as training writes it."""
     tiny_network().save_pretrained(folder)
-    load_tokenizer(find("nano"), own=True).save_pretrained(folder)
     return folder

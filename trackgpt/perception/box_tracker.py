@@ -6,7 +6,7 @@ and tracks, whatever came in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -40,6 +40,7 @@ class BoxSettings:
         store: candidates that are kept beside the first view; templates are taken from them, evenly over time.
         paper: exactly 16 word pieces are read, and those that fill up are attended to, as DUTrack does; off reads as
             many as there are, up to the network's limit.
+        words: read words.
         temporal: hand temporal tokens on.
         smallest: least width and height of a box, pixels.
         absent: the score below which a target counts as absent; with 0, as in the papers, it never does.
@@ -51,6 +52,7 @@ class BoxSettings:
     every: int = field(default=10, metadata={"range": (1, 10**6)})
     store: int = field(default=8, metadata={"range": (0, 256)})
     paper: bool = False
+    words: bool = True
     temporal: bool = True
     smallest: float = field(default=2.0, metadata={"range": (0.0, 1e4)})
     absent: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
@@ -107,24 +109,15 @@ class BoxTracker:
     """The perception (`trackgpt.online.Perception`). It holds weights, not state.
 
     Args:
-        network: filled, in evaluation mode, on its device.
-        tokenise: the ids of words, with what stands around them, uncut; None for a network that reads none.
-        padding: id of the word piece that fills up.
+        network: filled, in evaluation mode, on its device, with a tokenizer if it reads words.
         settings: see there.
     """
 
     kinds = (SegmenterMemory, FollowedBox, KeptFrame)
     early = False
 
-    def __init__(
-        self,
-        network: BoxTransformer,
-        tokenise: Callable[[str], Sequence[int]] | None = None,
-        padding: int = 0,
-        settings: BoxSettings = BoxSettings(),
-    ) -> None:
+    def __init__(self, network: BoxTransformer, settings: BoxSettings = BoxSettings()) -> None:
         self.network, self.settings = network, settings
-        self.tokenise, self.padding = tokenise, padding
         side = network.config.search_side // STRIDE
         hann = torch.from_numpy(np.hanning(side + 2)[1:-1].astype(np.float32))
         self._window = torch.outer(hann, hann).to(self._device)
@@ -136,7 +129,7 @@ class BoxTracker:
             UsageError: there is no such setting, or not of this value.
         """
         own = [f"{key}={value}" for key, value in to_dict(self.settings).items()]
-        return BoxTracker(self.network, self.tokenise, self.padding, read(BoxSettings, None, [*own, *settings]))
+        return BoxTracker(self.network, read(BoxSettings, None, [*own, *settings]))
 
     def encode(self, images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         """The frames themselves: each target has a window of its own."""
@@ -240,11 +233,12 @@ class BoxTracker:
 
     def _read(self, words: str) -> tuple[Tensor, Tensor] | None:
         """Word pieces and which of them count, (1, m) each; None where nothing is said, or nothing is read."""
-        if self.tokenise is None or not self.network.config.words or not words:
+        tokenizer, most = self.network.tokenizer, self.network.config.words
+        if not most or not self.settings.words or not words:
             return None
-        ids = cut_words(self.tokenise(words), PAPER_WORDS if self.settings.paper else self.network.config.words)
+        ids = cut_words(tokenizer.encode(words), PAPER_WORDS if self.settings.paper else most)
         if self.settings.paper:  # DUTrack's arithmetic: what fills up counts like words
-            ids = [*ids, *[self.padding] * (PAPER_WORDS - len(ids))]
+            ids = [*ids, *[tokenizer.pad_token_id] * (PAPER_WORDS - len(ids))]
         given = torch.tensor([ids], device=self._device)
         return given, torch.ones_like(given, dtype=torch.bool)
 

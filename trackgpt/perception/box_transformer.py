@@ -80,6 +80,9 @@ class BoxMaps:
 class BoxTransformer(nn.Module):
     """Stem, word table, transformer and centre head of a configuration.
 
+    Attributes:
+        tokenizer: of transformers, for those who give it words; None until somebody sets it. It is saved, too.
+
     Raises:
         UsageError: a side is no multiple of 16; heads do not divide the width; a pyramid's width is no multiple of 4.
     """
@@ -88,6 +91,7 @@ class BoxTransformer(nn.Module):
         super().__init__()
         _check(config)
         self.config = config
+        self.tokenizer: Any = None
         width = config.width
         self.stem = Pyramid(config) if config.stem == "pyramid" else nn.Conv2d(3, width, STRIDE, STRIDE)
         sides = {"template": config.template_side // STRIDE, "search": config.search_side // STRIDE}
@@ -106,7 +110,7 @@ class BoxTransformer(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> BoxTransformer:
-        """Read a folder of `save_pretrained`; in evaluation mode, in float32.
+        """Read a folder of `save_pretrained`; in evaluation mode, in float32, without its tokenizer.
 
         Raises:
             ModelError: MD01 a file is missing; MD02 a file is damaged, or the weights do not fit the configuration.
@@ -131,7 +135,7 @@ class BoxTransformer(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write config and weights to a folder; `dtype` stores floating weights smaller. Tokenizers are not written."""
+        """Write config, weights and tokenizer to a folder; `dtype` stores floating weights smaller."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(self.config, folder / CONFIG_FILE)
@@ -140,6 +144,8 @@ class BoxTransformer(nn.Module):
             for name, value in self.state_dict().items()
         }
         save_file(stored, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
 
     def forward(
         self,
