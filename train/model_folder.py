@@ -106,7 +106,7 @@ def card(record: dict[str, Any], adapters: bool) -> str:
         [
             f"# trackgpt, stage {config['stage']}, step {record['step']} of {plan['steps']}",
             "",
-            f"This folder holds {form}. Read it with `trackgpt.load(folder)`.",
+            f"This folder holds {form}. Read it with `trackgpt.load({_name(config['stage'])})`.",
             "",
             "## Training",
             "",
@@ -134,6 +134,11 @@ def card(record: dict[str, Any], adapters: bool) -> str:
             "",
         ]
     )
+
+
+def _name(stage: str) -> str:
+    """The name of a model in a folder, in Python."""
+    return '"reasoningtrack:" + folder' if stage == "box" else "folder"
 
 
 def commit() -> str:
