@@ -17,7 +17,7 @@ from trackgpt.perception.search_window import SquareCrop
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.types import Prompt, VisualPrompt
 from train.__main__ import run as train_config
-from train.assemble import box_model
+from train.assemble import box_model, word_table
 from train.box_tracking import (
     BoxTrackingStage,
     batch_words,

@@ -115,7 +115,7 @@ def test_a_box_is_drawn_around_the_target_and_not_on_it():
 
 
 def test_the_template_describer_leaves_all_words_as_they_are():
-    said = TemplateDescriber().describe(FRAME, BOX, FRAME, "the red car")
+    said = TemplateDescriber().describe(FRAME, BOX, FRAME, "the red car", BOX)
     assert (said.parsed.update, said.parsed.readable, said.answer) == (False, True, "")
 
 
@@ -132,7 +132,7 @@ def test_a_vision_language_model_sees_two_frames_and_is_read(vlm, monkeypatch):
     monkeypatch.setattr(vlm.vlm, "ask", lambda images, *a, **k: (seen.extend(images), ask(images, *a, **k))[1])
     for describer in (vlm, drawn_or_not(vlm, False)):
         tiny_vlms.say(vlm.vlm, GOOD)
-        said = describer.describe(FRAME, BOX, FRAME + 1, "the red car")
+        said = describer.describe(FRAME, BOX, FRAME + 1, "the red car", BOX)
         assert said.parsed.words == "the red car, seen from behind"
         assert said.answer == GOOD
     assert [bool(image.max() > 1) for image in seen] == [True, False, False, False]
@@ -175,7 +175,7 @@ def answering(text: str) -> bytes:
 def test_an_endpoint_is_asked_with_two_pictures_and_read(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     with endpoint(200, answering(GOOD)) as (url, asked):
-        said = EndpointDescriber(f"{url}#qwen").describe(FRAME, BOX, FRAME, "the red car")
+        said = EndpointDescriber(f"{url}#qwen").describe(FRAME, BOX, FRAME, "the red car", BOX)
     assert said.parsed.words == "the red car, seen from behind"
     ((path, key, body),) = asked
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "qwen")
@@ -195,7 +195,7 @@ def test_an_endpoint_is_asked_with_two_pictures_and_read(monkeypatch):
 )
 def test_an_endpoint_that_fails_says_so_in_one_line(status, body, said):
     with endpoint(status, body) as (url, _), pytest.raises(InputError, match=said) as refused:
-        EndpointDescriber(url).describe(FRAME, BOX, FRAME, "the red car")
+        EndpointDescriber(url).describe(FRAME, BOX, FRAME, "the red car", BOX)
     assert "\n" not in str(refused.value)
 
 
@@ -203,7 +203,7 @@ def test_an_endpoint_that_is_not_there_is_one_line():
     with endpoint(200, b"") as (url, _):
         pass
     with pytest.raises(InputError, match="is the endpoint running") as refused:
-        EndpointDescriber(url, seconds=2).describe(FRAME, BOX, FRAME, "the red car")
+        EndpointDescriber(url, seconds=2).describe(FRAME, BOX, FRAME, "the red car", BOX)
     assert "\n" not in str(refused.value)
 
 

@@ -12,12 +12,13 @@ import trackgpt
 from trackgpt.arbiter import ChangeArbiter, ChangeSettings
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.export.records import read_events, read_tracks
-from trackgpt.hub import load_model, parts_of
+from trackgpt.hub import load_model, load_trackgpt, parts_of
 from trackgpt.online import follow
 from trackgpt.reasoners.describer import Description, ParsedDescription, VlmDescriber
 from trackgpt.reasoners.grounder import Candidate, Grounding
 from trackgpt.session.session import Session
-from trackgpt.systems.reasoningtrack import ReasoningTrack
+from trackgpt.synthtrack.clips import make_case
+from trackgpt.systems.reasoningtrack import BrainDescriber, ReasoningTrack, named_at
 from trackgpt.track import TrackState
 from trackgpt.types import Prompt, VisualPrompt
 
@@ -34,7 +35,7 @@ class Scripted:
     def __init__(self, *answers: str) -> None:
         self.answers, self.asked = list(answers), []
 
-    def describe(self, before, box, now, words):
+    def describe(self, before, box, now, words, last):
         self.asked.append((before, box, now, words))
         words = self.answers.pop(0) if self.answers else ""
         return Description(ParsedDescription(bool(words), words, "because", True, True), f"answer {len(self.asked)}")
@@ -250,6 +251,37 @@ def test_a_session_counts_consultations_and_logs_the_description_with_its_histor
     assert told == [(0, "the red car"), (3, "a blue car"), (5, "a blue car")]
 
 
+# --- TrackGPT's brain as the describer ---
+
+
+@pytest.mark.parametrize(
+    ("scene", "words", "named"),
+    [
+        ("red dog top left; car middle", "it", "red dog"),
+        ("red dog top left; blue dog top left", "the blue one", "blue dog"),
+        ("red dog top left; blue dog top left", "the dog", ""),
+        ("car middle", "the car", ""),
+        ("nothing", "the car", ""),
+    ],
+)
+def test_of_a_described_scene_the_thing_where_the_target_is_is_named(scene, words, named):
+    assert named_at(scene, "top left", words) == named
+
+
+def test_nanos_brain_names_a_thing_of_the_scene_at_its_place_where_there_is_no_vision_language_model():
+    describer = BrainDescriber(load_trackgpt("nano", "cpu"), "nano")
+    case = make_case(10, split="train", frames=1, longest=256)
+    frame = case.clip.frames[0]
+    height, width = frame.shape[:2]
+    below = (0.4 * width, 0.8 * height, 0.6 * width, 0.95 * height)
+    said = describer.describe(frame, BOX, frame, "it", below)
+    assert said.parsed.update
+    assert said.parsed.words.startswith("the ")
+    assert said.parsed.words.endswith(" bottom")
+    assert {one.category for one in case.scene.actors} & set(said.parsed.words.split())
+    assert not describer.describe(frame, BOX, frame, said.parsed.words, below).parsed.update
+
+
 # --- names and the command line ---
 
 
@@ -265,7 +297,8 @@ def test_a_name_has_a_tracker_and_may_have_a_describer_and_a_grounder(folder, tm
     assert (model.config.describer, model.config.grounder) == ("template", "")
     assert load_model(f"{name}+http://localhost:1/v1#m", "cpu").config.describer == "http://localhost:1/v1#m"
     assert parts_of(f"{name}+template") == [str(folder)]
-    assert load_model(f"{name}+template+nano", "cpu").config.grounder == "nano"
+    model = load_model(f"{name}+nano+nano", "cpu")
+    assert (model.config.describer, model.config.grounder) == ("nano", "nano")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ one name. A plain VLM and a SAM checkpoint together make one, named `BRAIN+PERCE
 A grounder and a memory segmenter together are IMAT, named `imat:GROUNDER+SEGMENTER`, e.g.
 `imat:yolox_nano.onnx+nano-memory`. A policy, alone or with a memory segmenter, is QTrack, named `qtrack:POLICY` or
 `qtrack:POLICY+SEGMENTER`, e.g. `qtrack:Qwen/Qwen3-VL-4B-Instruct+nano-memory`. A box tracker with a describer is
-ReasoningTrack, named `reasoningtrack:TRACKER[+DESCRIBER[+GROUNDER]]`; the describer is a VLM, an endpoint such as
-`http://localhost:8000/v1#MODEL`, or `template`, which changes no words and is taken where none is named.
+ReasoningTrack, named `reasoningtrack:TRACKER[+DESCRIBER[+GROUNDER]]`; the describer is a VLM, a TrackGPT, an endpoint
+such as `http://localhost:8000/v1#MODEL`, or `template`, which changes no words and is taken where none is named.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ def load_box_tracker(name: str | Path, device: torch.device) -> BoxTracker:
         wanted = "a folder that training writes, or a checkpoint of OSTrack, ODTrack or DUTrack"
         raise ModelError(f"{name}: no box tracker; wanted {wanted}", "MD06")
     if network.config.words:
-        network.tokenizer = load_tokenizer(folder, own=folder == place)
+        network.tokenizer = load_tokenizer(folder, own=folder == place, answers=False)
         if len(network.tokenizer) > network.config.vocabulary:
             found = f"{len(network.tokenizer):,} word pieces, and the model knows {network.config.vocabulary:,}"
             raise ModelError(f"{folder}: the tokenizer has {found}; use the one that it was trained with", "MD02")
@@ -347,7 +347,7 @@ def load_box_tracker(name: str | Path, device: torch.device) -> BoxTracker:
 
 
 def load_describer(name: str, device: torch.device, dtype: str = "float32") -> Describer:
-    """What keeps a description true: "template", an endpoint's address, or a VLM by folder or hub's id.
+    """What keeps a description true: "template", an endpoint's address, a VLM by folder or hub's id, or a TrackGPT.
 
     Raises:
         UsageError: the address is none.
@@ -355,12 +355,15 @@ def load_describer(name: str, device: torch.device, dtype: str = "float32") -> D
     """
     from trackgpt.precision import inference_dtype
     from trackgpt.reasoners.describer import EndpointDescriber, TemplateDescriber, VlmDescriber
+    from trackgpt.systems.reasoningtrack import BrainDescriber
 
     if name == TEMPLATE:
         return TemplateDescriber()
     if _is_nowhere(name):
         return EndpointDescriber(name)
-    return VlmDescriber.from_pretrained(find(name), device, inference_dtype(dtype, device))
+    if is_brain(folder := find(name)):
+        return VlmDescriber.from_pretrained(folder, device, inference_dtype(dtype, device))
+    return BrainDescriber(load_trackgpt(name, str(device), dtype=dtype), name)
 
 
 def _load_keeping(segmenter: str, how: Execution, place: torch.device) -> KeepingNetwork | None:

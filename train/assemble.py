@@ -116,7 +116,7 @@ def box_model(config: TrainConfig) -> BoxTransformer:
         size = replace(size, vocabulary=len(tokenizer), word_width=size.width)
     else:
         folder = find(config.box.words)
-        tokenizer, table = load_tokenizer(folder), word_table(folder)
+        tokenizer, table = load_tokenizer(folder, answers=False), word_table(folder)
         size = replace(size, vocabulary=table.shape[0], word_width=table.shape[1])
     model = BoxTransformer(size)
     model.tokenizer = tokenizer

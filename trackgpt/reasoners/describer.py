@@ -134,14 +134,14 @@ class Describer(Protocol):
     Attributes:
         name: for people and for run.json.
         licence: of its weights, as far as that is known.
-        sees: it looks at frames; where not, nobody keeps any for it.
+        sees: it looks at the frame of the past; where not, nobody keeps one for it.
     """
 
     name: str
     licence: str
     sees: bool
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
         """Words for a target on a frame.
 
         Args:
@@ -149,6 +149,7 @@ class Describer(Protocol):
             box: of the target there, xyxy pixels.
             now: uint8 RGB, of any size.
             words: the description so far; never empty.
+            last: where the target was on the frame before `now`, xyxy pixels.
         """
         ...
 
@@ -158,7 +159,7 @@ class TemplateDescriber:
 
     name, licence, sees = "template", "", False
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
         """Always "no"."""
         return Description(ParsedDescription(strict=True, readable=True))
 
@@ -192,7 +193,7 @@ class VlmDescriber:
         """The same model, with or without the box."""
         return VlmDescriber(self.vlm, draw)
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
         """See `Describer.describe`.
 
         Raises:
@@ -230,7 +231,7 @@ class EndpointDescriber:
         """The same endpoint, with or without the box."""
         return EndpointDescriber(self.name, self.seconds, draw)
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
         """See `Describer.describe`.
 
         Raises:

@@ -19,13 +19,15 @@ from trackgpt.errors import UsageError
 from trackgpt.online import Tracker
 from trackgpt.perception.box_tracker import BoxSettings, BoxTracker, FollowedBox
 from trackgpt.perception.memory_segmenter import SegmenterMemory
-from trackgpt.reasoners.describer import Describer, Description, drawn_or_not
+from trackgpt.reasoners.describer import Describer, Description, ParsedDescription, drawn_or_not
 from trackgpt.reasoners.grounder import Grounder
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read
+from trackgpt.synthtrack.language import region
 from trackgpt.systems.imat import MOST_LETTERS, GroundingReasoner
+from trackgpt.systems.trackgpt import BrainReasoner, TrackGPT
 from trackgpt.track import TrackState
-from trackgpt.types import Cue, Prompt, VisualPrompt
+from trackgpt.types import Box, Cue, Prompt, VisualPrompt
 
 ABLATIONS = {
     "full": "the whole system",
@@ -33,6 +35,8 @@ ABLATIONS = {
     "no-words": "the tracker reads no words, and nobody describes",
 }
 """What the describer is worth, and what words are worth."""
+SCENE = "describe the scene."
+"""What SynthTrack's training asks a brain about a whole frame."""
 WORDLESS = "the object in the box"
 """The description so far of a target that was shown without a word."""
 
@@ -153,4 +157,49 @@ class DescribingReasoner:
         """What the describer says of the present frame; one that sees nothing is shown nothing of the past."""
         kept = memory.kept
         before, box = (frame, memory.box) if kept is None else (kept.image, kept.box)
-        return self.describer.describe(before, box, frame, words)
+        return self.describer.describe(before, box, frame, words, memory.box)
+
+
+class BrainDescriber:
+    """The describer of a machine without a VLM: TrackGPT's brain names what is where the target is.
+
+    The brain is asked about the scene, as its training asks it, and answers with things and the ninths of the frame in
+    which they are: "red dog top left; car middle". It says no where nothing, or more than one thing that the words do
+    not tell apart, is in the target's ninth. It looks at the present frame alone.
+
+    Args:
+        model: whose brain is asked; it knows the world that it was trained on.
+        name: of it.
+    """
+
+    licence, sees = "", False
+
+    def __init__(self, model: TrackGPT, name: str) -> None:
+        self.name, self._brain = name, BrainReasoner(model.brain)
+
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
+        """See `Describer.describe`; the new words are "the red dog top left"."""
+        answer = self._brain.reason(now, TrackState(None, None), Prompt(SCENE)).text
+        height, width = now.shape[:2]
+        place = region((last[0] / width, last[1] / height, last[2] / width, last[3] / height))
+        found = named_at(answer, place, words)
+        if not found:
+            return Description(ParsedDescription(readable=True), answer)
+        new = f"the {found} {place}"
+        changed = new != words
+        return Description(ParsedDescription(changed, new if changed else "", readable=True), answer)
+
+
+def named_at(scene: str, place: str, words: str) -> str:
+    """The thing that a description of a scene has at a place; "" for none, or for several that words do not tell apart.
+
+    Args:
+        scene: things with their places, between semicolons.
+        place: of `trackgpt.synthtrack.wordings.REGIONS`.
+        words: that mean the target, which decide between several.
+    """
+    parts = [part.strip() for part in scene.rstrip(".").split(";")]
+    here = [part.removesuffix(place).strip() for part in parts if part.endswith(f" {place}")]
+    if len(here) > 1:
+        here = [one for one in here if set(one.split()) & set(words.lower().split())]
+    return here[0] if len(here) == 1 else ""
