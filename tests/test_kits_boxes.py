@@ -25,6 +25,7 @@ from eval.metrics.interactive import interactive_sequence, paper_figures, releas
 from eval.metrics.multi_object import COMBINED, tracker_scores
 from eval.run_folder import read_rows, write_rows
 from trackgpt.data.box_files import read_interacttrack_boxes
+from trackgpt.data.box_video import lasot
 from trackgpt.data.mot_files import read_results
 from trackgpt.errors import InputError, UsageError
 from trackgpt.synthtrack.clips import make_case
@@ -171,6 +172,18 @@ def test_a_model_begins_with_the_sentence_and_is_written_in_the_numbers_of_the_b
     assert (tmp_path / f"{task}.txt").read_text().splitlines()[0] == "1.0000,1.0000,5.0000,5.0000"  # from 1
     kit.run(task, follower(np.full((FRAMES, 4), np.nan)), tmp_path)
     assert (tmp_path / f"{task}.txt").read_text().splitlines()[3] == "0.0000,0.0000,0.0000,0.0000"
+
+
+def test_a_sequence_begins_with_its_sentence_its_box_or_both(tmp_path):
+    tree = lasot_tree(tmp_path, "bird-1")
+    (sequence,) = lasot(tree, "test").sequences
+    video = sequence.video()
+    x, y, w, h = MOVING[0]
+    box = (x - 1, y - 1, x + w - 1, y + h - 1)
+    for prompt, words, shown_box in (("sentence", "a thing", None), ("box", "", box), ("both", "a thing", box)):
+        (said,) = Lasot(tree, "test", prompt).prompts("bird-1", video)
+        assert said.text == words
+        assert [one.box for one in said.visual] == ([] if shown_box is None else [pytest.approx(shown_box)])
 
 
 def test_among_several_targets_the_surest_is_followed_by_its_id_until_a_prompt():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from trackgpt.config import RethinkConfig
 from trackgpt.errors import UsageError
 from trackgpt.track import TrackState
-from trackgpt.types import SAME_TARGETS, Cue, Prediction, Prompt, Target, Verdict
+from trackgpt.types import SAME_TARGETS, Box, Cue, Prediction, Prompt, Target, Verdict, VisualPrompt
 
 
 @dataclass(frozen=True)
@@ -310,3 +310,155 @@ def _chosen(prompt: Prompt, among: Sequence[int], ids: tuple[int, ...], there: s
 
 def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
+
+
+@dataclass
+class ChangeSettings:
+    """When a target is described anew (ReasoningTrack), and which words are in force afterwards.
+
+    Attributes:
+        every: frames between two looks at its box.
+        area: it has changed where its area is less than this share of that of the last time.
+        shift: it has changed where a corner has moved by more than this share of the frame's width or height.
+        fallback: after an answer that nothing must change, "latest" keeps the words in force, "initial" returns to
+            those of the instruction, as the paper's release does.
+        search_every: frames between two searches for words of which nothing has been found, where a grounder is there.
+    """
+
+    every: int = field(default=10, metadata={"range": (1, 10**9)})
+    area: float = field(default=0.95, metadata={"range": (0.0, 1.0)})
+    shift: float = field(default=1 / 32, metadata={"range": (0.0, 1.0)})
+    fallback: str = field(default="latest", metadata={"choices": ("latest", "initial")})
+    search_every: int = field(default=8, metadata={"range": (1, 10**9)})
+
+
+@dataclass(frozen=True)
+class ChangeRecord:
+    """What is kept of the one target since it was shown.
+
+    Attributes:
+        began: the frame of the track on which it was shown.
+        box: where it was when it was last shown or described.
+        asked: the frame on which anybody was last asked.
+        consultations: how often the describer was asked.
+    """
+
+    began: int = 0
+    box: Box | None = None
+    asked: int = 0
+    consultations: int = 0
+
+
+class ChangeArbiter(PointedArbiter):
+    """ReasoningTrack's rule: every few frames, if size or place have changed, the target is described anew.
+
+    As in the release the box of one frame decides and the next frame is the one that is described. One target is
+    followed. It begins with a box or a mask, or with words where a grounder finds them.
+
+    Args:
+        name: of the model, for messages.
+        settings: the rule's numbers.
+        grounds: words without a box are answered by a grounder.
+    """
+
+    def __init__(self, name: str, settings: ChangeSettings, grounds: bool) -> None:
+        super().__init__(name)
+        self.settings, self.grounds = settings, grounds
+
+    def begin(self) -> ChangeRecord:
+        """The record of a track that has not begun."""
+        return ChangeRecord()
+
+    def due(self, state: TrackState, prompt: Prompt | None) -> str:
+        """Why to ask now: "prompt" or "searching" the grounder, "describe" the describer, or "".
+
+        Raises:
+            UsageError: the prompt is about several targets, takes a former one up again, or has words alone where there
+                is no grounder; see also `PointedArbiter.due`.
+        """
+        if prompt is not None:
+            return self._due_to(state, prompt)
+        if state.active:
+            return "describe" if self._changed(state) else ""
+        searched = self.grounds and state.text and not any(target.box for target in state.targets)
+        return "searching" if searched and state.frame - state.record.asked >= self.settings.search_every else ""
+
+    def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
+        """What is shown is believed, and so is what the describer says; a grounder's surest box begins the track."""
+        if prompt is not None and (prompt.visual or prompt.kind == "drop"):
+            told = None if cue is None else replace(cue, text=self._words(state, prompt))
+            return super().judge(state, seen, told, prompt)
+        if prompt is not None and prompt.kind in SAME_TARGETS and state.active:
+            return _redescribed(state, prompt.kind, Cue(prompt.text))
+        assert cue is not None
+        if prompt is None and state.active:
+            kind = "keep" if cue.text == state.cue.text else "describe"
+            return _redescribed(state, kind, replace(cue, visual=()))
+        return self._grounded(state, cue, state.prompt if prompt is None else prompt)
+
+    def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> ChangeRecord:
+        """The record for the next frame."""
+        record: ChangeRecord = state.record
+        if seen.reason:
+            record = replace(record, asked=state.frame)
+        if seen.reason == "describe":
+            record = replace(record, consultations=record.consultations + 1)
+        if not verdict.cued or not len(seen.boxes):
+            return record
+        shown = state.cue.visual != ()
+        record = replace(record, began=state.frame if shown else record.began)
+        x1, y1, x2, y2 = (float(value) for value in seen.boxes[0])
+        return replace(record, box=(x1, y1, x2, y2) if seen.present[0] else record.box)
+
+    def _due_to(self, state: TrackState, prompt: Prompt) -> str:
+        if prompt.kind in ("add", "resume") or len(prompt.visual) > 1:
+            raise UsageError(f"{self.name} follows one target; switch to another one with its box, or start anew")
+        told = prompt.kind in SAME_TARGETS and state.active and prompt.text
+        if prompt.visual or prompt.kind == "drop" or not (told or prompt.text):
+            return super().due(state, prompt)
+        if told:
+            return ""
+        if not self.grounds:
+            raise UsageError(
+                f"{self.name} begins with a box, and words were given alone: show it, too, with --box 1:x,y,w,h (in "
+                "Python say(text, box=...), in a benchmark --prompt both), or name a grounder behind the describer, "
+                "TRACKER+DESCRIBER+GROUNDER"
+            )
+        return "prompt"
+
+    def _words(self, state: TrackState, prompt: Prompt) -> str:
+        """The words that a prompt with a box leaves in force."""
+        return prompt.text or (state.cue.text if prompt.kind in SAME_TARGETS else "")
+
+    def _grounded(self, state: TrackState, cue: Cue, prompt: Prompt) -> Verdict:
+        """What a grounder's answer begins: its surest box, or nothing."""
+        kind = "switch" if prompt.kind == "switch" else "start"
+        found = np.zeros((0, 4)) if cue.boxes is None else cue.boxes[~np.isnan(cue.boxes).any(1)]
+        if not len(found):
+            return Verdict(kind, Cue(prompt.text), ())
+        x1, y1, x2, y2 = (float(value) for value in found[0])
+        target = Target(state.next_id, prompt)
+        told = Cue(prompt.text, visual=(VisualPrompt((x1, y1, x2, y2)),), answer=cue.answer)
+        return Verdict(kind, told, (target,), (target.id,))
+
+    def _changed(self, state: TrackState) -> bool:
+        """Whether the last frame was one to look at, and the box on it has changed since the last time."""
+        (target,), record = state.active, state.record
+        since = state.frame - 1 - record.began
+        if since < 1 or since % self.settings.every or target.last_seen != state.frame - 1:
+            return False
+        then, now = record.box, target.box
+        if then is None or now is None:
+            return False
+        height, width = dict(state.memory.targets)[target.id].size
+        moved = [abs(a - b) / side for a, b, side in zip(now, then, (width, height) * 2, strict=True)]
+        return _area(now) < self.settings.area * _area(then) or max(moved) > self.settings.shift
+
+
+def _redescribed(state: TrackState, kind: str, cue: Cue) -> Verdict:
+    """The verdict that leaves a target where it is and gives it words."""
+    return Verdict(kind, cue, state.targets, tuple(target.id for target in state.active))
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

@@ -146,6 +146,54 @@ class MaskPropagationConfig:
 
 
 @dataclass
+class BoxTransformerConfig:
+    """A one-stream tracker of boxes (see `trackgpt.perception.box_transformer`).
+
+    Attributes:
+        kind: what tells such a folder from others.
+        name: of the model.
+        stem: how pixels become cells of 16 x 16 pixels: "patch", one convolution (ViT); "pyramid", Fast-iTPN's
+            convolutional stages at strides 4 and 8 (DUTrack).
+        stem_blocks: of the two stages of a "pyramid".
+        width, depth, heads, hidden: of the transformer; `hidden` is the width inside its MLPs.
+        gated: MLPs are SwiGLU with a normalisation inside, and what attention and MLP add is scaled (Fast-iTPN); off is
+            a plain ViT.
+        temporal: what is handed on from frame to frame: "none" (OSTrack); "added", outputs of the temporal tokens that
+            are added to learned ones (ODTrack); "handed", the first outputs as they are (DUTrack).
+        temporal_tokens: how many.
+        words: most word pieces that are read, 0 for a tracker without words.
+        vocabulary, word_width: of the table of word pieces.
+        templates: views of the target that are looked at beside the search window, the first one included.
+        template_side, search_side: of the two kinds of squares, pixels, multiples of 16.
+        template_factor, search_factor: their sides in sizes of the target, which are roots of areas.
+        segments: a learned vector for all cells of a template, and one for those of the search window.
+        head: channels of the first layer of the centre head.
+    """
+
+    kind: str = field(default="box_transformer", metadata={"choices": ("box_transformer",)})
+    name: str = "box-nano"
+    stem: str = field(default="patch", metadata={"choices": ("patch", "pyramid")})
+    stem_blocks: list[int] = field(default_factory=lambda: [3, 3], metadata={"range": (0, 1000)})
+    width: int = field(default=192, metadata={"range": (8, 65_536)})
+    depth: int = field(default=8, metadata={"range": (1, 1000)})
+    heads: int = field(default=3, metadata={"range": (1, 1024)})
+    hidden: int = field(default=768, metadata={"range": (8, 10**6)})
+    gated: bool = False
+    temporal: str = field(default="added", metadata={"choices": ("none", "added", "handed")})
+    temporal_tokens: int = field(default=1, metadata={"range": (1, 64)})
+    words: int = field(default=40, metadata={"range": (0, 512)})
+    vocabulary: int = field(default=1536, metadata={"range": (1, 10**7)})
+    word_width: int = field(default=192, metadata={"range": (1, 65_536)})
+    templates: int = field(default=3, metadata={"range": (1, 16)})
+    template_side: int = field(default=128, metadata={"range": (16, 2048)})
+    search_side: int = field(default=256, metadata={"range": (16, 2048)})
+    template_factor: float = field(default=2.0, metadata={"range": (1.0, 100.0)})
+    search_factor: float = field(default=4.0, metadata={"range": (1.0, 100.0)})
+    segments: bool = False
+    head: int = field(default=128, metadata={"range": (8, 65_536)})
+
+
+@dataclass
 class RethinkConfig:
     """When the brain is asked again (Algorithm 1) and what that resets.
 

@@ -5,7 +5,9 @@ one name. A plain VLM and a SAM checkpoint together make one, named `BRAIN+PERCE
 `llava-hf/llava-1.5-7b-hf+facebook/sam-vit-huge`, so that everything that takes the name of a model takes a pair too.
 A grounder and a memory segmenter together are IMAT, named `imat:GROUNDER+SEGMENTER`, e.g.
 `imat:yolox_nano.onnx+nano-memory`. A policy, alone or with a memory segmenter, is QTrack, named `qtrack:POLICY` or
-`qtrack:POLICY+SEGMENTER`, e.g. `qtrack:Qwen/Qwen3-VL-4B-Instruct+nano-memory`.
+`qtrack:POLICY+SEGMENTER`, e.g. `qtrack:Qwen/Qwen3-VL-4B-Instruct+nano-memory`. A box tracker with a describer is
+ReasoningTrack, named `reasoningtrack:TRACKER[+DESCRIBER[+GROUNDER]]`; the describer is a VLM, a TrackGPT, an endpoint
+such as `http://localhost:8000/v1#MODEL`, or `template`, which changes no words and is taken where none is named.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
 
     from trackgpt.config import Execution
     from trackgpt.online import System
+    from trackgpt.perception.box_tracker import BoxTracker
     from trackgpt.perception.memory_segmenter import KeepingNetwork
     from trackgpt.perception.segmenter import Segmenter
+    from trackgpt.reasoners.describer import Describer
     from trackgpt.reasoners.grounder import Grounder
     from trackgpt.systems.imat import Imat
     from trackgpt.systems.pointed import Pointed
     from trackgpt.systems.qtrack import QTrack
+    from trackgpt.systems.reasoningtrack import ReasoningTrack
     from trackgpt.systems.trackgpt import TrackGPT
     from trackgpt.weights import LoadReport
 
@@ -43,6 +48,10 @@ IMAT = "imat:"
 """What the name of a grounder and a segmenter begins with."""
 QTRACK = "qtrack:"
 """What the name of a policy begins with."""
+REASONINGTRACK = "reasoningtrack:"
+"""What the name of a box tracker with a describer begins with."""
+TEMPLATE = "template"
+"""The describer that changes no words."""
 NANO_MEMORY = "nano-memory"
 """The shipped model that follows what is pointed at."""
 
@@ -78,17 +87,23 @@ def grounded(grounder: str | Path, segmenter: str | Path) -> str:
         UsageError: the segmenter has a grounder already.
     """
     named = NANO_MEMORY if str(segmenter) in ("", "nano") else model_of(segmenter)
-    if named.startswith((IMAT, QTRACK)):
-        reader = "grounder" if named.startswith(IMAT) else "policy"
+    if named.startswith((IMAT, QTRACK, REASONINGTRACK)):
+        reader = {IMAT: "grounder", QTRACK: "policy"}.get(f"{named.partition(':')[0]}:", "describer")
         raise UsageError(f"{segmenter} has a {reader} already; leave {grounder} out, or name a memory segmenter")
     return f"{IMAT}{grounder}+{named}"
 
 
 def parts_of(name: str | Path) -> list[str]:
-    """The names of the parts of a model, each of which `find` knows."""
+    """The names of the parts of a model, each of which `find` knows: no endpoints, and no describer of templates."""
     model = model_of(name)
-    named = model.removeprefix(IMAT).removeprefix(QTRACK)
-    return [named] if Path(named).exists() else named.split("+")
+    named = model.removeprefix(IMAT).removeprefix(QTRACK).removeprefix(REASONINGTRACK)
+    parts = [named] if Path(named).exists() else named.split("+")
+    return [part for part in parts if not (model.startswith(REASONINGTRACK) and _is_nowhere(part))]
+
+
+def _is_nowhere(describer: str) -> bool:
+    """Whether a describer has no files here."""
+    return describer == TEMPLATE or "://" in describer
 
 
 def model_of(name: str | Path) -> str:
@@ -151,7 +166,8 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
 
     Args:
         name: a shipped name, a preset (`trackgpt.presets`), a folder, the hub's id of a SAM 2.1, or BRAIN+PERCEPTION,
-            each of them a folder, a file or a hub's id; "imat:" and "qtrack:" in front of others (see the module).
+            each of them a folder, a file or a hub's id; "imat:", "qtrack:" and "reasoningtrack:" in front of others
+            (see the module).
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         execution: fields of `trackgpt.config.Execution`; float32 in plain PyTorch by default.
 
@@ -175,6 +191,8 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
         return _load_imat(str(name), how, place)
     if str(name).startswith(QTRACK):
         return _load_qtrack(str(name), how, place)
+    if str(name).startswith(REASONINGTRACK):
+        return _load_reasoningtrack(str(name), how, place)
     if (network := find_network(name)) is not None:
         return _load_pointed(name, *network, how, place)
     return _load_trackgpt(name, how, place)
@@ -272,6 +290,80 @@ def _load_qtrack(name: str, how: Execution, place: torch.device) -> QTrack:
     if how.backend != "torch" or how.compile or how.dtype in BITS:
         raise UsageError(f"{name}: a policy runs in torch, not compiled, in float32 or bfloat16")
     return QTrack(VlmPolicy.from_pretrained(find(policy), place, inference_dtype(how.dtype, place)), network, name)
+
+
+def _load_reasoningtrack(name: str, how: Execution, place: torch.device) -> ReasoningTrack:
+    """A box tracker of a name, its describer, and a grounder if one is named.
+
+    Raises:
+        UsageError: it names more or fewer parts, or an execution that box trackers do not have.
+        ModelError: see `load_box_tracker`, `VlmDescriber.from_pretrained` and `load_grounder`.
+    """
+    from trackgpt.reasoners.brain_quantised import BITS
+    from trackgpt.systems.reasoningtrack import ReasoningTrack
+
+    named = name.removeprefix(REASONINGTRACK)
+    tracker, *others = [named] if Path(named).exists() else named.split("+")
+    if not tracker or len(others) > 2 or not all(others):
+        raise UsageError(f"{name}: wanted {REASONINGTRACK}TRACKER[+DESCRIBER[+GROUNDER]]")
+    if how.backend != "torch" or how.compile or how.dtype in BITS:
+        raise UsageError(f"{name}: a box tracker runs in torch, not compiled, its describer in float32 or bfloat16")
+    grounder = load_grounder(others[1], place, how.dtype) if len(others) > 1 else None
+    describer = load_describer(others[0] if others else TEMPLATE, place, how.dtype)
+    return ReasoningTrack(load_box_tracker(tracker, place), describer, grounder, name)
+
+
+def load_box_tracker(name: str | Path, device: torch.device) -> BoxTracker:
+    """A box tracker, in float32.
+
+    Args:
+        name: a folder that training writes, or a checkpoint of OSTrack, ODTrack or DUTrack, with the files of the
+            tokenizer beside it where it reads words.
+        device: where it computes.
+
+    Raises:
+        ModelError: MD01 it is not there, or its tokenizer is missing; MD02 it is damaged, or the tokenizer has more
+            word pieces than the model; MD06 it is of another kind.
+    """
+    from trackgpt.perception.box_checkpoints import CHECKPOINTS, load_box_checkpoint
+    from trackgpt.perception.box_tracker import BoxTracker
+    from trackgpt.perception.box_transformer import BoxTransformer, is_box_transformer
+    from trackgpt.reasoners.brain_weights import load_tokenizer
+
+    place = find(name)
+    if place.is_file() and place.suffix in CHECKPOINTS:
+        network, folder = load_box_checkpoint(place)[0], place.parent
+    elif is_box_transformer(place):
+        network, folder = BoxTransformer.from_pretrained(place), place
+    else:
+        wanted = "a folder that training writes, or a checkpoint of OSTrack, ODTrack or DUTrack"
+        raise ModelError(f"{name}: no box tracker; wanted {wanted}", "MD06")
+    if network.config.words:
+        network.tokenizer = load_tokenizer(folder, own=folder == place, answers=False)
+        if len(network.tokenizer) > network.config.vocabulary:
+            found = f"{len(network.tokenizer):,} word pieces, and the model knows {network.config.vocabulary:,}"
+            raise ModelError(f"{folder}: the tokenizer has {found}; use the one that it was trained with", "MD02")
+    return BoxTracker(network.to(device))
+
+
+def load_describer(name: str, device: torch.device, dtype: str = "float32") -> Describer:
+    """What keeps a description true: "template", an endpoint's address, a VLM by folder or hub's id, or a TrackGPT.
+
+    Raises:
+        UsageError: the address is none.
+        ModelError: see `VlmModel.from_pretrained`.
+    """
+    from trackgpt.precision import inference_dtype
+    from trackgpt.reasoners.describer import EndpointDescriber, TemplateDescriber, VlmDescriber
+    from trackgpt.systems.reasoningtrack import BrainDescriber
+
+    if name == TEMPLATE:
+        return TemplateDescriber()
+    if _is_nowhere(name):
+        return EndpointDescriber(name)
+    if is_brain(folder := find(name)):
+        return VlmDescriber.from_pretrained(folder, device, inference_dtype(dtype, device))
+    return BrainDescriber(load_trackgpt(name, str(device), dtype=dtype), name)
 
 
 def _load_keeping(segmenter: str, how: Execution, place: torch.device) -> KeepingNetwork | None:

@@ -124,8 +124,9 @@ def must_make_sense(config: TrainConfig) -> None:
 
     Raises:
         UsageError: there is no such stage, loss part or validation set.
-        InputError: the validation set, or a set of the stage "memory", is not there.
+        InputError: the validation set, or a set of the stage "memory" or "box", is not there.
     """
+    from train.box_tracking import open_box_sets
     from train.memory_sets import open_mask_videos
     from train.stages import stage_class
     from train.validation import open_validation
@@ -140,6 +141,8 @@ def must_make_sense(config: TrainConfig) -> None:
         open_validation(_validated_on(config))
     for folder in config.memory.sets if config.stage == "memory" else ():
         open_mask_videos(folder)
+    if config.stage == "box":
+        open_box_sets(config.box.sets)
 
 
 def _dry_run(config: TrainConfig, out: Path, processes: Processes) -> None:
@@ -154,7 +157,7 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
     """The stage of a run with its model; data sets are opened before the model is loaded."""
     import torch
 
-    from train.assemble import memory_model
+    from train.assemble import box_model, memory_model
     from train.stages import make_stage
     from train.tracking import TrackingStage, open_sources
 
@@ -162,7 +165,8 @@ def _begin(config: TrainConfig, processes: Processes) -> Stage:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.plan.seed)
     sources = open_sources(config.data) if config.stage == "tracking" else []
-    model = memory_model(config).to(processes.device) if config.stage == "memory" else build(config, processes)
+    alone = {"memory": memory_model, "box": box_model}.get(config.stage)
+    model = build(config, processes) if alone is None else alone(config).to(processes.device)
     stage = make_stage(config, model, processes.device)
     if isinstance(stage, TrackingStage):
         stage.samples.sources = sources
@@ -174,7 +178,7 @@ def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
     from train.assemble import Origin, origin
     from train.loop import fit
     from train.model_folder import export_model, exported_step, training_record
-    from train.previews import draw_previews, draw_propagation, draw_sam2
+    from train.previews import draw_boxes, draw_previews, draw_propagation, draw_sam2
     from train.report import draw_curves
 
     stage = _begin(config, processes)
@@ -185,6 +189,8 @@ def _run(config: TrainConfig, out: Path, processes: Processes) -> None:
         preview = draw_propagation
         if not isinstance(model, MaskPropagation):
             preview = lambda _, path: draw_sam2(out / "model", processes.device, path)  # noqa: E731
+    elif config.stage == "box":
+        came_from, preview = Origin(config.brain), draw_boxes
     else:
         came_from = origin(model, config.brain, config.perception, config.encoder_from_tower)
 

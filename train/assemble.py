@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from trackgpt.config import MaskPropagationConfig
-from trackgpt.errors import UsageError
+from trackgpt.errors import ModelError, UsageError
 from trackgpt.hub import find, load_reported, load_tuned
+from trackgpt.perception.box_transformer import SIZES, BoxTransformer
 from trackgpt.perception.encoders import ConvEncoder
 from trackgpt.perception.mask_propagation import MaskPropagation, is_nano_memory
+from trackgpt.reasoners.brain_weights import load_tokenizer
 from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.reasoners.lora import add_lora
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.systems.trackgpt_tuned import TUNED_FILE, base_of, is_tuned, save_tuned, tuned_names
+from trackgpt.weights import checked, read_lazily
 from train.codes import Codes
 from train.config import TrainConfig
 from train.nano import new_nano
@@ -92,6 +95,52 @@ def new_propagation(config: TrainConfig) -> MaskPropagation:
     model.config.side = config.shape.side
     # The layout that convolutions compute in: half the time of a step in bfloat16 on a CPU.
     return model.to(memory_format=torch.channels_last)
+
+
+def box_model(config: TrainConfig) -> BoxTransformer:
+    """The box tracker that a configuration starts from, with its tokenizer.
+
+    Raises:
+        ModelError: the model to start from, or the language model of `box.words`, is missing or damaged.
+        UsageError: `box.words` beside a tracker that has words already.
+    """
+    from trackgpt.hub import load_box_tracker
+
+    if config.brain:
+        if config.box.words:
+            raise UsageError(f"box.words: {config.brain} has words already; leave one of them out")
+        return load_box_tracker(config.brain, torch.device("cpu")).network
+    size = SIZES[config.box.size]
+    if not config.box.words:
+        tokenizer, table = load_tokenizer(find("nano"), own=True), None
+        size = replace(size, vocabulary=len(tokenizer), word_width=size.width)
+    else:
+        folder = find(config.box.words)
+        tokenizer, table = load_tokenizer(folder, answers=False), word_table(folder)
+        size = replace(size, vocabulary=table.shape[0], word_width=table.shape[1])
+    model = BoxTransformer(size)
+    model.tokenizer = tokenizer
+    if table is not None and model.words is not None:
+        model.words.adopt(table)
+    return model
+
+
+WORD_TABLES = ("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "token_embedding.weight", "shared.weight")
+"""How the names of word tables end in transformers' language models."""
+
+
+def word_table(folder: Path) -> Tensor:
+    """The word table of a language model's folder, float32 (vocabulary, width).
+
+    Raises:
+        ModelError: MD01 its weights are missing; MD06 none or several of them are named like a word table.
+    """
+    weights = read_lazily(folder, standard=True)
+    named = [name for name in weights if name.endswith(WORD_TABLES) and len(weights[name].shape) == 2]
+    if len(named) != 1:
+        found = ", ".join(named) or "none"
+        raise ModelError(f"{folder}: word tables: {found}; wanted one, named {' or '.join(WORD_TABLES)}", "MD06")
+    return checked(folder, named[0], weights[named[0]].make()).float()
 
 
 def _copy_tower(model: TrackGPT) -> None:

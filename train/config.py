@@ -190,17 +190,48 @@ POLICY_STAGES = ("sft", "grpo")
 
 
 @dataclass
+class BoxConfig:
+    """How the stage "box" makes samples and a new tracker (see `train.box_tracking`).
+
+    Attributes:
+        size: of a new tracker, a name in `trackgpt.perception.box_transformer.SIZES`.
+        words: the language model whose tokenizer and word table a new tracker begins with, by folder or hub id; empty
+            for nano's tokenizer and a random table.
+        sets: folders by the name of their layout: lasot, got10k, tnl2k, tnllt, otb-lang; what SynthTrack writes in
+            these layouts is read alike. None for SynthTrack's scenes alone, which need no folder.
+        share: of samples that come from `sets`, each of which is as likely as another.
+        gap: most frames from one sampled frame to the next.
+        searches: search windows of a sample, which come after its templates; temporal tokens go from one to the next.
+        centre: how far a search window lies from the target: up to half of this, in sizes of the target.
+        scale: deviation of the logarithm of its size.
+        wordless: share of samples whose words are left out, so that the tracker also follows a box alone.
+    """
+
+    size: str = field(default="nano", metadata={"choices": ("nano", "b-256", "b-384")})
+    words: str = ""
+    sets: dict[str, str] = field(default_factory=dict)
+    share: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
+    gap: int = field(default=200, metadata={"range": (1, 10**6)})
+    searches: int = field(default=2, metadata={"range": (1, 64)})
+    centre: float = field(default=3.5, metadata={"range": (0.0, 8.0)})
+    scale: float = field(default=0.5, metadata={"range": (0.0, 4.0)})
+    wordless: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
+
+
+@dataclass
 class TrainConfig:
     """Configuration of one stage.
 
     Attributes:
         stage: "tracking", the three-part recipe on data sets (see `train.tracking`); "memory", the memory segmenter
-            (see `train.memory_tracking`); "sft" or "grpo", a policy that answers with trajectories (see
-            `train.policy_training`); or a part of nano's foundation, a name in `train.stages.STAGES`.
+            (see `train.memory_tracking`); "box", the box tracker (see `train.box_tracking`); "sft" or "grpo", a policy
+            that answers with trajectories (see `train.policy_training`); or a part of nano's foundation, a name in
+            `train.stages.STAGES`.
         out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
         brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano. In the stage
             "memory" it is a memory segmenter (nano-memory, or a SAM 2.1 with its memory, by folder or hub id), or a
-            TrackGPT whose convolutional encoder a new nano-memory begins with; for a policy a vision-language model.
+            TrackGPT whose convolutional encoder a new nano-memory begins with; in the stage "box" a box tracker, by
+            folder or checkpoint; for a policy a vision-language model.
         perception: load the perception from this model instead.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
         matching_heads: initialise attention heads that match words to image patches (see `train.mimetic`).
@@ -213,6 +244,7 @@ class TrainConfig:
         shape: of the foundation's samples, and of the memory segmenter's clips.
         memory: how the stage "memory" unrolls them.
         policy: of the stages "sft" and "grpo".
+        box: samples and tracker of the stage "box".
         device: "auto", "cpu" or "cuda".
         threads: CPU threads for the arithmetic; 0 leaves torch's choice.
         previews: draw answers and tracks in SynthTrack after every checkpoint.
@@ -234,6 +266,7 @@ class TrainConfig:
     shape: Shape = field(default_factory=Shape)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     policy: PolicyTraining = field(default_factory=PolicyTraining)
+    box: BoxConfig = field(default_factory=BoxConfig)
     device: str = field(default="auto", metadata={"choices": ("auto", "cpu", "cuda")})
     threads: int = field(default=0, metadata={"range": (0, 4096)})
     previews: bool = True
@@ -252,6 +285,7 @@ MAY_CHANGE = frozenset(
         "data.cache",
         "memory.sets",
         "policy.data",
+        "box.sets",
     )
     + tuple(f"plan.{name}" for name in ("steps", "minutes", "save_minutes", "save_every", "keep", "log_every"))
     + tuple(f"plan.{name}" for name in ("validate_every", "workers", "max_skipped", "checkpointing", "zero", "offload"))

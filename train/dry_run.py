@@ -83,7 +83,7 @@ def dry_run(stage: Stage, config: TrainConfig, out: Path, processes: Processes) 
 
 def _activations(stage: Stage, config: TrainConfig, bf16: bool) -> Activations | None:
     """What `--plan` prints for the stage that a configuration names; None for any other."""
-    if not isinstance(stage, STAGES.get(config.stage, ())) or config.stage == "memory":
+    if not isinstance(stage, STAGES.get(config.stage, ())) or config.stage in ("memory", "box"):
         return None
     model = stage.model
     outline = ModelOutline(model.config.name, model.config, FROM_FILES)

@@ -91,8 +91,8 @@ def training_record(config: Any, out: Path, step: int, processes: Processes) -> 
     }
 
 
-def card(record: dict[str, Any], adapters: bool, read: str = "`trackgpt.load(folder)`") -> str:
-    """The model card, Markdown; `read` is how the folder is read."""
+def card(record: dict[str, Any], adapters: bool, read: str = "") -> str:
+    """The model card, Markdown; `read` is how the folder is read, where that is not by `trackgpt.load`."""
     config = record["config"]
     plan = config["plan"]
     total = plan["batch"] * plan["accumulate"] * record["processes"]
@@ -106,7 +106,7 @@ def card(record: dict[str, Any], adapters: bool, read: str = "`trackgpt.load(fol
         [
             f"# trackgpt, stage {config['stage']}, step {record['step']} of {plan['steps']}",
             "",
-            f"This folder holds {form}. Read it with {read}.",
+            f"This folder holds {form}. Read it with {read or _reading(config['stage'])}.",
             "",
             "## Training",
             "",
@@ -134,6 +134,11 @@ def card(record: dict[str, Any], adapters: bool, read: str = "`trackgpt.load(fol
             "",
         ]
     )
+
+
+def _reading(stage: str) -> str:
+    """How a model in a folder is loaded, in Python."""
+    return '`trackgpt.load("reasoningtrack:" + folder)`' if stage == "box" else "`trackgpt.load(folder)`"
 
 
 def commit() -> str:

@@ -39,8 +39,8 @@ def memory_report(path: Path, config: TrainConfig, memory: float, words: int, fr
     if config.stage in POLICY_STAGES:
         raise UsageError(f"--plan knows the stages of TrackGPT; the stage {config.stage} has no plan yet")
     stage_class(config.stage)
-    if config.stage == "memory":
-        raise UsageError("--plan knows the stages of TrackGPT; --dry-run measures the stage memory")
+    if config.stage in ("memory", "box"):
+        raise UsageError(f"--plan knows the stages of TrackGPT; --dry-run measures the stage {config.stage}")
     outline = outline_for(config, path)
     bf16 = plan.bf16 is not False
     size = batch_size(config, outline, words, parse_size(frame_size))

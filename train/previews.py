@@ -11,13 +11,18 @@ from PIL import Image
 
 from trackgpt.export.overlay import draw
 from trackgpt.files import writing
+from trackgpt.geometry.masks import box_of
 from trackgpt.online import follow
+from trackgpt.perception.box_tracker import BoxTracker
+from trackgpt.perception.box_transformer import BoxTransformer
 from trackgpt.perception.mask_propagation import MaskPropagation
 from trackgpt.perception.memory_segmenter import Asked, MemoryNetwork
 from trackgpt.perception.nano_memory import NanoMemory
+from trackgpt.reasoners.describer import TemplateDescriber
 from trackgpt.synthtrack.clips import Case, make_case
 from trackgpt.synthtrack.randomised import randomised_clip
 from trackgpt.synthtrack.scene import SceneInstruction
+from trackgpt.systems.reasoningtrack import ReasoningTrack
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt, VisualPrompt
 from train.engine import evaluating
@@ -43,6 +48,22 @@ def draw_propagation(model: MaskPropagation, path: Path) -> None:
     """Follow the first target of four clips that no run trains on, from its first mask; one row per clip."""
     with evaluating(model):
         _draw_followed(NanoMemory(model), model.config.side, path)
+
+
+def draw_boxes(model: BoxTransformer, path: Path) -> None:
+    """Follow the first target of four clips that no run trains on, from its box, without words; one row per clip."""
+    rows = []
+    with evaluating(model):
+        tracker = ReasoningTrack(BoxTracker(model), TemplateDescriber(), None, "preview").tracker("no-describing")
+        for seed in SEEDS:
+            clip = randomised_clip(seed, SHOWN[-1] + 1, CELL)
+            x1, y1, x2, y2 = (float(value) for value in box_of(clip.ids[0] == 1))
+            seen = follow(tracker, clip.frames, [Prompt(visual=(VisualPrompt((x1, y1, x2, y2)),))])
+            drawn = [draw(frame, one) for frame, one in zip(clip.frames, seen, strict=True)]
+            rows.append(np.concatenate([drawn[t][:CELL, :CELL] for t in SHOWN], axis=1))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(rows)).save(path)
 
 
 def draw_sam2(folder: Path, device: torch.device, path: Path) -> None:

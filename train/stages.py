@@ -7,8 +7,9 @@ Foundation (nano's pre-training, in the place of SAM's and LLaVA's):
 Then, with the losses of paper section 3.5:
     join      instruction to masks, end to end, unrolled over I_0, I_t, I_t+1
     tracking  the same on data sets (`train.tracking`)
-And, of its own (`train.memory_tracking`):
+And, of their own (`train.memory_tracking`, `train.box_tracking`):
     memory    the memory segmenter learns to follow what it is shown
+    box       the box tracker learns to find what it is shown, and what words mean
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from trackgpt.errors import UsageError
 from trackgpt.perception.mask_propagation import MaskPropagation
 from trackgpt.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
+from train.box_tracking import BoxTrackingStage
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
 from train.config import POLICY_STAGES, Shape, TrainConfig
 from train.losses import text_loss, word_patch_loss
@@ -368,6 +370,7 @@ STAGES: dict[str, type[Stage]] = {
     "language": LanguageStage,
     "join": JoinStage,
     "memory": MemoryTrackingStage,
+    "box": BoxTrackingStage,
 }
 
 
@@ -386,6 +389,8 @@ def make_stage(config: TrainConfig, model: Any, device: torch.device) -> Stage:
     """The stage that a configuration names, for a model."""
     if config.stage == "memory":
         return _memory_stage(config, model, device)
+    if config.stage == "box":
+        return BoxTrackingStage(model, config.box, device)
     return stage_class(config.stage)(model, config.data if config.stage == "tracking" else config.shape, device)
 
 

@@ -146,7 +146,7 @@ def _prompt(default: str, choices: str) -> dict[str, tuple[Any, Any]]:
 
 
 REQUIRED = inspect.Parameter.empty
-SENTENCE_OR_BOX = "the sentence, or (box) the true box of the first frame"
+SENTENCE_OR_BOX = "the sentence, (box) the true box of the first frame, or both"
 
 
 def _own(kind: type, default: Any, text: str, **limits: int) -> tuple[Any, Any]:

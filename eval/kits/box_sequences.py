@@ -83,6 +83,7 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
     begins: Mapping[str, str] = {
         "sentence": " The sentence alone begins the track.",
         "box": " The true box of the first frame begins the track, and nothing is said.",
+        "both": " The true box of the first frame and the sentence begin the track.",
     }
 
     def __init__(self, root: Path, split: str, prompt: str = "sentence") -> None:
@@ -106,7 +107,7 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
         return {"first-box": self._first_box}
 
     def prompts(self, task: str, video: Video) -> list[Prompt]:
-        """What is said or shown of a sequence, by frame: the sentence, or the true box, on the first frame.
+        """What is said or shown of a sequence, by frame: the sentence, the true box, or both, on the first frame.
 
         Raises:
             InputError: there is none.
@@ -115,7 +116,8 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
             return [Prompt(visual=(VisualPrompt(_first_box(task, video)),))]
         if not video.expressions:
             raise InputError(f"{task}: no sentence to begin with; only its result files can be scored")
-        return [Prompt(video.expressions[0].text)]
+        shown = (VisualPrompt(_first_box(task, video)),) if self.prompt == "both" else ()
+        return [Prompt(video.expressions[0].text, visual=shown)]
 
     def run(self, task: str, follow: Follow, results: Path) -> None:
         """Say every prompt at its frame; frames before the first are not tracked and have no box."""

@@ -133,14 +133,14 @@ def _memory(visit: Visit) -> str:
     """What the model takes where it would run, from headers or published dimensions, and whether that is free."""
     import torch
 
-    from trackgpt.hub import IMAT, QTRACK, chosen_device, find_network
+    from trackgpt.hub import IMAT, QTRACK, REASONINGTRACK, chosen_device, find_network
     from trackgpt.planning.inference import Answering, plan_inference
     from trackgpt.planning.outline import outline_of
     from trackgpt.precision import inference_dtype
     from trackgpt.session.ahead import AHEAD
 
     device = torch.device(chosen_device(visit.device))
-    if visit.model.startswith((IMAT, QTRACK)):
+    if visit.model.startswith((IMAT, QTRACK, REASONINGTRACK)):
         return _memory_of_parts(visit, device)
     if (network := find_network(visit.model)) is not None:
         return f"{_size(network[1])} of weights; {free_memory(device) / 2**30:.2f} GiB are free on {device}"
@@ -157,7 +157,7 @@ def _memory(visit: Visit) -> str:
 
 def _memory_of_parts(visit: Visit, device: torch.device) -> str:
     """A line for each part, and whether all fit while one of them looks at a frame."""
-    from trackgpt.hub import IMAT
+    from trackgpt.hub import IMAT, REASONINGTRACK
     from trackgpt.planning.grounding import plan_grounded
     from trackgpt.precision import inference_dtype
 
@@ -166,6 +166,8 @@ def _memory_of_parts(visit: Visit, device: torch.device) -> str:
         dtype = str(inference_dtype(dtype, device)).removeprefix("torch.")
     planned = plan_grounded(visit.model, dtype)
     roles = ("grounder" if visit.model.startswith(IMAT) else "policy", "segmenter")[: len(planned)]
+    if visit.model.startswith(REASONINGTRACK):
+        roles = ("tracker", "describer", "grounder")[: len(planned)]
     for role, part in zip(roles, planned, strict=True):
         _line("memory", f"{part.weights / 2**20:10.1f} MiB  {role} {part.name} ({part.kind}), {part.source}")
     frames = {role: part.frame for role, part in zip(roles, planned, strict=True) if part.frame is not None}
@@ -206,9 +208,9 @@ def _not_run() -> str:
 def _weights(model: str) -> str:
     import hashlib
 
-    from trackgpt.hub import QTRACK, find, parts_of
+    from trackgpt.hub import QTRACK, REASONINGTRACK, find, parts_of
 
-    if len(parts := parts_of(model)) > 1 or model.startswith(QTRACK):
+    if len(parts := parts_of(model)) > 1 or model.startswith((QTRACK, REASONINGTRACK)):
         return ", ".join(_size(find(part)) for part in parts)
     file = find(model) / "model.safetensors"
     if not file.is_file():
@@ -252,10 +254,11 @@ def _self_test(visit: Visit) -> str:
     from trackgpt.systems.imat import Imat
     from trackgpt.systems.pointed import Pointed
     from trackgpt.systems.qtrack import QTrack
+    from trackgpt.systems.reasoningtrack import ReasoningTrack
 
     tracker, clip = _load(visit), make_case(1, frames=FRAMES).clip
     frames, thing = list(clip.frames), clip.ids[0] == clip.ids[0].max()
-    shown = isinstance(tracker.model, Pointed)
+    shown = isinstance(tracker.model, Pointed | ReasoningTrack)
     begun = time.perf_counter()
     session = tracker.open(frames)
     try:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trackgpt.export.records import TrackRecord
     from trackgpt.session.ahead import Lookahead
     from trackgpt.session.playback import InstructionTracker, Playback
+    from trackgpt.types import Prompt
     from trackgpt.video.frames import FrameSource
 
 
@@ -258,7 +259,7 @@ def checked(request: TrackRequest) -> list[TimedInstruction]:
         InputError: see `read_pointing`.
     """
     from trackgpt.export.exporting import check_formats
-    from trackgpt.hub import NANO_MEMORY
+    from trackgpt.hub import NANO_MEMORY, REASONINGTRACK
     from trackgpt.reasoners.templates import clean_instruction
 
     check_formats(request.formats)
@@ -287,11 +288,37 @@ def checked(request: TrackRequest) -> list[TimedInstruction]:
             f"(-m nano is told in words, -m {NANO_MEMORY} is shown the target), or give a --grounder, which takes both"
         )
     first = min((words.frame or 0 for words in spoken if words.second is None), default=math.inf)
+    if request.model.startswith(REASONINGTRACK):
+        spoken, shown = _together(spoken, shown, int(request.reading.get("start") or 0))
     for each, second in shown:
         beside = second is None and first <= each.frame  # what words have begun goes on
         how = {"kind": "add" if beside else each.kind, "ids": each.ids, "visual": each.visual}
         spoken.append(TimedInstruction("", each.frame if second is None else None, second, how))
     return spoken
+
+
+def _together(
+    spoken: list[TimedInstruction], shown: list[tuple[Prompt, float | None]], first: int
+) -> tuple[list[TimedInstruction], list[tuple[Prompt, float | None]]]:
+    """Words and a box for the same moment as one instruction: a box tracker that reads is told both of one target.
+
+    Args:
+        spoken: in words, or of a script.
+        shown: each with its second, or None where its frame says it.
+        first: the frame of words without a moment.
+    """
+    joined, left = [], list(shown)
+    for words in spoken:
+        at = (None if words.second is not None else first if words.frame is None else words.frame, words.second)
+        beside = [one for one in left if at == (one[0].frame if one[1] is None else None, one[1])]
+        if words.how or not beside:
+            joined.append(words)
+            continue
+        prompt = beside[0][0]
+        left.remove(beside[0])
+        how = {"kind": prompt.kind, "ids": prompt.ids, "visual": prompt.visual}
+        joined.append(TimedInstruction(words.text, words.frame, words.second, how))
+    return joined, left
 
 
 def _refuse_misplaced(request: TrackRequest, spoken: Sequence[TimedInstruction], source: FrameSource) -> None:

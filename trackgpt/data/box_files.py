@@ -24,6 +24,8 @@ BoolArray = NDArray[np.bool_]
 
 LASOT_ABSENT = 1
 """annos/absent of LaSOT and both full_occlusion.txt and out_of_view.txt of the sequences: 1 = absent."""
+GOT10K_ABSENT = 1
+"""absence.label of GOT-10k: 1 = absent."""
 TNL2K_ABSENT = 1
 """annos/absent of TNL2K: 1 = absent."""
 TNLLT_ABSENT = 0

@@ -1,4 +1,4 @@
-"""Single-target box benchmarks with language: LaSOT, TNL2K, TNLLT, OTB-lang, and InteractTrack with its prompts.
+"""Single-target box sets: LaSOT, TNL2K, TNLLT, OTB-lang, InteractTrack with its prompts, GOT-10k without words.
 
 `lasot("data", "test")` gives the sequences of a part in the order of the benchmark's list. Opening a part reads that
 list and looks which sequences are there; boxes, sentences and frames are read when they are asked for. Trees are
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackgpt.data.box_files import (
+    GOT10K_ABSENT,
     INTERACTTRACK_SCENES,
     LASOT_ABSENT,
     LASOT_ATTRIBUTES,
@@ -471,6 +472,22 @@ _OTB_LANG = _Layout(
     origin=LASOT_ORIGIN,
     lists={},
 )
+_GOT10K_FOLDERS = ("train/{name}", "val/{name}", "{name}")
+_GOT10K = _Layout(
+    Tree(
+        "got10k",
+        ("GOT-10k", "GOT10k", "full_data"),
+        ("train/*/absence.label", "val/*/absence.label", "*/absence.label"),
+        ("train", "val"),
+        {"train": (9335, 9335), "val": (180, 180)},
+    ),
+    boxes=tuple(f"{folder}/groundtruth.txt" for folder in _GOT10K_FOLDERS),
+    images=_GOT10K_FOLDERS,
+    flags=tuple((f"{folder}/absence.label",) for folder in _GOT10K_FOLDERS),
+    absent_flag=GOT10K_ABSENT,
+    origin=LASOT_ORIGIN,
+    lists={"train": ("train/list.txt", "list.txt"), "val": ("val/list.txt", "list.txt")},
+)
 _INTERACTTRACK = _Layout(
     Tree("interacttrack", ("InteractTrack",), ("*/description.txt",), ("test",), {"test": (150, None)}),
     boxes=("{name}/groundtruth.txt",),
@@ -515,6 +532,13 @@ def tnllt(root: str | Path, part: str) -> BoxPart:
     (Event-AHU/Open_VLTrack@fccc2c7). Its flag 1 means PRESENT. Args, returns and raises as for `lasot`.
     """
     return _TNLLT.part(root, part, _Layout.sequence)
+
+
+def got10k(root: str | Path, part: str) -> BoxPart:
+    """GOT-10k: `{train,val}/<sequence>/{00000001.jpg,groundtruth.txt,absence.label}` and `list.txt`; no sentences
+    (got-10k/toolkit@956e728). Boxes count pixels from 1. Parts are "train" and "val". Returns and raises as `lasot`.
+    """
+    return _GOT10K.part(root, part, _Layout.sequence)
 
 
 def otb_lang(root: str | Path, part: str) -> BoxPart:

@@ -111,6 +111,53 @@ class Gaze:
         return SearchWindow(x, y, w, h)
 
 
+@dataclass(frozen=True)
+class SquareCrop:
+    """A square around a box that may reach beyond the frame, as trackers of the Siamese line look at it.
+
+    Its side is `factor` times the root of the box's area, in whole pixels; what lies outside of the frame is black.
+
+    Attributes:
+        x, y: of its upper left corner, whole pixels of the frame; may be negative.
+        side: whole pixels, at least 1.
+    """
+
+    x: int
+    y: int
+    side: int
+
+    @classmethod
+    def around(cls, box: Box, factor: float) -> SquareCrop:
+        """The crop of a box."""
+        x1, y1, x2, y2 = box
+        side = max(1, math.ceil(factor * math.sqrt(max(x2 - x1, 1e-3) * max(y2 - y1, 1e-3))))
+        return cls(round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2), side)
+
+    def cut(self, image: np.ndarray, side: int) -> np.ndarray:
+        """The crop of an image (height, width, 3), resized to (side, side, 3)."""
+        height, width = image.shape[:2]
+        left, top = np.clip(self.x, 0, width), np.clip(self.y, 0, height)
+        right, bottom = np.clip(self.x + self.side, 0, width), np.clip(self.y + self.side, 0, height)
+        square = np.zeros((self.side, self.side, 3), image.dtype)
+        square[top - self.y : bottom - self.y, left - self.x : right - self.x] = image[top:bottom, left:right]
+        return cv2.resize(square, (side, side), interpolation=cv2.INTER_LINEAR)
+
+    def inside(self, box: Box) -> Box:
+        """A box of the frame in units of the crop, xyxy."""
+        x1, y1, x2, y2 = box
+        return (
+            (x1 - self.x) / self.side,
+            (y1 - self.y) / self.side,
+            (x2 - self.x) / self.side,
+            (y2 - self.y) / self.side,
+        )
+
+    def outside(self, box: Box) -> Box:
+        """A box in units of the crop in pixels of the frame, xyxy."""
+        x1, y1, x2, y2 = (self.side * value for value in box)
+        return self.x + x1, self.y + y1, self.x + x2, self.y + y2
+
+
 def size_of(box: Box) -> float:
     """The size of a box that a window is measured by, pixels: long ones count as larger than their area."""
     width, height = box[2] - box[0], box[3] - box[1]

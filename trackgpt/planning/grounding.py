@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.hub import IMAT, QTRACK, find, parts_of
+from trackgpt.hub import IMAT, QTRACK, REASONINGTRACK, find, parts_of
 from trackgpt.planning.memory_plan import plain_bytes
 from trackgpt.presets import published
 from trackgpt.settings import read_json
@@ -50,11 +50,11 @@ class PlannedPart:
 
 
 def plan_grounded(name: str, dtype: str) -> tuple[PlannedPart, ...]:
-    """The grounder and the segmenter of a model, or its policy and, where there is one, its segmenter.
+    """The grounder and the segmenter of a model, or its policy and segmenter, or its tracker, describer and grounder.
 
     Args:
-        name: imat:GROUNDER+SEGMENTER or qtrack:POLICY[+SEGMENTER], see `trackgpt.hub`; each part is an ONNX file, a
-            folder with a config.json, or a hub's id.
+        name: imat:GROUNDER+SEGMENTER, qtrack:POLICY[+SEGMENTER] or reasoningtrack:TRACKER[+DESCRIBER[+GROUNDER]], see
+            `trackgpt.hub`; each part is a file of weights, a folder with a config.json, or a hub's id.
         dtype: of `memory_plan.DTYPES`; what is quantised in it elsewhere counts as bfloat16 here. ONNX files and
             nano-memory compute as they are stored.
 
@@ -62,9 +62,14 @@ def plan_grounded(name: str, dtype: str) -> tuple[PlannedPart, ...]:
         UsageError: the name is none of such parts.
         ModelError: MD01 a part is not on this machine, and its size is not known; MD02 a file is damaged.
     """
-    parts = parts_of(name) if name.startswith((IMAT, QTRACK)) else []
-    if len(parts) not in ((2,) if name.startswith(IMAT) else (1, 2)):
-        raise UsageError(f"{name}: wanted {IMAT}GROUNDER+SEGMENTER or {QTRACK}POLICY[+SEGMENTER]")
+    counts = {IMAT: (2,), QTRACK: (1, 2), REASONINGTRACK: (1, 2, 3)}
+    system = next((each for each in counts if name.startswith(each)), "")
+    parts = parts_of(name) if system else []
+    if len(parts) not in counts.get(system, ()):
+        raise UsageError(
+            f"{name}: wanted {IMAT}GROUNDER+SEGMENTER, {QTRACK}POLICY[+SEGMENTER] or "
+            f"{REASONINGTRACK}TRACKER[+DESCRIBER[+GROUNDER]]"
+        )
     return tuple(_planned(part, dtype) for part in parts)
 
 

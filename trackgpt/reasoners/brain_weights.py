@@ -126,13 +126,14 @@ def _brain_config(folder: Path, config: Any, mean: list[float], std: list[float]
     )
 
 
-def load_tokenizer(folder: Path, own: bool = False) -> Any:
+def load_tokenizer(folder: Path, own: bool = False, answers: bool = True) -> Any:
     """The tokenizer of a checkpoint.
 
     Args:
         folder: with its files.
         own: written by this package, so that tokenizer.json says all. transformers makes a tokenizer of the class that
             is named beside it anew instead, and forgets where that one puts a space.
+        answers: its model writes answers, so that it must have an end token; BERT's has none.
 
     Raises:
         ModelError: MD01 its files are missing, are Git LFS pointers, or need a package that is not here; MD02 they are
@@ -164,7 +165,7 @@ def load_tokenizer(folder: Path, own: bool = False) -> Any:
         raise ModelError(
             f"{folder}: the tokenizer's files are damaged ({_line(error)}); fetch them again", "MD02"
         ) from error
-    if tokenizer.eos_token_id is None:
+    if answers and tokenizer.eos_token_id is None:
         raise ModelError(f"{folder}: the tokenizer has no end token, so no answer would ever end", "MD02")
     return tokenizer
 
