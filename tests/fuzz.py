@@ -365,7 +365,7 @@ def text_targets() -> dict[str, Target]:
     view = Sizes((640, 360), (640, 360))
     questions = [Expected((1, 2), truth, truth[:, 0] - 1, view, CONVENTIONS["pixels"], ids) for ids in ((), (1, 2))]
     questions.append(Expected((1, 2), truth[:0], truth[:0, 0], view, CONVENTIONS["thousandths"]))
-    written = [convention for convention in CONVENTIONS.values() if convention.takes == 4]
+    written = [CONVENTIONS[name] for name in ("seen_pixels", "thousandths")]
     tracked = [
         b'<think>It goes left.</think><answer>[{"frame": 1, "object_id": 1, "bbox_2d": [1, 2, 30, 40]}, '
         b'{"frame": 2, "object_id": 1, "bbox_2d": null}, {"frame": 2, "object_id": 2, "bbox_2d": [5, 6, 7, 8]}]'

@@ -17,7 +17,7 @@ COLOURS = ("red", "green", "blue", "yellow")
 
 @pytest.fixture(scope="module")
 def held():
-    """300 frames of four squares that move to and fro; on every 6th of the first half another sentence is said."""
+    """300 frames of four squares that move about; on every 6th of the first half another sentence is said."""
     places = turning(20, FRAMES)
     frames = (scene(red=(4 + t, 8), green=(56 - t, 44), blue=(30, 24 + t // 4), yellow=(60, 4)) for t in places)
     said = {0: "the red one"}

@@ -454,6 +454,16 @@ def test_a_grounder_and_a_segmenter_are_counted_in_the_dtype_in_which_they_compu
     assert (grounder.kind, grounder.weights) == ("onnx", 1234)
 
 
+def test_a_policy_is_counted_alone_or_with_its_segmenter(detector):
+    (policy,) = plan_grounded(f"qtrack:{detector}", "float32")
+    assert (policy.kind, policy.weights) == ("florence2", 480)
+    assert [part.kind for part in plan_grounded(f"qtrack:{detector}+nano-memory", "float32")][1:] == [
+        "mask_propagation"
+    ]
+    with pytest.raises(UsageError, match="wanted imat:GROUNDER"):
+        plan_grounded(f"qtrack:{detector}+nano-memory+nano", "float32")
+
+
 def test_a_preset_is_counted_before_it_is_fetched(cache):
     for name, dtype, wanted in (
         ("small", "float32", 845e6),

@@ -108,7 +108,7 @@ class PointTracks:
         return {**own, "frame_trajectories": frames, **self.more}
 
 
-_PLAIN = {
+_PLAIN: dict[str, type] = {
     **{"id": str, "video": str, "expression": str, "fps": float, "sampling_fps": float},
     **{"height": int, "width": int, "n_frames": int},
 }
@@ -147,13 +147,13 @@ def _row(values: Any, where: str) -> PointTracks:
     if not isinstance(values, dict):
         raise InputError(f"{where}: a {type(values).__name__}; wanted an object with {', '.join(_PLAIN)}")
     for name, kind in _PLAIN.items():
-        found = values.get(name)
+        found: Any = values.get(name)
         number = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) and found > 0
         fits = isinstance(found, str) and found if kind is str else number and (kind is float or found == int(found))
         if not fits:
             wanted = {str: "text", float: "a number above 0", int: "a whole number above 0"}[kind]
             raise InputError(f"{where}: {name} is {found!r:.40}; wanted {wanted}")
-    plain = {name: kind(values[name]) for name, kind in _PLAIN.items()}
+    plain: dict[str, Any] = {name: kind(values[name]) for name, kind in _PLAIN.items()}
     try:
         frames = tuple(map(_frame, values["frame_trajectories"]))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
