@@ -129,6 +129,11 @@ def test_ids_that_the_prompt_gave_must_be_kept_and_others_are_matched_by_overlap
     assert pay("ours", said(swapped, free), free)["reward"] == 1.0
 
 
+def test_right_boxes_under_numbers_that_the_prompt_did_not_give_earn_nothing_for_place_and_motion():
+    found = pay("ours", said(TRUTH[:, 1:], asked(), ids=(8, 9)), asked())
+    assert (found["boxes"], found["motion"]) == (0.0, 0.0)
+
+
 def test_a_track_that_changes_its_object_half_way_loses_what_follows():
     free = asked(ids=())
     half = np.concatenate([TRUTH[:, 1:3], TRUTH[::-1, 3:]], axis=1)
