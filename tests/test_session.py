@@ -21,7 +21,8 @@ from trackgpt.errors import InputError, OutputError, UsageError
 from trackgpt.export.records import RunFolder, Take, events_of_take, read_events, read_takes, read_tracks
 from trackgpt.session.ahead import Lookahead
 from trackgpt.session.playback import InstructionTracker
-from trackgpt.session.session import Reply, Session
+from trackgpt.session.results import Reply
+from trackgpt.session.session import Session
 from trackgpt.track import TrackState
 from trackgpt.video.source import open_source
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trackgpt.app.tracking import RunSummary, TrackRequest
     from trackgpt.export.records import EventRecord
     from trackgpt.session.playback import Playback
-    from trackgpt.session.session import Reply, Result
+    from trackgpt.session.results import Reply, Result
 
 COMMANDS = {
     "pause": "stop here",

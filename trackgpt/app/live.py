@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trackgpt.export.overlay import Captions
     from trackgpt.export.records import EventRecord, TrackRecord
     from trackgpt.session.playback import Playback
-    from trackgpt.session.session import Result
+    from trackgpt.session.results import Result
     from trackgpt.video.writer import VideoWriter
 
 FROM_LOG = ("coco", "mot", "interacttrack", "timeline")

@@ -19,7 +19,7 @@ from trackgpt.files import write_whole
 
 if TYPE_CHECKING:
     from trackgpt.session.choices import Ambiguity
-    from trackgpt.session.session import Result
+    from trackgpt.session.results import Result
 
 CHUNK = 4096
 """Characters of a picture in one command of kitty's protocol, which takes no more."""

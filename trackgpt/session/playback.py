@@ -34,8 +34,9 @@ from trackgpt.files import writing
 from trackgpt.session.ahead import EncodedSource, Lookahead, default_lookahead
 from trackgpt.session.choices import Ambiguity
 from trackgpt.session.late import LateTracker
+from trackgpt.session.results import Reply, Result
 from trackgpt.session.resuming import Mark
-from trackgpt.session.session import Reply, Result, Session, looked_at
+from trackgpt.session.session import Session, looked_at
 from trackgpt.session.takes import Checkpoints
 from trackgpt.settings import to_dict
 from trackgpt.track import TrackState
