@@ -351,12 +351,8 @@ def text_targets() -> dict[str, Target]:
 
     def rewarded(path: Path) -> object:
         text = path.read_text("utf-8", "surrogateescape")
-        paid = [
-            value
-            for expected in questions
-            for terms in REWARDS.values()
-            for value in earned(terms, read_answer(text, expected), expected).values()
-        ]
+        answers = [(read_answer(text, expected), expected) for expected in questions]
+        paid = [value for terms in REWARDS.values() for each in answers for value in earned(terms, *each).values()]
         if not all(0 <= value <= 1 for value in paid):
             raise AssertionError(f"a reward outside of 0 to 1: {paid}")
         return paid

@@ -281,14 +281,14 @@ def test_what_is_rewarded_is_said_more_often(train_command, lent, monkeypatch):
         "train.policy_training.earned",
         lambda terms, answer, _: {"reward": float(answer.text > "a")} | dict.fromkeys(NAMES, 0.0),
     )
-    plan = {"steps": 15, "batch": 16, "lr": 1e-2}
+    plan = {"steps": 20, "batch": 16, "lr": 1e-2}
     policy = {"group": 16, "tokens": 1, "tapo": {"weight": 0.01}}
     out = root / "learning"
     done = train_command(settings("grpo", models["qwen3_vl"], root / "data", out, plan=plan, policy=policy))
     assert done.code == 0, done.err
     rewards = [line["reward"] for line in read_log(out)]
-    assert rewards[0] < 0.9
-    assert min(rewards[-3:]) > 0.9
+    assert sum(rewards[:5]) / 5 < 0.7
+    assert sum(rewards[-5:]) / 5 > 0.9
 
 
 @pytest.mark.parametrize(
