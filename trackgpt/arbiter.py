@@ -192,7 +192,7 @@ class PointedArbiter:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def begin(self) -> None:
+    def begin(self) -> Any:
         """The record of a track that has not begun: none is kept."""
 
     def due(self, state: TrackState, prompt: Prompt | None) -> str:
@@ -228,7 +228,7 @@ class PointedArbiter:
         former = [replace(target, active=False) for target in by_age if target.id not in following]
         return Verdict(prompt.kind, cue, (*active, *former[-MOST_ARCHIVED:]), ids if prompt.visual else ())
 
-    def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> None:
+    def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> Any:
         """No record is kept."""
 
     def threshold(self, state: TrackState) -> np.ndarray:
