@@ -1,26 +1,25 @@
 """ReasoningTrack: when a target is described anew, which words are in force, and the whole system on real files."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import tiny_vlms
 from scripted_model import film
 from tiny_boxes import tiny_tracker, written_tracker
 
-import trackgpt
 from trackgpt.arbiter import ChangeArbiter, ChangeSettings
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.export.records import read_events, read_tracks
 from trackgpt.hub import load_model, load_trackgpt, parts_of
-from trackgpt.online import follow
-from trackgpt.reasoners.describer import Description, ParsedDescription, VlmDescriber
+from trackgpt.online import Tracker, follow
+from trackgpt.perception.box_tracker import FollowedBox
+from trackgpt.perception.memory_segmenter import SegmenterMemory
+from trackgpt.reasoners.describer import DescriberAnswer, ParsedDescription, VlmDescriber
 from trackgpt.reasoners.grounder import Candidate, Grounding
 from trackgpt.session.session import Session
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.reasoningtrack import BrainDescriber, ReasoningTrack, named_at
 from trackgpt.track import TrackState
-from trackgpt.types import Prompt, VisualPrompt
+from trackgpt.types import Cue, Prediction, Prompt, VisualPrompt
 
 BOX = (20.0, 16.0, 44.0, 40.0)
 CHANGED = ("arbiter.every=2", "arbiter.shift=0", "arbiter.area=1")
@@ -38,7 +37,9 @@ class Scripted:
     def describe(self, before, box, now, words, last):
         self.asked.append((before, box, now, words))
         words = self.answers.pop(0) if self.answers else ""
-        return Description(ParsedDescription(bool(words), words, "because", True, True), f"answer {len(self.asked)}")
+        return DescriberAnswer(
+            ParsedDescription(bool(words), words, "because", True, True), f"answer {len(self.asked)}"
+        )
 
 
 class Pointing:
@@ -76,45 +77,32 @@ def run(model, count=8, *settings, ablation="full", said=None):
 # --- when ---
 
 
+class Placed:
+    """A perception without a network: the target is where it is put, in frames of 320 x 640."""
+
+    def __init__(self, moves) -> None:
+        self.moves = dict(moves)
+
+    def perceive(self, frame, state, cued):
+        (target,) = state.active
+        box = self.moves.get(state.frame, target.box or state.cue.visual[0].box)
+        memory = FollowedBox(np.zeros((4, 4, 3), np.uint8), (), 1, 0, None, box, (320, 640))
+        one = np.ones(1, np.float32)
+        return Prediction(np.float32([box]), None, one, one > 0, np.array([1])), SegmenterMemory(((1, memory),))
+
+
 def asked_at(every=10, moves=(), frames=45, **how) -> list[int]:
-    """Frames on which the rule asks, of a target of 20 x 20 pixels in frames of 320 x 640 that `moves` to places."""
+    """Frames on which the rule asks, of a target of 20 x 20 pixels that goes where `moves` says."""
+
+    class Keeping:
+        def reason(self, frame, state, prompt):
+            return Cue(state.cue.text, visual=(VisualPrompt(state.active[0].box),))
+
     arbiter = ChangeArbiter("tiny", ChangeSettings(every=every, **how), False)
-    perception = tiny_tracker()
-    image = np.zeros((320, 640, 3), np.uint8)
-    prompt = Prompt("it", visual=(VisualPrompt((100, 100, 120, 120)),))
-    state = trackgpt.online.Tracker(None, perception, arbiter, tiny_memory()).begin()
-    asked = []
-    for frame in range(frames):
-        told = prompt if frame == 0 else None
-        if why := arbiter.due(state, told):
-            asked.append(frame)
-            (target,) = state.active
-            cue = replace(state.cue, visual=(VisualPrompt(target.box),))
-        else:
-            cue = None if told is None else trackgpt.online.pointed(told)
-        state, seen = step(arbiter, perception, state, image, told, why, cue, dict(moves).get(frame))
-    return asked
-
-
-def tiny_memory():
-    from trackgpt.perception.memory_segmenter import SegmenterMemory
-
-    return SegmenterMemory()
-
-
-def step(arbiter, perception, state, image, told, why, cue, box):
-    """One step of the loop, in which the target is seen at `box`, or where it was."""
-    from trackgpt.online import Tracker, answered
-
-    class Placed:
-        def perceive(self, frame, state, cued):
-            seen, memory = perception.perceive(frame, state, cued)
-            place = box or state.targets[0].box or (100, 100, 120, 120)
-            here = dict(memory.targets)[1]
-            memory = replace(memory, targets=((1, replace(here, box=tuple(map(float, place)))),))
-            return replace(seen, boxes=np.float32([place])), memory
-
-    return answered(Tracker(None, Placed(), arbiter, state.memory), state, image, told, why, cue)
+    tracker = Tracker(Keeping(), Placed(moves), arbiter, SegmenterMemory())
+    said = [Prompt("it", visual=(VisualPrompt((100.0, 100.0, 120.0, 120.0)),))]
+    seen = follow(tracker, [np.zeros((320, 640, 3), np.uint8)] * frames, said)
+    return [t for t, one in enumerate(seen) if one.reason]
 
 
 def test_a_target_that_stays_as_it_is_is_never_described_anew():

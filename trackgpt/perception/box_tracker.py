@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from trackgpt.geometry.masks import box_of
 from trackgpt.online import Frame, image_of
 from trackgpt.perception.box_transformer import STRIDE, BoxTransformer
 from trackgpt.perception.encoders import normalise
+from trackgpt.perception.held_boxes import smaller
 from trackgpt.perception.memory_segmenter import SegmenterMemory
 from trackgpt.perception.search_window import SquareCrop
 from trackgpt.settings import read, to_dict
@@ -60,7 +60,7 @@ class BoxSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class KeptFrame:
+class DescribedFrame:
     """A frame of the past, for what compares it with the present one.
 
     Attributes:
@@ -96,7 +96,7 @@ class FollowedBox:
     box: Box
     size: tuple[int, int]
     words: str = ""
-    kept: KeptFrame | None = None
+    kept: DescribedFrame | None = None
 
     @property
     def nbytes(self) -> int:
@@ -113,7 +113,7 @@ class BoxTracker:
         settings: see there.
     """
 
-    kinds = (SegmenterMemory, FollowedBox, KeptFrame)
+    kinds = (SegmenterMemory, FollowedBox, DescribedFrame)
     early = False
 
     def __init__(self, network: BoxTransformer, settings: BoxSettings = BoxSettings()) -> None:
@@ -217,13 +217,10 @@ class BoxTracker:
         """The memory with this frame as the one on which the target was described."""
         if not self.settings.kept_side:
             return memory
-        scale = min(1.0, self.settings.kept_side / max(image.shape[:2]))
-        small = image.copy()
-        if scale < 1:
-            size = round(scale * image.shape[1]), round(scale * image.shape[0])
-            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        x1, y1, x2, y2 = (scale * value for value in memory.box)
-        return replace(memory, kept=KeptFrame(small, (x1, y1, x2, y2)))
+        small = np.array(smaller(image, self.settings.kept_side))  # a source may write its next frame over this one
+        across, down = small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]
+        x1, y1, x2, y2 = memory.box
+        return replace(memory, kept=DescribedFrame(small, (across * x1, down * y1, across * x2, down * y2)))
 
     # --- what the network is given ---
 

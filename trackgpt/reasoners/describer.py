@@ -116,7 +116,7 @@ def _cleaned(answer: str) -> str:
 
 
 @dataclass(frozen=True)
-class Description:
+class DescriberAnswer:
     """What a describer says.
 
     Attributes:
@@ -141,7 +141,7 @@ class Describer(Protocol):
     licence: str
     sees: bool
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> DescriberAnswer:
         """Words for a target on a frame.
 
         Args:
@@ -159,9 +159,9 @@ class TemplateDescriber:
 
     name, licence, sees = "template", "", False
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> DescriberAnswer:
         """Always "no"."""
-        return Description(ParsedDescription(strict=True, readable=True))
+        return DescriberAnswer(ParsedDescription(strict=True, readable=True))
 
 
 class VlmDescriber:
@@ -193,7 +193,7 @@ class VlmDescriber:
         """The same model, with or without the box."""
         return VlmDescriber(self.vlm, draw)
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> DescriberAnswer:
         """See `Describer.describe`.
 
         Raises:
@@ -203,7 +203,7 @@ class VlmDescriber:
         asked = self.vlm.in_chat([{"role": "user", "content": content}])
         frames = [with_box(before, box) if self.draw else before, now]
         answer = self.vlm.ask(frames, asked, until="</answer>").text
-        return Description(parse(answer), answer)
+        return DescriberAnswer(parse(answer), answer)
 
 
 class EndpointDescriber:
@@ -231,7 +231,7 @@ class EndpointDescriber:
         """The same endpoint, with or without the box."""
         return EndpointDescriber(self.name, self.seconds, draw)
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> DescriberAnswer:
         """See `Describer.describe`.
 
         Raises:
@@ -243,7 +243,7 @@ class EndpointDescriber:
         asked: dict[str, Any] = {"messages": [{"role": "user", "content": content}], "temperature": 0.0}
         asked |= {"max_tokens": LIMITS.max_new_tokens} | ({"model": self.model} if self.model else {})
         answer = _answer_in(self._posted(asked), self.url)
-        return Description(parse(answer), answer)
+        return DescriberAnswer(parse(answer), answer)
 
     def _posted(self, asked: dict[str, Any]) -> Any:
         """The JSON that the endpoint answers with."""

@@ -19,7 +19,7 @@ from trackgpt.errors import UsageError
 from trackgpt.online import Tracker
 from trackgpt.perception.box_tracker import BoxSettings, BoxTracker, FollowedBox
 from trackgpt.perception.memory_segmenter import SegmenterMemory
-from trackgpt.reasoners.describer import Describer, Description, ParsedDescription, drawn_or_not
+from trackgpt.reasoners.describer import Describer, DescriberAnswer, ParsedDescription, drawn_or_not
 from trackgpt.reasoners.grounder import Grounder
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read
@@ -153,7 +153,7 @@ class DescribingReasoner:
         shown = (VisualPrompt(target.box),)
         return Cue(words, visual=shown, reasoning=said.parsed.thought, answer=said.answer)
 
-    def _described(self, frame: np.ndarray, memory: FollowedBox, words: str) -> Description:
+    def _described(self, frame: np.ndarray, memory: FollowedBox, words: str) -> DescriberAnswer:
         """What the describer says of the present frame; one that sees nothing is shown nothing of the past."""
         kept = memory.kept
         before, box = (frame, memory.box) if kept is None else (kept.image, kept.box)
@@ -177,17 +177,17 @@ class BrainDescriber:
     def __init__(self, model: TrackGPT, name: str) -> None:
         self.name, self._brain = name, BrainReasoner(model.brain)
 
-    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> Description:
+    def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> DescriberAnswer:
         """See `Describer.describe`; the new words are "the red dog top left"."""
         answer = self._brain.reason(now, TrackState(None, None), Prompt(SCENE)).text
         height, width = now.shape[:2]
         place = region((last[0] / width, last[1] / height, last[2] / width, last[3] / height))
         found = named_at(answer, place, words)
         if not found:
-            return Description(ParsedDescription(readable=True), answer)
+            return DescriberAnswer(ParsedDescription(readable=True), answer)
         new = f"the {found} {place}"
         changed = new != words
-        return Description(ParsedDescription(changed, new if changed else "", readable=True), answer)
+        return DescriberAnswer(ParsedDescription(changed, new if changed else "", readable=True), answer)
 
 
 def named_at(scene: str, place: str, words: str) -> str:
