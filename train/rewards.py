@@ -391,7 +391,9 @@ def track_motion(answer: ReadAnswer, expected: Expected) -> float:
     rows, columns = matched_tracks(answer, expected)
     path = np.concatenate([expected.before[columns, None], predicted[rows]], 1)
     steps = (path[:, :-1], path[:, 1:], true_path[columns, :-1], true_path[columns, 1:])
-    scores = motion_consistency(*(each.reshape(-1, 4) for each in steps), rests=RESTS).reshape(len(rows), -1)
+    scores = motion_consistency(*(each.reshape(-1, 4) for each in steps), rests=RESTS).reshape(
+        len(rows), counted.shape[1]
+    )
     share = min(1.0, len(truth) / len(predicted))
     return float((scores * counted[columns]).sum() / counted.sum() * share)
 
