@@ -125,6 +125,8 @@ def test_more_boxes_than_objects_share_the_reward():
 def test_ids_that_the_prompt_gave_must_be_kept_and_others_are_matched_by_overlap():
     swapped = TRUTH[::-1, 1:]
     assert pay("ours", said(swapped, asked()), asked())["boxes"] == 0.0
+    strangers = pay("ours", said(TRUTH[:, 1:], asked(), ids=(3, 4)), asked())
+    assert (strangers["boxes"], strangers["motion"], strangers["format"]) == (0.0, 0.0, 1.0)
     free = asked(ids=())
     assert pay("ours", said(swapped, free), free)["reward"] == 1.0
 
