@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from eval.commands import compare, corrections, interaction, known_world, parity
+from eval.commands import compare, corrections, interaction, known_world, parity, rethinking
 from eval.commands.kits import register
 from eval.speed import bench as speed
 from eval.speed import gpu_rows
@@ -26,6 +26,7 @@ app.command("corrections")(corrections.command)
 app.command("interaction")(interaction.command)
 app.command("parity")(parity.command)
 app.command("known-world")(known_world.command)
+app.command("rethinking")(rethinking.command)
 app.command("speed")(speed.command)
 app.command("gpu-rows")(gpu_rows.command)
 

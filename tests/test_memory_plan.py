@@ -22,10 +22,12 @@ from trackgpt.planning.outline import FROM_DIMENSIONS, FROM_FILES, outline_of, w
 from trackgpt.planning.published import BRAINS, ENCODERS
 from trackgpt.planning.tracing import LiveBytes, without_memory
 from trackgpt.settings import read, read_values
+from trackgpt.systems.trackgpt import TrackGPT
 from train.assemble import assemble, freeze
 from train.config import DataConfig, Kind, Shape, TrainConfig
 from train.dry_run import dry_run
 from train.engine import StageModule
+from train.enlarge import with_tower
 from train.memory import BatchSize, batch_size, plan_training, share, table, trace_mask_losses
 from train.packing import pack
 from train.plan import Plan
@@ -309,11 +311,17 @@ def test_a_training_step_holds_what_was_planned_within_a_tenth(sets, tmp_path, r
 # The foundation
 
 
+def small_nano():
+    """What the foundation begins with: nano with a tower of 128 pixels and random weights."""
+    shipped = load_reported("nano")[0]
+    return TrackGPT.from_config(with_tower(shipped.config, 128, 0), shipped.brain.template.tokenizer)
+
+
 def foundation(name, frozen):
     """Configuration, stage on nano prepared as the trainer prepares it, and its module."""
     torch.manual_seed(0)
     config = TrainConfig(name, shape=Shape(side=128, frames=2, targets=3), frozen=frozen, plan=Plan(batch=3))
-    model = load_reported("nano")[0]
+    model = small_nano()
     freeze(model, frozen)
     stage = make_stage(config, model, CPU.device)
     return config, stage, StageModule(stage, {}, False, CPU.device, False)
@@ -346,7 +354,7 @@ def planned_batch(stage, size):
 )
 def test_a_step_of_the_foundation_holds_what_was_planned_within_a_tenth(name, frozen):
     config, stage, module = foundation(name, frozen)
-    outline = outline_of("nano")
+    outline = outline_for(config)
     batch, size = planned_batch(stage, batch_size(config, outline))
     load, planned = plan_training(outline, config, size, bf16=False)
     assert replace(load, unused=0) == load_of(module.parameters())
@@ -393,11 +401,12 @@ def test_a_dry_run_of_the_foundation_prints_the_table_of_the_plan(train_command,
         ("words", 128, SEVEN, "441 per image; the brain of .* has 576 tokens per image"),
         ("masks", 128, SEVEN, "its codes have 128 channels, the queries of .* 256"),
         ("masks", 100, "nano", "shape.side: wanted a multiple of 16, found 100"),
-        ("language", 256, "nano", "shape.side: nano reads squares of 128, not 256"),
+        ("language", 256, "", "shape.side: nano reads squares of 128, not 256"),
     ],
 )
 def test_a_stage_that_cannot_learn_with_a_model_is_one_line(stage, side, name, said):
-    config, outline = TrainConfig(stage, shape=Shape(side=side)), outline_of(name)
+    config = TrainConfig(stage, shape=Shape(side=side))
+    outline = outline_of(name) if name else outline_for(config)
     with pytest.raises(UsageError, match=said) as caught:
         plan_training(outline, config, batch_size(config, outline), bf16=False)
     assert "\n" not in str(caught.value)
@@ -495,7 +504,7 @@ def test_stages_that_make_each_other_are_refused_and_not_followed_for_ever(train
         ("plan.batchs=4", "plan: no setting `batchs`; did you mean `batch`?"),
         ("plan.batch=many", "plan.batch: wanted int, found str ('many')"),
         ("plan.batch=0", "plan.batch: wanted 1 to 65,536, found 0"),
-        ("frozen=[tail]", "frozen: `tail` is none of brain, perception"),
+        ("frozen=[tail]", "frozen: `tail` is none of brain, perception, language"),
         ("data.mask_loss=full", "data.mask_loss: `full` is none of grid, original"),
         ("plan.offload=disk", "plan.offload: `disk` is none of none, optimizer, parameters"),
         ("brain=runs/no/model", "MD01: runs/no/model: not a model on this machine"),

@@ -206,6 +206,9 @@ class RethinkConfig:
         cooldown: frames that must pass between two rethinks; 0 is the paper.
         budget: the largest share of the frames so far that may be rethought, beyond a first rethink; 1 is the paper.
         search_every: while nothing is found, ask again every so many frames.
+        ask: what the brain is asked on a rethink: "instruction", the paper; or "name", what its own answer called the
+            one target that it names (see `trackgpt.reasoners.brain.name_of`), which stays true while "the leftmost
+            one" becomes another.
     """
 
     enabled: bool = True
@@ -216,6 +219,7 @@ class RethinkConfig:
     cooldown: int = field(default=0, metadata={"range": (0, 10**9)})
     budget: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
     search_every: int = field(default=8, metadata={"range": (1, 10**9)})
+    ask: str = field(default="instruction", metadata={"choices": ("instruction", "name")})
 
 
 @dataclass

@@ -252,10 +252,13 @@ def build(config: TrainConfig, processes: Processes) -> TrackGPT:
     """The model on its device, frozen and adapted as configured."""
     from trackgpt.precision import round_frozen
     from train.assemble import assemble, carries_lora, freeze, randomise_encoder, recompute, renew_referring
+    from train.enlarge import enlarge_tower
     from train.mimetic import seed_matching_heads
     from train.precision import use_bf16
 
     model = assemble(config.brain, config.perception, config.encoder_from_tower, config.plan.seed)
+    if config.tower.side:
+        model = enlarge_tower(model, config.tower.side, config.tower.merging, config.plan.seed)
     if config.matching_heads:
         seed_matching_heads(model)
     if config.new_referring:

@@ -152,12 +152,12 @@ def _copy_tower(model: TrackGPT) -> None:
 
 
 def freeze(model: TrackGPT, names: list[str]) -> None:
-    """Turn the gradients of parts off: "brain", "perception".
+    """Turn the gradients of parts off: "brain", "perception", or "language", the brain without phi.
 
     Raises:
         UsageError: another name.
     """
-    parts = {"brain": model.brain, "perception": model.segmenter}
+    parts = {"brain": model.brain, "perception": model.segmenter, "language": model.brain.llava}
     for name in names:
         if name not in parts:
             raise UsageError(f"frozen: `{name}` is none of {', '.join(parts)}")

@@ -89,6 +89,48 @@ class Shape:
 
 
 @dataclass
+class TowerConfig:
+    """A convolutional vision tower on a larger square than that of the model to start from.
+
+    Attributes:
+        side: of the square, pixels; 0 keeps the tower as it is.
+        merging: convolutions behind the encoder, the first of which makes one token of 2 x 2 cells; 0 for none.
+    """
+
+    side: int = field(default=0, metadata={"range": (0, 4096)})
+    merging: int = field(default=0, metadata={"range": (0, 16)})
+
+
+@dataclass
+class SeeingConfig:
+    """What the stage "seeing" shows to the tower (see `train.seeing`).
+
+    Attributes:
+        window: side of the windows of a frame that are read, pixels; 0 reads whole frames.
+        mosaics: share of pictures that are packed with sprites; the others are ordinary scenes.
+        hold: the encoder's convolutions do not learn.
+    """
+
+    window: int = field(default=0, metadata={"range": (0, 4096)})
+    mosaics: float = field(default=0.7, metadata={"range": (0.0, 1.0)})
+    hold: bool = False
+
+
+@dataclass
+class JoinConfig:
+    """What the stage "join" does to targets, so that the purport score learns what failures look like.
+
+    Attributes:
+        swap: share of targets that are followed by another target's queries from some frame on: the tracker has gone
+            over to another object. Their masks are not learned.
+        drift: share of targets whose online query is lost on the way and becomes another target's.
+    """
+
+    swap: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
+    drift: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
+
+
+@dataclass
 class MemoryConfig:
     """How the stage "memory" unrolls a clip (see `train.memory_tracking`).
 
@@ -238,9 +280,12 @@ class TrainConfig:
         random_encoder: start from an image encoder with random weights (Table 4's ablation).
         new_referring: start from random weights for all that TrackGPT adds to LLaVA and SAM.
         propagate: pass Q_t from frame to frame; false is Table 3's baseline, in training and in the exported model.
-        frozen: parts that do not learn: "brain", "perception".
+        frozen: parts that do not learn: "brain", "perception", "language" (the brain without phi).
         data: of the stage "tracking".
         validate: on what, every `plan.validate_every` steps.
+        tower: of the brain, where it is to be larger than that of the model to start from.
+        seeing: of the stage "seeing".
+        join: of the stage "join".
         shape: of the foundation's samples, and of the memory segmenter's clips.
         memory: how the stage "memory" unrolls them.
         policy: of the stages "sft" and "grpo".
@@ -260,9 +305,12 @@ class TrainConfig:
     random_encoder: bool = False
     new_referring: bool = False
     propagate: bool = True
-    frozen: list[str] = field(default_factory=list, metadata={"choices": ("brain", "perception")})
+    frozen: list[str] = field(default_factory=list, metadata={"choices": ("brain", "perception", "language")})
     data: DataConfig = field(default_factory=DataConfig)
     validate: ValidationConfig = field(default_factory=ValidationConfig)
+    tower: TowerConfig = field(default_factory=TowerConfig)
+    seeing: SeeingConfig = field(default_factory=SeeingConfig)
+    join: JoinConfig = field(default_factory=JoinConfig)
     shape: Shape = field(default_factory=Shape)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     policy: PolicyTraining = field(default_factory=PolicyTraining)

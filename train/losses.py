@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Losses = dict[str, Tensor]
+"""Parts of a loss by name, scalars."""
+
 
 def mask_loss(
     logits: Tensor, truth: Tensor, bce: float = 2.0, dice: float = 0.5, ignored: Tensor | None = None
@@ -74,3 +77,8 @@ def word_patch_loss(patches: Tensor, words: Tensor, labels: Tensor, scale: Tenso
     """
     cosine = F.normalize(patches.float(), dim=-1) @ F.normalize(words.float(), dim=-1).t()
     return F.cross_entropy(cosine * scale, labels)
+
+
+def code_loss(written: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of codes (n, c); a batch in which no instruction has a target costs nothing."""
+    return F.mse_loss(written.float(), wanted) if len(wanted) else written.sum() * 0

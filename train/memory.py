@@ -236,7 +236,8 @@ def _check(outline: ModelOutline, size: BatchSize) -> None:
     if stage != "words" and c != WIDTH:
         raise UsageError(f"stage {stage}: its codes have {WIDTH} channels, the queries of {outline.name} {c}")
     cells = (brain.config.image_side // STRIDE) ** 2
-    if stage != "masks" and brain.family.image_tokens != cells:
+    merged = stage == "join" and 4 * brain.family.image_tokens == cells
+    if stage != "masks" and brain.family.image_tokens != cells and not merged:
         raise UsageError(
             f"stage {stage}: it names cells of {STRIDE} px, {cells} per image; "
             f"the brain of {outline.name} has {brain.family.image_tokens} tokens per image"
@@ -295,7 +296,7 @@ def _arguments(size: BatchSize, model: Any, packed: Packed, images: Tensor) -> d
         return {"batch": packed, "frames": frames, "cells": cells, "referring_code": codes, "purport_code": codes}
     if size.stage == "join":
         return {
-            "batch": packed, "read": _frames(b, read), "cells": _cells(b, read),
+            "batch": packed, "read": _frames(b, read), "cells": _named(b * model.brain.family.image_tokens),
             "frames": _frames(b * size.frames, side), "truth": truth,
             "misled": torch.zeros(n, dtype=torch.bool), "code": codes, "reread": _as_taught,
         }  # fmt: skip
@@ -347,7 +348,10 @@ def _frames(n: int, side: int) -> Tensor:
 
 def _cells(images: int, side: int) -> dict[str, Tensor]:
     """Labels of the cells of images, int64; as many are named as usual."""
-    count = images * (side // STRIDE) ** 2
+    return _named(images * (side // STRIDE) ** 2)
+
+
+def _named(count: int) -> dict[str, Tensor]:
     return {key: (torch.arange(count) < math.ceil(part * count)).long() - 1 for key, part in NAMED.items()}
 
 

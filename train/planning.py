@@ -13,7 +13,9 @@ from trackgpt.planning.outline import ModelOutline, outline_of
 from trackgpt.session.ahead import AHEAD
 from trackgpt.settings import read, read_values
 from train.config import POLICY_STAGES, TrainConfig
+from train.enlarge import with_tower
 from train.memory import batch_size, fitting, plan_training, table
+from train.nano import BRAIN_SIDE
 from train.stages import stage_class
 
 
@@ -39,8 +41,8 @@ def memory_report(path: Path, config: TrainConfig, memory: float, words: int, fr
     if config.stage in POLICY_STAGES:
         raise UsageError(f"--plan knows the stages of TrackGPT; the stage {config.stage} has no plan yet")
     stage_class(config.stage)
-    if config.stage in ("memory", "box"):
-        raise UsageError(f"--plan knows the stages of TrackGPT; --dry-run measures the stage {config.stage}")
+    if config.stage in ("memory", "box", "seeing", "pointing"):
+        raise UsageError(f"--plan does not know the stage {config.stage}; --dry-run measures it")
     outline = outline_for(config, path)
     bf16 = plan.bf16 is not False
     size = batch_size(config, outline, words, parse_size(frame_size))
@@ -89,13 +91,21 @@ def outline_for(config: TrainConfig, *paths: Path) -> ModelOutline:
         config: read from the last of `paths`.
         paths: the configuration that was asked for, and those that lead from it to this one.
     """
-    outline = _outline(config.brain or "nano", paths)
+    outline = _outline(config.brain, paths) if config.brain else _new_nano()
+    if config.tower.side:
+        outline = replace(outline, config=with_tower(outline.config, config.tower.side, config.tower.merging))
     if not config.perception:
         return outline
     perception = _outline(config.perception, paths)
     sources = (*outline.source.split("; "), *perception.source.split("; "))
     merged = replace(outline.config, perception=perception.config.perception)
     return replace(outline, config=merged, source="; ".join(dict.fromkeys(sources)))
+
+
+def _new_nano() -> ModelOutline:
+    """What a run begins with that names no model, see `train.nano.nano_config`."""
+    shipped = outline_of("nano")
+    return replace(shipped, config=with_tower(shipped.config, BRAIN_SIDE, 0))
 
 
 def _outline(name: str, paths: tuple[Path, ...]) -> ModelOutline:

@@ -7,6 +7,9 @@ Foundation (nano's pre-training, in the place of SAM's and LLaVA's):
 Then, with the losses of paper section 3.5:
     join      instruction to masks, end to end, unrolled over I_0, I_t, I_t+1
     tracking  the same on data sets (`train.tracking`)
+Then, for a brain whose tower reads a larger square (`train.enlarge`), before another "join":
+    seeing    the tower learns names from windows and mosaics, and where whole objects are (`train.seeing`)
+    pointing  language on the held tower, with attention shown where to look (`train.pointing`)
 And, of their own (`train.memory_tracking`, `train.box_tracking`):
     memory    the memory segmenter learns to follow what it is shown
     box       the box tracker learns to find what it is shown, and what words mean
@@ -24,13 +27,13 @@ from torch import Tensor, nn
 
 from trackgpt.errors import UsageError
 from trackgpt.perception.mask_propagation import MaskPropagation
-from trackgpt.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.box_tracking import BoxTrackingStage
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
-from train.config import POLICY_STAGES, Shape, TrainConfig
-from train.losses import text_loss, word_patch_loss
+from train.config import POLICY_STAGES, JoinConfig, Shape, TrainConfig
+from train.losses import Losses, code_loss, text_loss
 from train.memory_tracking import MemoryTrackingStage
+from train.naming import Naming
 from train.packing import (
     OwnAnswers,
     Packed,
@@ -42,6 +45,8 @@ from train.packing import (
     packed_queries,
     project,
 )
+from train.pointing import PointingStage
+from train.seeing import SeeingStage
 from train.synthtrack_samples import (
     JoinSample,
     LanguageSample,
@@ -51,7 +56,7 @@ from train.synthtrack_samples import (
     masks_sample,
     words_sample,
 )
-from train.tracking import Losses, TrackingStage, unrolled_losses
+from train.tracking import Failures, TrackingStage, unrolled_losses
 
 
 class Stage(Protocol):
@@ -71,32 +76,6 @@ class Stage(Protocol):
     def losses(self, samples: list[Any]) -> tuple[Losses, dict[str, float]]:
         """Loss parts and figures to log for a batch of samples."""
         ...
-
-
-class Naming(nn.Module):
-    """Names of categories, colours and regions as rows of the language model's own embedding, mean over tokens."""
-
-    def __init__(self, model: TrackGPT) -> None:
-        super().__init__()
-        template = model.brain.template
-        self.scale = nn.Parameter(torch.tensor(10.0))
-        tables = {"category": CATEGORY_NAMES, "colour": COLOUR_NAMES, "region": REGIONS}
-        self.names = {key: [template.encode(f" {name}") for name in table] for key, table in tables.items()}
-
-    def losses(self, model: TrackGPT, tokens: Tensor, cells: dict[str, Tensor]) -> tuple[Losses, dict[str, float]]:
-        """Word-patch losses of image tokens (b, cells, h) with labels (b, rows, columns), -1 where nothing is named."""
-        embedding = model.brain.llava.get_input_embeddings()
-        out: Losses = {}
-        figures: dict[str, float] = {}
-        for key, names in self.names.items():
-            words = torch.stack([embedding.weight[ids].mean(0) for ids in names])
-            labels = cells[key].flatten().to(tokens.device)
-            patches, right = tokens.flatten(0, 1)[labels >= 0], labels[labels >= 0]
-            out[f"word_{key}"] = word_patch_loss(patches, words, right, self.scale)
-            with torch.no_grad():
-                picked = (F.normalize(patches.float(), dim=-1) @ F.normalize(words.float(), dim=-1).t()).argmax(1)
-                figures[f"{key}_acc"] = (picked == right).float().mean().item()
-        return out, figures
 
 
 def _tensor(samples: list[dict[str, np.ndarray]], key: str) -> Tensor:
@@ -283,14 +262,15 @@ class JoinStage:
         "word_region": 0.05,
     }
 
-    def __init__(self, model: TrackGPT, shape: Shape, device: torch.device) -> None:
-        self.model, self.shape, self.device = model, shape, device
+    def __init__(self, model: TrackGPT, shape: Shape, device: torch.device, config: JoinConfig | None = None) -> None:
+        self.model, self.shape, self.device, self.config = model, shape, device, config or JoinConfig()
         self.naming = Naming(model).to(device)
         self.codes = Codes()
 
     def sample(self, seed: int) -> JoinSample:
-        shape, read = self.shape, self.model.brain.config.image_side
-        return join_sample(seed, shape.side, read, shape.frames, shape.targets)
+        shape, brain = self.shape, self.model.brain
+        cells = round(brain.family.image_tokens**0.5)
+        return join_sample(seed, shape.side, brain.config.image_side, shape.frames, shape.targets, cells)
 
     def modules(self) -> Iterable[nn.Module]:
         self.model.segmenter.image_encoder.requires_grad_(False)
@@ -347,8 +327,24 @@ class JoinStage:
         figures["honest"] = learn.float().mean().item()
         out["code"] = code_loss(referring[learn], code[learn])
         features = self.model.segmenter.encode(frames)
-        more, seen = unrolled_losses(self.model, features, batch.row, truth, referring, purport, learn)
+        failures = self._failures(batch.row, truth.shape[1])
+        if failures is not None:
+            learn = learn & (failures.since >= truth.shape[1])
+        more, seen = unrolled_losses(
+            self.model, features, batch.row, truth, referring, purport, learn, failures=failures
+        )
         return {**out, **more}, {**figures, **seen}
+
+    def _failures(self, clip: Tensor, steps: int) -> Failures | None:
+        """Failures of a share of targets, each by another target of its clip (int64 (n,)), where that has another."""
+        if not (self.config.swap or self.config.drift) or not len(clip):
+            return None
+        same = (clip.unsqueeze(0) == clip.unsqueeze(1)) & ~torch.eye(len(clip), dtype=torch.bool, device=clip.device)
+        others = torch.multinomial(same.float() + 1e-9, 1).squeeze(1)
+        draw = torch.rand(len(clip), device=clip.device)
+        fails = (draw < self.config.swap + self.config.drift) & same.any(1)
+        since = torch.randint(1, max(2, steps), (len(clip),), device=clip.device)
+        return Failures(torch.where(fails, since, steps), others, draw < self.config.swap)
 
 
 def _codes_of(codes: Codes, turns: list[Turn]) -> tuple[Tensor, Tensor]:
@@ -358,17 +354,14 @@ def _codes_of(codes: Codes, turns: list[Turn]) -> tuple[Tensor, Tensor]:
     return codes.referring(boxes, *kinds), codes.purport(*kinds)
 
 
-def code_loss(written: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of codes (n, c); a batch in which no instruction has a target costs nothing."""
-    return F.mse_loss(written.float(), wanted) if len(wanted) else written.sum() * 0
-
-
 STAGES: dict[str, type[Stage]] = {
     "tracking": TrackingStage,
     "words": WordsStage,
     "masks": MasksStage,
     "language": LanguageStage,
     "join": JoinStage,
+    "seeing": SeeingStage,
+    "pointing": PointingStage,
     "memory": MemoryTrackingStage,
     "box": BoxTrackingStage,
 }
@@ -391,6 +384,10 @@ def make_stage(config: TrainConfig, model: Any, device: torch.device) -> Stage:
         return _memory_stage(config, model, device)
     if config.stage == "box":
         return BoxTrackingStage(model, config.box, device)
+    if config.stage == "seeing":
+        return SeeingStage(model, config.shape, config.seeing, device)
+    if config.stage == "join":
+        return JoinStage(model, config.shape, device, config.join)
     return stage_class(config.stage)(model, config.data if config.stage == "tracking" else config.shape, device)
 
 

@@ -5,6 +5,7 @@ Worker processes call these functions; everything returned is numpy, so that it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import cv2
@@ -177,27 +178,40 @@ def language_sample(seed: int, side: int, tracks: int = 6, plain: int = 1, known
     t = int(rng.integers(scene.frames))
     view = render_square(scene, t, side, rng.choice([1.0, 1.5, 2.0]))
     turns = [track_turn(e, view) for e in mixed(scene_expressions(scene, t, view.seen, rng), tracks, rng)]
-    turns += [_plain(q, a) for q, a in questions(view.seen, rng)[:plain]]
-    turns += [_plain(q, a) for q, a in knowledge(rng, known)]
+    turns += [plain_turn(q, a) for q, a in questions(view.seen, rng)[:plain]]
+    turns += [plain_turn(q, a) for q, a in knowledge(rng, known)]
     if view.seen:
-        turns.append(_plain("describe the scene.", describe_scene(view.seen)))
+        turns.append(plain_turn("describe the scene.", describe_scene(view.seen)))
     return LanguageSample(view.frame, cell_labels(view, side // 16), tuple(turns))
 
 
-def mixed(found: list[SceneInstruction], count: int, rng: np.random.Generator) -> list[SceneInstruction]:
-    """`count` expressions: a kind is drawn first (explicit 3, implicit 4, multi 2, none 2), then one of its forms."""
+KIND_WEIGHTS = {"explicit": 3.0, "implicit": 4.0, "multi": 2.0, "none": 2.0}
+
+
+def mixed(
+    found: list[SceneInstruction],
+    count: int,
+    rng: np.random.Generator,
+    weights: Mapping[str, float] = KIND_WEIGHTS,
+    form_weights: Mapping[str, float] | None = None,
+) -> list[SceneInstruction]:
+    """`count` expressions: a kind is drawn first by its weight, then one of its forms by its own (by default 1)."""
     chosen: list[SceneInstruction] = []
-    weights = {"explicit": 3.0, "implicit": 4.0, "multi": 2.0, "none": 2.0}
     pool = list(found)
     while pool and len(chosen) < count:
         kinds = sorted({e.kind for e in pool})
         share = np.array([weights[k] for k in kinds])
         kind = kinds[int(rng.choice(len(kinds), p=share / share.sum()))]
         forms = sorted({e.form for e in pool if e.kind == kind})
-        form = forms[int(rng.integers(len(forms)))]
+        form = forms[int(rng.integers(len(forms)))] if form_weights is None else _drawn(forms, form_weights, rng)
         options = [i for i, e in enumerate(pool) if e.kind == kind and e.form == form]
         chosen.append(pool.pop(options[int(rng.integers(len(options)))]))
     return chosen
+
+
+def _drawn(forms: list[str], weights: Mapping[str, float], rng: np.random.Generator) -> str:
+    share = np.array([weights.get(form, 1.0) for form in forms])
+    return forms[int(rng.choice(len(forms), p=share / share.sum()))]
 
 
 def track_turn(expression: SceneInstruction, view: RenderedFrame) -> Turn:
@@ -214,7 +228,8 @@ def track_turn(expression: SceneInstruction, view: RenderedFrame) -> Turn:
     )
 
 
-def _plain(question: str, answer: str) -> Turn:
+def plain_turn(question: str, answer: str) -> Turn:
+    """A question whose answer has no target."""
     return Turn(question, answer, np.zeros((0, 4), np.float32), (), (), "plain", ())
 
 
@@ -240,8 +255,13 @@ class JoinSample:
     misled: tuple[bool, ...]
 
 
-def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: int = 3) -> JoinSample:
-    """A clip, `tracks` instructions about its first frame, and the masks of all their targets."""
+def join_sample(
+    seed: int, side: int, brain_side: int, frames: int = 3, tracks: int = 3, cells: int | None = None
+) -> JoinSample:
+    """A clip, `tracks` instructions about its first frame, and the masks of all their targets.
+
+    `cells` are those of the brain's tokens, along a side; by default one per 16 pixels.
+    """
     rng = np.random.default_rng([seed, 4])
     scene = make_scene(seed, frames=32)
     times = clip_times(scene.frames, frames, rng)
@@ -260,7 +280,7 @@ def join_sample(seed: int, side: int, brain_side: int, frames: int = 3, tracks: 
     return JoinSample(
         np.stack([view.frame for view in views]),
         square,
-        cell_labels(reading, brain_side // 16),
+        cell_labels(reading, cells or brain_side // 16),
         tuple(turns),
         np.array(masks, bool).reshape(-1, *grid),
         tuple(misled),

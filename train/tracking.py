@@ -22,7 +22,7 @@ from trackgpt.perception.encoders import Features
 from trackgpt.systems.trackgpt import TrackGPT
 from train.config import DataConfig
 from train.feature_cache import FeatureCache, as_features
-from train.losses import mask_costs, mask_iou, mean_cost, purport_loss, text_loss
+from train.losses import Losses, mask_costs, mask_iou, mean_cost, purport_loss, text_loss
 from train.mixture import Mixture, shares
 from train.packing import (
     OwnAnswers,
@@ -38,8 +38,6 @@ from train.packing import (
 from train.plan import SEED_STRIDE
 from train.sources import SampleSpec, Source, TrackingSample, open_source
 from train.truth import TrueMasks
-
-Losses = dict[str, Tensor]
 
 
 def open_sources(config: DataConfig) -> list[Source]:
@@ -226,6 +224,28 @@ class Queries:
 
 
 @dataclass(frozen=True)
+class Failures:
+    """Targets whose tracking is made to fail, so that their purport score can learn what that looks like.
+
+    Attributes:
+        since: int64 (n,), the frame from which each one fails; `steps` or more where it does not.
+        others: int64 (n,), the target whose queries take the place of its own.
+        whole: bool (n,), whether Q_R is taken as well as Q_t: the tracker has gone over to another object. Q_p stays.
+    """
+
+    since: Tensor
+    others: Tensor
+    whole: Tensor
+
+    def queries(self, step: int, referring: Tensor, online: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Q_R and Q_t (n, c) at a step; Q_t is another's at the first failing step alone, and is then handed on."""
+        gone = (self.whole & (self.since <= step)).unsqueeze(1)
+        lost = (self.since == step).unsqueeze(1)
+        referring = torch.where(gone, referring[self.others], referring)
+        return referring, online if online is None else torch.where(lost, online[self.others], online)
+
+
+@dataclass(frozen=True)
 class Unrolled:
     """Logits (n, t, h, w) and purport scores (n, t) of all targets."""
 
@@ -271,7 +291,9 @@ def own_size(sample: TrackingSample) -> TrueMasks:
     return TrueMasks(masks, torch.from_numpy(sample.ignored.copy()).expand_as(masks), box)
 
 
-def unroll(model: TrackGPT, features: Features, queries: Queries, detach: bool = False) -> Unrolled:
+def unroll(
+    model: TrackGPT, features: Features, queries: Queries, detach: bool = False, failures: Failures | None = None
+) -> Unrolled:
     """Decode targets frame by frame, passing Q_t on, as the online loop does.
 
     Targets that have ended are decoded on their last frame, unread, so that every step has the same rows.
@@ -280,7 +302,10 @@ def unroll(model: TrackGPT, features: Features, queries: Queries, detach: bool =
     logits, scores = [], []
     for step in range(queries.steps):
         place = queries.first + torch.clamp(queries.length - 1, max=step).clamp(min=0)
-        decoded = model.segmenter.decode(features.of(place), queries.referring, online, queries.purport)
+        referring = queries.referring
+        if failures is not None:
+            referring, online = failures.queries(step, referring, online)
+        decoded = model.segmenter.decode(features.of(place), referring, online, queries.purport)
         online = decoded.online.detach() if detach else decoded.online
         logits.append(decoded.logits)
         scores.append(decoded.score)
@@ -337,6 +362,7 @@ def unrolled_losses(
     purport: Tensor,
     learn: Tensor | None = None,
     weights: Mapping[str, float] | None = None,
+    failures: Failures | None = None,
 ) -> tuple[Losses, dict[str, float]]:
     """Losses of targets in clips of one length, without ignored pixels.
 
@@ -347,9 +373,11 @@ def unrolled_losses(
         truth: (n, t, h, w) bool on the decoder's grid.
         referring, purport: (n, c).
         learn, weights: see `mask_losses`.
+        failures: see there.
     """
     steps = truth.shape[1]
     length = torch.full_like(clip, steps)
     truths = (TrueMasks(truth, torch.zeros_like(truth)),)
     targets = Targets(features.embedding, clip * steps, length, truths, steps)
-    return mask_losses(unroll(model, features, targets.with_queries(referring, purport)), targets, learn, weights)
+    unrolled = unroll(model, features, targets.with_queries(referring, purport), failures=failures)
+    return mask_losses(unrolled, targets, learn, weights)

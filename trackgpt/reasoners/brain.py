@@ -8,6 +8,7 @@ give equal queries; either takes one forward over question and answer where the 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ weights were three times as large.
 """
 LEAST_LEAD = 1e-4
 """The same in standard deviations, for float32, where sums round more than values: 65 epsilons, 8e-6, on nano."""
+
+
+_NAME = re.compile(r"\b(the [^.;:,]+?)(?: (?:in|on|at) the [^.;:,]+)?\.?\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,17 @@ def query_positions(ids: list[int], track_id: int, purport_id: int) -> tuple[lis
     if len(track) == len(purport):
         return track, purport
     return track, [min(purport, key=lambda p: (abs(p - t), -p)) if purport else t for t in track]
+
+
+def name_of(answer: str) -> str:
+    """What an answer calls the one target that it names, without its place: "the red dog"; "" where it names none.
+
+    "Sure, I track the red dog in the top left." and "I have the red dog." are such answers; one that lists several
+    targets, or calls the target "the object", names none.
+    """
+    found = _NAME.search(answer)
+    name = found.group(1).strip() if found and ";" not in answer else ""
+    return "" if name in ("", "the object", "the target", "the thing") else name
 
 
 def _projection(width: int, query_dim: int, depth: int) -> nn.Sequential:

@@ -149,7 +149,9 @@ def _lens(scene: Scene, t: int, frame: np.ndarray) -> np.ndarray:
     return frame
 
 
-def render(scene: Scene, t: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def render(
+    scene: Scene, t: int, height: int, width: int, ground: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Draws one frame of a scene.
 
     Args:
@@ -157,12 +159,13 @@ def render(scene: Scene, t: int, height: int, width: int) -> tuple[np.ndarray, n
         t: frame index, 0 to `scene.frames` - 1.
         height: rows of the frame.
         width: columns of the frame.
+        ground: uint8 (height, width, 3), in the place of the scene's background, which takes most of the time to draw.
 
     Returns:
         The frame, uint8 (height, width, 3) RGB, and its id map, uint8 (height, width): 0 where the background or only
         the faint edge of a sprite is seen, otherwise the id of the nearest actor whose alpha is above one half.
     """
-    frame = background(scene, t, height, width)
+    frame = background(scene, t, height, width) if ground is None else ground.copy()
     ids = np.zeros((height, width), np.uint8)
     for actor in _far_to_near(scene, t):
         _draw_actor(scene, actor, t, frame, ids)

@@ -27,7 +27,7 @@ from trackgpt.perception.encoders import ConvEncoder, ConvUnit, SamViT
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld
 from trackgpt.perception.packed_masks import ComingMasks
 from trackgpt.perception.segmenter import Segmenter
-from trackgpt.reasoners.brain import Answer, Brain
+from trackgpt.reasoners.brain import Answer, Brain, name_of
 from trackgpt.reasoners.brain_weights import check_statistics, load_tokenizer
 from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.settings import from_dict, read, read_json, to_dict, write_json
@@ -136,7 +136,7 @@ class TrackGPT(nn.Module):
         """Fold for inference (see `ConvUnit.fold` and `Segmenter.fold`); the same is computed, and no longer trains."""
         self.eval()
         for module in self.modules():
-            if isinstance(module, (ConvEncoder, SamViT, Segmenter)):
+            if isinstance(module, (ConvEncoder, ConvTower, SamViT, Segmenter)):
                 module.fold()
         return self
 
@@ -173,7 +173,12 @@ class TrackGPT(nn.Module):
             rethink = dataclasses.replace(rethink, enabled=False, search_every=NEVER)
         perception = QueryPerception(self.segmenter, self.config.mask_threshold, self.config.min_area)
         perception.propagate = ablation not in ("no-propagation", "first-frame")
-        parts = BrainReasoner(self.brain), perception, PurportArbiter(rethink, self.config.name), QueryMemory()
+        parts = (
+            BrainReasoner(self.brain, rethink.ask),
+            perception,
+            PurportArbiter(rethink, self.config.name),
+            QueryMemory(),
+        )
         return Tracker(*parts, kinds=(QueryMemory, PurportRecord))
 
     def unlikeness(self, frame: np.ndarray) -> float | None:
@@ -210,18 +215,21 @@ class TrackGPT(nn.Module):
 class BrainReasoner:
     """The brain as the loop's slow model: original frames in, queries in numpy out."""
 
-    def __init__(self, brain: Brain) -> None:
+    def __init__(self, brain: Brain, ask: str = "instruction") -> None:
         self.brain = brain
+        self.ask = ask
 
     def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
         """Read a frame, uint8 RGB (height, width, 3), padded whole into the brain's square (Eq. 1).
 
         Words in force are read again with the answer in force as the draft (see `Brain.reason`), which changes nothing
-        but the time. With `fit: centre-crop` the brain sees only the central square, as LISA's weights are used to.
+        but the time; with `RethinkConfig.ask` "name" the target is asked for by what that answer calls it. With
+        `fit: centre-crop` the brain sees only the central square, as LISA's weights are used to.
         """
         if prompt is None:
-            return _cue(self.brain.reason(self._square(frame), state.text, draft=state.cue.answer))
-        return _cue(self.brain.reason(self._square(frame), prompt.text))
+            text = (self.ask == "name" and name_of(state.cue.text)) or state.text
+            return as_cue(self.brain.reason(self.square(frame), text, draft=state.cue.answer))
+        return as_cue(self.brain.reason(self.square(frame), prompt.text))
 
     def reason_many(self, frame: np.ndarray, prompts: Sequence[Prompt]) -> list[Cue]:
         """Read a frame once for several prompts, each answered as if alone: queries within 1e-5 of `reason` in float32.
@@ -229,9 +237,9 @@ class BrainReasoner:
         A first image costs the brain ten times what the words about it do, so a dozen sentences cost little more than
         one (see `Brain.reason_many`).
         """
-        return [_cue(answer) for answer in self.brain.reason_many(self._square(frame), [p.text for p in prompts])]
+        return [as_cue(answer) for answer in self.brain.reason_many(self.square(frame), [p.text for p in prompts])]
 
-    def _square(self, frame: np.ndarray) -> Tensor:
+    def square(self, frame: np.ndarray) -> Tensor:
         """The frame in the brain's square, uint8 (3, s, s), on its device."""
         if self.brain.config.fit == "centre-crop":
             frame = central_square(frame)
@@ -239,7 +247,8 @@ class BrainReasoner:
         return torch.from_numpy(square).permute(2, 0, 1).to(next(self.brain.parameters()).device)
 
 
-def _cue(answer: Answer) -> Cue:
+def as_cue(answer: Answer) -> Cue:
+    """An answer as the loop takes it, queries in numpy."""
     referring, purport = (q.float().cpu().numpy() for q in (answer.referring, answer.purport))
     return Cue(text=answer.shown, referring=referring, purport=purport, answer=answer.text)
 
