@@ -110,6 +110,14 @@ def test_a_command_that_is_none_is_refused_with_what_was_meant(line, why):
 # --- what it does to a run ---
 
 
+def test_a_command_without_its_colon_and_a_number_without_a_choice_leave_the_target_and_say_what_to_do(tmp_path):
+    written = held(tmp_path, "the red one", "@4", "undo", "seek 2", "7", "show the green one", "@6", "\\quit", "@end")
+    assert colours(tmp_path / "out")[:6] == "rrrrgg"
+    assert "  ! 'undo': did you mean :undo?" in written.told
+    assert "  ! 'seek 2': did you mean :seek 2?" in written.told
+    assert "  ! '7': there is nothing to choose from; say in words what to follow" in written.told
+
+
 def test_start_wrong_undo_switch_seek_and_back_is_one_run_of_takes(tmp_path):
     lines = "the red one", "@4", "no, the green one", "@6", ":undo", "the blue one", "@8", ":takes", ":take 1", "@end"
     written = held(tmp_path, *lines)

@@ -259,7 +259,8 @@ def test_the_best_is_followed_by_default_which_is_said_once_and_the_log_has_all_
     done = ambiguous(*SAY)
     assert (done.code, colours("out")) == (0, "r r r r r r")
     told = f"frame 0: 3 things fit 'the square' about equally well: {NUMBERED}; the first one is followed"
-    assert done.err == f"trackgpt: note: {told} (--on-ambiguous ask)\n"
+    advice = "say which one is meant, or use --on-ambiguous all, ask or fail"
+    assert done.err == f"trackgpt: note: {told}; {advice}\n"
     (event,) = (event for event in read_events("out") if event.type == "choice")
     assert event.data["boxes"] == [list(RED), list(GREEN), list(BLUE)]
 

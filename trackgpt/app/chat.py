@@ -134,6 +134,7 @@ class Dialogue:
 
     def _obey(self, order: ChatOrder) -> None:
         if order.verb == "say":
+            _refuse_order(order.text, self.playback.session.choice is not None)
             words = parse_instruction(order.text)
             self._answer(self.playback.say(words.text, words.frame, words.second))
         elif order.verb in SHOWING:
@@ -238,6 +239,22 @@ def _box(box: tuple[float, ...] | None) -> str:
         return "not here"
     x1, y1, x2, y2 = box
     return f"{x1:.0f},{y1:.0f},{x2 - x1:.0f},{y2 - y1:.0f}"
+
+
+def _refuse_order(text: str, open_choice: bool) -> None:
+    r"""Refuse words that are a command without its colon, or a number where there is nothing to choose from.
+
+    As words they would name a target that is nowhere, and end what is followed; a leading backslash says them anyway.
+
+    Raises:
+        UsageError: see above.
+    """
+    verb, _, rest = text.casefold().partition(" ")
+    orders = verb in COMMANDS and verb not in PROMPT_KINDS and (not rest or (verb in NUMBERED and rest.isdecimal()))
+    if orders:
+        raise UsageError(f"{text!r:.40}: did you mean :{text:.40}?")
+    if text.isdecimal() and not open_choice:
+        raise UsageError(f"{text!r:.40}: there is nothing to choose from; say in words what to follow")
 
 
 def _of_kind(order: ChatOrder) -> Prompt:

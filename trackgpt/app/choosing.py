@@ -38,7 +38,8 @@ def answering(way: str, printer: Printer, folder: Path) -> Callable[[Ambiguity],
     """
 
     def best(choice: Ambiguity) -> str:
-        printer.note(f"frame {choice.frame.index}: {choice.text}; the first {_followed(choice)} (--on-ambiguous ask)")
+        advice = "say which one is meant, or use --on-ambiguous all, ask or fail"
+        printer.note(f"frame {choice.frame.index}: {choice.text}; the first {_followed(choice)}; {advice}")
         return ""
 
     def everything(choice: Ambiguity) -> str:

@@ -196,15 +196,17 @@ class Printer:
         elif event.type == "instruction":
             self._asked = True
             if "said" in event.data and "chosen" not in event.data:
-                said, kind, words = (event.data[name] for name in ("said", "kind", "text"))
-                self.note(f'frame {event.index}: "{said}" is read as {kind}{f": {words}" if words else ""}')
+                said, words = event.data["said"], event.data["text"]
+                kind = event.data.get("meant", event.data["kind"])
+                otherwise = "".join(f"; else {other}" for other in event.data.get("instead", ()))
+                self.note(f'frame {event.index}: "{said}" is read as {kind}{f": {words}" if words else ""}{otherwise}')
         elif event.type == "answer" and self._asked:
             self._asked = False
             when = "" if event.index == self._begin else f"{event.index}: "
             if answer := " ".join(str(event.data["text"]).split()):  # what was pointed at has none
                 print(when + answer, flush=True)
         elif event.type == "revise":
-            self.note(f"frames {event.data['first']} to {event.data['last']} are shown anew: {event.data['verdict']}")
+            self.note(f"frames {event.data['first']} to {event.data['last']} are amended: {event.data['verdict']}")
         elif event.type == "warn":
             self._warn(event)
 

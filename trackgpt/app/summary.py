@@ -50,7 +50,7 @@ def event_line(event: EventRecord) -> str:
     if event.type == "take":
         what = f"take {event.take} goes on from take {event.data['parent']}"
     if event.type == "revise":
-        what = f"frames {event.data['first']} to {event.data['last']} are shown anew: {event.data['verdict']}"
+        what = f"frames {event.data['first']} to {event.data['last']} are amended: {event.data['verdict']}"
     if event.type == "rethink":
         what += f"  score {_numbers(event.data['old'])} -> {_numbers(event.data['new'])}"
     who = f" #{event.id}" if event.id is not None else ""
