@@ -286,13 +286,17 @@ class TrackerGrounder:
 
     def ground(self, image: np.ndarray, words: str, nearby: Sequence[Nearby] = ()) -> Grounding:
         """See `Grounder.ground`; scores are the system's own."""
+        from trackgpt.reasoners.brain import name_of
+
         _, seen = self._tracker.step(self._tracker.begin(), image, Prompt(words))
+        answer = "" if seen.cue is None else seen.cue.text
+        label = name_of(answer) if len(seen.ids) == 1 else ""
         found = [
-            Candidate((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score))
+            Candidate((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score), label)
             for box, score, present in zip(seen.boxes, seen.scores, seen.present, strict=True)
             if present
         ]
-        return Grounding(tuple(found), answer="" if seen.cue is None else seen.cue.text)
+        return Grounding(tuple(found), answer=answer)
 
 
 def _resized(earlier: EarlierFrame, width: int, height: int) -> np.ndarray:
