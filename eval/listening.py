@@ -16,7 +16,7 @@ from trackgpt.online import Tracker
 from trackgpt.session.conditionals import fallen_through, settled
 from trackgpt.session.understanding import refuse_unheard, refuse_unknown, understood
 from trackgpt.track import TrackState
-from trackgpt.types import OUTSIDE_TRACK, Prediction, Prompt
+from trackgpt.types import Prediction, Prompt
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _step(
     if prompt is None and not state.prompts:
         return state, _nothing(), heard, 1
     after, seen = tracker.step(state, frame, prompt)
-    instead = fallen_through(tracker.step, state, frame, seen) if prompt is None and seen.reason else None
+    instead = fallen_through(tracker.step, state, frame, seen, t) if prompt is None and seen.reason else None
     if instead is None:
         return after, seen, heard, 1
     return instead.state, instead.seen, heard, 1 + instead.tried
@@ -97,7 +97,7 @@ def _understood(tracker: Tracker, state: TrackState, t: int, text: str) -> tuple
         if not state.prompts:
             raise
         return None, Heard(prompt.kind, str(error))
-    return (None if prompt.kind in OUTSIDE_TRACK else prompt), Heard(prompt.kind)
+    return (None if prompt.kind == "question" else prompt), Heard(prompt.kind)
 
 
 def _nothing() -> Prediction:

@@ -213,7 +213,7 @@ def test_a_condition_that_comes_true_later_is_seen_where_what_was_lost_is_search
         assert here == [{1: "red"}] * 5 + [{}] * 14 + [{2: "green"}] * 11
         assert grounder.asked == [
             *("the red square", "the red square"),  # the instruction, and the condition, which does not hold
-            *("the red square", "the green square", "the green square"),  # the search 15 frames after it was lost
+            *("the red square", "the green square"),  # the search 15 frames after it was lost
         ]
         session.undo()
         assert [prompt.text for prompt in session.prompts] == ["the red square", "the red square"]

@@ -156,7 +156,8 @@ def test_an_answer_and_a_frame_of_nano_hold_what_was_planned_within_a_tenth(dtyp
     cells = model.brain.family.image_tokens
     ids = torch.full((1, PREFIX + cells + asked.tokens), 5)
     ids[:, 1 : 1 + cells] = model.brain.family.image_id
-    pixels = torch.ones(1, 3, 128, 128)
+    side = model.brain.config.image_side
+    pixels = torch.ones(1, 3, side, side)
     with torch.no_grad(), LiveBytes() as live:
         cache = DynamicCache(config=model.brain.llava.config.get_text_config())
         states = model.brain.hidden(ids, pixels, past_key_values=cache, use_cache=True)

@@ -231,12 +231,6 @@ def test_targets_of_several_instructions_are_asked_about_by_their_own_words():
     assert [target.prompt.text for target in track.state.active] == ["the red one", "the green one"]
 
 
-@pytest.mark.parametrize("segmenter", [False, True])
-def test_the_answer_of_an_earlier_frame_is_not_put_on_a_later_one(segmenter):
-    with pytest.raises(UsageError, match="rethink async"):
-        InstructionTracker(qtrack(segmenter=segmenter), "qtrack:truthful").session("async")
-
-
 # With a memory segmenter
 
 

@@ -258,7 +258,7 @@ def test_of_a_described_scene_the_thing_where_the_target_is_is_named(scene, word
 
 def test_nanos_brain_names_a_thing_of_the_scene_at_its_place_where_there_is_no_vision_language_model():
     describer = BrainDescriber(load_trackgpt("nano", "cpu"), "nano")
-    case = make_case(10, split="train", frames=1, longest=256)
+    case = make_case(8, split="train", frames=1, longest=256)
     frame = case.clip.frames[0]
     height, width = frame.shape[:2]
     below = (0.4 * width, 0.8 * height, 0.6 * width, 0.95 * height)

@@ -109,8 +109,10 @@ def test_from_the_same_first_box_it_goes_where_opencvs_own_nanotrack_goes(shared
         agreement.append(overlaps(ours, theirs)[1:].mean())
         own.append(overlaps(ours, truth)[1:].mean())
         opencv.append(overlaps(theirs, truth)[1:].mean())
-    assert min(agreement) > 0.85  # measured .96 .94 .90 .88: OpenCV rounds boxes and windows to whole pixels
-    assert np.mean(agreement) > 0.9
+    # Measured .96 .94 .90 .88 on one processor and .96 .89 .85 .86 on another: OpenCV rounds boxes and windows to whole
+    # pixels, and the last bits of two runtimes' arithmetic decide on which side of a half a pixel falls.
+    assert min(agreement) > 0.8
+    assert np.mean(agreement) > 0.85
     assert np.mean(own) > np.mean(opencv) - 0.02  # measured .74 and .74
 
 

@@ -227,6 +227,7 @@ def paper_figures(
     Raises:
         UsageError: unknown policy.
     """
+    _refuse_policies(missing, absent)
     each = [paper_values(sequence, missing, absent) for sequence in sequences]
     answered = [value for values in each for value in values.answered]
     found = [value for values in each for value in values.overlaps]
@@ -265,9 +266,7 @@ def paper_values(
     Raises:
         UsageError: unknown policy.
     """
-    if missing not in ("zero", "skip") or absent not in ("paper", "strict"):
-        policies = f"missing={missing!r}, absent={absent!r}"
-        raise UsageError(f"interactive metrics: {policies}, wanted missing zero or skip, absent paper or strict")
+    _refuse_policies(missing, absent)
     means = (_paper_mean(segment, missing, absent) for segment in sequence.segments)
     counted = [prompt for prompt in sequence.prompts if _counts(prompt, missing, absent)]
     return PaperValues(
@@ -349,6 +348,12 @@ def _old_overlap(value: float, is_switch: bool, found_written: bool) -> float | 
 def _answered(prompt: PromptStatistics) -> bool:
     """The right target and not the old one."""
     return prompt.overlap > OVERLAP_WANTED and (prompt.old_overlap is None or prompt.overlap > prompt.old_overlap)
+
+
+def _refuse_policies(missing: str, absent: str) -> None:
+    if missing not in ("zero", "skip") or absent not in ("paper", "strict"):
+        policies = f"missing={missing!r}, absent={absent!r}"
+        raise UsageError(f"interactive metrics: {policies}, wanted missing zero or skip, absent paper or strict")
 
 
 def _counts(prompt: PromptStatistics, missing: MissingPolicy, absent: AbsentPolicy) -> bool:

@@ -64,7 +64,7 @@ def settled(step: Step, state: TrackState, frame: Frame, prompt: Prompt) -> Sett
     return tried[-1] if tried[-1].seen.present.any() else tried[0]._replace(tried=len(tried))
 
 
-def fallen_through(step: Step, before: TrackState, frame: Frame, asked: Prediction) -> Settled | None:
+def fallen_through(step: Step, before: TrackState, frame: Frame, asked: Prediction, index: int) -> Settled | None:
     """What is followed from now on in the place of what has been lost; None where nothing is.
 
     Args:
@@ -72,8 +72,10 @@ def fallen_through(step: Step, before: TrackState, frame: Frame, asked: Predicti
         before: the track before the frame.
         frame: that is looked at.
         asked: what was seen where the slow model was last asked again.
+        index: of the frame.
     """
-    tried = _tried(step, before, frame, options_left(before, asked))
+    options = [replace(option, frame=index) for option in options_left(before, asked)]
+    tried = _tried(step, before, frame, options)
     return tried[-1] if tried and tried[-1].seen.present.any() else None
 
 

@@ -611,11 +611,11 @@ class Session:
             before, asked = (revision.state, revision.seen) if revision is not None else (before, asked)
         if prediction.reason:
             self._rethought(frame, before, prediction)
-        instead = fallen_through(self.tracker.step, before, looked_at(frame), asked) if asked.reason else None
+        step, image = self.tracker.step, looked_at(frame)
+        instead = fallen_through(step, before, image, asked, frame.index) if asked.reason else None
         if instead is not None:
             self.state = before
-            prompt = replace(instead.prompt, frame=frame.index)
-            self._do(frame, prompt, (instead.state, instead.seen), meant="conditional")
+            self._do(frame, instead.prompt, (instead.state, instead.seen), meant="conditional")
         elif prediction.reason:
             newest = max(self.state.active, key=lambda target: target.id, default=Target(0, self.state.prompt))
             self._offered(choice_of(newest.prompt, frame, before, self.state, prediction))
