@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from trackgpt.config import MaskPropagationConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.perception.encoders import ConvEncoder, ConvUnit
-from trackgpt.settings import from_dict, read_json, to_dict, write_json
-from trackgpt.weights import describing, give, must_fit, read_lazily, refuse_oversized, refuse_pointer, unfilled
+from trackgpt.perception.model_folders import CONFIG_FILE, WEIGHTS_FILE, read_folder
+from trackgpt.settings import read_json, write_json
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 SURE = 10.0
 """The logit of a mask that was given, and the largest that is handed on."""
 CARRIED, SHOWN = 6, 7
@@ -168,24 +166,7 @@ class MaskPropagation(nn.Module):
         Raises:
             ModelError: MD01 a file is missing; MD02 a file is damaged, or the weights do not fit the configuration.
         """
-        folder = Path(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / name).is_file():
-                raise ModelError(f"{folder}: {name} is missing; wanted a folder of nano-memory", "MD01")
-            refuse_pointer(folder / name)
-        file = folder / CONFIG_FILE
-        try:
-            config = from_dict(MaskPropagationConfig, read_json(file))
-        except UsageError as error:
-            raise ModelError(f"{file}: not a configuration of nano-memory ({error})", "MD02") from error
-        weights = read_lazily(folder / WEIGHTS_FILE)
-        with describing(file):
-            refuse_oversized(to_dict(config), weights, lambda: cls(config), file)
-            with unfilled():
-                model = cls(config)
-        must_fit(model.state_dict(), weights, folder / WEIGHTS_FILE)
-        give(model, ((name, lazy.make()) for name, lazy in weights.items()), torch.float32, folder / WEIGHTS_FILE)
-        return model.eval()
+        return read_folder(Path(folder), MaskPropagationConfig, cls, "nano-memory")
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write config and weights to a folder; `dtype` stores floating weights smaller (as shipped: bf16).

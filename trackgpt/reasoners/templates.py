@@ -24,15 +24,21 @@ _MARKUP = re.compile(r"<[^<>\s]{1,24}>|[\x00-\x1f\x7f-\x9f]")
 _TOKENS = re.compile(rf"(?:(?<!\s)\s+)?({TRACK_TOKEN}|{PURPORT_TOKEN})\s*,?")  # tries each run of spaces once
 
 
-def clean_instruction(text: str) -> str:
+def clean_instruction(text: str, most: int | None = None) -> str:
     """The instruction as data: control characters and anything that looks like a special token are taken out.
 
+    Args:
+        text: as it was said.
+        most: letters that it may have; None where the caller counts in another way.
+
     Raises:
-        UsageError: NL01, nothing is left to say.
+        UsageError: NL01 nothing is left to say; NL02 it is too long.
     """
     cleaned = " ".join(_MARKUP.sub(" ", text).split())
     if not cleaned:
         raise UsageError(f"the instruction {text!r} is empty; say what to track, e.g. -i 'the red car'", "NL01")
+    if most is not None and len(cleaned) > most:
+        raise UsageError(f"the instruction has {len(cleaned)} letters; wanted at most {most}", "NL02")
     return cleaned
 
 

@@ -97,10 +97,7 @@ class ReasoningTrack:
         Raises:
             UsageError: NL01 it is empty; NL02 it is too long.
         """
-        cleaned = clean_instruction(text)
-        if len(cleaned) > MOST_LETTERS:
-            raise UsageError(f"the instruction has {len(cleaned)} letters; wanted at most {MOST_LETTERS}", "NL02")
-        return cleaned
+        return clean_instruction(text, MOST_LETTERS)
 
     def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
         """An online tracker over the loaded weights; several may share them.
