@@ -32,6 +32,7 @@ from train.box_tracking import (
     jittered,
     open_box_sets,
     overlaps,
+    spoilt,
 )
 from train.config import BoxConfig, TrainConfig
 from train.model_folder import exported_step
@@ -107,6 +108,22 @@ def test_samples_in_a_row_share_a_scene_and_randomised_ones_have_no_words():
     sample = stage(wordless=0.0, randomised=1.0).sample(0)
     assert sample.words == ""
     assert (sample.boxes[:, 2:] > 0).all()
+
+
+def test_spoilt_views_are_blurred_grey_shifted_or_blank_and_their_words_stay():
+    views = rng(5).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    made = [spoilt(rng(seed), views) for seed in range(40)]
+    assert all(one.shape == views.shape and one.dtype == np.uint8 for one in made)
+    grey = [one for one in made if (one == one[..., :1]).all() and one.std() > 0]
+    blank = [one for one in made if (one == one[:1, :1, :1]).all()]
+    shifted = [one for one in made if np.array_equal(np.sort(one.ravel()), np.sort(views.ravel()))]
+    blurred = len(made) - len(grey) - len(blank) - len(shifted)
+    assert min(len(grey), len(blank), len(shifted), blurred) >= 4
+    sample = stage(wordless=0.0, spoilt=1.0).sample(3)
+    plain = stage(wordless=0.0).sample(3)
+    assert sample.words == plain.words
+    assert np.array_equal(sample.searches, plain.searches)
+    assert not np.array_equal(sample.templates, plain.templates)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,9 @@ class BoxTrackingStage:
         else:
             made = self._of_scene(rng, seed)
         words = "" if rng.random() < self.box.wordless else made.words
-        return BoxSample(made.templates, made.searches, made.boxes, words)
+        if words and rng.random() < self.box.spoilt:
+            return replace(made, templates=spoilt(rng, made.templates))
+        return replace(made, words=words)
 
     def modules(self) -> Iterable[nn.Module]:
         return [self.model]
@@ -230,6 +233,21 @@ def causal(rng: np.random.Generator, seen: np.ndarray, templates: int, searches:
         place = int(rng.integers(place + 1, last + 1))
         chosen.append(int(visible[place]))
     return chosen
+
+
+def spoilt(rng: np.random.Generator, views: np.ndarray) -> np.ndarray:
+    """Views of a target, uint8 (v, s, s, 3), that tell less of it: blurred, without colour, shifted, or blank."""
+    way, side = int(rng.integers(4)), views.shape[1]
+    if way == 0:
+        few = max(2, side // int(rng.integers(8, 25)))
+        small = [cv2.resize(view, (few, few), interpolation=cv2.INTER_AREA) for view in views]
+        return np.stack([cv2.resize(view, (side, side), interpolation=cv2.INTER_LINEAR) for view in small])
+    if way == 1:
+        return np.repeat(views.mean(-1, keepdims=True), 3, -1).astype(np.uint8)
+    if way == 2:
+        angle, far = rng.random() * 2 * math.pi, side * (0.3 + 0.2 * rng.random())
+        return np.roll(views, (round(far * math.sin(angle)), round(far * math.cos(angle))), (1, 2))
+    return np.full_like(views, rng.integers(256, size=3, dtype=np.uint8))
 
 
 def jittered(rng: np.random.Generator, box: Box, how: BoxConfig) -> Box:

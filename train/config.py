@@ -252,6 +252,8 @@ class BoxConfig:
         wordless: share of samples whose words are left out, so that the tracker also follows a box alone.
         described: share of the samples of SynthTrack's scenes whose words describe the target on its last template, as
             a describer would; the others have those of an instruction about the first frame.
+        spoilt: share of the samples with words whose templates tell little: blurred, grey, beside the target, or blank; the
+            words must tell the rest.
         randomised: share of the drawn samples that are of domain-randomised clips, which have no words.
     """
 
@@ -267,6 +269,7 @@ class BoxConfig:
     scale: float = field(default=0.5, metadata={"range": (0.0, 4.0)})
     wordless: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
     described: float = field(default=0.5, metadata={"range": (0.0, 1.0)})
+    spoilt: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     randomised: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
 
 
