@@ -252,8 +252,8 @@ class BoxConfig:
         wordless: share of samples whose words are left out, so that the tracker also follows a box alone.
         described: share of the samples of SynthTrack's scenes whose words describe the target on its last template, as
             a describer would; the others have those of an instruction about the first frame.
-        spoilt: share of the samples with words whose templates tell little: blurred, grey, beside the target, or blank; the
-            words must tell the rest.
+        spoilt: share of the samples with words whose templates tell little: blurred, grey, beside the target, or blank;
+            the words must tell the rest.
         randomised: share of the drawn samples that are of domain-randomised clips, which have no words.
     """
 
