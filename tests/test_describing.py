@@ -45,11 +45,12 @@ def test_every_row_begins_with_the_true_box_and_its_own_words_and_asks_only_wher
 
 
 def test_a_row_is_compared_with_no_words_target_by_target_and_those_alike_apart():
-    rows = {row.name: WordsFigures([50.0, 60.0], [1, 2], [True, False], 100, 0) for row in ROWS}
-    rows["true every 10 frames"] = WordsFigures([60.0, 64.0], [1, 2], [True, False], 100, 10)
-    last = table(rows).splitlines()[-3]
-    assert last.startswith("| true every 10 frames | 62.0 | +7.0 (4.0 to 10.0) | 60.0 | +10.0 (nan to nan) | 10.0 % |")
-    assert table(rows).endswith("2 targets, 1 of them beside others of their category")
+    base = WordsFigures([50.0, 60.0], [1, 2], [True, False], [0.1] * 4, [False] * 4)
+    told = WordsFigures([60.0, 64.0], [1, 2], [True, False], [0.1, 0.1, 0.1, 0.7], [False, False, False, True])
+    lines = table({row.name: base for row in ROWS} | {"true every 10 frames": told}).splitlines()
+    cells = "62.0 | +7.0 (4.0 to 10.0) | 60.0 | +10.0 (nan to nan) | 25.0 % | 10 | 4"
+    assert lines[-3] == f"| true every 10 frames | {cells} |"
+    assert lines[-1].startswith("2 targets, 1 of them beside others of their category")
 
 
 def test_a_model_that_reads_no_descriptions_is_refused():

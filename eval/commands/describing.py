@@ -22,7 +22,7 @@ from eval.run_folder import progress
 from trackgpt.errors import UsageError
 from trackgpt.geometry.masks import box_of
 from trackgpt.hub import load_model
-from trackgpt.online import Tracker, follow
+from trackgpt.online import Tracker, follow_all
 from trackgpt.reasoners.describer import DescriberAnswer, ParsedDescription
 from trackgpt.synthtrack.clips import Case, make_case, seen_actors
 from trackgpt.synthtrack.language import describe, is_clear, region
@@ -110,15 +110,23 @@ ROWS = (
 )
 
 
+COLUMNS = (
+    *("words", "AUC", "over no words, 95 %", "AUC, alike", "over no words, 95 %"),
+    *("described", "tracker fps", "end-to-end fps"),
+)
+
+
 @dataclass
 class WordsFigures:
-    """AUC of every target, its video, whether it had others of its category beside it; frames, and those described."""
+    """AUC of every target, its video, whether it had others of its category beside it; seconds per frame, and which
+    frames were described.
+    """
 
     auc: list[float] = field(default_factory=list)
     videos: list[int] = field(default_factory=list)
     alike: list[bool] = field(default_factory=list)
-    frames: int = 0
-    described: int = 0
+    seconds: list[float] = field(default_factory=list)
+    described: list[bool] = field(default_factory=list)
 
 
 def command(
@@ -176,8 +184,8 @@ def first_words(system: ReasoningTrack, row: WordsRow, target: DescribedTarget) 
 
 def _measure(system: ReasoningTrack, row: WordsRow, target: DescribedTarget, kept: WordsFigures) -> None:
     prompt = Prompt(first_words(system, row, target), visual=(target.first,))
-    seen = list(follow(tracker_of(system, row, target), target.case.clip.frames, [prompt]))
-    found = boxes_of_one_target(seen)
+    followed = [one for (one,) in follow_all(tracker_of(system, row, target), target.case.clip.frames, [[prompt]])]
+    found = boxes_of_one_target(one.seen for one in followed)
     truth = target.boxes.copy()
     truth[:, 2:] -= truth[:, :2]
     absent = ~np.isfinite(truth).all(axis=1)
@@ -185,20 +193,25 @@ def _measure(system: ReasoningTrack, row: WordsRow, target: DescribedTarget, kep
     kept.auc.append(result.percent["AUC"])
     kept.videos.append(target.case.scene.seed)
     kept.alike.append(target.alike)
-    kept.frames += len(seen)
-    kept.described += sum(one.reason == "describe" for one in seen)
+    kept.seconds += [one.seconds for one in followed]
+    kept.described += [one.seen.reason == "describe" for one in followed]
 
 
 def table(rows: dict[str, WordsFigures]) -> str:
-    """A Markdown table: AUC (LaSOT's) over all targets and over those beside others of their category, with gains."""
+    """A Markdown table: AUC (LaSOT's) over all targets and over those beside others of their category, with gains; how
+    many frames were described; and frames per second without these, which is the tracker, and with them.
+    """
     base = rows[ROWS[0].name]
-    lines = [
-        "| words | AUC | over no words, 95 % | alike | over no words, 95 % | described |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for name, row in rows.items():
         cells = [*_cells(row, base, lambda _: True), *_cells(row, base, bool)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {100 * row.described / max(1, row.frames):.1f} % |")
+        seconds, described = np.array(row.seconds), np.array(row.described, bool)
+        cells += [
+            f"{100 * described.mean():.1f} %",
+            f"{1 / seconds[~described].mean():.0f}",
+            f"{1 / seconds.mean():.0f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     counts = f"{len(base.auc)} targets, {sum(base.alike)} of them beside others of their category"
     return "\n".join([*lines, "", counts])
 
