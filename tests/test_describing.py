@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tiny_boxes import written_tracker
 from typer.testing import CliRunner
@@ -42,6 +43,15 @@ def test_every_row_begins_with_the_true_box_and_its_own_words_and_asks_only_wher
         assert prompt.text == said or (row.first and not row.truth)
     assert asked["no words"] == asked["the instruction's"] == asked["true at first"] == 0
     assert asked["true every 10 frames"] == asked["described every 10 frames"] == 2
+
+
+def test_a_loose_first_box_is_off_by_a_share_of_its_size_and_the_same_each_time(target):
+    moved = targets_of(target.case, 0.4)[0]
+    assert moved.first == targets_of(target.case, 0.4)[0].first
+    one, other = np.array(target.first.box), np.array(moved.first.box)
+    size = np.sqrt(np.prod(one[2:] - one[:2]))
+    assert np.hypot(*(other - one)[:2]) == pytest.approx(0.4 * size, rel=0.01)
+    assert np.array_equal(moved.boxes, target.boxes, equal_nan=True)
 
 
 def test_a_row_is_compared_with_no_words_target_by_target_and_those_alike_apart():

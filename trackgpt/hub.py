@@ -78,6 +78,7 @@ def shipped() -> tuple[Shipped, ...]:
     return (
         Shipped("nano", ASSETS / "nano", "a whole TrackGPT of under 9 M parameters, trained on SynthTrack alone"),
         Shipped(NANO_MEMORY, ASSETS / NANO_MEMORY, "follows real objects that it is shown by a box, a mask or points"),
+        Shipped(BOX_NANO, ASSETS / BOX_NANO, "follows a box and reads words about it, as part of reasoningtrack-nano"),
     )
 
 
@@ -203,7 +204,23 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
         return _load_reasoningtrack(str(name), how, place)
     if (network := find_network(name)) is not None:
         return _load_pointed(name, *network, how, place)
+    _refuse_box_tracker(name)
     return _load_trackgpt(name, how, place)
+
+
+def _refuse_box_tracker(name: str | Path) -> None:
+    """Refuse a box tracker by itself.
+
+    Raises:
+        UsageError: it is one.
+    """
+    from trackgpt.perception.box_transformer import is_box_transformer
+
+    if ("+" not in str(name) or Path(name).exists()) and is_box_transformer(find(name)):
+        raise UsageError(
+            f"{name} is a box tracker, which is a part of ReasoningTrack: -m {REASONINGTRACK}{name}, or, with nano's "
+            f"brain to describe, -m {REASONINGTRACK}{name}+nano"
+        )
 
 
 def load_trackgpt(name: str | Path = "nano", device: str = "auto", **execution: Any) -> TrackGPT:

@@ -39,6 +39,7 @@ class DescribedTarget:
         key: of the target.
         words: of an instruction about the first frame that means it alone.
         boxes: float64 (T, 4) xyxy, NaN where it cannot be seen.
+        first: the box that is shown on the first frame.
         alike: whether another thing of its category is on the first frame.
     """
 
@@ -46,6 +47,7 @@ class DescribedTarget:
     key: int
     words: str
     boxes: np.ndarray
+    first: VisualPrompt
     alike: bool
 
     def said(self, t: int) -> str:
@@ -53,12 +55,6 @@ class DescribedTarget:
         seen = seen_actors(self.case.scene, t, self.case.clip.ids[t])
         found = [one for one in seen if one.id == self.key and is_clear(one)]
         return f"{describe(found[0])} {region(found[0].box)}" if found else ""
-
-    @property
-    def first(self) -> VisualPrompt:
-        """Its true box on the first frame."""
-        x1, y1, x2, y2 = (float(value) for value in self.boxes[0])
-        return VisualPrompt((x1, y1, x2, y2))
 
 
 class TrueDescriber:
@@ -135,6 +131,9 @@ def command(
     videos: Annotated[int, typer.Option(min=1, help="How many of each seed")] = 20,
     frames: Annotated[int, typer.Option(min=12, help="Of each video")] = 72,
     split: Annotated[str, typer.Option(help="train, or test for the last measurement")] = "train",
+    loose: Annotated[
+        float, typer.Option(min=0, max=1, help="How far the first box is off, in sizes of the target")
+    ] = 0,
 ) -> None:
     """Compare who gives a box tracker its words, from none to the truth, on SynthTrack."""
     torch.set_num_threads(1)
@@ -144,14 +143,19 @@ def command(
     seeds = [start * 10_000 + number for start in seed or [VALIDATION] for number in range(videos)]
     rows = {row.name: WordsFigures() for row in ROWS}
     for scene in progress(seeds, "videos", len(seeds)):
-        for target in targets_of(make_case(scene, split=split, frames=frames)):
+        for target in targets_of(make_case(scene, split=split, frames=frames), loose):
             for row in ROWS:
                 _measure(system, row, target, rows[row.name])
     typer.echo(table(rows))
 
 
-def targets_of(case: Case) -> list[DescribedTarget]:
-    """The things that an instruction means alone and that the first frame shows clearly, each once."""
+def targets_of(case: Case, loose: float = 0.0) -> list[DescribedTarget]:
+    """The things that an instruction means alone and that the first frame shows clearly, each once.
+
+    Args:
+        case: a video.
+        loose: how far the first box is off, in any direction, in sizes of the target; 0 shows the true one.
+    """
     first = seen_actors(case.scene, 0, case.clip.ids[0])
     found: dict[int, DescribedTarget] = {}
     for said in case.expressions:
@@ -160,8 +164,18 @@ def targets_of(case: Case) -> list[DescribedTarget]:
         if here and key not in found:
             boxes = np.array([box_of(ids == key) for ids in case.clip.ids], np.float64)
             alike = any(one.category == here[0].category and one.id != key for one in first)
-            found[key] = DescribedTarget(case, key, said.text, boxes, alike)
+            found[key] = DescribedTarget(case, key, said.text, boxes, shown(case, key, boxes[0], loose), alike)
     return list(found.values())
+
+
+def shown(case: Case, key: int, box: np.ndarray, loose: float) -> VisualPrompt:
+    """A box, float64 (4,) xyxy, as somebody draws it who is not careful: moved, and inside of the frame."""
+    way = np.random.default_rng([case.scene.seed, key]).random() * 2 * np.pi
+    size = float(np.sqrt((box[2] - box[0]) * (box[3] - box[1])))
+    move = loose * size * np.array([np.cos(way), np.sin(way)] * 2)
+    height, width = case.clip.frames[0].shape[:2]
+    x1, y1, x2, y2 = (float(value) for value in np.clip(box + move, 0, [width, height] * 2))
+    return VisualPrompt((x1, y1, x2, y2))
 
 
 def tracker_of(system: ReasoningTrack, row: WordsRow, target: DescribedTarget) -> Tracker:
