@@ -50,7 +50,7 @@ class Listening:
 
     def reason(self, frame: torch.Tensor, instruction: str, forced: str | None = None, draft: str | None = None) -> Any:
         self.asked.append(instruction)
-        return Answer([], "Here.", "Here.", torch.zeros(1, 4), torch.zeros(1, 4))
+        return Answer([], "Here.", "Here.", torch.zeros(1, 4), torch.zeros(1, 4), torch.ones(1))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,9 @@ def test_every_rule_makes_a_tracker_and_a_table_compares_with_never() -> None:
         for kind in row.j:
             row.j[kind], row.videos[kind] = [0.5 + 0.01 * number] * 3, [1, 2, 3]
         row.frames, row.asked, row.false = 10, number, 1
+    rows["true alarm"].scored = [(0.1, 0.9, 0.2), (0.2, 0.8, 0.4), (0.3, 0.7, 0.6)]
     lines = table(rows).splitlines()
     assert len(lines) == 2 + len(RULES)
-    assert "| never | 50.0 | 50.0 | 50.0 | 50.0 | +0.0 (0.0 to 0.0) | 0.0 % | - |" in lines
-    assert "| the paper's, by name | 52.0 | 52.0 | 52.0 | 52.0 | +2.0 (2.0 to 2.0) | 20.0 % | 50 % |" in lines
+    assert "| never | 50.0 | 50.0 | 50.0 | 50.0 | +0.0 (0.0 to 0.0) | 0.0 % | - | - | - |" in lines
+    assert "| the paper's, by name | 52.0 | 52.0 | 52.0 | 52.0 | +2.0 (2.0 to 2.0) | 20.0 % | 50 % | - | - |" in lines
+    assert lines[2 + [rule.name for rule in RULES].index("true alarm")].endswith("| 25 % | 1.00 | -1.00 |")
