@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_models import tiny_trackgpt
 
-from eval.commands.rethinking import RULES, KnowingArbiter, RuleFigures, Truth, parts_of, table
+from eval.commands.rethinking import RULES, KnowingArbiter, RuleFigures, Truth, command, parts_of, table
 from trackgpt.config import BrainConfig, RethinkConfig
+from trackgpt.errors import UsageError
 from trackgpt.reasoners.brain import Answer, name_of
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.trackgpt import BrainReasoner
@@ -111,6 +112,11 @@ def test_a_rule_that_knows_the_truth_asks_when_the_target_is_lost() -> None:
     state = TrackState(None, arbiter.begin(), 3, (Target(1, prompt, score=0.0),), Cue("x"), (prompt,))
     assert [arbiter.due(state, None) for known.overlap in (0.9, 0.4)] == ["", "lost"]
     assert arbiter.due(replace(state, targets=()), None) == ""
+
+
+def test_a_row_that_the_table_does_not_have_is_refused_with_those_that_it_has() -> None:
+    with pytest.raises(UsageError, match="--rule sometimes: rows are never; the paper's; .*the score's"):
+        command(rule=["sometimes"])
 
 
 def test_every_rule_makes_a_tracker_and_a_table_compares_with_never() -> None:

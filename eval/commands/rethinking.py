@@ -135,23 +135,23 @@ def command(
     seed: Annotated[int, typer.Option(help="Chooses the videos, as in the kit synthtrack")] = 777_777,
     videos: Annotated[int, typer.Option(min=1, help="How many")] = 40,
     split: Annotated[str, typer.Option(help="train, or test for the last measurement")] = "train",
-    only: Annotated[list[str] | None, typer.Option(help="A row of the table; by default all")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="A row of the table; by default all")] = None,
 ) -> None:
     """Compare rules for asking again, with and without knowledge of the truth, on SynthTrack."""
-    rules = [rule for rule in RULES if not only or rule.name in only]
-    if len(rules) != len(only or RULES):
-        raise UsageError(f"--only {', '.join(only or ())}: rows are {'; '.join(rule.name for rule in RULES)}")
+    rules = [each for each in RULES if not rule or each.name in rule]
+    if len(rules) != len(rule or RULES):
+        raise UsageError(f"--rule {', '.join(rule or ())}: rows are {'; '.join(each.name for each in RULES)}")
     torch.set_num_threads(1)
     loaded = load_trackgpt(model, "cpu")
     kit = SynthTrack(seed, videos, split)
-    rows = {rule.name: RuleFigures() for rule in rules}
+    rows = {each.name: RuleFigures() for each in rules}
     for task in progress(kit.tasks(), "videos", videos):
         case = kit.case(task)
         frames = loaded.tracker().perception.encode(list(case.clip.frames))
         for said in case.expressions:
             if said.kind in TRACKED:
-                for rule in rules:
-                    _follow(parts_of(loaded, rule), Truth(case, said), frames, rows[rule.name])
+                for each in rules:
+                    _follow(parts_of(loaded, each), Truth(case, said), frames, rows[each.name])
     typer.echo(table(rows))
 
 
