@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import typer
 from tiny_models import PAIR, frame, say, square, tiny_brain, tiny_trackgpt
 
 from trackgpt.arbiter import PurportArbiter, PurportRecord
@@ -18,6 +19,7 @@ from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.trackgpt import BrainReasoner, TrackGPT
 from trackgpt.track import TrackState
 from trackgpt.types import Cue, Prediction, Prompt, Target, Verdict
+from train import score_calibration
 from train.assemble import assemble
 from train.score_calibration import Observed, fitted
 
@@ -188,3 +190,35 @@ def test_a_model_that_is_trained_further_forgets_what_its_scores_were_worth(tmp_
     model.save_pretrained(tmp_path / "fitted")
     assert TrackGPT.from_pretrained(tmp_path / "fitted").config.score == FITTED
     assert assemble(str(tmp_path / "fitted"), "", False, 0).config.score == ScoreConfig()
+
+
+def test_a_video_gives_every_target_of_every_frame_and_frames_count_alike():
+    model = tiny_trackgpt()
+    say(model.brain, PAIR)
+    rows = score_calibration.observed(model, 777_778, 1)
+    assert len(rows.iou) == 3 * 36 * 2  # an explicit, an implicit and a several-target instruction, two targets each
+    assert rows.share.sum() == pytest.approx(3 * 36)
+    assert (rows.iou[::2] == rows.iou[1::2]).all()  # the IoU is that of both together
+    assert 0 <= rows.iou.min() < rows.iou.max() <= 1
+
+
+def test_the_command_writes_the_config_alone(tmp_path, monkeypatch):
+    tiny_trackgpt().save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    purport = np.linspace(0.05, 0.95, 200)
+    told = Observed(purport, np.full(200, 0.5), purport, np.ones(200))
+    monkeypatch.setattr(score_calibration, "observed", lambda model, seed, videos: told)
+    score_calibration.main(tmp_path, videos=7)
+    after = TrackGPT.from_pretrained(tmp_path).config.score
+    assert after == replace(fitted(told), fitted_on="SynthTrack, train split, seed 777778, 7 videos")
+    assert after.purport > 0.5
+    changed = {path.name for path in tmp_path.iterdir() if path.read_bytes() != before[path.name]}
+    assert changed == {"config.json"}
+
+
+def test_the_command_says_in_a_line_why_it_cannot_fit(tmp_path, capsys):
+    with pytest.raises(typer.Exit) as ended:
+        score_calibration.main(tmp_path)
+    assert ended.value.exit_code == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("score_calibration: MD01")
