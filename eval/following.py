@@ -27,6 +27,7 @@ class UnitRecord:
         answer: what the tracker said to it.
         refused: the answer named no target.
         score: the lowest score of a frame's targets of this unit, NaN where there was none; one per frame.
+        purport: the same of the purport scores of a TrackGPT, NaN where a system has none.
         asked: (frame, reason) of every reading after the first.
         seconds: of every frame, tracker alone; what several units share counts for each.
     """
@@ -35,6 +36,7 @@ class UnitRecord:
     answer: str = ""
     refused: bool = False
     score: list[float] = field(default_factory=list)
+    purport: list[float] = field(default_factory=list)
     asked: list[tuple[int, str]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -43,7 +45,8 @@ class UnitRecord:
         seen, t = followed.seen, len(self.score)
         mine = seen.ids == target if target is not None else np.ones(len(seen.ids), bool)
         self.seconds.append(followed.seconds)
-        self.score.append(float(seen.scores[mine].min()) if mine.any() else np.nan)
+        self.score.append(_lowest(seen.scores[mine]))
+        self.purport.append(_lowest(seen.own_scores["purport"][mine]) if "purport" in seen.own_scores else np.nan)
         if t == 0:
             self.answer = seen.cue.text if seen.cue else ""
             self.refused = not mine.any()
@@ -57,8 +60,13 @@ class UnitRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, times to the microsecond and scores to four digits."""
-        rounded = {"score": [round(s, 4) for s in self.score], "seconds": [round(s, 6) for s in self.seconds]}
+        digits = {"score": 4, "purport": 4, "seconds": 6}
+        rounded = {name: [round(value, most) for value in getattr(self, name)] for name, most in digits.items()}
         return {**asdict(self), **rounded}
+
+
+def _lowest(values: np.ndarray) -> float:
+    return float(values.min()) if len(values) else np.nan
 
 
 class Following:

@@ -12,7 +12,7 @@ from eval.pictures import draw
 from eval.run_folder import commit, write_json, write_text
 from eval.runner import RunResult, behaviour
 
-DIGITS = {"spearman": 3, "ece": 3, "NDE": 2, "NDE_sqrtarea": 2}
+DIGITS = {"spearman": 3, "ece": 3, "purport_spearman": 3, "purport_ece": 3, "NDE": 2, "NDE_sqrtarea": 2}
 _BEHAVIOUR_TITLE = "How the tracker behaved (rates in percent, times in milliseconds per frame, this machine)"
 
 

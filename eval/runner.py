@@ -111,7 +111,7 @@ def with_diagnostics(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any
             "rethinks": float(len(record["asked"])),
             "tracked_frames": float(len(record["seconds"])),
         }
-        series = {**row.series, "score": record["score"], "seconds": record["seconds"]}
+        series = {**row.series, **{name: record[name] for name in ("score", "purport", "seconds") if name in record}}
         said = {"instruction": record["text"], "answer": record["answer"], **row.said}
         found.append(replace(row, figures=figures, series=series, said=said))
     return found
@@ -236,7 +236,8 @@ def _merged(out: Path, found: Mapping[str, list[Row] | None], barrier: Callable[
 def behaviour(rows: Sequence[Row]) -> dict[str, float]:
     """How the tracker behaved, from diagnostics: calibration, readings, refusals, latency; empty without any.
 
-    spearman, ece: score against true IoU over all frames of all units where both exist (10 bins).
+    spearman, ece: score against true IoU over all frames of all units where both exist (10 bins); purport_spearman,
+        purport_ece: the same of the purport score, where the score of a system is not that alone.
     rethink_rate, refusal_rate: percent of frames and of units. ms_median, ms_95: milliseconds per frame; first_ms: the
     median of first frames, on which the brain reads.
     """
@@ -257,19 +258,27 @@ def behaviour(rows: Sequence[Row]) -> dict[str, float]:
         out |= {"ms_median": 1e3 * float(np.median(later)), "ms_95": 1e3 * float(np.quantile(later, 0.95))}
     if len(scores) > 2:
         out |= {"spearman": spearman(scores, ious), "ece": expected_calibration_error(scores, ious)}
+    purport, ious = scores_and_ious(mine, "purport")
+    if len(purport) > 2 and not np.array_equal(purport, scores):
+        found = {"spearman": spearman(purport, ious), "ece": expected_calibration_error(purport, ious)}
+        out |= {f"purport_{name}": value for name, value in found.items()}
     return out
 
 
-def scores_and_ious(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """Purport scores and true IoUs, float64 (n,) each, of all frames that have both.
+def scores_and_ious(rows: Sequence[Row], name: str = "score") -> tuple[np.ndarray, np.ndarray]:
+    """Scores and true IoUs, float64 (n,) each, of all frames that have both.
+
+    Args:
+        rows: of a run.
+        name: of the series of scores.
 
     Raises:
         InputError: a unit has more scores than frames, so its diagnostics belong to other results.
     """
     pairs = []
     for row in rows:
-        if "score" in row.series and "iou" in row.series:
-            score, iou = (np.asarray(row.series[key], np.float64) for key in ("score", "iou"))
+        if name in row.series and "iou" in row.series:
+            score, iou = (np.asarray(row.series[key], np.float64) for key in (name, "iou"))
             if len(score) != len(iou):
                 raise InputError(f"{row.unit}: {len(score)} scores for {len(iou)} frames")
             pairs.append(np.stack([score, iou]))

@@ -188,6 +188,15 @@ def test_behaviour_is_what_a_reader_computes_of_the_records():
     assert behaviour(rows) == {}
 
 
+def test_a_score_that_is_not_the_purport_score_alone_is_judged_beside_it():
+    rows = [Row("a", "a/0", {}, {}, {"iou": [0.1, 0.5, 0.9]})]
+    record = {"text": "", "answer": "", "refused": False, "asked": [], "seconds": [0.1] * 3, "score": [0.1, 0.5, 0.9]}
+    found = behaviour(with_diagnostics(rows, {"a/0": {**record, "purport": [0.9, 0.5, 0.1]}}))
+    assert (found["spearman"], found["purport_spearman"]) == (pytest.approx(1), pytest.approx(-1))
+    assert found["purport_ece"] == pytest.approx((0.8 + 0 + 0.8) / 3)
+    assert "purport_spearman" not in behaviour(with_diagnostics(rows, {"a/0": {**record, "purport": record["score"]}}))
+
+
 def test_diagnostics_of_other_results_are_refused():
     rows = [Row("a", "a/0", {}, {}, {"iou": [1.0, 1.0], "score": [1.0]})]
     with pytest.raises(InputError, match="a/0: 1 scores for 2 frames"):

@@ -701,8 +701,8 @@ def test_the_state_does_not_grow_with_the_video():
         track.look(frame(t), None if t else SAY)
         sizes[t] = track.state.nbytes
     assert sizes[5] == sizes[60]
-    # Two targets: Q_R, Q_p and Q_t of 32 channels and the first score (float32), an id (8 bytes).
-    assert sizes[60] == 2 * (3 * 32 * 4 + 4 + 8)
+    # Two targets: Q_R, Q_p and Q_t of 32 channels, the first score and the confidence (float32), an id (8 bytes).
+    assert sizes[60] == 2 * (3 * 32 * 4 + 4 + 4 + 8)
     assert len(track.state.targets) == 2
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_models import tiny_trackgpt
 
-from eval.commands.rethinking import RULES, KnowingArbiter, RuleFigures, Truth, parts_of, table
+from eval.commands.rethinking import RULES, KnowingArbiter, RuleFigures, Truth, command, parts_of, table
 from trackgpt.config import BrainConfig, RethinkConfig
+from trackgpt.errors import UsageError
 from trackgpt.reasoners.brain import Answer, name_of
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.trackgpt import BrainReasoner
@@ -50,7 +51,7 @@ class Listening:
 
     def reason(self, frame: torch.Tensor, instruction: str, forced: str | None = None, draft: str | None = None) -> Any:
         self.asked.append(instruction)
-        return Answer([], "Here.", "Here.", torch.zeros(1, 4), torch.zeros(1, 4))
+        return Answer([], "Here.", "Here.", torch.zeros(1, 4), torch.zeros(1, 4), torch.ones(1))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,11 @@ def test_a_rule_that_knows_the_truth_asks_when_the_target_is_lost() -> None:
     assert arbiter.due(replace(state, targets=()), None) == ""
 
 
+def test_a_row_that_the_table_does_not_have_is_refused_with_those_that_it_has() -> None:
+    with pytest.raises(UsageError, match="--rule sometimes: rows are never; the paper's; .*the score's"):
+        command(rule=["sometimes"])
+
+
 def test_every_rule_makes_a_tracker_and_a_table_compares_with_never() -> None:
     model, known = tiny_trackgpt("conv", tied=True), truth()
     for rule in RULES:
@@ -123,7 +129,9 @@ def test_every_rule_makes_a_tracker_and_a_table_compares_with_never() -> None:
         for kind in row.j:
             row.j[kind], row.videos[kind] = [0.5 + 0.01 * number] * 3, [1, 2, 3]
         row.frames, row.asked, row.false = 10, number, 1
+    rows["true alarm"].scored = [(0.1, 0.9, 0.2), (0.2, 0.8, 0.4), (0.3, 0.7, 0.6)]
     lines = table(rows).splitlines()
     assert len(lines) == 2 + len(RULES)
-    assert "| never | 50.0 | 50.0 | 50.0 | 50.0 | +0.0 (0.0 to 0.0) | 0.0 % | - |" in lines
-    assert "| the paper's, by name | 52.0 | 52.0 | 52.0 | 52.0 | +2.0 (2.0 to 2.0) | 20.0 % | 50 % |" in lines
+    assert "| never | 50.0 | 50.0 | 50.0 | 50.0 | +0.0 (0.0 to 0.0) | 0.0 % | - | - | - |" in lines
+    assert "| the paper's, by name | 52.0 | 52.0 | 52.0 | 52.0 | +2.0 (2.0 to 2.0) | 20.0 % | 50 % | - | - |" in lines
+    assert lines[2 + [rule.name for rule in RULES].index("true alarm")].endswith("| 25 % | 1.00 | -1.00 |")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trackgpt.config import RethinkConfig
+from trackgpt.calibration import public_score
+from trackgpt.config import RethinkConfig, ScoreConfig
 from trackgpt.errors import UsageError
 from trackgpt.track import TrackState
 from trackgpt.types import SAME_TARGETS, Box, Cue, Prediction, Prompt, Target, Verdict, VisualPrompt
@@ -43,22 +44,26 @@ class PurportArbiter:
     Args:
         config: the rule's numbers.
         name: of the model, for messages.
+        score: how the model's public score is made of S_p. It rises with S_p, so that a score below that of tau is an
+            S_p below tau.
     """
 
-    def __init__(self, config: RethinkConfig, name: str = "TrackGPT") -> None:
+    def __init__(self, config: RethinkConfig, name: str = "TrackGPT", score: ScoreConfig | None = None) -> None:
         self.config = config
         self.name = name
+        self.score = ScoreConfig() if score is None else score
 
     def begin(self) -> PurportRecord:
         """The record of a track that has not begun."""
         return PurportRecord()
 
     def threshold(self, state: TrackState) -> np.ndarray:
-        """tau per active target, float32 (k,)."""
+        """The public score that belongs to tau, per active target, float32 (k,)."""
         record: PurportRecord = state.record
         if record.first is None:
             return np.zeros(len(state.active), np.float32)
-        return np.maximum(self.config.ratio * record.first, self.config.floor).astype(np.float32)
+        tau = (self.config.ratio * record.first).astype(np.float32)
+        return np.maximum(public_score(tau, state.cue.confidence, self.score), np.float32(self.config.floor))
 
     def due(self, state: TrackState, prompt: Prompt | None) -> str:
         """Why the brain should read the present frame: "prompt", "purport", "searching", or "" when it should not.
@@ -108,7 +113,8 @@ class PurportArbiter:
         ids, first = before.ids, before.first
         if found and (first is None or taken or len(first) != len(seen.ids)):
             known = {} if taken and self.config.rebase else dict(_references(before))
-            first = np.array([known.get(int(i), s) for i, s in zip(seen.ids, seen.scores)], np.float32)
+            purport = seen.own_scores.get("purport", seen.scores)
+            first = np.array([known.get(int(i), s) for i, s in zip(seen.ids, purport)], np.float32)
             ids = seen.ids
         if not found:
             ids = first = None
@@ -161,9 +167,11 @@ def _without(state: TrackState, ids: tuple[int, ...]) -> Verdict:
     """The verdict that ends targets, all if none is named: their rows leave cue and memory."""
     rows = tuple(k for k, target in enumerate(state.active) if ids and target.id not in ids)
     cue = state.cue
-    referring, purport = (None if q is None else q[list(rows)] for q in (cue.referring, cue.purport))
+    each = (cue.referring, cue.purport, cue.confidence)
+    referring, purport, sure = (None if values is None else values[list(rows)] for values in each)
     targets = tuple(state.active[k] for k in rows)
-    return Verdict("drop", replace(cue, referring=referring, purport=purport), targets, rows=rows)
+    kept = replace(cue, referring=referring, purport=purport, confidence=sure)
+    return Verdict("drop", kept, targets, rows=rows)
 
 
 class Unasked:

@@ -206,7 +206,7 @@ class RethinkConfig:
     Attributes:
         enabled: False never asks again (Table 3's ablation).
         ratio: tau = ratio x the first purport score of the track; the paper says 0.5.
-        floor: an absolute lower bound for tau; 0 is the paper.
+        floor: ask whenever the public score is below this, whatever tau is; 0 is the paper.
         rebase: a rethink's own first score becomes the new reference for tau.
         reset_online: a rethink restarts Q_t from the learned embedding; False lets it flow on.
         cooldown: frames that must pass between two rethinks; 0 is the paper.
@@ -229,12 +229,32 @@ class RethinkConfig:
 
 
 @dataclass
+class ScoreConfig:
+    """How the public score is made of the purport score S_p and the brain's confidence in its words.
+
+    score = sigmoid(bias + purport logit(S_p) + words ln(confidence)), see `trackgpt.calibration`. As the defaults have
+    it, the score is S_p itself. `python -m train.score_calibration` fits the numbers and writes them into a model's
+    folder.
+
+    Attributes:
+        bias, purport, words: weights of the above; above 0 for purport, so that the score rises with S_p.
+        fitted_on: what they were fitted on, for people.
+    """
+
+    bias: float = field(default=0.0, metadata={"range": (-100.0, 100.0)})
+    purport: float = field(default=1.0, metadata={"range": (1e-3, 100.0)})
+    words: float = field(default=0.0, metadata={"range": (0.0, 100.0)})
+    fitted_on: str = ""
+
+
+@dataclass
 class TrackGPTConfig:
-    """A whole TrackGPT: name, brain, perception and the loop's rule."""
+    """A whole TrackGPT: name, brain, perception, its public score and the loop's rule."""
 
     name: str = "trackgpt"
     brain: BrainConfig = field(default_factory=BrainConfig)
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
     rethink: RethinkConfig = field(default_factory=RethinkConfig)
     mask_threshold: float = field(default=0.0, metadata={"range": (-1e6, 1e6)})
     min_area: float = field(default=0.0002, metadata={"range": (0.0, 1.0)})

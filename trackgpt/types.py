@@ -128,6 +128,8 @@ class Cue:
         answer: the answer as the model wrote it; given back when it is asked again, it saves time.
         words: of each box, the words that mean it, where several instructions may be in force.
         provisional: the words are about motion, of which there is nothing to see yet.
+        confidence: the probability that the reasoner gave to the words that name each target, float32 (targets,), where
+            it tells.
     """
 
     text: str = ""
@@ -142,6 +144,7 @@ class Cue:
     answer: str = ""
     words: tuple[str, ...] = ()
     provisional: bool = False
+    confidence: np.ndarray | None = None
 
     @property
     def targets(self) -> int:
@@ -211,7 +214,8 @@ class Prediction:
         scores: float32 (K,) in [0, 1]: how much the system trusts what it shows of each target.
         present: bool (K,).
         ids: int64 (K,), stable over a track, starting at 1.
-        own_scores: the system's own scores by name ("purport", "iou", "presence", "margin"), float32 (K,) each.
+        own_scores: the system's own scores by name ("purport", "confidence", "iou", "presence", "margin"), float32
+            (K,) each.
         cue: the reasoner's message, on frames where it was asked, else None.
         reason: why it was asked ("prompt", "purport", "searching", ...), else "".
         verdict: the kind of the arbiter's verdict, where there was something to decide, else "".

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from trackgpt.config import MaskPropagationConfig
+from trackgpt.config import MaskPropagationConfig, ScoreConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.hub import find, load_box_network, load_reported, load_tuned
 from trackgpt.perception.box_transformer import SIZES, BoxTransformer
@@ -48,6 +48,7 @@ def assemble(brain: str, perception: str, encoder_from_tower: bool, seed: int) -
     """
     if brain:
         model = _unmerged(brain)
+        model.config.score = ScoreConfig()  # fitted to the weights as they were, see `train.score_calibration`
     else:
         model = new_nano(seed)
         Codes().align(model.segmenter.shared_image_embedding.positional_embedding)

@@ -15,9 +15,11 @@ import torch
 import typer
 
 from eval.kits.synthtrack import TRACKED, SynthTrack
+from eval.metrics.calibration import spearman
 from eval.metrics.intervals import bootstrap_mean
 from eval.run_folder import progress
 from trackgpt.arbiter import PurportArbiter
+from trackgpt.errors import UsageError
 from trackgpt.hub import load_trackgpt
 from trackgpt.online import Tracker
 from trackgpt.synthtrack.clips import Case, seen_actors
@@ -103,6 +105,7 @@ RULES = (
     Rule("never", ("enabled=false",)),
     Rule("the paper's", ("enabled=true", "ask=instruction")),
     Rule("the paper's, by name", ("enabled=true", "ask=name")),
+    Rule("the score's", ("enabled=true", "ask=instruction", "floor=0.65", "cooldown=5")),
     Rule("true alarm", ("ask=instruction",), knows_when=True),
     Rule("true alarm, by name", ("ask=name",), knows_when=True),
     Rule("the paper's, true answer", ("ask=instruction",), knows_answer=True),
@@ -113,13 +116,18 @@ RULES = (
 
 @dataclass
 class RuleFigures:
-    """Videos and J of instructions by kind; frames; those asked about, in all and while the target was not lost."""
+    """Videos and J of instructions by kind; frames; those asked about, in all and while the target was not lost.
+
+    Attributes:
+        scored: of every frame with a target, the lowest public score, the lowest purport score, and the IoU.
+    """
 
     j: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in TRACKED})
     videos: dict[str, list[int]] = field(default_factory=lambda: {kind: [] for kind in TRACKED})
     frames: int = 0
     asked: int = 0
     false: int = 0
+    scored: list[tuple[float, float, float]] = field(default_factory=list)
 
 
 def command(
@@ -127,19 +135,23 @@ def command(
     seed: Annotated[int, typer.Option(help="Chooses the videos, as in the kit synthtrack")] = 777_777,
     videos: Annotated[int, typer.Option(min=1, help="How many")] = 40,
     split: Annotated[str, typer.Option(help="train, or test for the last measurement")] = "train",
+    rule: Annotated[list[str] | None, typer.Option(help="A row of the table; by default all")] = None,
 ) -> None:
     """Compare rules for asking again, with and without knowledge of the truth, on SynthTrack."""
+    rules = [each for each in RULES if not rule or each.name in rule]
+    if len(rules) != len(rule or RULES):
+        raise UsageError(f"--rule {', '.join(rule or ())}: rows are {'; '.join(each.name for each in RULES)}")
     torch.set_num_threads(1)
     loaded = load_trackgpt(model, "cpu")
     kit = SynthTrack(seed, videos, split)
-    rows = {rule.name: RuleFigures() for rule in RULES}
+    rows = {each.name: RuleFigures() for each in rules}
     for task in progress(kit.tasks(), "videos", videos):
         case = kit.case(task)
         frames = loaded.tracker().perception.encode(list(case.clip.frames))
         for said in case.expressions:
             if said.kind in TRACKED:
-                for rule in RULES:
-                    _follow(parts_of(loaded, rule), Truth(case, said), frames, rows[rule.name])
+                for each in rules:
+                    _follow(parts_of(loaded, each), Truth(case, said), frames, rows[each.name])
     typer.echo(table(rows))
 
 
@@ -149,7 +161,7 @@ def parts_of(model: TrackGPT, rule: Rule) -> Callable[[Truth], Tracker]:
     def made(truth: Truth) -> Tracker:
         tracker = model.tracker("full", rule.settings)
         if rule.knows_when:
-            arbiter = KnowingArbiter(tracker.arbiter.config, model.config.name)
+            arbiter = KnowingArbiter(tracker.arbiter.config, model.config.name, model.config.score)
             arbiter.truth = truth
             tracker = replace(tracker, arbiter=arbiter)
         if rule.knows_answer:
@@ -171,16 +183,22 @@ def _follow(made: Callable[[Truth], Tracker], truth: Truth, frames: Sequence[Any
             row.asked += 1
             row.false += before >= LOST
         found.append(truth.look(t, seen))
+        if len(seen.ids):
+            row.scored.append((float(seen.scores.min()), float(seen.own_scores["purport"].min()), found[-1]))
     row.frames += len(frames)
     row.j[truth.said.kind].append(float(np.mean(found)))
     row.videos[truth.said.kind].append(truth.case.scene.seed)
 
 
 def table(rows: dict[str, RuleFigures]) -> str:
-    """A Markdown table: J in percent by kind, over all with the gain over the first row, and how often it asked."""
-    base = np.concatenate([rows[RULES[0].name].j[kind] for kind in TRACKED])
-    lines = ["| rule | " + " | ".join(TRACKED) + " | J | over never, 95 % | asked | of these not lost |"]
-    lines.append("|---" * (len(TRACKED) + 5) + "|")
+    """A Markdown table: J in percent by kind, over all with the gain over the first row, and how often it asked.
+
+    The last two columns are Spearman's correlation with the IoU of the public score and of the purport score.
+    """
+    first = next(iter(rows))
+    base = np.concatenate([rows[first].j[kind] for kind in TRACKED])
+    columns = [*TRACKED, "J", f"over {first}, 95 %", "asked", "of these not lost", "score's rho", "purport's rho"]
+    lines = [f"| rule | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
         lines.append(f"| {name} | " + " | ".join(_cells(row, base)) + " |")
     return "\n".join(lines)
@@ -196,3 +214,5 @@ def _cells(row: RuleFigures, base: np.ndarray) -> Iterator[str]:
     yield f"{100 * spread.mean:+.1f} ({100 * spread.low:.1f} to {100 * spread.high:.1f})"
     yield f"{100 * row.asked / max(1, row.frames):.1f} %"
     yield f"{100 * row.false / row.asked:.0f} %" if row.asked else "-"
+    score, purport, iou = np.array(row.scored, np.float64).reshape(-1, 3).T
+    yield from (f"{spearman(values, iou):.2f}" if row.scored else "-" for values in (score, purport))

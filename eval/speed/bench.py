@@ -364,4 +364,4 @@ def rethinking_every(model: TrackGPT, every: int) -> Tracker:
                 return super().due(state, prompt)
             return "purport" if state.frame % every == 0 else ""
 
-    return replace(model.tracker(), arbiter=EveryFewFrames(model.config.rethink))
+    return replace(model.tracker(), arbiter=EveryFewFrames(model.config.rethink, score=model.config.score))

@@ -44,7 +44,7 @@ class SpeculatingPerception(QueryPerception):
     """
 
     def __init__(self, of: QueryPerception, upcoming: Callable[[], Frame | None]) -> None:
-        super().__init__(of.segmenter, of.mask_threshold, of.min_area)
+        super().__init__(of.segmenter, of.mask_threshold, of.min_area, of.score)
         self._upcoming = upcoming
         self._guess: Guess | None = None
         self.wrong = 0
@@ -62,7 +62,7 @@ class SpeculatingPerception(QueryPerception):
             coming, online = self.decode(frame, state.cue, state.memory.online)
         upcoming = self._upcoming()
         early = None if upcoming is None else self.decode(upcoming, state.cue, online)
-        prediction, memory = self.land(coming)
+        prediction, memory = self.land(coming, state.cue)
         if upcoming is not None and early is not None:
             self._guess = Guess(upcoming, state.cue, memory, *early)
         return prediction, memory

@@ -43,8 +43,9 @@ class _Curve:
 def score_timeline(run: str | Path, ratio: float = 0.5) -> Path:
     """Draw timeline.png into a run folder, finished or cut: 1200 x 420 pixels.
 
-    Curves are scores, with gaps where an object is absent; the dashed line of the same colour, drawn for purport
-    scores, is the threshold, `ratio` times the object's first score, under which the brain is asked again. Diamonds are
+    Curves are scores, with gaps where an object is absent; the dashed line of the same colour, drawn where scores are
+    purport scores alone, is the threshold, `ratio` times the object's first score, under which the brain is asked
+    again; a score that the words count in, too, has another one with every answer (see `events.jsonl`). Diamonds are
     where it was asked, with the reason, and the line to a diamond is the score before; upright lines are instructions.
     Grey is where nothing was seen. The strip below shows each object's state. Equal runs give equal bytes.
 
@@ -76,7 +77,9 @@ def _curves(run: Path, ratio: float) -> tuple[array[float], dict[int, _Curve]]:
         times.append(record.time)
         objects = {item.id: item for item in record.objects}
         for new in objects.keys() - curves.keys():
-            curves[new] = _Curve(number, ratio if "purport" in objects[new].own_scores else 0.0)
+            one = objects[new]
+            alone = "purport" in one.own_scores and one.own_scores["purport"] == one.score
+            curves[new] = _Curve(number, ratio if alone else 0.0)
         for name, curve in curves.items():
             item = objects.get(name)
             shown = item is not None and item.state in PRESENT and item.score is not None

@@ -49,6 +49,8 @@ class Answer:
         shown: the answer as a person reads it.
         referring: Q_R, float32 (k, c), one row per <TK>.
         purport: Q_p, float32 (k, c), the row of the <PO> that belongs to each <TK> (see `query_positions`).
+        confidence: the probability that the brain gave to the words that name each target, given what stands before
+            them, float32 (k,); the words of one end where its query tokens begin, those of the next begin behind them.
     """
 
     ids: list[int]
@@ -56,6 +58,7 @@ class Answer:
     shown: str
     referring: Tensor
     purport: Tensor
+    confidence: Tensor
 
 
 class Brain(nn.Module):
@@ -231,8 +234,22 @@ class Brain(nn.Module):
     def _answer(self, hidden: Tensor, start: int, ids: list[int]) -> Answer:
         track, purport = query_positions(ids, self.template.track_id, self.template.purport_id)
         at = torch.tensor([track, purport], device=hidden.device, dtype=torch.long) + start
-        text = self.template.decode(ids)
-        return Answer(ids, text, visible_answer(text), self.queries(hidden, at[0]), self.queries(hidden, at[1]))
+        text, sure = self.template.decode(ids), self._confidence(hidden[start - 1 :], ids, track, purport)
+        return Answer(ids, text, visible_answer(text), self.queries(hidden, at[0]), self.queries(hidden, at[1]), sure)
+
+    def _confidence(self, hidden: Tensor, ids: list[int], track: list[int], purport: list[int]) -> Tensor:
+        """Probability of the words of each target, see `Answer`; `hidden` (l, h) begins with what predicts `ids[0]`.
+
+        No token is read again: its probability is that of the state before it, which greedy decoding has looked at.
+        """
+        sure, begin = [], 0
+        for pair in zip(track, purport):
+            end = max(begin, min(pair))
+            words = torch.tensor(ids[begin:end], dtype=torch.long, device=hidden.device)
+            log_prob = self.llava.lm_head(hidden[begin:end]).float().log_softmax(-1)
+            sure.append(log_prob.gather(1, words[:, None]).sum())
+            begin = max(begin, max(pair) + 1)
+        return torch.stack(sure).exp() if sure else hidden.new_zeros(0, dtype=torch.float32)
 
 
 def _agreeing(guess: list[int], said: list[int]) -> int:

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trackgpt.arbiter import PurportArbiter, PurportRecord
-from trackgpt.config import RethinkConfig, TrackGPTConfig
+from trackgpt.calibration import public_score
+from trackgpt.config import RethinkConfig, ScoreConfig, TrackGPTConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.geometry.letterbox import fit
 from trackgpt.geometry.masks import box_and_area
@@ -171,12 +172,14 @@ class TrackGPT(nn.Module):
         rethink = read(RethinkConfig, None, [*own, *settings])
         if ablation in ("no-rethinking", "first-frame"):
             rethink = dataclasses.replace(rethink, enabled=False, search_every=NEVER)
-        perception = QueryPerception(self.segmenter, self.config.mask_threshold, self.config.min_area)
+        perception = QueryPerception(
+            self.segmenter, self.config.mask_threshold, self.config.min_area, self.config.score
+        )
         perception.propagate = ablation not in ("no-propagation", "first-frame")
         parts = (
             BrainReasoner(self.brain, rethink.ask),
             perception,
-            PurportArbiter(rethink, self.config.name),
+            PurportArbiter(rethink, self.config.name, self.config.score),
             QueryMemory(),
         )
         return Tracker(*parts, kinds=(QueryMemory, PurportRecord))
@@ -249,21 +252,30 @@ class BrainReasoner:
 
 def as_cue(answer: Answer) -> Cue:
     """An answer as the loop takes it, queries in numpy."""
-    referring, purport = (q.float().cpu().numpy() for q in (answer.referring, answer.purport))
-    return Cue(text=answer.shown, referring=referring, purport=purport, answer=answer.text)
+    referring, purport, sure = (q.float().cpu().numpy() for q in (answer.referring, answer.purport, answer.confidence))
+    return Cue(text=answer.shown, referring=referring, purport=purport, answer=answer.text, confidence=sure)
 
 
 class QueryPerception:
     """The segmenter as the loop's fast model (Eq. 2 and 3): masks and boxes in pixels of the original frame.
 
+    Args:
+        segmenter: the weights.
+        mask_threshold: logits above it are on the target.
+        min_area: the smallest mask that counts, as a share of the frame.
+        score: how the public score is made of S_p and the confidence of the cue; by default it is S_p.
+
     Attributes:
         propagate: hand Q_t on; without, every frame is decoded without an online query.
     """
 
-    def __init__(self, segmenter: Segmenter, mask_threshold: float, min_area: float) -> None:
+    def __init__(
+        self, segmenter: Segmenter, mask_threshold: float, min_area: float, score: ScoreConfig | None = None
+    ) -> None:
         self.segmenter = segmenter
         self.mask_threshold = mask_threshold
         self.min_area = min_area
+        self.score = ScoreConfig() if score is None else score
         self.propagate = True
 
     @torch.inference_mode()
@@ -283,7 +295,7 @@ class QueryPerception:
             height, width = image_of(frame).shape[:2]
             return no_targets(height, width), QueryMemory()
         coming, _ = self.decode(frame, state.cue, state.memory.online)
-        return self.land(coming)
+        return self.land(coming, state.cue)
 
     @torch.inference_mode()
     def decode(self, frame: Frame, cue: Cue, online: np.ndarray | Tensor | None) -> tuple[ComingMasks, Tensor]:
@@ -303,15 +315,17 @@ class QueryPerception:
             following = following.clone()  # a compiled decoder's output is overwritten by its next frame
         return ComingMasks.of(decoded.logits, box, self.mask_threshold, scores, following), following
 
-    def land(self, coming: ComingMasks) -> tuple[Prediction, QueryMemory]:
-        """Wait for what was decoded, and find the boxes."""
-        masks, (scores, following) = coming.land()
+    def land(self, coming: ComingMasks, cue: Cue) -> tuple[Prediction, QueryMemory]:
+        """Wait for what was decoded of a cue, and find boxes and scores."""
+        masks, (purport, following) = coming.land()
         found = [box_and_area(mask) for mask in masks]
         boxes, areas = np.stack([box for box, _ in found]), np.array([area for _, area in found])
         present = areas > self.min_area * masks[0].size
         masks[~present], boxes[~present] = False, np.nan
         ids = np.arange(1, len(masks) + 1, dtype=np.int64)
-        return Prediction(boxes, masks, scores, present, ids, {"purport": scores}), QueryMemory(following)
+        scores = public_score(purport, cue.confidence, self.score)
+        own = {"purport": purport} if cue.confidence is None else {"purport": purport, "confidence": cue.confidence}
+        return Prediction(boxes, masks, scores, present, ids, own), QueryMemory(following)
 
     def _query(self, query: np.ndarray | Tensor | None) -> Any:
         """As the decoder takes it; None stays None."""
