@@ -620,8 +620,8 @@ def test_a_brain_gets_the_words_written_out_and_what_it_cannot_do_is_refused():
     with pytest.raises(UsageError, match="TrackGPT cannot add targets|scripted cannot add targets"):
         session.say("also the green one")
     session.say("back to the first one")
-    session.step(picture(4))
-    assert tracker.model.heard[-1] == "the red square"
+    assert [one.id for one in session.step(picture(4)).objects] == [1]
+    assert tracker.model.heard[-1] == "the green square"  # as which it was given up
 
 
 def test_a_tracker_is_told_no_question():

@@ -643,7 +643,7 @@ def test_what_is_no_rgb_image_is_refused_and_the_session_goes_on(tracker, image)
 
 
 def test_what_the_system_cannot_do_is_refused_and_the_session_goes_on(tracker):
-    for how in ({"kind": "add"}, {"kind": "resume"}, {"box": (0, 0, 5, 5)}, {"points": [(1, 1, 1)]}):
+    for how in ({"kind": "add"}, {"box": (0, 0, 5, 5)}, {"points": [(1, 1, 1)]}):
         session, _ = pushed(tracker, 2)
         with pytest.raises(UsageError, match="TrackGPT"):
             session.say("a square", **how)

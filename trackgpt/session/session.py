@@ -27,10 +27,12 @@ from trackgpt.session.results import Reply, Result, objects_of
 from trackgpt.session.takes import Said, Takes
 from trackgpt.session.understanding import (
     HIDDEN,
+    UNANSWERED,
     answer_of,
     context_of,
     refuse_unheard,
     refuse_unknown,
+    still_followed,
     understood,
 )
 from trackgpt.track import TrackState
@@ -587,6 +589,8 @@ class Session:
         self._asked = None
         self._pending, self._present = (frame.index, seen), None
         answer = HIDDEN if prompt.kind == "absence" else (seen.cue or self.state.cue).text
+        if seen.verdict in UNANSWERED and prompt.kind != "resume":
+            answer = f"{answer} {still_followed(self.state)}".strip()
         self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
         if prompt.visual and seen.masks is not None:
             for text in denied_points(prompt, seen.ids.tolist(), seen.masks):

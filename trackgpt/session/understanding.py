@@ -21,6 +21,10 @@ HIDDEN = "Nothing is learned of it until it is found again."
 """The answer to a hint that a target is hidden, or leaves, or is gone."""
 
 
+UNANSWERED = ("absent", "unread")
+"""Verdicts on an instruction for which nothing was found, or whose answer could not be read."""
+
+
 def context_of(state: TrackState) -> Context:
     """What an instruction may refer to, on a track as it is."""
     last = tuple(target.id for target in state.active if state.prompts and target.prompt is state.prompts[-1])
@@ -79,6 +83,11 @@ def refuse_unknown(prompt: Prompt, state: TrackState) -> None:
 def listed(named: Sequence[Called]) -> str:
     """Targets for a message: "1 'the dog', 2"."""
     return ", ".join(f"{one.id} {one.words!r}" if one.words else str(one.id) for one in named) or "none"
+
+
+def still_followed(state: TrackState) -> str:
+    """What a person is told of the targets where an instruction changes nothing; empty where there are none."""
+    return f"Still followed: {listed(context_of(state).tracked)}." if state.active else ""
 
 
 def answer_of(state: TrackState, last: TrackRecord | None) -> str:
