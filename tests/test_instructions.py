@@ -488,8 +488,8 @@ def test_what_asks_changes_nothing_and_is_in_the_log(tmp_path):
         assert session.state is before
         assert session.ask().text == told.text
         after = session.step(FRAME)
-    assert "#1 'the square', since frame 0: tracked at 4, 8, 16, 20, score" in told.text
-    assert "Passed over: 30, 8, 42, 20; 60, 40, 72, 52" in told.text
+    assert "#1 'the square', since frame 0: tracked at 4,8,12,12, score" in told.text
+    assert "Passed over: 30,8,12,12; 60,40,12,12" in told.text
     assert (told.prompt.kind, [one.id for one in told.objects]) == ("question", [1])
     assert found(after) == found(result)
     said = [event for event in read_events(tmp_path / "run") if event.type == "instruction"]

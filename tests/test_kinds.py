@@ -10,7 +10,7 @@ from toy_systems import box_named, scene
 
 from trackgpt.errors import UsageError
 from trackgpt.export.prompts import read_prompts
-from trackgpt.export.records import RunFolder, read_events
+from trackgpt.export.records import RunFolder, read_events, read_tracks
 from trackgpt.reasoners.grounder import Candidate, Grounding
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.session.session import Session
@@ -320,6 +320,21 @@ def test_after_undo_back_to_the_first_one_is_the_first_one_under_its_number(begi
     session.step(FRAME)
     assert session.say("back to the first one") is not None
     assert ids_of(session.step(FRAME)) == [1]
+
+
+def test_two_instructions_about_one_frame_are_two_steps_over_it_and_one_record(tmp_path):
+    with RunFolder(tmp_path / "run") as log:
+        session = Session(imat().stepping("auto"), str, log)
+        session.say("the red square")
+        session.say("also the green square")
+        both = [session.step(FRAME), session.step(FRAME)]
+    once = imat().session()
+    once.say("the red square and the green square")
+    same = [once.step(FRAME), once.step(FRAME)]
+    assert (session.state.frame, once.state.frame) == (3, 2)
+    assert [[(o.id, o.box) for o in r.objects] for r in both] == [[(o.id, o.box) for o in r.objects] for r in same]
+    assert [record.index for record in read_tracks(tmp_path / "run")] == [0, 1]
+    assert [event.index for event in read_events(tmp_path / "run") if event.type == "instruction"] == [0, 0]
 
 
 # What is not there

@@ -404,7 +404,8 @@ class Arbitration:
         return "correct" if said == "correct" else "new"
 
     def _checked(self, state: TrackState, seen: Prediction, cue: Cue) -> Verdict:
-        """Every active target against the grounder's box of it."""
+        """Every active target against the grounder's box of it; that others fit its words as well changes nothing."""
+        cue = replace(cue, alike=0)
         watches = {watch.id: watch for watch in state.record.watches}
         live, settled = _live(seen), list[_Settled]()
         for row, (target, box) in enumerate(zip(state.active, _all_rows(cue, len(live)), strict=True)):
