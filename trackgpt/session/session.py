@@ -244,7 +244,9 @@ class Session:
         return self._about("resume", what, how)
 
     def _about(self, kind: PromptKind, what: str | int, how: dict[str, Any]) -> Reply:
-        return self.say(kind=kind, **{"ids": (what,)} | how) if type(what) is int else self.say(what, kind=kind, **how)
+        if isinstance(what, int):
+            return self.say(kind=kind, **{"ids": (what,)} | how)
+        return self.say(what, kind=kind, **how)
 
     def refine(self, text: str = "", **how: Any) -> Reply:
         """Go on with this part of what is followed."""
@@ -803,8 +805,8 @@ def _grounded(cue: Cue | None) -> dict[str, Any]:
     """
     if cue is None or cue.boxes is None:
         return {}
-    found = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals, "alike": cue.alike or None}
-    found["reasoning"] = cue.reasoning or None
+    found: dict[str, Any] = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals}
+    found |= {"alike": cue.alike or None, "reasoning": cue.reasoning or None}
     return {name: value for name, value in found.items() if value is not None}
 
 
