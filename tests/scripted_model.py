@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 import trackgpt.hub
-from trackgpt.arbiter import PurportArbiter, PurportRecord
+from trackgpt.arbiter import PurportArbiter, PurportRecord, words_to_read
 from trackgpt.config import RethinkConfig, TrackGPTConfig
 from trackgpt.geometry.masks import box_of
 from trackgpt.memory import QueryMemory
@@ -50,7 +50,7 @@ class ScriptedModel:
         return Tracker(*parts, kinds=(QueryMemory, PurportRecord))
 
     def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
-        text = state.text if prompt is None else prompt.text
+        text = words_to_read(state, prompt)
         self.heard.append(text)
         queries = np.arange(text.count("square"), dtype=np.float32)[:, None]
         return Cue(f"You said: {text}", queries, queries)

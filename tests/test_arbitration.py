@@ -233,12 +233,11 @@ def test_a_part_refines_another_place_switches_and_a_correction_keeps_the_identi
     assert (wrong.kind, wrong.cued, wrong.rejected) == ("correct", (1,), (1,))
 
 
-def test_words_that_nothing_matches_end_a_switch_and_leave_a_correction_as_it_was():
+@pytest.mark.parametrize("kind", ["switch", "correct", "refine", "state", "add"])
+def test_words_that_nothing_matches_change_nothing_of_what_is_followed(kind):
     arbiter, state = rule(), track(rule(), HERE)
-    switch = told(arbiter, state, seen(HERE), Prompt("the cat", kind="switch"))
-    assert [target.active for target in switch.targets] == [False]
-    correct = told(arbiter, state, seen(HERE), Prompt("the cat", kind="correct"))
-    assert (correct.kind, correct.targets) == ("absent", None)
+    verdict = told(arbiter, state, seen(HERE), Prompt("the cat", kind=kind))
+    assert (verdict.kind, verdict.targets, verdict.cue) == ("absent", None, None)
 
 
 def test_a_target_is_added_unless_it_is_tracked_already():

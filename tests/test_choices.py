@@ -1,7 +1,11 @@
 """Several things fit what was said: numbered boxes, answers to them, and what undo, logs and scripts make of these."""
 
+import contextlib
 import io
 import json
+import os
+import pty
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +13,17 @@ import pytest
 from ambiguous_squares import Squares, command_of, squares
 from PIL import Image
 from toy_memory import ColourNetwork
+from toy_systems import scene
 
+from trackgpt.app.choosing import answering, check_way
+from trackgpt.app.live import Printer, progress
 from trackgpt.errors import UsageError
 from trackgpt.export.overlay import ASKED, Captions
 from trackgpt.export.prompts import read_prompts
 from trackgpt.export.records import EventRecord, TrackRecord, read_events, read_takes, read_tracks
 from trackgpt.reasoners.choosing import numbers_of
 from trackgpt.session.playback import InstructionTracker
+from trackgpt.session.session import Session
 from trackgpt.systems.imat import Imat
 from trackgpt.types import VisualPrompt
 
@@ -193,7 +201,7 @@ def test_a_session_that_is_given_frames_chooses_after_its_frame_too():
 def test_a_wrong_choice_says_what_there_is(tmp_path):
     with opened() as playback:
         playback.say("the square")
-        with pytest.raises(UsageError, match=r"choose \(7,\): wanted numbers from 1 to 3; 3 things fit"):
+        with pytest.raises(UsageError, match=r"choose 7: wanted numbers from 1 to 3; 3 things fit"):
             playback.choose(7)
         with pytest.raises(UsageError, match="the point 1,1 lies in none of the boxes"):
             playback.choose(point=(1, 1))
@@ -223,6 +231,52 @@ def test_what_is_found_later_may_be_chosen_from_as_well(tmp_path):
         list(playback)
     assert colours(tmp_path / "run") == "- - - b b b b b b b"
     assert [(prompt.frame, prompt.chosen) for prompt in read_prompts(tmp_path / "run")] == [(0, ()), (3, (3,))]
+
+
+def checked(said, frames):
+    """Events of a session whose grounder is asked again on every second frame."""
+    system = Imat(Squares(), ColourNetwork(), "imat:squares+toy")
+    session = Session(system.tracker(settings=["arbiter.every=2"]))
+    session.say(said)
+    return [event for frame in frames for event in session.step(frame).events], session
+
+
+def test_that_something_else_fits_by_now_is_an_event_once_and_nothing_changes():
+    alone, both = scene(red=(4, 4)), scene(red=(4, 4), blue=(30, 20))
+    events, session = checked("the square", [alone] * 3 + [both] * 5 + [alone] * 3 + [both] * 3)
+    told = [(event.index, event.data["text"]) for event in events if event.type == "choice"]
+    text = "2 things fit 'the square' about equally well: 1 at 4,4,12,12; 2 at 30,20,12,12; what is followed goes on"
+    assert told == [(4, text), (12, text)]
+    assert session.choice is None
+    assert [one.box for one in session.state.active] == [RED]
+    counts = [event.data.get("alike", 0) for event in events if event.type == "answer"]
+    assert counts == [0, 0, 1, 1, 0, 0, 1]
+
+
+def test_what_a_person_chose_or_was_told_at_once_is_no_event_later():
+    both = [scene(red=(4, 4), blue=(30, 20))] * 6
+    events, _ = checked("the square", both)
+    assert [event.index for event in events if event.type == "choice"] == [0]
+    system = Imat(Squares(), ColourNetwork(), "imat:squares+toy")
+    session = Session(system.tracker(settings=["arbiter.every=2"]))
+    session.on_choice = lambda choice: "2"
+    session.say("the square")
+    assert sum(event.type == "choice" for frame in both for event in session.step(frame).events) == 1
+
+
+def test_whether_another_one_fits_is_answered_from_the_record():
+    _, session = checked("the square", squares(1))
+    offered = session.ask("is there another one that fits?").text
+    assert offered.startswith("3 things fit 'the square' about equally well: 1 at 4,4,12,12; 2 at 60,40,12,12;")
+    session.choose(2)
+    session.step(squares(2)[1])
+    assert session.ask("what else fits?").text == "Seen beside it, and less likely: 4,4,12,12; 30,20,12,12."
+    _, session = checked("the green square", squares(1))
+    assert session.ask("any others?").text == "Nothing else that would fit was seen where the words were last read."
+    assert session.ask("why that one?").text.startswith("#1 'the green square', since frame 0: tracked at 60,40,12,12")
+    session.say(box=(4, 4, 16, 16), kind="start")
+    session.step(squares(2)[1])
+    assert session.ask("is there another one that fits?").text.startswith("The record has no other candidates")
 
 
 # On the command line
@@ -281,6 +335,37 @@ def test_it_is_asked_at_a_terminal_until_there_is_an_answer(ambiguous, monkeypat
     at_a_terminal(monkeypatch, "")
     assert ambiguous(*SAY, "--on-ambiguous", "ask", "--overwrite").code == 0
     assert colours("out") == "r r r r r r"
+
+
+@pytest.mark.parametrize(("typed", "answer", "asked"), [("9\nno\n2\n", "2", 3), ("\n", "", 1), ("\x04", "", 1)])
+def test_a_real_terminal_asks_below_the_bar_and_takes_what_is_typed(monkeypatch, tmp_path, typed, answer, asked):
+    keyboard, slave = pty.openpty()
+    screen = bytearray()
+    reading = threading.Thread(target=lambda: _read_all(keyboard, screen), daemon=True)
+    reading.start()
+    with open(slave, encoding="utf-8", closefd=False) as stdin, open(slave, "w", encoding="utf-8") as stderr:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stderr", stderr)
+        check_way("ask")
+        session = tracker_of().session()
+        session.say("the square")
+        session.step(squares(1)[0])
+        printer = Printer(quiet=False, as_json=False)
+        with progress(4, quiet=False, printer=printer):
+            os.write(keyboard, typed.encode())
+            assert answering("ask", printer, tmp_path)(session.choice) == answer
+    reading.join(5)
+    shown = screen.decode()
+    assert shown.count("which one? number, numbers, all, or x,y [1]: ") == asked
+    assert "frame 0: 3 things fit 'the square' about equally well" in shown
+    assert shown.index("0/4") < shown.index("which one?") < shown.rindex("0/4")  # the bar comes back afterwards
+
+
+def _read_all(terminal, into):
+    """Everything that a terminal shows until nobody writes to it any more."""
+    with contextlib.suppress(OSError):
+        while data := os.read(terminal, 65536):
+            into += data
 
 
 def test_without_a_terminal_there_is_nobody_to_ask(ambiguous):

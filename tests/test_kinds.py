@@ -10,7 +10,7 @@ from toy_systems import box_named, scene
 
 from trackgpt.errors import UsageError
 from trackgpt.export.prompts import read_prompts
-from trackgpt.export.records import RunFolder, read_events
+from trackgpt.export.records import RunFolder, read_events, read_tracks
 from trackgpt.reasoners.grounder import Candidate, Grounding
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.session.session import Session
@@ -75,7 +75,7 @@ TABLE = {
     "start": ("the red square", None, {1: "red"}, {1}),
     "correct": ("the red square", "no, the green square", {1: "green"}, {1}),
     "switch": ("the red square", "now the green square", {2: "green"}, {2}),
-    "resume": ("the red square; now the green square", "back to the red square", {1: "red"}, {3}),
+    "resume": ("the red square; now the green square", "back to the red square", {1: "red"}, {1}),
     "refine": ("the red square", "now only its roof", {1: "red"}, {1}),
     "state": ("the red square", "it is now lying down", {1: "red"}, {1}),
     "absence": ("the red square", "it is behind the bus", {1: "red"}, "takes no hint that a target is hidden or gone"),
@@ -288,9 +288,90 @@ def test_undo_after_a_question_takes_back_the_question_and_then_the_instruction(
     assert [prompt.text for prompt in read_prompts(tmp_path / "run", 1)] == ["the red square", "the green square"]
 
 
-def test_trackgpt_returns_to_what_was_named_as_to_something_new_and_refuses_to_resume_an_identity():
-    session = InstructionTracker(ScriptedModel(), "scripted").session()
-    session.say("the red square")
-    session.step(picture(0))
-    with pytest.raises(UsageError, match="cannot resume targets; name all of them in one instruction"):
-        session.resume(ids=(1,))
+def trackgpt():
+    return InstructionTracker(ScriptedModel(), "scripted").session()
+
+
+def ids_of(result):
+    return [one.id for one in result.objects]
+
+
+def test_trackgpt_takes_up_a_former_target_under_its_number_by_its_words_and_reads_one_instruction_at_a_time():
+    session = trackgpt()
+    told(session, [picture(t) for t in range(3)], {0: "the red square", 1: "now the green square", 2: "stop"})
+    assert [(target.id, target.active) for target in session.state.targets] == [(1, False), (2, False)]
+    session.resume(ids=(2,))
+    assert ids_of(session.step(picture(3))) == [2]
+    session.say("back to the red square")
+    assert ids_of(session.step(picture(4))) == [1]
+    session.drop()
+    session.step(picture(5))
+    with pytest.raises(UsageError, match="reads one instruction at a time: resume one target"):
+        session.resume(ids=(1, 2))
+    with pytest.raises(UsageError, match="resume 7: targets that were given up are"):
+        session.resume(ids=(7,))
+
+
+@pytest.mark.parametrize("begin", [trackgpt, lambda: imat().session()])
+def test_after_undo_back_to_the_first_one_is_the_first_one_under_its_number(begin):
+    session = begin()
+    told(session, [FRAME] * 2, {0: "the red square", 1: "now the green square"})
+    session.undo()
+    session.step(FRAME)
+    assert session.say("back to the first one") is not None
+    assert ids_of(session.step(FRAME)) == [1]
+
+
+def test_two_instructions_about_one_frame_are_two_steps_over_it_and_one_record(tmp_path):
+    with RunFolder(tmp_path / "run") as log:
+        session = Session(imat().stepping("auto"), str, log)
+        session.say("the red square")
+        session.say("also the green square")
+        both = [session.step(FRAME), session.step(FRAME)]
+    once = imat().session()
+    once.say("the red square and the green square")
+    same = [once.step(FRAME), once.step(FRAME)]
+    assert (session.state.frame, once.state.frame) == (3, 2)
+    assert [[(o.id, o.box) for o in r.objects] for r in both] == [[(o.id, o.box) for o in r.objects] for r in same]
+    assert [record.index for record in read_tracks(tmp_path / "run")] == [0, 1]
+    assert [event.index for event in read_events(tmp_path / "run") if event.type == "instruction"] == [0, 0]
+
+
+# What is not there
+
+
+NOWHERE = ("now the blue thing", "no, the blue thing", "now only the blue thing")
+
+
+@pytest.mark.parametrize("begin", [trackgpt, lambda: imat().session()])
+@pytest.mark.parametrize("words", NOWHERE)
+def test_words_for_nothing_on_the_frame_leave_what_is_followed_and_say_so_once(begin, words):
+    session = begin()
+    told(session, [FRAME], {0: "the red square"})
+    box = session.last.objects[0].box
+    results = told(session, [FRAME] * 3, {0: words})
+    assert [(ids_of(result), result.objects[0].box) for result in results] == [([1], box)] * 3
+    answers = [e.data["text"] for result in results for e in result.events if e.type == "answer"]
+    assert [text.endswith("Still followed: 1 'the red square'.") for text in answers].count(True) == 1
+
+
+def test_imat_looks_for_what_a_switch_did_not_find_and_then_follows_it_alone():
+    frames = [scene(red=(4, 8))] * 6 + [scene(red=(4, 8), green=(30, 8))] * 10
+    session = imat().session()
+    results = told(session, frames, {0: "the red square", 2: "now the green square"})
+    assert [followed(result) for result in results] == [{1: "red"}] * 9 + [{2: "green"}] * 7
+    assert [(target.id, target.active) for target in session.state.targets] == [(2, True), (1, False)]
+
+
+@pytest.mark.parametrize("said", ["now the yellow square", "yes, that one", "no, the yellow square", "stop"])
+def test_what_a_switch_did_not_find_is_not_looked_for_once_a_person_goes_on_with_something_else(said):
+    frames = [FRAME] * 4 + [scene(red=(4, 8), green=(30, 8), yellow=(60, 40), blue=(30, 40))] * 12
+    results = told(imat().session(), frames, {0: "the red square", 1: "now the blue square", 2: said})
+    assert not any("blue" in followed(result).values() for result in results)
+
+
+def test_of_a_condition_the_second_option_counts_though_something_else_is_still_followed():
+    results = told(
+        imat().session(), [FRAME] * 3, {0: "the red square", 1: "the blue one; if not visible, the green one"}
+    )
+    assert [followed(result) for result in results] == [{1: "red"}, {2: "green"}, {2: "green"}]

@@ -197,6 +197,15 @@ def test_a_switch_archives_a_resume_brings_back_an_added_one_stays_and_a_drop_en
     assert seen[9].boxes[0].tolist() == [60, 40, 72, 52]
 
 
+@pytest.mark.parametrize(("wrong", "verdict"), [({}, "absent"), ({3: "I am not sure."}, "unread")])
+def test_a_switch_that_finds_nothing_or_cannot_be_read_keeps_what_is_followed(wrong, verdict):
+    track = Track(qtrack(Truthful(wrong)).tracker())
+    said = {0: RED, 2: Prompt("the blue one", kind="switch")}
+    seen = [track.look(frame, said.get(t)) for t, frame in enumerate(moving(5))]
+    assert [one.ids.tolist() for one in seen] == [[1]] * 5
+    assert (seen[2].verdict, tops(seen)[3:]) == (verdict, [14.0, 16.0])
+
+
 def test_a_correction_moves_a_target_and_keeps_its_number():
     track = Track(qtrack(Truthful({1: '[{"bbox_2d": [60, 40, 72, 52]}]'})).tracker())
     said = {0: RED, 2: Prompt("the red one", kind="correct")}
@@ -393,10 +402,12 @@ def test_a_name_of_a_policy_loads_it_alone_or_with_a_segmenter(folder):
     assert 0 < seen.scores[0] < 1
 
 
-@pytest.mark.parametrize("name", ["qtrack:", "qtrack:+nano-memory", "qtrack:nano+nano-memory+nano", "qtrack:nano+nano"])
-def test_a_name_that_is_no_policy_is_refused(name):
-    with pytest.raises((UsageError, ModelError), match=r"POLICY\+SEGMENTER|MD0[16]"):
-        load_model(name)
+@pytest.mark.parametrize(
+    "name", ["qtrack:", "qtrack:+nano-memory", "qtrack:nano+nano-memory+nano", "qtrack:nano+nano", "qtrack:nope"]
+)
+def test_a_name_that_is_no_policy_is_refused_with_what_such_names_consist_of(name):
+    with pytest.raises((UsageError, ModelError), match=r"qtrack:POLICY or qtrack:POLICY\+SEGMENTER"):
+        load_model(f"qtrack:{name}")
 
 
 @pytest.mark.parametrize("folder", ["qwen2_5_vl"], indirect=True)

@@ -217,6 +217,16 @@ def test_words_alone_begin_a_track_where_a_grounder_finds_them_and_are_searched_
     assert seen[3].boxes.tolist() == [list(BOX)]
 
 
+def test_a_switch_that_the_grounder_does_not_find_keeps_the_target_and_its_words():
+    said = [Prompt("the red car"), Prompt("the dog", 3, "switch")]
+    seen = run(system(grounder=Pointing(BOX, None)), 6, said=said)
+    alone = run(system(grounder=Pointing(BOX)), 6, said=said[:1])
+    assert seen[3].verdict == "absent"
+    for one, other in zip(seen, alone, strict=True):
+        assert one.ids.tolist() == other.ids.tolist() == [1]
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+
+
 def test_a_track_is_saved_and_goes_on_with_the_same_bits(tmp_path):
     tracker = system(Scripted("a blue car")).tracker("full", CHANGED)
     state = tracker.begin()
@@ -298,7 +308,16 @@ def test_a_name_has_a_tracker_and_may_have_a_describer_and_a_grounder(folder, tm
         ("reasoningtrack:{}+template+nano+nano", UsageError, "TRACKER"),
         ("reasoningtrack:nano", ModelError, "MD06"),
         ("reasoningtrack:{}+ftp://host", UsageError, "wanted an endpoint"),
-        ("reasoningtrack:{}+none", ModelError, "MD01"),
+        (
+            "reasoningtrack:{}+none",
+            ModelError,
+            "MD01.*none: not a model .*; such a name is reasoningtrack:T",
+        ),
+        (
+            "reasoningtrack:nope",
+            ModelError,
+            "MD01: reasoningtrack:nope: nope: .*; such a name is reasoningtrack:T",
+        ),
     ],
 )
 def test_a_name_of_other_parts_is_refused(name, error, said, folder):

@@ -70,7 +70,8 @@ def test_what_is_no_instruction_is_refused_by_file_and_line(tmp_path, line, why)
 def test_a_script_that_is_missing_or_says_nothing_is_refused(tmp_path, name):
     if name.startswith("empty"):
         written(tmp_path, name, "\n\n")
-    with pytest.raises(InputError, match=name):
+    why = "says nothing; wanted" if name.startswith("empty") else "no such file; wanted a script: a JSONL file"
+    with pytest.raises(InputError, match=f"{name}: {why}"):
         read_script(tmp_path / name)
 
 

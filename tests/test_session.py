@@ -643,7 +643,7 @@ def test_what_is_no_rgb_image_is_refused_and_the_session_goes_on(tracker, image)
 
 
 def test_what_the_system_cannot_do_is_refused_and_the_session_goes_on(tracker):
-    for how in ({"kind": "add"}, {"kind": "resume"}, {"box": (0, 0, 5, 5)}, {"points": [(1, 1, 1)]}):
+    for how in ({"kind": "add"}, {"box": (0, 0, 5, 5)}, {"points": [(1, 1, 1)]}):
         session, _ = pushed(tracker, 2)
         with pytest.raises(UsageError, match="TrackGPT"):
             session.say("a square", **how)
@@ -652,6 +652,16 @@ def test_what_the_system_cannot_do_is_refused_and_the_session_goes_on(tracker):
     session = tracker.session()
     with pytest.raises(UsageError, match="NL01"):
         session.say("  ", kind="correct")
+    with pytest.raises(UsageError, match=r"instruction is int; wanted text or a Prompt; targets are ids=\[2, 3\]"):
+        session.say(99)
+
+
+def test_a_target_is_dropped_and_taken_up_again_by_its_number(tracker):
+    session, _ = pushed(tracker, 2, "the red square and the green square")
+    with pytest.raises(UsageError, match=r"drop \[99\]: tracked are \[1, 2\]"):
+        session.drop(99)
+    session.drop(2)
+    assert [o.id for o in session.step(picture(2)).objects] == [1]
 
 
 def test_a_correction_keeps_the_identity_and_a_switch_does_not(tracker):
@@ -852,7 +862,7 @@ def test_a_frame_that_has_not_come_yet_or_never_comes_cannot_be_sought(tracker):
         results = iter(playback)
         assert [next(results).index for _ in range(3)] == [2, 3, 4]
         playback.seek(5)  # the next one anyway
-        with pytest.raises(UsageError, match="frame 7 has not been tracked yet; iterate to it"):
+        with pytest.raises(UsageError, match="frame 7 has not been tracked yet; let frames pass until it comes"):
             playback.seek(7)
         with pytest.raises(UsageError, match="frame 1 lies before what was tracked"):
             playback.seek(1)

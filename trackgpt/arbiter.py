@@ -69,8 +69,8 @@ class PurportArbiter:
         """Why the brain should read the present frame: "prompt", "purport", "searching", or "" when it should not.
 
         Raises:
-            UsageError: the prompt points at something, resumes or adds a target, says that one is hidden, or drops one
-                that is not tracked.
+            UsageError: the prompt points at something, adds a target, says that one is hidden, drops one that is not
+                tracked, or resumes what no instruction named, or several did.
         """
         if prompt is not None:
             return self._due_to(prompt, state)
@@ -90,23 +90,35 @@ class PurportArbiter:
         return ""
 
     def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
-        """Believe an answer that names targets; one that names none ends a track only if it was asked for anew."""
+        """Believe an answer that names targets; one that names none ends a track only where all begins anew."""
         if prompt is not None and prompt.kind == "drop":
             return _without(state, prompt.ids)
         assert cue is not None
-        if prompt is not None and (prompt.kind in ("start", "switch") or not state.active):
-            targets = tuple(Target(state.next_id + k, prompt) for k in range(cue.targets))
-            kind = "switch" if prompt.kind == "switch" else "start"
-            return Verdict(kind, cue, targets, tuple(target.id for target in targets))
+        if prompt is not None and cue.targets == 0 and state.active and prompt.kind != "start":
+            return Verdict("absent")
+        anew = prompt is not None and (prompt.kind in ("start", "switch", "resume") or not state.active)
+        if prompt is not None and anew and not _said_again(state, prompt):
+            return self._begun(state, cue, prompt)
         if cue.targets == 0:
             return Verdict()
         goes_on = prompt is None and not self.config.reset_online and cue.targets == len(state.active)
         rows = tuple(range(cue.targets)) if goes_on else ()
         return Verdict("correct" if prompt is not None else "rethink", cue, rows=rows)
 
+    def _begun(self, state: TrackState, cue: Cue, prompt: Prompt) -> Verdict:
+        """The verdict that begins targets; those that are taken up again have their numbers, first ones first."""
+        again = resumed(state, prompt)[: cue.targets] if prompt.kind == "resume" else ()
+        named = again[0].prompt if again else prompt
+        new = tuple(Target(state.next_id + k, named) for k in range(cue.targets - len(again)))
+        ids = {target.id for target in again}
+        former = () if prompt.kind == "start" else tuple(each for each in archived(state) if each.id not in ids)
+        active = (*(replace(target, active=True) for target in again), *new)
+        kind = prompt.kind if prompt.kind in ("switch", "resume") else "start"
+        return Verdict(kind, cue, (*active, *former), tuple(target.id for target in active))
+
     def after(self, state: TrackState, seen: Prediction, verdict: Verdict) -> PurportRecord:
         """The record for the next frame: a target keeps its reference score over a rethink, a new one has its own."""
-        anew = verdict.kind in ("start", "switch", "correct")
+        anew = verdict.kind in ("start", "switch", "resume", "correct")
         before = PurportRecord() if anew else state.record
         found = state.cue.targets > 0
         taken = verdict.cue is not None and bool(seen.reason)
@@ -135,8 +147,10 @@ class PurportArbiter:
                 f"{self.name} is told what to track in words; leave boxes, points and masks out, or choose a model "
                 "that follows them: -m nano-memory"
             )
-        if prompt.kind in ("resume", "add"):
-            raise UsageError(f"{self.name} cannot {prompt.kind} targets; name all of them in one instruction")
+        if prompt.kind == "add":
+            raise UsageError(f"{self.name} cannot add targets; name all of them in one instruction")
+        if prompt.kind == "resume" and len({target.prompt.text for target in resumed(state, prompt)}) > 1:
+            raise UsageError(f"{self.name} reads one instruction at a time: resume one target, or name all of them")
         if prompt.kind == "absence":
             raise UsageError(
                 f"{self.name} takes no hint that a target is hidden or gone; it reads the frame again where its own "
@@ -156,6 +170,12 @@ class PurportArbiter:
         return record.rethinks + 1 <= max(1.0, self.config.budget * (record.frame + 1))
 
 
+def _said_again(state: TrackState, prompt: Prompt) -> bool:
+    """Whether a switch names what is followed by just the words that are in force."""
+    same = all(target.prompt.text == prompt.text for target in state.active)
+    return prompt.kind == "switch" and bool(state.active) and same
+
+
 def _references(record: PurportRecord) -> list[tuple[int, np.float32]]:
     """The reference scores by identity."""
     if record.ids is None or record.first is None or record.searching:
@@ -164,14 +184,16 @@ def _references(record: PurportRecord) -> list[tuple[int, np.float32]]:
 
 
 def _without(state: TrackState, ids: tuple[int, ...]) -> Verdict:
-    """The verdict that ends targets, all if none is named: their rows leave cue and memory."""
+    """The verdict that ends targets, all if none is named: their rows leave cue and memory, and they are archived."""
     rows = tuple(k for k, target in enumerate(state.active) if ids and target.id not in ids)
     cue = state.cue
     each = (cue.referring, cue.purport, cue.confidence)
     referring, purport, sure = (None if values is None else values[list(rows)] for values in each)
-    targets = tuple(state.active[k] for k in rows)
-    kept = replace(cue, referring=referring, purport=purport, confidence=sure)
-    return Verdict("drop", kept, targets, rows=rows)
+    kept = {state.active[k].id for k in rows}
+    former = tuple(target for target in archived(state) if target.id not in kept)
+    targets = (*(state.active[k] for k in rows), *former)
+    left = replace(cue, referring=referring, purport=purport, confidence=sure)
+    return Verdict("drop", left, targets, rows=rows)
 
 
 class Unasked:
@@ -194,6 +216,35 @@ class Unasked:
 
 MOST_ARCHIVED = 16
 """Former targets whose memory is kept for a return; the one that was given up first is forgotten first."""
+
+
+def archived(state: TrackState) -> tuple[Target, ...]:
+    """All targets as former ones, those that were active last, and no more than are kept."""
+    by_age = sorted(state.targets, key=lambda target: target.active)
+    return tuple(replace(target, active=False) for target in by_age)[-MOST_ARCHIVED:]
+
+
+def resumed(state: TrackState, prompt: Prompt) -> tuple[Target, ...]:
+    """The former targets that a "resume" takes up again, in its order: the only one where it names none.
+
+    Raises:
+        UsageError: there is none of a number, or there are several and it names none.
+    """
+    former = {target.id: target for target in state.targets if not target.active}
+    ids = _chosen(prompt, tuple(former), prompt.ids or _only(prompt, tuple(former)), "targets that were given up are")
+    return tuple(former[number] for number in ids)
+
+
+def words_to_read(state: TrackState, prompt: Prompt | None) -> str:
+    """What the slow model reads: the words of a prompt, those of the targets that it takes up again without a word, or
+    those in force where there is none.
+
+    Raises:
+        UsageError: see `resumed`.
+    """
+    if prompt is None:
+        return state.text
+    return resumed(state, prompt)[0].prompt.text if prompt.kind == "resume" and not prompt.text else prompt.text
 
 
 class PointedArbiter:
@@ -261,7 +312,7 @@ def _named(model: str, state: TrackState, prompt: Prompt) -> tuple[int, ...]:
     if prompt.kind == "drop":
         return _chosen(prompt, active, prompt.ids or active, "tracked are")
     if prompt.kind == "resume":
-        return _chosen(prompt, former, prompt.ids or _only(prompt, former), "targets that were given up are")
+        return tuple(target.id for target in resumed(state, prompt))
     if prompt.kind == "absence":
         raise UsageError(f"{model} searches for nothing that is hidden or gone; show the target when it is back")
     again = prompt.kind == "add" and prompt.ids and set(prompt.ids) <= {*active, *former}
@@ -443,7 +494,7 @@ class ChangeArbiter(PointedArbiter):
         kind = "switch" if prompt.kind == "switch" else "start"
         found = np.zeros((0, 4)) if cue.boxes is None else cue.boxes[~np.isnan(cue.boxes).any(1)]
         if not len(found):
-            return Verdict(kind, Cue(prompt.text), ())
+            return Verdict("absent") if kind == "switch" and state.active else Verdict(kind, Cue(prompt.text), ())
         x1, y1, x2, y2 = (float(value) for value in found[0])
         target = Target(state.next_id, prompt)
         told = Cue(prompt.text, visual=(VisualPrompt((x1, y1, x2, y2)),), answer=cue.answer)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from trackgpt.arbiter import MOST_ARCHIVED, PointedArbiter
+from trackgpt.arbiter import PointedArbiter, archived
 from trackgpt.errors import UsageError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.perception.identity_banks import contained
@@ -101,7 +101,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Something that is to be added and has not been found yet.
+    """Something that is to be added, or followed instead, and has not been found yet.
 
     Attributes:
         prompt: what was said.
@@ -127,7 +127,7 @@ class ArbitrationRecord:
         searched: questions since then.
         look_again: the frame on which words about motion are read again, -1 for none.
         watches: of the active targets.
-        wanted: what is to be added once it is found.
+        wanted: what is to be added, or followed instead, once it is found.
     """
 
     tokens: float = 3.0
@@ -141,7 +141,7 @@ class ArbitrationRecord:
     wanted: tuple[Wanted, ...] = ()
 
     def wanted_on(self, frame: int) -> Wanted | None:
-        """What is to be looked for on a frame of the track, to be added."""
+        """What is to be looked for on a frame of the track."""
         return next((one for one in self.wanted if one.due <= frame), None)
 
 
@@ -239,7 +239,7 @@ class Arbitration:
         """After looking: "prompt" for words about what is tracked, or why to ask now, or "".
 
         The reasons: "motion", "score", "margin", several of them joined by "+"; "lost"; "check" where nothing is odd;
-        "again" for words about motion; "wanted" for what is to be added.
+        "again" for words about motion; "wanted" for what an instruction named that was not found.
         """
         if prompt is not None:
             named = prompt.kind == "resume" and any(target.prompt.text for target in state.active)
@@ -308,20 +308,23 @@ class Arbitration:
             return Verdict() if prompt is None or _worded(prompt) else self._pointed.judge(state, None, cue, prompt)
         wanted = state.record.wanted_on(state.frame) if prompt is None and seen is not None else None
         if seen is not None and wanted is not None:
-            return self._added(state, seen, self._meant(state, seen, cue, wanted.prompt), wanted.prompt)
+            return self._instructed(state, seen, cue, wanted.prompt)
         if prompt is None or prompt.kind == "resume":
             return self._begun(state, cue, state.prompt, "found") if seen is None else self._checked(state, seen, cue)
         if seen is None:
             return self._begun(state, cue, prompt, prompt.kind)
-        meant = self._meant(state, seen, cue, prompt)
+        return self._instructed(state, seen, cue, prompt)
+
+    def _instructed(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
+        """What an instruction comes to beside what is tracked."""
         judged = self._added if prompt.kind == "add" else self._told
-        return judged(state, seen, meant, prompt)
+        return judged(state, seen, self._meant(state, seen, cue, prompt), prompt)
 
     def _begun(self, state: TrackState, cue: Cue, prompt: Prompt, kind: str) -> Verdict:
         """New targets, one in each box; former ones are archived, and forgotten by "start"."""
         boxes = [_box(box) for box in _rows(cue)]
         new = _named(state, prompt, len(boxes))
-        former = () if kind == "start" else _archived(state)
+        former = () if kind == "start" else archived(state)
         return _shown(kind, cue, (*new, *former), [target.id for target in new], boxes)
 
     def _added(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
@@ -367,12 +370,15 @@ class Arbitration:
         return replace(_boxed(cue, offered[:1]), rivals=_array(offered[1:]), alike=max(0, len(alike) - 1))
 
     def _told(self, state: TrackState, seen: Prediction, cue: Cue, prompt: Prompt) -> Verdict:
-        """An instruction about what is tracked: the same thing, its part or its whole, another place, another thing."""
+        """An instruction about what is tracked: the same thing, its part or its whole, another place, another thing.
+
+        Words for which nothing is found change nothing: a good track is worth more than an instruction that was not
+        understood.
+        """
         found, same = [_box(box) for box in _rows(cue)], prompt.kind in SAME_TARGETS
         rows = [row for row, target in enumerate(state.active) if target.id in prompt.ids or not prompt.ids]
-        if not found:  # an empty cue ends what is tracked; a correction to nothing changes nothing
-            kept = same or prompt.excluded
-            return Verdict("absent") if kept else Verdict("absent", replace(cue, boxes=None), _archived(state))
+        if not found:
+            return Verdict("absent")
         if not same and (len(found) != 1 or len(rows) != 1):
             return self._begun(state, cue, prompt, prompt.kind)
         live, settled = _live(seen), []
@@ -398,7 +404,8 @@ class Arbitration:
         return "correct" if said == "correct" else "new"
 
     def _checked(self, state: TrackState, seen: Prediction, cue: Cue) -> Verdict:
-        """Every active target against the grounder's box of it."""
+        """Every active target against the grounder's box of it; that others fit its words as well changes nothing."""
+        cue = replace(cue, alike=0)
         watches = {watch.id: watch for watch in state.record.watches}
         live, settled = _live(seen), list[_Settled]()
         for row, (target, box) in enumerate(zip(state.active, _all_rows(cue, len(live)), strict=True)):
@@ -490,18 +497,24 @@ class Arbitration:
         return replace(before, searched=before.searched + (seen.reason == "searching"))
 
     def _still_wanted(self, state: TrackState, seen: Prediction, verdict: Verdict) -> tuple[Wanted, ...]:
-        """What is to be added: what an instruction names that was not found, until it is or other targets are meant."""
-        frame, said = state.frame, state.prompts[-1] if seen.reason == "prompt" else Prompt(kind="state")
-        anew = verdict.kind in ("start", "switch", "resume") or said.kind in ("start", "switch")
-        if not state.active or anew:
+        """What instructions name that was not found, until it is or something else is meant."""
+        if not state.active:
             return ()
+        frame, said = state.frame, state.prompts[-1] if seen.reason == "prompt" else None
         asked = state.record.wanted_on(frame) if seen.reason == "wanted" else None
-        wanted = [one for one in state.record.wanted if one is not asked and one.prompt.text != said.text]
+        kinds = {verdict.kind, "" if said is None else said.kind}
+        wanted = [
+            one for one in state.record.wanted if one is not asked and (said is None or one.prompt.text != said.text)
+        ]
+        if asked is None and kinds & {"start", "switch", "resume"}:
+            wanted = []
+        elif kinds & set(SAME_TARGETS):  # a person who goes on with what is followed means nothing else instead
+            wanted = [one for one in wanted if one.prompt.kind != "switch"]
         schedule = [*self.settings.search_first, *self.settings.search]
         if asked is not None and verdict.kind == "absent":
             count = asked.searched + 1
             wanted.append(replace(asked, due=frame + schedule[min(count, len(schedule) - 1)], searched=count))
-        elif said.kind == "add" and verdict.kind == "absent":
+        elif said is not None and said.kind in ("add", "switch") and verdict.kind == "absent":
             wanted.append(Wanted(said, frame + schedule[0]))
         return tuple(wanted[-MOST_WANTED:])
 
@@ -594,12 +607,6 @@ def negative_click(failed: Box | None, found: Box) -> tuple[tuple[float, float, 
 def _worded(prompt: Prompt) -> bool:
     """Whether words are all that says what is meant."""
     return bool(prompt.text) and not prompt.visual and prompt.kind not in ("drop", "resume", "absence")
-
-
-def _archived(state: TrackState) -> tuple[Target, ...]:
-    """All targets as former ones, those that were active last, and no more than are kept."""
-    by_age = sorted(state.targets, key=lambda target: target.active)
-    return tuple(replace(target, active=False) for target in by_age)[-MOST_ARCHIVED:]
 
 
 def _shown(

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -52,6 +53,15 @@ QTRACK = "qtrack:"
 """What the name of a policy begins with."""
 REASONINGTRACK = "reasoningtrack:"
 """What the name of a box tracker with a describer begins with."""
+FORMS = {
+    IMAT: f"{IMAT}GROUNDER+SEGMENTER: a detector (ONNX file), an open-vocabulary detector, a VLM or a TrackGPT, and a "
+    "memory segmenter such as nano-memory",
+    QTRACK: f"{QTRACK}POLICY or {QTRACK}POLICY+SEGMENTER: a VLM that answers with boxes, such as "
+    "Qwen/Qwen3-VL-4B-Instruct, and a memory segmenter such as nano-memory",
+    REASONINGTRACK: f"{REASONINGTRACK}TRACKER[+DESCRIBER[+GROUNDER]]: box-nano, or a folder or checkpoint of a box tracker; "
+    "a VLM, an endpoint's address or a TrackGPT; what an IMAT's grounder may be",
+}
+"""What the name of a system of several parts consists of."""
 TEMPLATE = "template"
 """The describer that changes no words."""
 NANO_MEMORY = "nano-memory"
@@ -196,12 +206,11 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
     if how.dtype in BITS:
         require_quantised(how.dtype, chosen)
     place = _device(chosen)
-    if str(name).startswith(IMAT):
-        return _load_imat(str(name), how, place)
-    if str(name).startswith(QTRACK):
-        return _load_qtrack(str(name), how, place)
-    if str(name).startswith(REASONINGTRACK):
-        return _load_reasoningtrack(str(name), how, place)
+    loaders: dict[str, Callable[[str, Execution, torch.device], System]]
+    loaders = {IMAT: _load_imat, QTRACK: _load_qtrack, REASONINGTRACK: _load_reasoningtrack}
+    if (system := next((each for each in loaders if str(name).startswith(each)), None)) is not None:
+        with _naming(str(name), FORMS[system]):
+            return loaders[system](str(name), how, place)
     if (network := find_network(name)) is not None:
         return _load_pointed(name, *network, how, place)
     _refuse_box_tracker(name)
@@ -221,6 +230,18 @@ def _refuse_box_tracker(name: str | Path) -> None:
             f"{name} is a box tracker, which is a part of ReasoningTrack: -m {REASONINGTRACK}{name}, or, with nano's "
             f"brain to describe, -m {REASONINGTRACK}{name}+nano"
         )
+
+
+@contextmanager
+def _naming(name: str, form: str) -> Iterator[None]:
+    """Say of a part that is not there whose part it is, and what may be there."""
+    try:
+        yield
+    except ModelError as error:
+        if error.code not in ("MD01", "MD06"):
+            raise
+        found = error.message.partition("; shipped: ")[0]  # most of which fit no part of this system
+        raise ModelError(f"{name}: {found}; such a name is {form}", error.code) from error
 
 
 def load_trackgpt(name: str | Path = "nano", device: str = "auto", **execution: Any) -> TrackGPT:
@@ -291,7 +312,7 @@ def _load_imat(name: str, how: Execution, place: torch.device) -> Imat:
     grounder, plus, segmenter = name.removeprefix(IMAT).rpartition("+")
     network = _load_keeping(segmenter, how, place) if plus and grounder else None
     if network is None:
-        raise UsageError(f"{name}: wanted {IMAT}GROUNDER+SEGMENTER with a memory segmenter such as {NANO_MEMORY}")
+        raise UsageError(f"{name}: wanted {FORMS[IMAT]}")
     return Imat(load_grounder(grounder, place, how.dtype), network, name)
 
 
@@ -310,8 +331,7 @@ def _load_qtrack(name: str, how: Execution, place: torch.device) -> QTrack:
     policy, *followed = parts_of(name)
     network = _load_keeping(followed[0], how, place) if len(followed) == 1 else None
     if not policy or len(followed) > 1 or (followed and network is None):
-        wanted = f"{QTRACK}POLICY or {QTRACK}POLICY+SEGMENTER with a memory segmenter such as {NANO_MEMORY}"
-        raise UsageError(f"{name}: wanted {wanted}")
+        raise UsageError(f"{name}: wanted {FORMS[QTRACK]}")
     if how.backend != "torch" or how.compile or how.dtype in BITS:
         raise UsageError(f"{name}: a policy runs in torch, not compiled, in float32 or bfloat16")
     return QTrack(VlmPolicy.from_pretrained(find(policy), place, inference_dtype(how.dtype, place)), network, name)
@@ -330,7 +350,7 @@ def _load_reasoningtrack(name: str, how: Execution, place: torch.device) -> Reas
     named = name.removeprefix(REASONINGTRACK)
     tracker, *others = [named] if Path(named).exists() else named.split("+")
     if not tracker or len(others) > 2 or not all(others):
-        raise UsageError(f"{name}: wanted {REASONINGTRACK}TRACKER[+DESCRIBER[+GROUNDER]]")
+        raise UsageError(f"{name}: wanted {FORMS[REASONINGTRACK]}")
     if how.backend != "torch" or how.compile or how.dtype in BITS:
         raise UsageError(f"{name}: a box tracker runs in torch, not compiled, its describer in float32 or bfloat16")
     grounder = load_grounder(others[1], place, how.dtype) if len(others) > 1 else None

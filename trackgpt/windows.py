@@ -105,15 +105,17 @@ class WindowArbiter:
             kept, former = state.active, tuple(target for target in state.targets if not target.active)
         else:
             rows, kept = rows[: self.most], ()
-            former = () if prompt.kind == "start" else _archived(state)
+            former = () if prompt.kind == "start" else archived(state)
+        if not rows and prompt.kind != "start" and state.active:
+            return Verdict("absent" if np.isnan(cue.boxes).any(axis=1).all() else "duplicate")
         new = _begun(state, [prompt] * len(rows), () if prompt.kind == "start" else state.targets, prompt.ids)
         return Verdict(prompt.kind, _only(cue, rows), (*kept, *new, *former), tuple(target.id for target in new))
 
     def _unread(self, state: TrackState, prompt: Prompt | None) -> Verdict:
-        """Nothing changes, but that a new instruction ends what was followed by another."""
-        if prompt is None or prompt.kind not in ("start", "switch"):
+        """Nothing changes, but that a new beginning ends what was followed."""
+        if prompt is None or (prompt.kind != "start" and (prompt.kind != "switch" or state.active)):
             return Verdict("unread")
-        return Verdict("unread", Cue(), () if prompt.kind == "start" else _archived(state))
+        return Verdict("unread", Cue(), () if prompt.kind == "start" else archived(state))
 
     def _window(self, state: TrackState, cue: Cue) -> Verdict:
         """All targets that were asked about, in the order of the answer's rows, and further ones."""
@@ -232,7 +234,7 @@ def _begun(
     return tuple(Target(ids[k] if free else state.next_id + k, prompt) for k, prompt in enumerate(prompts))
 
 
-def _archived(state: TrackState) -> tuple[Target, ...]:
+def archived(state: TrackState) -> tuple[Target, ...]:
     """All targets as former ones, those that were active last, and no more than are kept."""
     by_age = sorted(state.targets, key=lambda target: target.active)
     return tuple(replace(target, active=False) for target in by_age)[-MOST_ARCHIVED:]

@@ -244,7 +244,7 @@ def _box(box: tuple[float, ...] | None) -> str:
 def _refuse_order(text: str, open_choice: bool) -> None:
     r"""Refuse words that are a command without its colon, or a number where there is nothing to choose from.
 
-    As words they would name a target that is nowhere, and end what is followed; a leading backslash says them anyway.
+    As words they would name a target that is nowhere; a leading backslash says them anyway.
 
     Raises:
         UsageError: see above.

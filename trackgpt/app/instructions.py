@@ -90,6 +90,9 @@ def read_script(path: Path) -> SpokenScript:
     Raises:
         InputError: it cannot be read, a line of it is no instruction, or it says nothing.
     """
+    if not path.exists():
+        wanted = "a JSONL file of instructions, a .txt file with a line per frame, or a run folder"
+        raise InputError(f"{path}: no such file; wanted a script: {wanted}", "IN01")
     if path.is_dir():
         said = [_timed(prompt, f"{path}, frame {prompt.frame}") for prompt in read_prompts(path)]
     elif path.suffix.lower() == ".txt":

@@ -242,7 +242,8 @@ def _lines(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig") as file:
             return file.readlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); wanted a text file in UTF-8") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read ({why}); wanted a text file in UTF-8") from error
 
 
 def _lines_of_numbers(path: Path) -> list[str]:

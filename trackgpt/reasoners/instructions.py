@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from trackgpt.reasoners import instruction_words as tables
 from trackgpt.reasoners.expression import Phrase, lasting, read
-from trackgpt.reasoners.nouns import BODY, KNOWN, WORN, matches, singular
+from trackgpt.reasoners.nouns import KNOWN, WORN, matches, singular
 from trackgpt.reasoners.pieces import MAX_LETTERS
 from trackgpt.types import PromptKind
 
@@ -74,6 +75,8 @@ class Understood:
         ids: the targets that it is about, where it says so.
         excluded: followed targets that are not what the words mean.
         instead: of a "conditional", what to follow where `words` are not found, in order.
+        sure: no kind is likelier. Not so where something is followed, no rule fits, and the words are no noun phrase of
+            which every word is understood: then they are taken for a "switch", and a model may know better.
     """
 
     kind: PromptKind
@@ -81,6 +84,7 @@ class Understood:
     ids: tuple[int, ...] = ()
     excluded: tuple[int, ...] = ()
     instead: tuple[str, ...] = ()
+    sure: bool = True
 
 
 def understand(text: str, context: Context = Context()) -> Understood:
@@ -95,7 +99,19 @@ def understand(text: str, context: Context = Context()) -> Understood:
     found = next((one for rule in _RULES if tokens and (one := rule(tokens, context)) is not None), plain)
     if not context.begun and found.kind in ("switch", "add"):
         found = Understood("start", found.words)
-    return found if found.words or found.kind in _WORDLESS else plain
+    found = found if found.words or found.kind in _WORDLESS else plain
+    return replace(found, sure=False) if found is plain and context.tracked and not _is_named(text) else found
+
+
+def _is_named(text: str) -> bool:
+    """Whether words are noun phrases and nothing else."""
+    return len(text) <= MAX_LETTERS and all(one.noun in KNOWN and not one.unread for one in read(text).phrases)
+
+
+def asks_for_others(question: str) -> bool:
+    """Whether a question is about what else would fit: "is there another one that fits?"."""
+    words = [token.word for token in _tokens(question[:MAX_LETTERS])]
+    return bool(set(words) & tables.FITTING) and "why" not in words
 
 
 def referred(words: str, things: Sequence[Called]) -> tuple[Called, ...]:
@@ -104,7 +120,7 @@ def referred(words: str, things: Sequence[Called]) -> tuple[Called, ...]:
     Several are given for a plural alone.
     """
     tokens = _bare(_tokens(words[:MAX_LETTERS]))
-    if not tokens or _same(tokens, _ALL):
+    if not tokens or _same(tokens, tables.ALL):
         return tuple(things) if tokens else ()
     meant = _among(tokens, things)
     return meant if len(meant) == 1 or _root(words).count != 1 else ()
@@ -118,161 +134,8 @@ class _Token(NamedTuple):
 _Tokens = Sequence[_Token]
 
 
-def _set(table: str) -> frozenset[str]:
-    """Words or phrases, separated by commas."""
-    return frozenset(" ".join(phrase.split()) for phrase in table.split(","))
-
-
-_WORDLESS = ("drop", "resume", "question", "absence")
 _TOKEN = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:['’](?!s\b)[^\W_]+)*|['’]s\b|[^\w\s]|_")
-_BREAKS = frozenset(",;.:!?-–—")
-_LONGEST = 5  # words of a phrase of the tables
-_PRONOUNS = _set("it, he, she, they, him, her, them, this, that, this one, that one")
-_SUBJECTS = _set("it, he, she, they, the target, the object, this one, that one")
-_OBJECTS = _set("it, him, her, them")
-_OWNERS = _set("his, her, its, their")
-_GENERIC = _set("one, ones, thing, target, object, person")
-_ARTICLES = _set("the, a, an, this, that, these, those")
-_BE = _set("is, are, was, were, 's, isn't, aren't, wasn't, has, have, had, hasn't, will, gets, got")
-_RELATIVE = _set("who, that, which, whose, where, whom")
-_NEGATED = _set("not, isn't, aren't, wasn't, can't, cannot, couldn't, don't, doesn't, no, never, won't, hasn't")
-_ALL = _set("all, everything, both, them, everyone, all of them, all of it, both of them, all targets, the targets")
-_NUMBERED = _set("number, no, nr, target, object, id, #, player")
-_ORDINALS = ("first", "second", "third", "fourth", "fifth")
-
-# What stands before the words that name something, and after them.
-_LEADING = _set("""
-    please, now, ok, okay, then, so, well, hey, oh, sorry, hm, hmm, actually, instead, just, only, but, and, simply,
-    can you, could you, would you, will you, i want you to, i want to, i want, i would like you to, i would like, i
-    need, i'd like you to, i'd like, let 's, let us, track, follow, watch, find, show, show me, trace, segment,
-    keep, keep to, keep an eye on, stay with, stick to, stick with, mark, start tracking, start following, keep
-    tracking, keep following, continue tracking, continue following, tracking, following, focus on, focus only on,
-    only focus on, focus just on, concentrate on, zoom in on, zoom on, zoom into, look at, look for, select, pick,
-    choose, take, get, rather, or rather, box, highlight, maybe
-""")
-_TRAILING = _set(
-    "please, now, instead, again, only, then, from now on, thanks, thank you, for me, and, but, or, though"
-)
-_ONLY = _set("""
-    only, just, focus on, focus only on, only focus on, focus just on, concentrate on, zoom in on, zoom on, zoom
-    into
-""")
-_BEFORE = _set("""
-    on, in, at, with, without, behind, near, next, beside, by, under, above, below, to, from, of, between, over,
-    left of, right of, around, holding, riding, wearing, carrying, following, facing, against, into, onto, after,
-    like, than
-""")
-"""Words after which something stands that a thing has to do with."""
-_BETWEEN = _BEFORE | _set("the, left, right, front, back, side, close")
-_UNNAMED = _set("thing, things, object, objects, item, items, something, anything, others, color, colour, colors")
-_ENDS_NOUN = _BEFORE | _RELATIVE | _BREAKS | _set("closest, nearest, not, standing, sitting, walking, running, moving")
-
-# What a sentence may begin with that changes nothing, where a kind is told by what comes next.
-_POLITE_ONLY = _set("please, ok, okay, can you, could you, you can, and, then, let 's")
-_POLITE = _POLITE_ONLY | {"now"}
-_ORDERING = _POLITE | _set("track, follow, watch, i want")
-_NOTING = _set("""
-    now, ok, okay, and, but, so, then, note, careful, attention, oh, at the moment, right now, by now, meanwhile, in
-    the meantime
-""")
-_SHOWING = _set("you see, you find, you can see, you can find, you should see, you should find, you will see")
-_HESITATING = _set("oh, sorry, hm, hmm, well, but, hey, ok, wait, stop, please, actually")
-_PLEASE = frozenset({"please"})
-
-# Corrections.
-_NO = _set("no, nope, nah, wrong, incorrect, false")
-_NOT_NUMBER = _ARTICLES | _OWNERS | _set("it, him, not, i, on, in, wrong, sorry, you, track, follow, they, he, she, at")
-_POINTING = _set("that, this, it, he, she, they, those, these, which")
-_I_MEANT = _set("""
-    i mean, i meant, i said, i was talking about, i wanted, i asked for, i am talking about, rather, or rather, i'm
-    talking about, it should be, it must be
-""")
-_NOT_WHAT = _ARTICLES | _OBJECTS | _set("what, my, right, correct, who")
-_RIGHT = _set("""
-    yes, right, correct, good, exactly, perfect, great, that 's right, that is right, that 's correct, that is
-    correct, that 's it, that 's the one, that is the one, that is it, yes that one, yes this one, yes that 's it,
-    yes that 's right, yes exactly, good job, well done, yes correct, keep it, keep tracking it, keep following it,
-    this one is right
-""")
-
-# The other kinds.
-_STOP = _set("""
-    stop tracking, stop following, stop watching, stop looking at, stop looking for, stop with, don't track, don't
-    follow, do not track, do not follow, no longer track, no longer follow, don't watch, quit tracking, quit
-    following, cease tracking, finish tracking, end tracking, leave out, never mind
-""")
-_STOP_ALL = _set("stop, stop it, end, that 's all, forget it, forget that, stop tracking")
-_UNWANTED = _set("""
-    does not matter, doesn't matter, do not matter, don't matter, no longer matters, no longer matter, is not needed,
-    is no longer needed, is not important, is no longer important
-""")
-_FORGET = _set("forget, forget about, drop, remove, ignore, untrack, unfollow, delete, discard, dismiss")
-_LATER = _set("any more, anymore, any longer, now, please, again, completely, entirely")
-_ALSO = _set("also, plus, additionally, in addition, and also, as well as, besides, add, and add, include, and include")
-_TOO = _set("too, as well, also, in addition, to the tracked ones, to the targets")
-_BACK = _set("""
-    back to, go back to, going back to, come back to, return to, switch back to, get back to, jump back to, turn
-    back to, now back to, resume, resume tracking, resume following, change back to, back on, restore
-""")
-_BACK_ALONE = _set("back, go back, switch back, change back, previous one, previous target")
-_TO_OTHER = _set("""
-    switch to, switch target to, switch the target to, switch over to, change to, change target to, change the
-    target to, now switch to, go to, move to, move on to, go on to, swap to, now, actually, turn to, shift to, shift
-    focus to, switch focus to, continue with, go on with, change over to, now track, now follow, rather track,
-    rather follow, from now on, leave that one and track, leave that one and follow, leave it and track, leave it
-    and follow
-""")
-_SEARCHING = _set("""
-    keep searching, keep looking, continue searching, continue looking, go on searching, search for it, look for it,
-    wait for it, keep searching for it, keep looking for it, wait, wait until it returns, target lost, lost, lost
-    it, you lost it, i lost it, search on, it is lost, no target, nothing there, keep waiting, wait for him, wait
-    for her, object lost, target gone, target not visible, not visible, out of view, out of frame, out of sight
-""")
-_SEARCHING_FOR = _set("keep looking for, keep searching for")
-_WENT = _set("left, went, walked out")
-_GONE = _set("""
-    gone, hidden, lost, missing, invisible, occluded, absent, leaving, disappearing, disappeared, vanished,
-    vanishing, disappear, vanish, exiting, exited, obscured, unseen, departed, out of view, out of frame, out of
-    sight, out of shot, out of picture, out of the frame, out of the picture, out of the view, out of the shot, off
-    screen, off the screen, no longer visible, not visible, no longer there, not there, no longer here, not here, no
-    longer in, not in, leave, completely hidden, partly hidden, fully hidden, move out of, moving out of, going out
-    of, go out of, covered, offscreen, on its way out, on his way out, on her way out, on their way out, on the way out,
-    behind
-""")
-_LOSING = _set("you will lose, you'll lose, you may lose, you are going to lose, you are about to lose")
-_SHARES = _set("part of, a part of, parts of, some of, half of, most of, all of, little of, more of")
-"""Of what is followed, where only so much of it can be seen."""
-_WHILE = _set("while, when, whenever, as soon as, once, any time")
-_AS_LONG = _set("as long as, so long as")
-_OTHERWISE = _set("otherwise, or else, failing that, or otherwise, else")
-_SEEN = _set("visible, there, see, find, found, seen, present, view, frame, available, picture, possible, in")
-_GONE_VERBS = _set("disappears, leaves, vanishes, goes")
-_UNSEEN = _GONE_VERBS | _set("hidden, lost, gone, absent, missing, occluded, invisible, away, out")
-_HEADING = _set("about to, going to, now, still, currently, completely, fully, soon, already, be, been, just, partly")
-_MEANWHILE = _set("now, still, currently, already, just, been, being, come to be")
-_ALL_OF_IT = _set("all of it, all of him, all of her")
-_BODY_WHOLE = _set("whole, full, entire, complete, rest")
-_PARTS = BODY | _set("""
-    wheel, door, window, roof, license plate, number plate, plate, engine, windshield, bumper, headlight, mast,
-    sail, handlebar, saddle, seat, screen, lid, handle, body, upper body, lower body, front, rear, top, bottom
-""")
-_ASKED = _set("""
-    track, tracking, tracked, follow, following, followed, looking, pick, picked, choose, chose, chosen, select,
-    selected, switch, switched, lose, lost, reject, rejected, sure, certain, confident, doing, watching, found,
-    mistake, stop, stopped, jump, jumped, drop, dropped
-""")
-_LOOKING = _set("what do you see, what can you see, what did you see, what are you seeing, who do you see")
-_FITTING = _set("another, any, more, else, fits, fit, matches, match, like, several, candidate, candidates, others")
-_ASKS = _set("why, what, which, who, whom, where, how, when, are, is, do, did, have, since, was, were, does, has")
-_SMALL = (
-    _ARTICLES
-    | _PRONOUNS
-    | _BE
-    | _set("""
-    one, ones, not, other, now, currently, being, still, number, target, targets, object, objects, score, scores, id, #,
-    it, long, many, much, when, sure, right, correct, same, of, these, those, thing, black, white, left
-""")
-)
+_WORDLESS = ("drop", "resume", "question", "absence")
 
 
 def _tokens(text: str) -> tuple[_Token, ...]:
@@ -292,7 +155,7 @@ def _written(tokens: Iterable[_Token]) -> str:
 
 def _at(tokens: _Tokens, k: int, phrases: frozenset[str]) -> int:
     """How many tokens the longest phrase of a table has that stands at a place; 0 where none does."""
-    for length in range(min(_LONGEST, len(tokens) - k), 0, -1):
+    for length in range(min(tables.LONGEST, len(tokens) - k), 0, -1):
         if " ".join(token.word for token in tokens[k : k + length]) in phrases:
             return length
     return 0
@@ -304,20 +167,20 @@ def _after(tokens: _Tokens, phrases: frozenset[str]) -> _Tokens | None:
     return tokens[length:] if length else None
 
 
-def _led(tokens: _Tokens, leading: frozenset[str] = _LEADING) -> _Tokens:
+def _led(tokens: _Tokens, leading: frozenset[str] = tables.LEADING) -> _Tokens:
     """Without what leads up to the words that name something."""
     k = 0
-    while k < len(tokens) and (length := 1 if tokens[k].word in _BREAKS else _at(tokens, k, leading)):
+    while k < len(tokens) and (length := 1 if tokens[k].word in tables.BREAKS else _at(tokens, k, leading)):
         k += length
     return tokens[k:]
 
 
-def _ended(tokens: _Tokens, trailing: frozenset[str] = _TRAILING) -> _Tokens:
+def _ended(tokens: _Tokens, trailing: frozenset[str] = tables.TRAILING) -> _Tokens:
     """Without what comes after the words that name something."""
     end = len(tokens)
     while end:
         lengths = (n for n in range(3, 0, -1) if n <= end and _at(tokens[end - n : end], 0, trailing) == n)
-        length = 1 if tokens[end - 1].word in _BREAKS else next(lengths, 0)
+        length = 1 if tokens[end - 1].word in tables.BREAKS else next(lengths, 0)
         if not length:
             break
         end -= length
@@ -330,13 +193,13 @@ def _bare(tokens: _Tokens) -> _Tokens:
 
 def _same(tokens: _Tokens, phrases: frozenset[str]) -> bool:
     """Whether tokens, but for breaks, are a phrase of a table."""
-    kept = [token for token in tokens if token.word not in _BREAKS]
+    kept = [token for token in tokens if token.word not in tables.BREAKS]
     return bool(kept) and _at(kept, 0, phrases) == len(kept)
 
 
 def _past_break(tokens: _Tokens, k: int) -> int:
     """Where the words go on after the next break."""
-    stops = (at + 1 for at in range(k, len(tokens)) if tokens[at].word in _BREAKS or tokens[at].word == "but")
+    stops = (at + 1 for at in range(k, len(tokens)) if tokens[at].word in tables.BREAKS or tokens[at].word == "but")
     return next(stops, len(tokens))
 
 
@@ -359,8 +222,8 @@ def _says(reference: Phrase, thing: Phrase) -> bool:
 
 def _number(tokens: _Tokens) -> int:
     """The number in "number 2", "#2" or "2"; 0 where the words are something else."""
-    rest = [token.word for token in tokens if token.word not in _ARTICLES]
-    while len(rest) > 1 and rest[0] in _NUMBERED:
+    rest = [token.word for token in tokens if token.word not in tables.ARTICLES]
+    while len(rest) > 1 and rest[0] in tables.NUMBERED:
         rest = rest[1:]
     return int(rest[0]) if len(rest) == 1 and rest[0].isdecimal() and len(rest[0]) < 9 else 0
 
@@ -370,11 +233,15 @@ def _among(tokens: _Tokens, things: Sequence[Called]) -> tuple[Called, ...]:
     number = _number(tokens)
     if number:
         return tuple(one for one in things if one.id == number)
-    words = [token.word for token in tokens if token.word not in _ARTICLES]
-    if words and words[0] in (*_ORDINALS, "last", "previous", "former", "earlier") and set(words[1:]) <= _GENERIC:
+    words = [token.word for token in tokens if token.word not in tables.ARTICLES]
+    if (
+        words
+        and words[0] in (*tables.ORDINALS, "last", "previous", "former", "earlier")
+        and set(words[1:]) <= tables.GENERIC
+    ):
         ordered = sorted(things, key=lambda one: one.id)
-        at = _ORDINALS.index(words[0]) if words[0] in _ORDINALS else len(things) - 1
-        picked = ordered if words[0] in _ORDINALS else things
+        at = tables.ORDINALS.index(words[0]) if words[0] in tables.ORDINALS else len(things) - 1
+        picked = ordered if words[0] in tables.ORDINALS else things
         return tuple(picked[at : at + 1]) if at >= 0 else ()
     reference = _phrases(_written(tokens))[0]
     if not reference.noun and not reference.traits:
@@ -401,9 +268,9 @@ def _root(words: str) -> Phrase:
 def _spelled(tokens: _Tokens, context: Context) -> str:
     """Words with what they leave out: the noun of what is followed, and what "it" and "her" stand for."""
     target = _naming(context.words)
-    if tokens and tokens[0].word in _ARTICLES:
+    if tokens and tokens[0].word in tables.ARTICLES:
         tokens = (_Token(tokens[0].word, tokens[0].word), *tokens[1:])
-    if target and len(tokens) > 1 and tokens[0].word in _OWNERS:
+    if target and len(tokens) > 1 and tokens[0].word in tables.OWNERS:
         return f"the {_written(tokens[1:])} of {target}"
     return _written(_resolved(_with_noun(_unlinked(tokens), context.words), target))
 
@@ -417,7 +284,7 @@ def _unlinked(tokens: _Tokens) -> _Tokens:
     """Without "who is": "the rider who is in blue" is "the rider in blue"."""
     for k in range(1, len(tokens) - 2):
         linked = tokens[k].word in {"who", "that", "which"} and tokens[k + 1].word in {"is", "are", "'s"}
-        if linked and tokens[k + 2].word in _BEFORE:
+        if linked and tokens[k + 2].word in tables.BEFORE:
             return (*tokens[:k], *tokens[k + 2 :])
     return tokens
 
@@ -425,16 +292,16 @@ def _unlinked(tokens: _Tokens) -> _Tokens:
 def _with_noun(tokens: _Tokens, words: str) -> _Tokens:
     """Words with the noun of others, where they have none of their own: "the black on the left"."""
     noun, own = _root(words).said if words else "", _phrases(_written(tokens))
-    if not noun or not tokens or len(own) > 1 or own[0].noun or tokens[0].word in _PRONOUNS - _ARTICLES:
+    if not noun or not tokens or len(own) > 1 or own[0].noun or tokens[0].word in tables.PRONOUNS - tables.ARTICLES:
         return tokens
     called = _Token(noun.casefold(), noun)
     named = _with_one(tokens, called)
     if named != tokens:
         return named
-    k = next((k for k, token in enumerate(tokens) if token.word in _ENDS_NOUN), len(tokens))
-    if any(token.word in _UNNAMED or singular(token.word) in KNOWN for token in tokens[:k]):
+    k = next((k for k, token in enumerate(tokens) if token.word in tables.ENDS_NOUN), len(tokens))
+    if any(token.word in tables.UNNAMED or singular(token.word) in KNOWN for token in tokens[:k]):
         return tokens
-    led = () if k and tokens[0].word in _ARTICLES | {"another", "any"} else (_Token("the", "the"),)
+    led = () if k and tokens[0].word in tables.ARTICLES | {"another", "any"} else (_Token("the", "the"),)
     return (*led, *tokens[:k], called, *tokens[k:])
 
 
@@ -444,19 +311,19 @@ def _with_one(tokens: _Tokens, noun: _Token) -> _Tokens:
         following = tokens[k + 1].word if k + 1 < len(tokens) else "."
         if token.word in {"one", "ones"} and following != "of" and (k == 0 or tokens[k - 1].word != "no"):
             return (*tokens[:k], noun, *tokens[k + 1 :])
-        if token.word in {"other", "another"} and following in _ENDS_NOUN:
+        if token.word in {"other", "another"} and following in tables.ENDS_NOUN:
             return (*tokens[: k + 1], noun, *tokens[k + 1 :])
     return tokens
 
 
 def _resolved(tokens: _Tokens, target: str) -> _Tokens:
     """Words with a target's own for a pronoun that stands beside the first noun: "the man behind it"."""
-    first = next((k for k, token in enumerate(tokens) if k and token.word in _BEFORE), len(tokens))
+    first = next((k for k, token in enumerate(tokens) if k and token.word in tables.BEFORE), len(tokens))
     k = first + 1
-    while k < len(tokens) and tokens[k].word in _BETWEEN:
+    while k < len(tokens) and tokens[k].word in tables.BETWEEN:
         k += 1
-    ends = k + 1 >= len(tokens) or tokens[k + 1].word in _ENDS_NOUN
-    found = target and k < len(tokens) and tokens[k].word in _OBJECTS and ends
+    ends = k + 1 >= len(tokens) or tokens[k + 1].word in tables.ENDS_NOUN
+    found = target and k < len(tokens) and tokens[k].word in tables.OBJECTS and ends
     if found and not _root(_written(tokens[:first])).relations:
         return (*tokens[:k], *_tokens(target), *tokens[k + 1 :])
     return tokens
@@ -475,22 +342,24 @@ def _excluded(tokens: _Tokens, context: Context) -> tuple[int, ...]:
 
 def _question(tokens: _Tokens, context: Context) -> Understood | None:
     """A question about the tracking; one about the picture ("who will win?") names what to follow."""
-    words = [token.word for token in tokens if token.word not in _BREAKS]
-    if not words or words[0] not in _ASKS:
+    words = [token.word for token in tokens if token.word not in tables.BREAKS]
+    if not words or words[0] not in tables.ASKS:
         return None
     rest, about = words[1:], None
     if "you" in words or "your" in words:
-        about = bool(_ASKED & set(words)) or _same(tokens, _LOOKING)
+        about = bool(tables.ASKED & set(words)) or _same(tokens, tables.LOOKING)
     elif words[:2] in (["is", "there"], ["are", "there"]):
-        about = context.begun and set(words[2:]) <= _SMALL | _FITTING and bool(set(words[2:]) & _FITTING)
+        about = (
+            context.begun and set(words[2:]) <= tables.SMALL | tables.FITTING and bool(set(words[2:]) & tables.FITTING)
+        )
     elif words[0] == "why" and rest:
-        small = set(rest) - _SMALL
+        small = set(rest) - tables.SMALL
         named = _among(tokens[1:], context.tracked) if small else ()
-        about = not small or bool(named) or bool(small & _ASKED)
+        about = not small or bool(named) or bool(small & tables.ASKED)
     elif words[0] in {"is", "was", "are"}:
-        about = bool(rest) and rest[0] in _POINTING and "?" in {token.word for token in tokens}
+        about = bool(rest) and rest[0] in tables.POINTING and "?" in {token.word for token in tokens}
     elif context.begun or words[0] == "why":
-        about = all(word in _SMALL or word in _ASKED or word.isdecimal() for word in rest)
+        about = all(word in tables.SMALL | tables.ASKED | tables.FITTING or word.isdecimal() for word in rest)
         about = about and (words[0] == "why" or bool(rest))
     return Understood("question") if about else None
 
@@ -503,9 +372,9 @@ def _conditional(tokens: _Tokens, context: Context) -> Understood | None:
         options = _if(tokens, words.index("if"), context)
     else:
         for k in range(1, len(words)):
-            length = _at(tokens, k, _OTHERWISE)
-            if length and (words[k - 1] in _BREAKS or words[k] == "or"):
-                seen = next((j for j in range(1, k) if _at(tokens, j, _AS_LONG)), k)
+            length = _at(tokens, k, tables.OTHERWISE)
+            if length and (words[k - 1] in tables.BREAKS or words[k] == "or"):
+                seen = next((j for j in range(1, k) if _at(tokens, j, tables.AS_LONG)), k)
                 options = [tokens[:seen], tokens[k + length :]]
                 break
         options = options or _while(tokens)
@@ -518,7 +387,7 @@ def _if(tokens: _Tokens, k: int, context: Context) -> list[_Tokens]:
     ends = (at for at in range(k + 2, len(tokens)) if tokens[at].word in {",", ";", "then", "track", "follow", "."})
     end = next(ends, len(tokens))
     before, condition, after = _bare(tokens[:k]), tokens[k + 1 : end], _bare(tokens[end:])
-    otherwise = _after(after, _OTHERWISE)
+    otherwise = _after(after, tables.OTHERWISE)
     if not _unseen(condition):
         seen = any(token.word in {"visible", "there", "present", "possible", "seen"} for token in condition)
         return [before, otherwise] if seen and before and otherwise else []
@@ -534,8 +403,8 @@ def _if(tokens: _Tokens, k: int, context: Context) -> list[_Tokens]:
 def _while(tokens: _Tokens) -> list[_Tokens]:
     """The same of a sentence with another word for "if": "the dog, but the cat whenever it is out of sight"."""
     for k in range(1, len(tokens)):
-        length = _at(tokens, k, _WHILE)
-        end = next((at for at in range(k + length, len(tokens)) if tokens[at].word in _BREAKS), len(tokens))
+        length = _at(tokens, k, tables.WHILE)
+        end = next((at for at in range(k + length, len(tokens)) if tokens[at].word in tables.BREAKS), len(tokens))
         if not length or not _unseen(tokens[k + length : end]):
             continue
         before, after = tokens[:k], tokens[end:]
@@ -549,7 +418,7 @@ def _while(tokens: _Tokens) -> list[_Tokens]:
 def _unseen(condition: _Tokens) -> bool:
     """Whether a condition is that something cannot be seen."""
     words = {token.word for token in condition}
-    return bool(words & _UNSEEN or (words & _NEGATED and (words & _SEEN or len(words) == 1)))
+    return bool(words & tables.UNSEEN or (words & tables.NEGATED and (words & tables.SEEN or len(words) == 1)))
 
 
 def _subject_of(condition: _Tokens) -> _Tokens:
@@ -558,30 +427,36 @@ def _subject_of(condition: _Tokens) -> _Tokens:
     for verb in ("see", "find", "no"):
         if verb in words[:-1]:
             return _bare(condition[words.index(verb) + 1 :])
-    stop = next((k for k, word in enumerate(words) if word in _BE | _NEGATED | _GONE_VERBS), 0)
+    stop = next((k for k, word in enumerate(words) if word in tables.BE | tables.NEGATED | tables.GONE_VERBS), 0)
     subject = _bare(condition[:stop])
-    return () if _same(subject, _PRONOUNS) else subject
+    return () if _same(subject, tables.PRONOUNS) else subject
 
 
 def _drop(tokens: _Tokens, context: Context) -> Understood | None:
     """The end of some targets: "stop following the dog", "forget number 2"."""
-    led = _led(tokens, _POLITE)
-    if _same(_ended(led), _STOP_ALL):
+    led = _led(tokens, tables.POLITE)
+    if _same(_ended(led), tables.STOP_ALL):
         return Understood("drop")
-    rest = _after(led, _STOP)
+    rest = _after(led, tables.STOP)
     if rest is None:
         rest = _unwanted(led)
     if rest is None:
-        rest = _after(led, _FORGET)
-        opens = _ARTICLES | _OWNERS | _NUMBERED | _OBJECTS | {"all", "both", "everything", "everyone"}
+        rest = _after(led, tables.FORGET)
+        opens = (
+            tables.ARTICLES
+            | tables.OWNERS
+            | tables.NUMBERED
+            | tables.OBJECTS
+            | {"all", "both", "everything", "everyone"}
+        )
         if not rest or not (rest[0].word in opens or rest[0].word.isdecimal()):
             return None
-    rest = _ended(rest, _LATER)
-    if any(token.word in _BREAKS for token in rest if token.word not in "#-"):
+    rest = _ended(rest, tables.LATER)
+    if any(token.word in tables.BREAKS for token in rest if token.word not in "#-"):
         return None
-    if not rest or _same(rest, _ALL):
+    if not rest or _same(rest, tables.ALL):
         return Understood("drop")
-    if _same(rest, _PRONOUNS) and context.focus:
+    if _same(rest, tables.PRONOUNS) and context.focus:
         return Understood("drop", ids=(context.focus.id,))
     meant = referred(_written(rest), context.tracked)
     if meant:
@@ -592,10 +467,10 @@ def _drop(tokens: _Tokens, context: Context) -> Understood | None:
 
 def _unwanted(tokens: _Tokens) -> _Tokens | None:
     """What is left out: "leave the dog out", "the dog does not matter any more"; None where nothing is."""
-    ended = _ended(tokens, _LATER)
+    ended = _ended(tokens, tables.LATER)
     if len(ended) > 2 and (ended[0].word, ended[-1].word) == ("leave", "out"):
         return ended[1:-1]
-    k = next((k for k in range(1, len(ended)) if _at(ended, k, _UNWANTED) == len(ended) - k), 0)
+    k = next((k for k in range(1, len(ended)) if _at(ended, k, tables.UNWANTED) == len(ended) - k), 0)
     return ended[:k] if k else None
 
 
@@ -604,15 +479,15 @@ def _absence(tokens: _Tokens, context: Context) -> Understood | None:
     if not context.begun:
         return None
     parts = _parts(tokens)
-    if any(_same(part, _SEARCHING) for part in parts) or _after(parts[0], _SEARCHING_FOR):
+    if any(_same(part, tables.SEARCHING) for part in parts) or _after(parts[0], tables.SEARCHING_FOR):
         return Understood("absence", ids=() if context.focus is None else (context.focus.id,))
-    if context.focus and (_after(_led(tokens, _NOTING), _LOSING) or _in_part(tokens)):
+    if context.focus and (_after(_led(tokens, tables.NOTING), tables.LOSING) or _in_part(tokens)):
         return Understood("absence", ids=(context.focus.id,))
     found = _clause(tokens, context)
     if found is not None:
         subject, verb, predicate = found
-        said = _led(predicate, _HEADING)
-        gone = _at(said, 0, _GONE) or (verb in {"has", "have", "'s", ""} and _at(said, 0, _WENT))
+        said = _led(predicate, tables.HEADING)
+        gone = _at(said, 0, tables.GONE) or (verb in {"has", "have", "'s", ""} and _at(said, 0, tables.WENT))
         return Understood("absence", ids=(subject.id,)) if gone else None
     first = parts[0]
     if len(first) > 1 and first[-1].word in {"lost", "gone", "missing", "hidden", "invisible"}:
@@ -626,9 +501,9 @@ def _in_part(tokens: _Tokens) -> bool:
     """Whether only a part of what is followed can be seen: "only a part of it can be seen"."""
     words = {token.word for token in tokens}
     for k in range(len(tokens) - 1):
-        length = _at(tokens, k, _SHARES)
-        if length and k + length < len(tokens) and tokens[k + length].word in _OBJECTS:
-            return bool(words & {"seen", "see", "visible"}) and bool(words & (_NEGATED | {"only", "just"}))
+        length = _at(tokens, k, tables.SHARES)
+        if length and k + length < len(tokens) and tokens[k + length].word in tables.OBJECTS:
+            return bool(words & {"seen", "see", "visible"}) and bool(words & (tables.NEGATED | {"only", "just"}))
     return False
 
 
@@ -636,7 +511,7 @@ def _parts(tokens: _Tokens) -> list[_Tokens]:
     """The parts of a sentence between its breaks."""
     parts: list[list[_Token]] = [[]]
     for token in tokens:
-        if token.word in _BREAKS:
+        if token.word in tables.BREAKS:
             parts.append([])
         else:
             parts[-1].append(token)
@@ -645,23 +520,25 @@ def _parts(tokens: _Tokens) -> list[_Tokens]:
 
 def _clause(tokens: _Tokens, context: Context) -> tuple[Called, str, _Tokens] | None:
     """A statement about something followed: which one, the verb "to be" or "to have" if any, and what is said."""
-    tokens = _ended(_led(tokens, _NOTING), _PLEASE)
-    shown = _at(tokens, 0, _SHOWING)
-    if shown and context.focus and shown + 1 < len(tokens) and tokens[shown].word in _OBJECTS:
+    tokens = _ended(_led(tokens, tables.NOTING), tables.PLEASE)
+    shown = _at(tokens, 0, tables.SHOWING)
+    if shown and context.focus and shown + 1 < len(tokens) and tokens[shown].word in tables.OBJECTS:
         return context.focus, "", tokens[shown + 1 :]
-    length = _at(tokens, 0, _SUBJECTS)
+    length = _at(tokens, 0, tables.SUBJECTS)
     if length and context.focus:
         rest = tokens[length:]
-        verb = rest[0].word if rest and rest[0].word in _BE else ""
+        verb = rest[0].word if rest and rest[0].word in tables.BE else ""
         return (context.focus, verb, rest[1:] if verb else rest) if rest else None
-    at = next((k for k, token in enumerate(tokens) if token.word in _BE | _RELATIVE | _BREAKS), len(tokens))
-    if not 0 < at < len(tokens) - 1 or tokens[at].word not in _BE or tokens[0].word in {"a", "an", "another"}:
+    at = next(
+        (k for k, token in enumerate(tokens) if token.word in tables.BE | tables.RELATIVE | tables.BREAKS), len(tokens)
+    )
+    if not 0 < at < len(tokens) - 1 or tokens[at].word not in tables.BE or tokens[0].word in {"a", "an", "another"}:
         return None
     subject, rest = tokens[:at], tokens[at + 1 :]
-    articles = [k for k, token in enumerate(subject) if token.word in _ARTICLES]
-    if any(k and subject[k - 1].word not in _BEFORE | {"and"} for k in articles):
+    articles = [k for k, token in enumerate(subject) if token.word in tables.ARTICLES]
+    if any(k and subject[k - 1].word not in tables.BEFORE | {"and"} for k in articles):
         return None  # "the dog the man is holding"
-    if tokens[at].word in {"has", "have", "had"} and rest[0].word in _ARTICLES:
+    if tokens[at].word in {"has", "have", "had"} and rest[0].word in tables.ARTICLES:
         return None  # "the man has a hat" tells him from others
     meant = _among(subject, context.tracked)
     return (meant[0], tokens[at].word, rest) if len(meant) == 1 else None
@@ -671,9 +548,9 @@ def _resume(tokens: _Tokens, context: Context) -> Understood | None:
     """A return to a former target: "back to the rider who is in blue"."""
     if not context.begun:
         return None
-    led = _led(tokens, _POLITE)
-    rest = _after(led, _BACK)
-    if rest is None and _same(_ended(led), _BACK_ALONE):
+    led = _led(tokens, tables.POLITE)
+    rest = _after(led, tables.BACK)
+    if rest is None and _same(_ended(led), tables.BACK_ALONE):
         rest = ()
     again = rest is None and len(tokens) > 1 and _ended(tokens, frozenset())[-1].word == "again"
     rest = tokens if again else rest
@@ -698,7 +575,7 @@ def _resume(tokens: _Tokens, context: Context) -> Understood | None:
 
 def _confirmed(tokens: _Tokens, context: Context) -> Understood | None:
     """What is followed is right: "yes, that one"."""
-    if context.focus and _same(tokens, _RIGHT):
+    if context.focus and _same(tokens, tables.RIGHT):
         return Understood("state", _naming(context.focus.words), (context.focus.id,))
     return None
 
@@ -716,7 +593,7 @@ def _correct(tokens: _Tokens, context: Context) -> Understood | None:
     meant = _among(rest, context.tracked) if rest and len(context.tracked) > 1 and not _number(rest) else ()
     wrong = meant[0] if len(meant) == 1 else context.focus
     of = replace(context, last=(wrong.id,)) if wrong else context
-    vague = not rest or _same(rest, _PRONOUNS)
+    vague = not rest or _same(rest, tables.PRONOUNS)
     words = _naming(of.words) if vague else _spelled(rest, of)
     excluded = (wrong.id,) if wrong else ()
     ids = excluded if len(context.tracked) > 1 else ()
@@ -725,26 +602,26 @@ def _correct(tokens: _Tokens, context: Context) -> Understood | None:
 
 def _denied(tokens: _Tokens, context: Context) -> _Tokens | None:
     """What comes after words that say that something is wrong; None where there are none."""
-    denied, left = False, _led(tokens, _HESITATING)
+    denied, left = False, _led(tokens, tables.HESITATING)
     while left and (k := _denial(left, context)):
-        denied, left = True, _led(left[k:], _HESITATING - {"stop"})
+        denied, left = True, _led(left[k:], tables.HESITATING - {"stop"})
     return left if denied else None
 
 
 def _denial(tokens: _Tokens, context: Context) -> int:
     """How many tokens at the beginning say that something is wrong."""
     words = [token.word for token in tokens] + ["", "", "", ""]
-    if words[0] in _NO and (words[1] == "" or words[1] in _BREAKS or words[1] in _NOT_NUMBER):
+    if words[0] in tables.NO and (words[1] == "" or words[1] in tables.BREAKS or words[1] in tables.NOT_NUMBER):
         return 1
-    if words[0] == "not" and words[1] in _ARTICLES | _OBJECTS:
+    if words[0] == "not" and words[1] in tables.ARTICLES | tables.OBJECTS:
         return _past_break(tokens, 1)
-    length = _at(tokens, 0, _I_MEANT)
+    length = _at(tokens, 0, tables.I_MEANT)
     if length and len(tokens) > length:
         return length
-    if words[0] in _POINTING and words[1] in _BE:
+    if words[0] in tables.POINTING and words[1] in tables.BE:
         k = 1 + (words[1] in {"is", "'s", "are", "was"} and words[2] == "not")
-        negated = k == 2 or words[1] in _NEGATED
-        if negated and words[k + 1] in _NOT_WHAT | {""}:
+        negated = k == 2 or words[1] in tables.NEGATED
+        if negated and words[k + 1] in tables.NOT_WHAT | {""}:
             return _past_break(tokens, k)
         if words[2] in {"wrong", "incorrect"}:
             return _past_break(tokens, k)
@@ -760,27 +637,27 @@ def _wrong(tokens: _Tokens, words: list[str], context: Context) -> int:
     if first < 0 or words[0] not in opens or (words[0] == "the" and first != 1):
         return 0
     noun = words[first + 1]
-    named = noun in _GENERIC or noun == "" or noun in _BREAKS
+    named = noun in tables.GENERIC or noun == "" or noun in tables.BREAKS
     named = named or any(one.words and noun == _root(one.words).noun for one in context.tracked)
     return _past_break(tokens, first) if named else 0
 
 
 def _add(tokens: _Tokens, context: Context) -> Understood | None:
     """One more target: "also the referee"."""
-    led = _led(tokens, _ORDERING)
-    rest = _after(led, _ALSO)
-    started = tokens[0].word == "and" and len(tokens) > 1 and tokens[1].word in _ARTICLES | _OWNERS
+    led = _led(tokens, tables.ORDERING)
+    rest = _after(led, tables.ALSO)
+    started = tokens[0].word == "and" and len(tokens) > 1 and tokens[1].word in tables.ARTICLES | tables.OWNERS
     if rest is None and started and context.begun:
         rest = tokens[1:]
     ended = _ended(tokens, frozenset())
-    if rest is None and any(_at(ended[-n:], 0, _TOO) == n for n in (1, 2) if len(ended) > n):
-        rest = _ended(_led(tokens), _TRAILING | _TOO)
-        if any(token.word in _BE for token in rest):
+    if rest is None and any(_at(ended[-n:], 0, tables.TOO) == n for n in (1, 2) if len(ended) > n):
+        rest = _ended(_led(tokens), tables.TRAILING | tables.TOO)
+        if any(token.word in tables.BE for token in rest):
             return None
     if rest is None or (rest and rest[0].word in {"known", "called", "ran"}):
         return None
-    rest = _ended(_led(rest), _TRAILING | _TOO)
-    if not rest or (led and led[0].word in {"add", "include"} and _same(rest, _PRONOUNS)):
+    rest = _ended(_led(rest), tables.TRAILING | tables.TOO)
+    if not rest or (led and led[0].word in {"add", "include"} and _same(rest, tables.PRONOUNS)):
         return None
     return Understood("add", _spelled(rest, context), excluded=_excluded(rest, context))
 
@@ -792,22 +669,22 @@ def _refine(tokens: _Tokens, context: Context) -> Understood | None:
         return None
     rest = _bare(tokens)
     ids = (target.id,) if len(context.tracked) > 1 else ()
-    if whole := _whole(_led(rest, _BACK), context):
+    if whole := _whole(_led(rest, tables.BACK), context):
         return Understood("refine", whole, ids)
     if not rest:
         return None
-    owned = rest[0].word in _OWNERS
+    owned = rest[0].word in tables.OWNERS
     phrase = _root(_written(rest[1:] if owned else rest))
-    if phrase.noun not in _PARTS and not (owned and phrase.noun in WORN):
+    if phrase.noun not in tables.PARTS and not (owned and phrase.noun in WORN):
         return None
     of = [relation.other for relation in phrase.relations if relation.said in {"of", "'s"}]
     if of:
-        short = rest[0].word == "the" and len(rest) <= _LONGEST + 1 and any(t.word in {"of", "'s"} for t in rest)
+        short = rest[0].word == "the" and len(rest) <= tables.LONGEST + 1 and any(t.word in {"of", "'s"} for t in rest)
         same = short and len(phrase.relations) == 1 and _agree(of[0].noun, _root(target.words).noun)
         return Understood("refine", _written(rest), ids) if same else None
-    only = any(_at(tokens, k, _ONLY) for k in range(len(tokens) - len(rest)))
+    only = any(_at(tokens, k, tables.ONLY) for k in range(len(tokens) - len(rest)))
     if owned or (only and not phrase.relations):
-        part = rest[1:] if owned or rest[0].word in _ARTICLES else rest
+        part = rest[1:] if owned or rest[0].word in tables.ARTICLES else rest
         return Understood("refine", f"the {_written(part)} of {_of_whole(target.words)}", ids)
     return None
 
@@ -817,17 +694,17 @@ def _whole(rest: _Tokens, context: Context) -> str:
     target = context.focus
     if target is None or not rest:
         return ""
-    words = [token.word for token in rest if token.word not in _ARTICLES | _OWNERS]
+    words = [token.word for token in rest if token.word not in tables.ARTICLES | tables.OWNERS]
     noun = _root(_of_whole(target.words)).noun
-    whole = len(words) == 2 and words[0] in _BODY_WHOLE and words[1] in _GENERIC | {"body", noun}
-    return _of_whole(target.words) if whole or _same(rest, _ALL_OF_IT) else ""
+    whole = len(words) == 2 and words[0] in tables.BODY_WHOLE and words[1] in tables.GENERIC | {"body", noun}
+    return _of_whole(target.words) if whole or _same(rest, tables.ALL_OF_IT) else ""
 
 
 def _of_whole(words: str) -> str:
     """Of "the head of the dog", "the dog"; all words where they name no part."""
     named = _naming(words)
     part, _, whole = named.partition(" of ")
-    return whole if whole and _root(part).noun in _PARTS | frozenset(WORN) else named
+    return whole if whole and _root(part).noun in tables.PARTS | frozenset(WORN) else named
 
 
 def _state(tokens: _Tokens, context: Context) -> Understood | None:
@@ -836,10 +713,10 @@ def _state(tokens: _Tokens, context: Context) -> Understood | None:
     if found is None:
         return None
     subject, verb, predicate = found
-    said = _led(predicate, _MEANWHILE)
+    said = _led(predicate, tables.MEANWHILE)
     if not said or tokens[-1].word == "?":
         return None
-    denied = [_Token("not", "not")] if verb in _NEGATED else []
+    denied = [_Token("not", "not")] if verb in tables.NEGATED else []
     still = lasting(_of_whole(subject.words))
     return Understood("state", f"the {still or 'target'} {_written([*denied, *said])}", (subject.id,))
 
@@ -848,8 +725,8 @@ def _switch(tokens: _Tokens, context: Context) -> Understood | None:
     """Another target, where more than its bare words is said, or less: "now the cat", "the black one"."""
     if tokens[-1].word == "?":
         return None
-    led = _led(tokens, _POLITE_ONLY)
-    rest = _after(led, _TO_OTHER)
+    led = _led(tokens, tables.POLITE_ONLY)
+    rest = _after(led, tables.TO_OTHER)
     ended = _ended(tokens, frozenset())
     if rest is None and len(ended) > 1 and ended[-1].word == "instead" and ended[-2].word != "of":
         rest = tokens
@@ -872,7 +749,7 @@ def _elliptic(tokens: _Tokens, context: Context) -> str:
     target, own = _naming(context.words), _phrases(words)
     if not target or len(own) > 1:
         return ""
-    if tokens[0].word in _OWNERS and len(tokens) > 1:
+    if tokens[0].word in tables.OWNERS and len(tokens) > 1:
         return _spelled(tokens, context)
     noun = _root(target).said
     named = tokens if own[0].noun or not noun else _with_one(tokens, _Token(noun.casefold(), noun))

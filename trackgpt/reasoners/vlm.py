@@ -20,6 +20,7 @@ from trackgpt.reasoners.brain_weights import CONFIG_FILE
 from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes, placed
 from trackgpt.reasoners.expression import lasting_if_understood
 from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
+from trackgpt.reasoners.kind_reader import VlmKindReader
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.reasoners.vlm_model import AnswerLimits, Spoken, VlmModel
 from trackgpt.settings import read, read_json
@@ -181,6 +182,11 @@ class VlmGrounder:
         dialect = find_dialect(Path(folder), template)
         limits = AnswerLimits(dialect.max_new_tokens, dialect.max_seconds)
         return cls(VlmModel.from_pretrained(Path(folder), device, dtype, limits, dialect.chat), dialect)
+
+    @property
+    def reader(self) -> VlmKindReader | None:
+        """The same model asked for kinds of instructions; None for a family that answers no such question."""
+        return VlmKindReader(self._vlm) if self.dialect.chat else None
 
     def later(self, words: str) -> str:
         """See `Grounder.later`."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from trackgpt.errors import UsageError
 from trackgpt.reasoners.choosing import numbers_of
 from trackgpt.track import TrackState
@@ -39,8 +41,7 @@ class Ambiguity:
     @property
     def text(self) -> str:
         """All of them in a line, with x,y,w,h in pixels."""
-        numbered = "; ".join(f"{number} at {_xywh(box)}" for number, box in enumerate(self.boxes, 1))
-        return f"{len(self.boxes)} things fit {self.prompt.summary!r} about equally well: {numbered}"
+        return alike_in_words(self.boxes, self.prompt.summary)
 
     def at(self, x: float, y: float) -> int:
         """The number of the box that a point lies in, of several the smallest one.
@@ -75,7 +76,8 @@ class Ambiguity:
             answer = [self.at(x, y) for x, y, side in answer.points if side]
         numbers = tuple(dict.fromkeys([answer] if isinstance(answer, int) else answer))
         if not numbers or not all(type(number) is int and 1 <= number <= len(self.boxes) for number in numbers):
-            raise UsageError(f"choose {answer!r:.40}: wanted numbers from 1 to {len(self.boxes)}; {self.text}")
+            given = ", ".join(map(str, numbers)) or "nothing"
+            raise UsageError(f"choose {given:.40}: wanted numbers from 1 to {len(self.boxes)}; {self.text}")
         return replace(
             self.prompt, frame=self.frame.index, offered=self.boxes, chosen=numbers, said=said or self.prompt.said
         )
@@ -102,16 +104,24 @@ def choice_of(
     cue = after.cue
     if cue is before.cue or not cue.alike or prompt.chosen or not after.active:
         return None
-    found, alike = _boxes(cue)
+    found, alike = fitting(cue)
     return Ambiguity(prompt, (*found, *alike), len(found), frame, before, (after, seen))
 
 
-def _boxes(cue: Cue) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
-    found: Sequence[Any] = [] if cue.boxes is None else cue.boxes.tolist()
+def fitting(cue: Cue) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
+    """What was found, and what fits the words about as well."""
+    found: Sequence[Any] = [] if cue.boxes is None else cue.boxes[~np.isnan(cue.boxes).any(axis=1)].tolist()
     rivals: Sequence[Any] = [] if cue.rivals is None else cue.rivals.tolist()
     return tuple(tuple(box) for box in found), tuple(tuple(box) for box in rivals[: cue.alike])
 
 
-def _xywh(box: Box) -> str:
+def alike_in_words(boxes: Sequence[Box], words: str) -> str:
+    """Things that fit words about equally well in a line, numbered from 1, with x,y,w,h in pixels."""
+    numbered = "; ".join(f"{number} at {xywh(box)}" for number, box in enumerate(boxes, 1))
+    return f"{len(boxes)} things fit {words!r} about equally well: {numbered}"
+
+
+def xywh(box: Sequence[float]) -> str:
+    """A box for people: x,y,w,h in whole pixels."""
     x1, y1, x2, y2 = box
     return ",".join(f"{value:.0f}" for value in (x1, y1, x2 - x1, y2 - y1))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from trackgpt.reasoners.instructions import referred
-from trackgpt.session.understanding import context_of
+from trackgpt.session.understanding import UNANSWERED, context_of
 from trackgpt.track import TrackState
 from trackgpt.types import Prediction, Prompt, PromptKind
 
@@ -42,6 +42,11 @@ class Settled(NamedTuple):
     seen: Prediction
     tried: int
 
+    @property
+    def found(self) -> bool:
+        """Something was found for the words, and is seen."""
+        return self.seen.verdict not in UNANSWERED and bool(self.seen.present.any())
+
 
 def settled(step: Step, state: TrackState, frame: Frame, prompt: Prompt) -> Settled:
     """The first of its options of which something is found; where nothing is, the first one, which is searched.
@@ -61,7 +66,7 @@ def settled(step: Step, state: TrackState, frame: Frame, prompt: Prompt) -> Sett
         going_on = replace(options[0], kind="state", ids=(followed[0].id,))
         return Settled(going_on, *step(state, frame, going_on), tried=1)
     tried = _tried(step, state, frame, options)
-    return tried[-1] if tried[-1].seen.present.any() else tried[0]._replace(tried=len(tried))
+    return tried[-1] if tried[-1].found else tried[0]._replace(tried=len(tried))
 
 
 def fallen_through(step: Step, before: TrackState, frame: Frame, asked: Prediction, index: int) -> Settled | None:
@@ -76,7 +81,7 @@ def fallen_through(step: Step, before: TrackState, frame: Frame, asked: Predicti
     """
     options = [replace(option, frame=index) for option in options_left(before, asked)]
     tried = _tried(step, before, frame, options)
-    return tried[-1] if tried and tried[-1].seen.present.any() else None
+    return tried[-1] if tried and tried[-1].found else None
 
 
 def _tried(step: Step, state: TrackState, frame: Frame, options: Sequence[Prompt]) -> list[Settled]:
@@ -84,7 +89,7 @@ def _tried(step: Step, state: TrackState, frame: Frame, options: Sequence[Prompt
     tried: list[Settled] = []
     for number, option in enumerate(options, 1):
         tried.append(Settled(option, *step(state, frame, option), tried=number))
-        if tried[-1].seen.present.any():
+        if tried[-1].found:
             break
     return tried
 

@@ -47,6 +47,7 @@ from trackgpt.video.source import open_source
 
 if TYPE_CHECKING:
     from trackgpt.online import System
+    from trackgpt.reasoners.kind_reader import KindReader
 
 CLOSE = 1e-6
 """Seconds by which the time of a frame may miss the time it was asked for."""
@@ -104,7 +105,13 @@ class InstructionTracker:
 
     def session(self, rethink: str = "auto") -> Session:
         """A session that is given its frames one by one (see `Session.step`)."""
-        return Session(self.stepping(rethink), self.check)
+        return Session(self.stepping(rethink), self.check, reader=self.reader)
+
+    @property
+    def reader(self) -> KindReader | None:
+        """What tells kinds of instructions apart where no rule does: the model's VLM; None where it has none."""
+        found: KindReader | None = getattr(self.model, "reader", None)
+        return found
 
     def open(
         self,
@@ -185,7 +192,7 @@ class Playback:
             out = Path(folder) / "run"
         reads = files_of(reopen[0]) if reopen else ()
         self.run = out if isinstance(out, RunFolder) else RunFolder(out, overwrite, reads)
-        self.session = Session(parts, tracker.check, self.run)
+        self.session = Session(parts, tracker.check, self.run, tracker.reader)
         self.session.size = source.size
         self.lookahead = default_lookahead(source) if lookahead is None else lookahead
         perception = getattr(parts, "parts", parts).perception
@@ -278,7 +285,7 @@ class Playback:
         if upcoming is not None and index == upcoming.index and not self.session.pending:
             return
         if type(index) is not int or index > (self._given[0] if upcoming is None else upcoming.index):
-            raise UsageError(f"frame {index} has not been tracked yet; iterate to it")
+            raise UsageError(f"frame {index} has not been tracked yet; let frames pass until it comes")
         kept = self._kept.nearest(index)
         if kept is None:
             raise UsageError(f"frame {index} lies before what was tracked")
@@ -376,7 +383,8 @@ class Playback:
             The frame that comes next, which opens a new take; what of that take is still to be said is planned.
 
         Raises:
-            UsageError: there is no such take, the same was said in it, or the source can be read only once.
+            UsageError: there is no such take, the same was said in it, it goes another way at a frame that has not come
+                yet, or the source can be read only once.
         """
         here, there = self.session.prompts, read_prompts(self.run.path, number)
         same = 0
@@ -385,6 +393,9 @@ class Playback:
         apart = [prompt.frame for prompt in (*here[same : same + 1], *there[same : same + 1])]
         if not apart:
             raise UsageError(f"take {number}: the same was said in it as here")
+        upcoming = self.upcoming
+        if min(apart) > (self._given[0] if upcoming is None else upcoming.index):
+            raise UsageError(f"take {number}: goes another way at frame {min(apart)}; let frames pass until it comes")
         self.seek(min(apart))
         for prompt in there[same:]:
             self.say(prompt, prompt.frame)

@@ -18,8 +18,8 @@ from trackgpt.errors import UsageError
 from trackgpt.export.prompts import answers, written_prompt
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
-from trackgpt.reasoners.instructions import referred
-from trackgpt.session.choices import Ambiguity, choice_of
+from trackgpt.reasoners.instructions import asks_for_others, referred
+from trackgpt.session.choices import Ambiguity, alike_in_words, choice_of, fitting
 from trackgpt.session.conditionals import fallen_through, settled
 from trackgpt.session.contradictions import LONG, Meetings, denied_points
 from trackgpt.session.late import MOST_FRAMES, LateTracker, Revision
@@ -27,10 +27,13 @@ from trackgpt.session.results import Reply, Result, objects_of
 from trackgpt.session.takes import Said, Takes
 from trackgpt.session.understanding import (
     HIDDEN,
+    UNANSWERED,
     answer_of,
     context_of,
+    others_of,
     refuse_unheard,
     refuse_unknown,
+    still_followed,
     understood,
 )
 from trackgpt.track import TrackState
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trackgpt.online import Arbiter, Frame
+    from trackgpt.reasoners.instructions import Context
+    from trackgpt.reasoners.kind_reader import KindReader
 
 FPS = 24.0
 """Frames per second of frames that are given without a time."""
@@ -128,6 +133,7 @@ class Session:
         tracker: the system.
         check: gives an instruction as the system will read it, or refuses it.
         log: where every record goes.
+        reader: tells the kind of what is said where no rule knows; None for the rules alone.
 
     Attributes:
         state: of the track.
@@ -143,7 +149,13 @@ class Session:
         last: the record of the last frame, or None.
     """
 
-    def __init__(self, tracker: Stepping, check: Callable[[str], str] = str, log: Log | None = None) -> None:
+    def __init__(
+        self,
+        tracker: Stepping,
+        check: Callable[[str], str] = str,
+        log: Log | None = None,
+        reader: KindReader | None = None,
+    ) -> None:
         self.tracker = tracker
         self.size = (1, 1)
         self.state = tracker.begin()
@@ -155,10 +167,13 @@ class Session:
         self.last: TrackRecord | None = None
         self._check = check
         self._log = log or _NoLog()
+        self._reader = reader
+        self._image: np.ndarray | None = None
         self._takes = Takes()
         self._said: list[_Waiting] = []
         self._pending: tuple[int, Prediction] | None = None
         self._asked: Prompt | None = None
+        self._several = False
         self._present: dict[int, bool] | None = None
         self._meetings = Meetings()
         self._shown: deque[_Shown] = deque(maxlen=MOST_SHOWN)
@@ -178,6 +193,9 @@ class Session:
             session.say(box=(10, 20, 60, 90))                   # x1, y1, x2, y2
             session.say(points=[(30, 40, 0)], kind="correct")   # 0: not here
             session.say(visual=[VisualPrompt(box=a), VisualPrompt(mask=b)], ids=(7, 9))
+
+        Two instructions about one frame are two steps over it, since the second is about what the first has led to. The
+        frame is recorded once; in the track's own count of frames, by which searches and checks go, it is two.
 
         Args:
             text: the instruction, or a whole prompt, whose `frame` does not matter here.
@@ -217,13 +235,18 @@ class Session:
         """Follow this, too."""
         return self.say(text, kind="add", **how)
 
-    def drop(self, text: str = "", **how: Any) -> Reply:
-        """No longer follow this; without words and ids, nothing of all."""
-        return self.say(text, kind="drop", **how)
+    def drop(self, what: str | int = "", **how: Any) -> Reply:
+        """No longer follow what words or a number mean, or these `ids`; without any of them, nothing of all."""
+        return self._about("drop", what, how)
 
-    def resume(self, text: str = "", **how: Any) -> Reply:
-        """Return to a former target."""
-        return self.say(text, kind="resume", **how)
+    def resume(self, what: str | int = "", **how: Any) -> Reply:
+        """Return to a former target, by words or by its number, or to these `ids`."""
+        return self._about("resume", what, how)
+
+    def _about(self, kind: PromptKind, what: str | int, how: dict[str, Any]) -> Reply:
+        if isinstance(what, int):
+            return self.say(kind=kind, **{"ids": (what,)} | how)
+        return self.say(what, kind=kind, **how)
 
     def refine(self, text: str = "", **how: Any) -> Reply:
         """Go on with this part of what is followed."""
@@ -296,7 +319,7 @@ class Session:
 
     def _prompt(self, text: Any, kind: Any, ids: Any, shown: Any) -> Prompt:
         if not isinstance(text, str):
-            raise UsageError(f"instruction is {type(text).__name__}; wanted text or a Prompt")
+            raise UsageError(f"instruction is {type(text).__name__}; wanted text or a Prompt; targets are ids=[2, 3]")
         if kind is not None and kind not in PROMPT_KINDS:
             raise UsageError(f"kind {kind!r} does not exist; wanted one of {', '.join(PROMPT_KINDS)}")
         chosen: PromptKind = kind or ("switch" if self.state.prompts or self._said else "start")
@@ -309,8 +332,14 @@ class Session:
 
     def _understood(self, text: str) -> Prompt:
         """What words say of what is tracked, written out."""
-        prompt = understood(text, self.state, self._check)
+        prompt = understood(text, self.state, self._check, self._kind_of)
         return replace(prompt, kind="switch") if self._said and prompt.kind == "start" else prompt
+
+    def _kind_of(self, text: str, context: Context) -> PromptKind | None:
+        """The kind of words, by the model that reads kinds and the frame that was seen last; None without either."""
+        if self._reader is None or self._image is None:
+            return None
+        return self._reader.kind_of(text, context, self._image)
 
     def _referring(self, prompt: Prompt) -> Prompt:
         """The prompt with the ids of what the words of a "drop" or "resume" refer to."""
@@ -353,6 +382,7 @@ class Session:
         if at.image is None:
             self._pending = None
             return self._unreadable(at)
+        self._image = None if self._reader is None else at.image
         if at.problem:
             self.warn("IN06" if "lost" in at.problem else "IN05", at, f"frame {at.index}: {at.problem}")
         waiting, self._said = self._said, []
@@ -469,6 +499,7 @@ class Session:
         for event in events:
             self._seq = event.seq + 1
             self.rethinks += event.type == "rethink"
+            self._several = bool(event.data.get("alike")) if event.type == "answer" else self._several
             self.warnings += event.type == "warn"
         for record in records:
             self._takes.record(record.index)
@@ -509,6 +540,7 @@ class Session:
     def _go_to(self, state: TrackState, present: dict[int, bool] | None) -> None:
         self.state, self._pending, self._present = state, None, present
         self._asked = self.choice = None
+        self._several = False
         self._meetings = Meetings()
         self._shown.clear()
 
@@ -585,8 +617,11 @@ class Session:
         self.state, seen = stepped
         self._takes.add(Said(prompt, *now))
         self._asked = None
+        self._several = seen.cue is not None and seen.cue.alike > 0
         self._pending, self._present = (frame.index, seen), None
         answer = HIDDEN if prompt.kind == "absence" else (seen.cue or self.state.cue).text
+        if seen.verdict in UNANSWERED and prompt.kind != "resume":
+            answer = f"{answer} {still_followed(self.state)}".strip()
         self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
         if prompt.visual and seen.masks is not None:
             for text in denied_points(prompt, seen.ids.tolist(), seen.masks):
@@ -597,10 +632,15 @@ class Session:
         """What changes nothing: a question is answered from the record."""
         self._event("instruction", at, **written_prompt(prompt))
         objects = () if self.last is None else objects_of(self.last)
-        text = answer_of(self.state, self.last)
+        others = asks_for_others(prompt.heard)
+        text = self._others() if others else answer_of(self.state, self.last)
         self._event("answer", at, text=text, targets=len(self.state.active))
         self._asked = prompt
         return Reply(text, objects, prompt)
+
+    def _others(self) -> str:
+        """What else would fit, by the record: what may be chosen from now, or what was seen where words were read."""
+        return others_of(self.state) if self.choice is None else f"{self.choice.text}."
 
     def _track(self, frame: SourceFrame) -> Prediction:
         before = self.state
@@ -630,6 +670,19 @@ class Session:
         self._event("rethink", at, reason=seen.reason, verdict=seen.verdict, **scores, **late)
         if seen.cue is not None:
             self._event("answer", at, text=seen.cue.text, targets=seen.cue.targets, **_grounded(seen.cue), **late)
+            self._fit_by_now(at, before, seen.cue, **late)
+
+    def _fit_by_now(self, at: SourceFrame | TrackRecord, before: TrackState, cue: Cue, **late: Any) -> None:
+        """An event where a check sees others fit the words of what is followed as well, and the one before did not.
+
+        What is followed goes on; where the answer changes that, a person may choose instead (see `_offered`).
+        """
+        offered = self.state.cue is not before.cue and self.state.cue.alike
+        if cue.alike and not self._several and not offered:
+            found, alike = fitting(cue)
+            text = f"{alike_in_words((*found, *alike), before.prompt.summary)}; what is followed goes on"
+            self._event("choice", at, text=text, boxes=(*found, *alike), followed=len(found), **late)
+        self._several = cue.alike > 0
 
     def _late(self, frame: SourceFrame, tracker: LateTracker) -> Revision | None:
         """What an answer about an earlier frame came to; where it changes what was shown, that is recorded anew."""
@@ -747,10 +800,13 @@ def looked_at(frame: SourceFrame) -> Any:
 
 
 def _grounded(cue: Cue | None) -> dict[str, Any]:
-    """What a log keeps of an answer: boxes, their scores, others that would fit the words, a chain of thought."""
+    """What a log keeps of an answer: boxes, their scores, others that would fit the words, and how many of them as well
+    as what was found; a chain of thought.
+    """
     if cue is None or cue.boxes is None:
         return {}
-    found = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals, "reasoning": cue.reasoning or None}
+    found: dict[str, Any] = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals}
+    found |= {"alike": cue.alike or None, "reasoning": cue.reasoning or None}
     return {name: value for name, value in found.items() if value is not None}
 
 

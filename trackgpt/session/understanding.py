@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from trackgpt.errors import UsageError
 from trackgpt.export.records import TrackRecord
 from trackgpt.reasoners.instructions import Called, Context, understand
+from trackgpt.session.choices import xywh
 from trackgpt.track import TrackState
-from trackgpt.types import OUTSIDE_TRACK, Prompt, Target
+from trackgpt.types import OUTSIDE_TRACK, SAME_TARGETS, Prompt, PromptKind, Target
 
 if TYPE_CHECKING:
     from trackgpt.online import Arbiter
 
 HIDDEN = "Nothing is learned of it until it is found again."
 """The answer to a hint that a target is hidden, or leaves, or is gone."""
+
+
+UNANSWERED = ("absent", "unread")
+"""Verdicts on an instruction for which nothing was found, or whose answer could not be read."""
 
 
 def context_of(state: TrackState) -> Context:
@@ -32,22 +37,40 @@ def context_of(state: TrackState) -> Context:
     )
 
 
-def understood(text: str, state: TrackState, check: Callable[[str], str] = str) -> Prompt:
+KindOf: TypeAlias = "Callable[[str, Context], PromptKind | None]"
+"""What tells the kind of a sentence that no rule knows; None where it cannot say."""
+
+
+def understood(
+    text: str, state: TrackState, check: Callable[[str], str] = str, kind_of: KindOf | None = None
+) -> Prompt:
     """What words say of what is tracked, written out.
 
     Args:
         text: as a person said it.
         state: the track that it is said to.
         check: gives words as the system will read them, or refuses them (`trackgpt.online.System.check`).
+        kind_of: asked where the rules are not sure (`Understood.sure`).
 
     Raises:
         UsageError: see `check`.
     """
-    found = understand(text, context_of(state))
+    context = context_of(state)
+    found = understand(text, context)
+    if not found.sure and kind_of is not None and (kind := kind_of(text, context)) not in (None, found.kind):
+        return _of_kind(kind, check(text), context)
     wordless = found.kind in ("drop", "resume")
     words = check(found.words) if found.words else "" if wordless else text
     said = text if words != text else ""
     return Prompt(words, 0, found.kind, found.ids, (), said, found.excluded, found.instead)
+
+
+def _of_kind(kind: PromptKind, words: str, context: Context) -> Prompt:
+    """The prompt of words as they were said, of a kind that a model tells, about the target that "it" is."""
+    about = () if context.focus is None else (context.focus.id,)
+    wrong = about if kind == "correct" else ()
+    ids = about if kind in (*SAME_TARGETS, "absence") else ()
+    return Prompt(words, 0, kind, ids, (), words, wrong)
 
 
 def refuse_unheard(prompt: Prompt, state: TrackState, arbiter: Arbiter) -> None:
@@ -81,6 +104,11 @@ def listed(named: Sequence[Called]) -> str:
     return ", ".join(f"{one.id} {one.words!r}" if one.words else str(one.id) for one in named) or "none"
 
 
+def still_followed(state: TrackState) -> str:
+    """What a person is told of the targets where an instruction changes nothing; empty where there are none."""
+    return f"Still followed: {listed(context_of(state).tracked)}." if state.active else ""
+
+
 def answer_of(state: TrackState, last: TrackRecord | None) -> str:
     """What is followed, since when, by which words and how surely; and what was passed over for it."""
     if not state.prompts:
@@ -89,20 +117,30 @@ def answer_of(state: TrackState, last: TrackRecord | None) -> str:
         return f"Nothing is followed. {state.cue.text}".strip()
     told = [f"{_followed(target, last)}." for target in state.active]
     rivals = np.zeros((0, 4)) if state.cue.rivals is None else state.cue.rivals
-    passed = "; ".join(_box(box) for box in rivals.tolist())
+    passed = "; ".join(xywh(box) for box in rivals.tolist())
     return " ".join([*told, state.cue.text, f"Passed over: {passed}." if passed else ""]).strip()
+
+
+def others_of(state: TrackState) -> str:
+    """What else would fit the words, as it was seen where they were last read; nothing is looked for."""
+    if not state.active:
+        return "Nothing is followed."
+    cue = state.cue
+    if cue.boxes is None:
+        return "The record has no other candidates: what is followed was shown, or the model names nothing beside it."
+    rivals = [] if cue.rivals is None else [xywh(box) for box in cue.rivals.tolist()]
+    alike, less = rivals[: cue.alike], rivals[cue.alike :]
+    told = [f"As likely: {'; '.join(alike)}."] if alike else []
+    told += [f"Seen beside it, and less likely: {'; '.join(less)}."] if less else []
+    return " ".join(told) or "Nothing else that would fit was seen where the words were last read."
 
 
 def _followed(target: Target, last: TrackRecord | None) -> str:
     prompt = target.prompt
     objects = () if last is None else last.objects
     seen = next((item for item in objects if item.id == target.id), None)
-    where = "not on this frame" if seen is None or seen.box is None else f"{seen.state} at {_box(seen.box)}"
+    where = "not on this frame" if seen is None or seen.box is None else f"{seen.state} at {xywh(seen.box)}"
     score = "" if seen is None or seen.score is None else f", score {seen.score:.2f}"
     words = f" {prompt.text!r}" if prompt.text else ""
     said = f' (said: "{prompt.said}")' if prompt.said else ""
     return f"#{target.id}{words}{said}, since frame {prompt.frame}: {where}{score}"
-
-
-def _box(box: Sequence[float]) -> str:
-    return ", ".join(f"{value:.0f}" for value in box)

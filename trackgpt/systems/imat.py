@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -27,7 +27,10 @@ from trackgpt.reasoners.grounder import SAME_PLACE, Candidate, Grounder, Groundi
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read
 from trackgpt.track import TrackState
-from trackgpt.types import Cue, Prompt, Target
+from trackgpt.types import Box, Cue, Prompt, Target
+
+if TYPE_CHECKING:
+    from trackgpt.reasoners.kind_reader import KindReader
 
 
 def _always(arbiter: Arbitration) -> Any:
@@ -174,6 +177,12 @@ class Imat:
         perception = BankedSegmenter(network, how.banks, how.motion, looking, how.arbiter.tau_init)
         return Tracker(reasoner, perception, arbiter, BankedMemory(), (*perception.kinds, *kinds))
 
+    @property
+    def reader(self) -> KindReader | None:
+        """What tells kinds of instructions apart where no rule does: a grounder that is a VLM with a chat template."""
+        found: KindReader | None = getattr(self.grounder, "reader", None)
+        return found
+
     def unlikeness(self, frame: np.ndarray) -> float | None:
         """How unlike the world of its grounder a frame, uint8 RGB (height, width, 3), is; None where that is not known.
 
@@ -229,19 +238,28 @@ class GroundingReasoner:
         return self._again(frame, state.active, nearby, whole=record.look_again == state.frame)
 
     def _again(self, frame: np.ndarray, targets: Sequence[Target], nearby: Sequence[Nearby], whole: bool) -> Cue:
-        """The boxes of targets by the words that named them, whole or what lasts of them, each read once."""
+        """The boxes of targets by the words that named them, whole or what lasts of them, each read once.
+
+        Others fit about as well only where all the words were read, and no person has chosen among such.
+        """
         boxes, scores = np.full((len(targets), 4), np.nan, np.float32), np.full(len(targets), np.nan, np.float32)
-        answers = []
+        answers, others = list[Grounding](), list[Box]()
         for words in dict.fromkeys(target.prompt.text for target in targets if target.prompt.text):
             rows = [row for row, target in enumerate(targets) if target.prompt.text == words]
             if not (still := words if whole else self.grounder.later(words)):
                 continue
             grounding = self.grounder.ground(frame, still, nearby)
             answers.append(grounding)
-            for row, one in _assigned([targets[row] for row in rows], grounding).items():
+            given = _assigned([targets[row] for row in rows], grounding)
+            for row, one in given.items():
                 boxes[rows[row]], scores[rows[row]] = one.box, as_number(one.score)
+            if still == words and not any(targets[row].prompt.chosen for row in rows):
+                fit = (*grounding.found, *grounding.rivals[: grounding.alike])
+                others += [one.box for one in fit if given and one not in given.values()]
         text = " ".join(answer.text if answer.found else NOT_SEEN for answer in answers)
-        return Cue(text, boxes=boxes, scores=scores, answer="\n".join(a.answer for a in answers if a.answer))
+        answer = "\n".join(each.answer for each in answers if each.answer)
+        rivals = np.array(others, np.float32).reshape(-1, 4) if others else None
+        return Cue(text, boxes=boxes, scores=scores, rivals=rivals, alike=len(others), answer=answer)
 
     def _nearby(self, frame: np.ndarray, state: TrackState) -> list[Nearby]:
         """The frames that the memory holds, if it holds any, in the size of this one."""

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trackgpt.arbiter import PurportArbiter, PurportRecord
+from trackgpt.arbiter import PurportArbiter, PurportRecord, words_to_read
 from trackgpt.calibration import public_score
 from trackgpt.config import RethinkConfig, ScoreConfig, TrackGPTConfig
 from trackgpt.errors import ModelError, UsageError
@@ -232,7 +232,7 @@ class BrainReasoner:
         if prompt is None:
             text = (self.ask == "name" and name_of(state.cue.text)) or state.text
             return as_cue(self.brain.reason(self.square(frame), text, draft=state.cue.answer))
-        return as_cue(self.brain.reason(self.square(frame), prompt.text))
+        return as_cue(self.brain.reason(self.square(frame), words_to_read(state, prompt)))
 
     def reason_many(self, frame: np.ndarray, prompts: Sequence[Prompt]) -> list[Cue]:
         """Read a frame once for several prompts, each answered as if alone: queries within 1e-5 of `reason` in float32.
