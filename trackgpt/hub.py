@@ -58,8 +58,8 @@ FORMS = {
     "memory segmenter such as nano-memory",
     QTRACK: f"{QTRACK}POLICY or {QTRACK}POLICY+SEGMENTER: a VLM that answers with boxes, such as "
     "Qwen/Qwen3-VL-4B-Instruct, and a memory segmenter such as nano-memory",
-    REASONINGTRACK: f"{REASONINGTRACK}TRACKER[+DESCRIBER[+GROUNDER]]: box-nano, or a folder or checkpoint of a box tracker; "
-    "a VLM, an endpoint's address or a TrackGPT; what an IMAT's grounder may be",
+    REASONINGTRACK: f"{REASONINGTRACK}TRACKER[+DESCRIBER[+GROUNDER]]: box-nano, a folder or a checkpoint of a box "
+    "tracker; a VLM, an endpoint's address or a TrackGPT; what an IMAT's grounder may be",
 }
 """What the name of a system of several parts consists of."""
 TEMPLATE = "template"
