@@ -193,6 +193,7 @@ back | track the horse again | resume | the white horse
 back | back to number 1 | resume | the rider in blue
 back | switch back to the previous one | resume | the white horse
 back | switch to number 2 | resume | the white horse
+back | back to the young rider | resume | the rider in blue
 back | go back | resume | the white horse
 back | no, back to the horse | resume | the white horse
 back | back to the woman in green | switch | the woman in green

@@ -253,6 +253,17 @@ def _among(tokens: _Tokens, things: Sequence[Called]) -> tuple[Called, ...]:
     return tuple(alike) if len(alike) == 1 and not reference.traits else ()
 
 
+def _undenied(tokens: _Tokens, things: Sequence[Called]) -> tuple[Called, ...]:
+    """The things of the noun of words that say nothing else of what the words say.
+
+    "the yellow car" may be what was called "the car on the left" when it was named, and is not "the red car".
+    """
+    reference = _phrases(_written(tokens))[0]
+    kinds = {trait.kind for trait in reference.traits}
+    alike = [one for one in things if one.words and _agree(reference.noun, _root(one.words).noun)]
+    return tuple(one for one in alike if reference.noun and not kinds & {each.kind for each in _root(one.words).traits})
+
+
 @lru_cache(maxsize=256)
 def _phrases(words: str) -> tuple[Phrase, ...]:
     return read(words).phrases
@@ -561,7 +572,7 @@ def _resume(tokens: _Tokens, context: Context) -> Understood | None:
         return None
     if again and len(_among(rest, context.tracked)) == 1:
         return None
-    meant = context.former[-1:] if not rest else _among(rest, context.former)
+    meant = context.former[-1:] if not rest else _among(rest, context.former) or _undenied(rest, context.former)
     if len(meant) == 1:
         return Understood("resume", _naming(meant[0].words), (meant[0].id,))
     if again:
