@@ -367,11 +367,11 @@ def test_any_text_is_understood_the_same_way_twice_and_names_something_unless_it
 
 
 def test_a_long_text_is_read_in_a_moment():
-    began = time.perf_counter()
+    began = time.process_time()
     for unit in ("no, the ", "if not visible, ", "the one behind it ", "not ", "'s ", "a", "back to "):
         for length in (3_900, 400_000):
             understand((unit * length)[:length], CONTEXTS["dog"])
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 # In a session
