@@ -109,7 +109,7 @@ def test_the_commands_of_the_readme_run(place, tiny, capsys, monkeypatch):
     assert {shlex.split(line)[1] for line in lines} >= {"track", "show", "doctor"}
     for line in lines:
         _, verb, *rest = shlex.split(line)
-        if {"--grounder", "small", "reason", "--resume", "imat:nano+nano-memory"} & set(rest):
+        if {"--grounder", "small", "reason", "--resume", "imat:nano+nano-memory", "reasoningtrack-nano"} & set(rest):
             continue  # wants a file that is not here, a model that is not shipped, or a cut run: see the tests of these
         monkeypatch.setattr("sys.stdin", io.StringIO("the red square\n"))
         shown = {"--box", "--mask", "--point"} & set(rest)
