@@ -191,7 +191,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(lent):
     root, *_ = lent
 
     def config(name: str) -> list[str]:
-        path = settings("sft", lent, root / name, plan={"steps": 40, "save_every": 2})
+        path = settings("sft", lent, root / name, plan={"steps": 12, "save_every": 2})
         return [sys.executable, "-m", "train", str(path)]
 
     assert subprocess.run(config("uncut"), cwd=ROOT, capture_output=True).returncode == 0
