@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from eval.commands import compare, corrections, interaction, known_world, parity, rethinking
+from eval.commands import compare, corrections, describing, interaction, known_world, parity, rethinking
 from eval.commands.kits import register
 from eval.speed import bench as speed
 from eval.speed import gpu_rows
@@ -23,6 +23,7 @@ app = typer.Typer(
 register(app)
 app.command("compare")(compare.command)
 app.command("corrections")(corrections.command)
+app.command("describing")(describing.command)
 app.command("interaction")(interaction.command)
 app.command("parity")(parity.command)
 app.command("known-world")(known_world.command)

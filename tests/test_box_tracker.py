@@ -133,7 +133,7 @@ def test_nano_has_at_most_9_million_parameters_and_the_sizes_share_one_schema():
             counts[name] = sum(p.numel() for p in BoxTransformer(config).parameters()) / 1e6
     assert counts["nano"] < 9
     assert 100 < counts["b-256"] < counts["b-384"] < 130
-    assert [(c.template_side, c.search_side) for c in SIZES.values()] == [(128, 256), (128, 256), (192, 384)]
+    assert [(c.template_side, c.search_side) for c in SIZES.values()] == [(96, 192), (128, 256), (192, 384)]
 
 
 def test_word_pieces_that_fill_up_change_nothing_and_others_do():

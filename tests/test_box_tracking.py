@@ -11,10 +11,11 @@ from transformers import BertConfig, BertModel
 
 from data_tools import box_writers
 from trackgpt.errors import InputError, ModelError, UsageError
-from trackgpt.hub import load_model
+from trackgpt.hub import load_model, load_trackgpt
 from trackgpt.perception.box_transformer import BoxMaps
 from trackgpt.perception.search_window import SquareCrop
 from trackgpt.synthtrack.clips import make_case
+from trackgpt.synthtrack.wordings import REGIONS
 from trackgpt.types import Prompt, VisualPrompt
 from train.__main__ import run as train_config
 from train.assemble import box_model, word_table
@@ -25,11 +26,13 @@ from train.box_tracking import (
     bump_radius,
     causal,
     corners,
+    described,
     focal_loss,
     heatmap,
     jittered,
     open_box_sets,
     overlaps,
+    spoilt,
 )
 from train.config import BoxConfig, TrainConfig
 from train.model_folder import exported_step
@@ -86,6 +89,41 @@ def test_a_sample_of_a_scene_is_a_function_of_its_seed_and_its_box_is_the_target
     assert (one.templates.shape, one.searches.shape, one.boxes.shape) == ((3, 32, 32, 3), (2, 64, 64, 3), (2, 4))
     assert (one.boxes[:, 2:] > 0).all()
     assert stage(wordless=1.0).sample(3).words == ""
+
+
+def test_a_description_says_what_the_target_is_and_where_it_is_now():
+    case = make_case(777_777_0000, split="train", frames=16, longest=96)
+    one = next(one for one in case.expressions if len(one.targets) == 1)
+    said = [described(case, t, one.targets[0]) for t in (0, 15)]
+    assert all(words.startswith("the ") and words.endswith(REGIONS) for words in said if words)
+    assert any(said)
+    assert described(case, 0, 200) == ""
+
+
+def test_samples_in_a_row_share_a_scene_and_randomised_ones_have_no_words():
+    made = stage(wordless=0.0, described=0.0)
+    words = {made.sample(k).words for k in range(4)}
+    told = {one.text for one in make_case(0, split="train", frames=16, longest=320).expressions}
+    assert words <= told
+    sample = stage(wordless=0.0, randomised=1.0).sample(0)
+    assert sample.words == ""
+    assert (sample.boxes[:, 2:] > 0).all()
+
+
+def test_spoilt_views_are_blurred_grey_shifted_or_blank_and_their_words_stay():
+    views = rng(5).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    made = [spoilt(rng(seed), views) for seed in range(40)]
+    assert all(one.shape == views.shape and one.dtype == np.uint8 for one in made)
+    grey = [one for one in made if (one == one[..., :1]).all() and one.std() > 0]
+    blank = [one for one in made if (one == one[:1, :1, :1]).all()]
+    shifted = [one for one in made if np.array_equal(np.sort(one.ravel()), np.sort(views.ravel()))]
+    blurred = len(made) - len(grey) - len(blank) - len(shifted)
+    assert min(len(grey), len(blank), len(shifted), blurred) >= 4
+    sample = stage(wordless=0.0, spoilt=1.0).sample(3)
+    plain = stage(wordless=0.0).sample(3)
+    assert sample.words == plain.words
+    assert np.array_equal(sample.searches, plain.searches)
+    assert not np.array_equal(sample.templates, plain.templates)
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +295,34 @@ def test_a_new_tracker_is_nano_with_nanos_word_pieces():
     assert model.config.vocabulary == len(model.tokenizer) == 1536
 
 
+def test_a_new_tracker_may_begin_with_the_cells_of_nano_and_hold_them():
+    model = box_model(TrainConfig("box", box=BoxConfig(stem="nano")))
+    tower = load_trackgpt("nano", "cpu")
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model.stem(pixels)
+        assert torch.equal(model.train().stem(pixels), before)
+        model.fold()
+        assert model.stem(pixels).shape == (1, 192, 4, 4)
+        assert torch.allclose(model.stem(pixels), before, atol=1e-3)
+        assert torch.allclose(before, tower.brain.vision.encoder(pixels).embedding, atol=1e-2)
+    for layer in model.layers:
+        assert torch.equal(layer.attention.q_proj.weight, layer.attention.k_proj.weight)
+    with pytest.raises(UsageError, match="box.stem: nano has no convolutions of the shape"):
+        box_model(TrainConfig("box", box=BoxConfig(size="b-256", stem="nano")))
+
+
+def test_a_stem_that_is_held_learns_nothing_and_everything_else_does():
+    torch.manual_seed(0)
+    network = tiny_network(stem="convolutions", stem_blocks=[1] * 4, stem_channels=[8, 8, 16, 32]).train()
+    made = BoxTrackingStage(network, BoxConfig(wordless=0.0, hold_stem=True), torch.device("cpu"))
+    before = {name: value.clone() for name, value in network.stem.state_dict().items()}
+    parts, _ = made.losses([made.sample(1), made.sample(2)])
+    sum(parts.values()).backward()
+    assert all(torch.equal(value, before[name]) for name, value in network.stem.state_dict().items())
+    assert {n.split(".")[0] for n, p in network.named_parameters() if p.grad is None} == {"stem"}
+
+
 def test_a_new_tracker_may_begin_with_the_words_of_another_language_model(tmp_path):
     tokenizer = bert_words()
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
@@ -268,7 +334,7 @@ def test_a_new_tracker_may_begin_with_the_words_of_another_language_model(tmp_pa
     assert model.tokenizer.encode("the dog") == tokenizer.encode("the dog")
     with pytest.raises(ModelError, match="word tables: none"):
         word_table(written_tracker(tmp_path / "tiny"))
-    with pytest.raises(UsageError, match="has words already"):
+    with pytest.raises(UsageError, match="box.words: .* has its own already"):
         box_model(TrainConfig("box", brain=str(tmp_path / "tiny"), box=BoxConfig(words=str(tmp_path / "bert"))))
 
 

@@ -9,6 +9,8 @@ from tiny_boxes import tiny_tracker, written_tracker
 from trackgpt.arbiter import ChangeArbiter, ChangeSettings
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.export.records import read_events, read_tracks
+from trackgpt.geometry.boxes import box_iou
+from trackgpt.geometry.masks import box_of
 from trackgpt.hub import load_model, load_trackgpt, parts_of
 from trackgpt.online import Tracker, follow
 from trackgpt.perception.box_tracker import FollowedBox
@@ -351,3 +353,22 @@ def test_words_alone_are_refused_by_the_command_line_before_anything_is_written(
     assert done.code == 2
     assert "begins with a box" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_system_that_ships_follows_the_true_box_of_a_drawn_thing_and_renews_its_words():
+    case = make_case(7, frames=24)
+    one = next(said for said in case.expressions if len(said.targets) == 1)
+    truth = [box_of(ids == one.targets[0]) for ids in case.clip.ids]
+    x1, y1, x2, y2 = (float(value) for value in truth[0])
+    model = load_model("reasoningtrack-nano", "cpu")
+    assert model.config.name == "reasoningtrack:box-nano+nano+nano"
+    prompt = Prompt(one.text, visual=(VisualPrompt((x1, y1, x2, y2)),))
+    seen = list(follow(model.tracker(), case.clip.frames, [prompt]))
+    shown = [t for t, box in enumerate(truth) if np.isfinite(box).all()]
+    overlap = [box_iou(seen[t].boxes, np.array([truth[t]], np.float32))[0, 0] for t in shown]
+    assert np.mean(overlap) > 0.5
+
+
+def test_a_box_tracker_by_itself_is_refused_with_the_name_that_it_goes_by():
+    with pytest.raises(UsageError, match="-m reasoningtrack:box-nano, or, with nano's brain to describe"):
+        load_model("box-nano", "cpu")

@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_boxes import written_tracker
 from tiny_models import frame, tiny_trackgpt
 from tiny_propagation import tiny_propagation
 from tiny_runs import CPU, Line, plan, record, run, run_join, tiny_join
 
 from trackgpt.config import LoraConfig
 from trackgpt.errors import ModelError, OutputError
-from trackgpt.hub import load_model, load_reported, load_tuned, merge
+from trackgpt.hub import load_box_network, load_model, load_reported, load_tuned, merge
 from trackgpt.precision import round_frozen
 from trackgpt.reasoners.lora import add_lora, merge_lora
 from trackgpt.systems.trackgpt_tuned import save_tuned, tuned_names
@@ -344,3 +345,12 @@ def test_nano_memory_ships_where_such_a_model_lies_and_never_over_another_one(tm
     (tmp_path / "other/config.json").write_text("{}")
     with pytest.raises(OutputError, match="holds something else"):
         ship.ship(tmp_path / "trained", tmp_path / "other", overwrite=True)
+
+
+def test_a_box_tracker_ships_with_its_word_pieces(tmp_path):
+    written_tracker(tmp_path / "trained")
+    count, _ = ship.ship(tmp_path / "trained", tmp_path / "out")
+    assert ship.kind_of(tmp_path / "out").name == "box-nano"
+    made = load_box_network(tmp_path / "out")
+    assert count == sum(p.numel() for p in made.parameters())
+    assert made.tokenizer.encode("the dog") == load_box_network(tmp_path / "trained").tokenizer.encode("the dog")

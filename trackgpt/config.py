@@ -153,14 +153,18 @@ class BoxTransformerConfig:
         kind: what tells such a folder from others.
         name: of the model.
         stem: how pixels become cells of 16 x 16 pixels: "patch", one convolution (ViT); "pyramid", Fast-iTPN's
-            convolutional stages at strides 4 and 8 (DUTrack).
-        stem_blocks: of the two stages of a "pyramid".
+            convolutional stages at strides 4 and 8 (DUTrack); "convolutions", nano's image encoder, whose normalisation
+            never follows a batch, so that weights that were learned elsewhere stay what they are.
+        stem_blocks: of the two stages of a "pyramid", or of the stages of "convolutions".
+        stem_channels: of the stages of "convolutions".
         width, depth, heads, hidden: of the transformer; `hidden` is the width inside its MLPs.
         gated: MLPs are SwiGLU with a normalisation inside, and what attention and MLP add is scaled (Fast-iTPN); off is
             a plain ViT.
         temporal: what is handed on from frame to frame: "none" (OSTrack); "added", outputs of the temporal tokens that
             are added to learned ones (ODTrack); "handed", the first outputs as they are (DUTrack).
         temporal_tokens: how many.
+        weighed: cells of the search window are multiplied by how alike they are to the first temporal token before the
+            head reads them (ODTrack, DUTrack).
         words: most word pieces that are read, 0 for a tracker without words.
         vocabulary, word_width: of the table of word pieces.
         templates: views of the target that are looked at beside the search window, the first one included.
@@ -172,8 +176,9 @@ class BoxTransformerConfig:
 
     kind: str = field(default="box_transformer", metadata={"choices": ("box_transformer",)})
     name: str = "box-nano"
-    stem: str = field(default="patch", metadata={"choices": ("patch", "pyramid")})
+    stem: str = field(default="patch", metadata={"choices": ("patch", "pyramid", "convolutions")})
     stem_blocks: list[int] = field(default_factory=lambda: [3, 3], metadata={"range": (0, 1000)})
+    stem_channels: list[int] = field(default_factory=list, metadata={"range": (1, 65_536)})
     width: int = field(default=192, metadata={"range": (8, 65_536)})
     depth: int = field(default=8, metadata={"range": (1, 1000)})
     heads: int = field(default=3, metadata={"range": (1, 1024)})
@@ -181,6 +186,7 @@ class BoxTransformerConfig:
     gated: bool = False
     temporal: str = field(default="added", metadata={"choices": ("none", "added", "handed")})
     temporal_tokens: int = field(default=1, metadata={"range": (1, 64)})
+    weighed: bool = True
     words: int = field(default=40, metadata={"range": (0, 512)})
     vocabulary: int = field(default=1536, metadata={"range": (1, 10**7)})
     word_width: int = field(default=192, metadata={"range": (1, 65_536)})

@@ -8,6 +8,7 @@ A grounder and a memory segmenter together are IMAT, named `imat:GROUNDER+SEGMEN
 `qtrack:POLICY+SEGMENTER`, e.g. `qtrack:Qwen/Qwen3-VL-4B-Instruct+nano-memory`. A box tracker with a describer is
 ReasoningTrack, named `reasoningtrack:TRACKER[+DESCRIBER[+GROUNDER]]`; the describer is a VLM, a TrackGPT, an endpoint
 such as `http://localhost:8000/v1#MODEL`, or `template`, which changes no words and is taken where none is named.
+`reasoningtrack-nano` is one whose parts all ship.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from trackgpt.config import Execution
     from trackgpt.online import System
     from trackgpt.perception.box_tracker import BoxTracker
+    from trackgpt.perception.box_transformer import BoxTransformer
     from trackgpt.perception.memory_segmenter import KeepingNetwork
     from trackgpt.perception.segmenter import Segmenter
     from trackgpt.reasoners.describer import Describer
@@ -54,6 +56,10 @@ TEMPLATE = "template"
 """The describer that changes no words."""
 NANO_MEMORY = "nano-memory"
 """The shipped model that follows what is pointed at."""
+BOX_NANO = "box-nano"
+"""The shipped box tracker, which reads words beside the first box."""
+SYSTEMS = {"reasoningtrack-nano": f"{REASONINGTRACK}{BOX_NANO}+nano+nano"}
+"""Names of whole systems whose parts all ship: nano's brain describes, and finds words that are said without a box."""
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +78,7 @@ def shipped() -> tuple[Shipped, ...]:
     return (
         Shipped("nano", ASSETS / "nano", "a whole TrackGPT of under 9 M parameters, trained on SynthTrack alone"),
         Shipped(NANO_MEMORY, ASSETS / NANO_MEMORY, "follows real objects that it is shown by a box, a mask or points"),
+        Shipped(BOX_NANO, ASSETS / BOX_NANO, "follows a box and reads words about it, as part of reasoningtrack-nano"),
     )
 
 
@@ -107,7 +114,9 @@ def _is_nowhere(describer: str) -> bool:
 
 
 def model_of(name: str | Path) -> str:
-    """A model's name in full: of a preset its grounder and its segmenter; any other is left as it is."""
+    """A model's name in full: of a preset or a shipped system the names of its parts; any other is left as it is."""
+    if str(name) in SYSTEMS:
+        return SYSTEMS[str(name)]
     preset = preset_of(name)
     return str(name) if preset is None else grounded(preset.grounder.repo, preset.segmenter.repo)
 
@@ -195,7 +204,23 @@ def load_model(name: str | Path = "nano", device: str = "auto", **execution: Any
         return _load_reasoningtrack(str(name), how, place)
     if (network := find_network(name)) is not None:
         return _load_pointed(name, *network, how, place)
+    _refuse_box_tracker(name)
     return _load_trackgpt(name, how, place)
+
+
+def _refuse_box_tracker(name: str | Path) -> None:
+    """Refuse a box tracker by itself.
+
+    Raises:
+        UsageError: it is one.
+    """
+    from trackgpt.perception.box_transformer import is_box_transformer
+
+    if ("+" not in str(name) or Path(name).exists()) and is_box_transformer(find(name)):
+        raise UsageError(
+            f"{name} is a box tracker, which is a part of ReasoningTrack: -m {REASONINGTRACK}{name}, or, with nano's "
+            f"brain to describe, -m {REASONINGTRACK}{name}+nano"
+        )
 
 
 def load_trackgpt(name: str | Path = "nano", device: str = "auto", **execution: Any) -> TrackGPT:
@@ -314,19 +339,34 @@ def _load_reasoningtrack(name: str, how: Execution, place: torch.device) -> Reas
 
 
 def load_box_tracker(name: str | Path, device: torch.device) -> BoxTracker:
-    """A box tracker, in float32.
+    """A box tracker, in float32, folded for inference.
+
+    Args:
+        name: see `load_box_network`.
+        device: where it computes.
+
+    Raises:
+        ModelError: see `load_box_network`.
+    """
+    from trackgpt.perception.box_tracker import BoxTracker
+
+    network = load_box_network(name)
+    network.fold()
+    return BoxTracker(network.to(device))
+
+
+def load_box_network(name: str | Path) -> BoxTransformer:
+    """The network of a box tracker with its tokenizer, in float32, on the CPU, in evaluation mode.
 
     Args:
         name: a folder that training writes, or a checkpoint of OSTrack, ODTrack or DUTrack, with the files of the
             tokenizer beside it where it reads words.
-        device: where it computes.
 
     Raises:
         ModelError: MD01 it is not there, or its tokenizer is missing; MD02 it is damaged, or the tokenizer has more
             word pieces than the model; MD06 it is of another kind.
     """
     from trackgpt.perception.box_checkpoints import CHECKPOINTS, load_box_checkpoint
-    from trackgpt.perception.box_tracker import BoxTracker
     from trackgpt.perception.box_transformer import BoxTransformer, is_box_transformer
     from trackgpt.reasoners.brain_weights import load_tokenizer
 
@@ -343,7 +383,7 @@ def load_box_tracker(name: str | Path, device: torch.device) -> BoxTracker:
         if len(network.tokenizer) > network.config.vocabulary:
             found = f"{len(network.tokenizer):,} word pieces, and the model knows {network.config.vocabulary:,}"
             raise ModelError(f"{folder}: the tokenizer has {found}; use the one that it was trained with", "MD02")
-    return BoxTracker(network.to(device))
+    return network
 
 
 def load_describer(name: str, device: torch.device, dtype: str = "float32") -> Describer:

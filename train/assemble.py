@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trackgpt.config import MaskPropagationConfig
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.hub import find, load_reported, load_tuned
+from trackgpt.hub import find, load_box_network, load_reported, load_tuned
 from trackgpt.perception.box_transformer import SIZES, BoxTransformer
 from trackgpt.perception.encoders import ConvEncoder
 from trackgpt.perception.mask_propagation import MaskPropagation, is_nano_memory
@@ -25,6 +25,7 @@ from trackgpt.systems.trackgpt_tuned import TUNED_FILE, base_of, is_tuned, save_
 from trackgpt.weights import checked, read_lazily
 from train.codes import Codes
 from train.config import TrainConfig
+from train.mimetic import seed_alike_layers
 from train.nano import new_nano
 
 
@@ -101,15 +102,14 @@ def box_model(config: TrainConfig) -> BoxTransformer:
     """The box tracker that a configuration starts from, with its tokenizer.
 
     Raises:
-        ModelError: the model to start from, or the language model of `box.words`, is missing or damaged.
-        UsageError: `box.words` beside a tracker that has words already.
+        ModelError: the model to start from, or one that `box.words` or `box.stem` names, is missing or damaged.
+        UsageError: `box.words` or `box.stem` beside a tracker that has both already, or a stem of another shape.
     """
-    from trackgpt.hub import load_box_tracker
-
     if config.brain:
-        if config.box.words:
-            raise UsageError(f"box.words: {config.brain} has words already; leave one of them out")
-        return load_box_tracker(config.brain, torch.device("cpu")).network
+        for name in ("words", "stem"):
+            if getattr(config.box, name):
+                raise UsageError(f"box.{name}: {config.brain} has its own already; leave one of them out")
+        return load_box_network(config.brain)
     size = SIZES[config.box.size]
     if not config.box.words:
         tokenizer, table = load_tokenizer(find("nano"), own=True), None
@@ -122,7 +122,30 @@ def box_model(config: TrainConfig) -> BoxTransformer:
     model.tokenizer = tokenizer
     if table is not None and model.words is not None:
         model.words.adopt(table)
+    seed_alike_layers(model)
+    if config.box.stem:
+        _adopt_stem(model, config.box.stem)
     return model
+
+
+def _adopt_stem(model: BoxTransformer, name: str) -> None:
+    """Begin with the convolutions of another model.
+
+    Raises:
+        ModelError: it is missing or damaged.
+        UsageError: one of the two has none, or they are of other shapes.
+    """
+    folder = find(name)
+    if is_nano_memory(folder):
+        encoder: nn.Module = MaskPropagation.from_pretrained(folder).encoder
+    else:
+        tower = load_reported(name)[0].brain.vision
+        encoder = tower.encoder if isinstance(tower, ConvTower) else tower
+    wanted = {name: value.shape for name, value in model.stem.state_dict().items() if name.startswith("stages.")}
+    given = {name: value for name, value in encoder.state_dict().items() if name in wanted}
+    if not wanted or {name: value.shape for name, value in given.items()} != wanted:
+        raise UsageError(f"box.stem: {name} has no convolutions of the shape of a box tracker of this size")
+    model.stem.load_state_dict(given, strict=False)
 
 
 WORD_TABLES = ("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "token_embedding.weight", "shared.weight")

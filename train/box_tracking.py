@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,8 +29,10 @@ from trackgpt.perception.box_tracker import cut_words
 from trackgpt.perception.box_transformer import BoxMaps, BoxTransformer
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.search_window import SquareCrop
-from trackgpt.synthtrack.clips import Case, make_case
-from trackgpt.types import Box
+from trackgpt.synthtrack.clips import Case, make_case, seen_actors
+from trackgpt.synthtrack.language import describe, is_clear, region
+from trackgpt.synthtrack.randomised import randomised_clip
+from trackgpt.types import Box, Clip
 from train.config import BoxConfig
 
 SETS = {"lasot": lasot, "got10k": got10k, "tnl2k": tnl2k, "tnllt": tnllt, "otb-lang": otb_lang}
@@ -37,6 +41,8 @@ TRIES = 32
 """Sequences or scenes that are looked at for enough frames with a target before a sample is given up."""
 FRAMES, LONGEST, FEWEST = 16, 320, 16
 """Of a SynthTrack scene: frames, longest side in pixels; and the pixels of a target that counts as visible."""
+SIDE, SHARING = 256, 4
+"""Side of a randomised clip, pixels; and samples in a row that are drawn from one scene or clip."""
 OVERLAP = 0.7
 """IoU of two boxes of one size whose middles are a bump's radius apart (CenterNet)."""
 
@@ -75,6 +81,8 @@ class BoxTrackingStage:
     def __init__(self, model: BoxTransformer, box: BoxConfig, device: torch.device) -> None:
         self.model, self.box, self.device = model, box, device
         self.sets = open_box_sets(box.sets)
+        if box.hold_stem:
+            model.stem.requires_grad_(False)
 
     def sample(self, seed: int) -> BoxSample:
         """A sample, the same for the same seed.
@@ -83,10 +91,16 @@ class BoxTrackingStage:
             InputError: a file is missing or damaged, or no target was found that is visible on enough frames.
         """
         rng = np.random.default_rng([seed, 307])
-        real = bool(self.sets) and rng.random() < self.box.share
-        made = self._of_sets(rng) if real else self._of_scene(rng, seed)
+        if self.sets and rng.random() < self.box.share:
+            made = self._of_sets(rng)
+        elif self.box.randomised and rng.random() < self.box.randomised:
+            made = self._of_randomised(rng, seed)
+        else:
+            made = self._of_scene(rng, seed)
         words = "" if rng.random() < self.box.wordless else made.words
-        return BoxSample(made.templates, made.searches, made.boxes, words)
+        if words and rng.random() < self.box.spoilt:
+            return replace(made, templates=spoilt(rng, made.templates))
+        return replace(made, words=words)
 
     def modules(self) -> Iterable[nn.Module]:
         return [self.model]
@@ -99,10 +113,11 @@ class BoxTrackingStage:
         words = batch_words([one.words for one in samples], self.model)
         given = None if words is None else (words[0].to(self.device), words[1].to(self.device))
         sums: dict[str, Tensor] = {}
+        shown = self.model.views(templates)
         overlaps, temporal = [], None
         for k in range(len(samples[0].searches)):
             truth = torch.from_numpy(np.stack([one.boxes[k] for one in samples])).to(self.device)
-            maps = self.model(templates, self._pixels([one.searches[k] for one in samples]), given, temporal)
+            maps = self.model.look(shown, self._pixels([one.searches[k] for one in samples]), given, temporal)
             temporal = None if maps.temporal is None else maps.temporal.detach()
             parts, overlap = box_losses(maps, truth)
             sums = {name: sums.get(name, 0.0) + value for name, value in parts.items()}
@@ -134,19 +149,35 @@ class BoxTrackingStage:
         raise InputError(f"{sequence.boxes if sequence else ''}: no target on enough frames in {TRIES} sequences")
 
     def _of_scene(self, rng: np.random.Generator, seed: int) -> BoxSample:
-        """A sample of SynthTrack's train split: one target of an instruction, which are its words."""
+        """A sample of SynthTrack's train split: one target, with the words of an instruction or of a description."""
         needed = self.model.config.templates + self.box.searches
         for k in range(TRIES):
-            case = make_case(seed * TRIES + k, split="train", frames=max(FRAMES, 2 * needed), longest=LONGEST)
+            case = _scene(seed // SHARING * TRIES + k, max(FRAMES, 2 * needed))
             said = [one for one in case.expressions if len(one.targets) == 1]
             if not said:
                 continue
             one = said[int(rng.integers(len(said)))]
-            boxes = scene_boxes(case, one.targets[0])
+            boxes = id_boxes(case.clip.ids, one.targets[0])
             seen = np.isfinite(boxes).all(axis=1)
             if (chosen := causal(rng, seen, self.model.config.templates, self.box.searches, self.box.gap)) is not None:
-                return self._cut(rng, [case.clip.frames[t] for t in chosen], boxes[chosen], one.text)
+                last = chosen[self.model.config.templates - 1]
+                words = described(case, last, one.targets[0]) if rng.random() < self.box.described else ""
+                return self._cut(rng, [case.clip.frames[t] for t in chosen], boxes[chosen], words or one.text)
         raise InputError(f"SynthTrack scene {seed * TRIES}: no target of its own words in {TRIES} scenes")
+
+    def _of_randomised(self, rng: np.random.Generator, seed: int) -> BoxSample:
+        """A sample of a domain-randomised clip, without words."""
+        needed = self.model.config.templates + self.box.searches
+        for k in range(TRIES):
+            clip = _randomised(seed // SHARING * TRIES + k, 2 * needed)
+            keys = [int(key) for key in np.unique(clip.ids) if key]
+            if not keys:
+                continue
+            boxes = id_boxes(clip.ids, keys[int(rng.integers(len(keys)))])
+            seen = np.isfinite(boxes).all(axis=1)
+            if (chosen := causal(rng, seen, self.model.config.templates, self.box.searches, self.box.gap)) is not None:
+                return self._cut(rng, [clip.frames[t] for t in chosen], boxes[chosen], "")
+        raise InputError(f"randomised clip {seed // SHARING * TRIES}: no target on enough frames in {TRIES} clips")
 
     def _cut(self, rng: np.random.Generator, frames: list[np.ndarray], boxes: np.ndarray, words: str) -> BoxSample:
         """Templates around the true boxes, and search windows around jittered ones."""
@@ -204,6 +235,21 @@ def causal(rng: np.random.Generator, seen: np.ndarray, templates: int, searches:
     return chosen
 
 
+def spoilt(rng: np.random.Generator, views: np.ndarray) -> np.ndarray:
+    """Views of a target, uint8 (v, s, s, 3), that tell less of it: blurred, without colour, shifted, or blank."""
+    way, side = int(rng.integers(4)), views.shape[1]
+    if way == 0:
+        few = max(2, side // int(rng.integers(8, 25)))
+        small = [cv2.resize(view, (few, few), interpolation=cv2.INTER_AREA) for view in views]
+        return np.stack([cv2.resize(view, (side, side), interpolation=cv2.INTER_LINEAR) for view in small])
+    if way == 1:
+        return np.repeat(views.mean(-1, keepdims=True), 3, -1).astype(np.uint8)
+    if way == 2:
+        angle, far = rng.random() * 2 * math.pi, side * (0.3 + 0.2 * rng.random())
+        return np.roll(views, (round(far * math.sin(angle)), round(far * math.cos(angle))), (1, 2))
+    return np.full_like(views, rng.integers(256, size=3, dtype=np.uint8))
+
+
 def jittered(rng: np.random.Generator, box: Box, how: BoxConfig) -> Box:
     """A box as a tracker might have left it: of another size, and elsewhere."""
     x1, y1, x2, y2 = box
@@ -213,11 +259,34 @@ def jittered(rng: np.random.Generator, box: Box, how: BoxConfig) -> Box:
     return float(x - width / 2), float(y - height / 2), float(x + width / 2), float(y + height / 2)
 
 
-def scene_boxes(case: Case, key: int) -> np.ndarray:
-    """Boxes of an actor's visible part, float32 (T, 4) xyxy pixels; NaN where there is too little of it."""
-    boxes = np.full((len(case.clip.ids), 4), np.nan, np.float32)
-    for t, ids in enumerate(case.clip.ids):
-        mask = ids == key
+@lru_cache(maxsize=2)
+def _scene(seed: int, frames: int) -> Case:
+    """A scene of the train split, which a few samples share, as drawing it takes longer than cutting a sample."""
+    return make_case(seed, split="train", frames=frames, longest=LONGEST)
+
+
+@lru_cache(maxsize=2)
+def _randomised(seed: int, frames: int) -> Clip:
+    """A domain-randomised clip, which a few samples share."""
+    return randomised_clip(seed, frames, SIDE)
+
+
+def described(case: Case, t: int, key: int) -> str:
+    """What an actor is and where on frame t, as a describer says it: "the red dog top left"; "" if unclear."""
+    found = [one for one in seen_actors(case.scene, t, case.clip.ids[t]) if one.id == key and is_clear(one)]
+    return f"{describe(found[0])} {region(found[0].box)}" if found else ""
+
+
+def id_boxes(ids: np.ndarray, key: int) -> np.ndarray:
+    """Boxes of a target's visible part, float32 (T, 4) xyxy pixels; NaN where there is too little of it.
+
+    Args:
+        ids: whose pixel it is, (T, height, width).
+        key: the target's.
+    """
+    boxes = np.full((len(ids), 4), np.nan, np.float32)
+    for t, frame in enumerate(ids):
+        mask = frame == key
         if mask.sum() >= FEWEST:
             boxes[t] = box_of(mask)
     return boxes

@@ -140,6 +140,7 @@ class MemoryConfig:
         click: share of later frames that get a corrective click.
         force: share of later masks that are remembered as they truly are.
         spoil: share of remembered masks that are damaged.
+        leak: share of remembered masks that have spread to something beside the target.
         drop: share of targets without each of the last mask, what is carried over, and what is read.
         echo: how often a drawn clip is used, the second time mirrored, in other colours and backwards.
         sets: folders of real video with masks, laid out as DAVIS, YouTube-VOS or MOSE (see `train.memory_sets`); none
@@ -154,6 +155,7 @@ class MemoryConfig:
     click: float = field(default=0.15, metadata={"range": (0.0, 1.0)})
     force: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     spoil: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
+    leak: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     drop: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
     echo: int = field(default=2, metadata={"range": (1, 2)})
     sets: list[str] = field(default_factory=list)
@@ -284,6 +286,9 @@ class BoxConfig:
         size: of a new tracker, a name in `trackgpt.perception.box_transformer.SIZES`.
         words: the language model whose tokenizer and word table a new tracker begins with, by folder or hub id; empty
             for nano's tokenizer and a random table.
+        stem: the model whose image encoder the convolutions of a new tracker begin with: a TrackGPT with such a tower,
+            or a nano-memory; empty for random ones.
+        hold_stem: the stem learns nothing.
         sets: folders by the name of their layout: lasot, got10k, tnl2k, tnllt, otb-lang; what SynthTrack writes in
             these layouts is read alike. None for SynthTrack's scenes alone, which need no folder.
         share: of samples that come from `sets`, each of which is as likely as another.
@@ -292,10 +297,17 @@ class BoxConfig:
         centre: how far a search window lies from the target: up to half of this, in sizes of the target.
         scale: deviation of the logarithm of its size.
         wordless: share of samples whose words are left out, so that the tracker also follows a box alone.
+        described: share of the samples of SynthTrack's scenes whose words describe the target on its last template, as
+            a describer would; the others have those of an instruction about the first frame.
+        spoilt: share of the samples with words whose templates tell little: blurred, grey, beside the target, or blank;
+            the words must tell the rest.
+        randomised: share of the drawn samples that are of domain-randomised clips, which have no words.
     """
 
     size: str = field(default="nano", metadata={"choices": ("nano", "b-256", "b-384")})
     words: str = ""
+    stem: str = ""
+    hold_stem: bool = False
     sets: dict[str, str] = field(default_factory=dict)
     share: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
     gap: int = field(default=200, metadata={"range": (1, 10**6)})
@@ -303,6 +315,9 @@ class BoxConfig:
     centre: float = field(default=3.5, metadata={"range": (0.0, 8.0)})
     scale: float = field(default=0.5, metadata={"range": (0.0, 4.0)})
     wordless: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
+    described: float = field(default=0.5, metadata={"range": (0.0, 1.0)})
+    spoilt: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
+    randomised: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
 
 
 @dataclass

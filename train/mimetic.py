@@ -11,12 +11,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trackgpt.perception.box_transformer import BoxTransformer
 from trackgpt.synthtrack.wordings import REGIONS
 from trackgpt.systems.trackgpt import TrackGPT
 from train.codes import CATEGORY_NAMES, COLOUR_NAMES
 
 SHARPNESS = 1.5
 COPY = 0.3
+
+
+@torch.no_grad()
+def seed_alike_layers(model: BoxTransformer) -> None:
+    """Make every token of a box tracker begin by attending to those that look like itself, in place.
+
+    Query and key of a layer become the same projection, as long as that of a normalised token.
+    """
+    for layer in model.layers:
+        look = layer.attention.q_proj.weight
+        torch.nn.init.normal_(look, std=model.config.width**-0.5)
+        layer.attention.k_proj.weight.copy_(look)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""`python -m train.ship FOLDER`: store a trained model as the nano or nano-memory inside the package, if it fits.
+"""`python -m train.ship FOLDER`: store a trained nano, nano-memory or box-nano inside the package, if it fits.
 
 `python -m train.known_world` is to be run after nano: what the old weights knew of their world goes with them.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +17,27 @@ import typer
 
 from trackgpt.errors import OutputError, TrackGPTError
 from trackgpt.files import refuse_existing, refuse_to_hold, writing
-from trackgpt.hub import ASSETS, NANO_MEMORY, refuse_to_replace
+from trackgpt.hub import ASSETS, BOX_NANO, NANO_MEMORY, refuse_to_replace
+from trackgpt.perception.box_transformer import BoxTransformer, is_box_transformer
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE
 from trackgpt.perception.mask_propagation import MaskPropagation, is_nano_memory
+from trackgpt.reasoners.brain_weights import load_tokenizer
 from trackgpt.systems.trackgpt import WEIGHTS_FILE, TrackGPT
 
+
+@dataclass(frozen=True)
+class ShippedKind:
+    """A model that ships: its name, whether a folder holds such a one, and the class that reads and writes it."""
+
+    name: str
+    is_one: Callable[[Path], bool]
+    network: Any
+
+
+KINDS = (
+    ShippedKind(NANO_MEMORY, is_nano_memory, MaskPropagation),
+    ShippedKind(BOX_NANO, is_box_transformer, BoxTransformer),
+)
 MOST_PARAMETERS = 9_000_000
 MOST_BYTES = 16 * 2**20
 
@@ -31,7 +49,7 @@ def main(
 ) -> None:
     """Write a model in bfloat16 to the package's assets; refuses one that is too large to ship."""
     try:
-        out = out or ASSETS / (NANO_MEMORY if is_nano_memory(folder) else "nano")
+        out = out or ASSETS / kind_of(folder).name
         count, size = ship(folder, out, overwrite)
     except TrackGPTError as error:
         typer.echo(f"ship: {error}", err=True)
@@ -46,11 +64,14 @@ def ship(folder: Path, out: Path, overwrite: bool = False) -> tuple[int, int]:
         OutputError: more than 9 M parameters or 16 MiB, or see `trackgpt.hub.refuse_to_replace`; what is in `out` stays
             as it is.
     """
-    if is_nano_memory(folder):
-        _refuse_other_kind(out, overwrite, folder)
-    else:
+    kind = kind_of(folder)
+    if kind.network is TrackGPT:
         refuse_to_replace(out, overwrite, [folder])
-    model: Any = (MaskPropagation if is_nano_memory(folder) else TrackGPT).from_pretrained(folder)
+    else:
+        _refuse_other_kind(out, overwrite, folder, kind)
+    model: Any = kind.network.from_pretrained(folder)
+    if kind.network is BoxTransformer and model.config.words:
+        model.tokenizer = load_tokenizer(folder, own=True, answers=False)
     count = sum(p.numel() for p in model.parameters())
     if count > MOST_PARAMETERS:
         raise OutputError(f"{folder}: {count} parameters; at most {MOST_PARAMETERS} ship inside the package")
@@ -67,12 +88,17 @@ def ship(folder: Path, out: Path, overwrite: bool = False) -> tuple[int, int]:
     return count, size
 
 
-def _refuse_other_kind(out: Path, overwrite: bool, folder: Path) -> None:
-    """Refuse a folder that holds anything but a nano-memory, or what is read."""
+def kind_of(folder: Path) -> ShippedKind:
+    """What a folder holds; a TrackGPT unless it says otherwise."""
+    return next((kind for kind in KINDS if kind.is_one(folder)), ShippedKind("nano", lambda _: True, TrackGPT))
+
+
+def _refuse_other_kind(out: Path, overwrite: bool, folder: Path, kind: ShippedKind) -> None:
+    """Refuse a folder that holds anything but a model of a kind, or what is read."""
     refuse_existing(out, overwrite)
     refuse_to_hold(out, [folder])
-    if out.is_dir() and any(out.iterdir()) and not is_nano_memory(out):
-        raise OutputError(f"{out}: holds something else than a nano-memory, which is never replaced", "OUT01")
+    if out.is_dir() and any(out.iterdir()) and not kind.is_one(out):
+        raise OutputError(f"{out}: holds something else than a {kind.name}, which is never replaced", "OUT01")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from trackgpt import presets
 from trackgpt.app.live import say
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.fetching import check, is_offline
-from trackgpt.hub import HUB_ID, model_of, parts_of, shipped
+from trackgpt.hub import HUB_ID, SYSTEMS, model_of, parts_of, shipped
 
 
 def listing() -> Iterator[str]:
@@ -18,6 +18,8 @@ def listing() -> Iterator[str]:
         weights = entry.folder / "model.safetensors"
         size = _size(weights.stat().st_size) if weights.exists() else "missing"
         yield f"{entry.name:12s}{size:>9s}  {entry.about}"
+    for name, parts in SYSTEMS.items():
+        yield f"{name}  all of these that are named in {parts}"
     yield ""
     yield "Fetched once by `trackgpt models pull NAME`, together or any hub's id alone:"
     for preset in reversed(presets.PRESETS):
@@ -49,7 +51,7 @@ def run(name: str, revision: str = "") -> int:
 
 
 def _repos(name: str) -> list[str]:
-    if name in {model.name for model in shipped()}:
+    if name in {*(model.name for model in shipped()), *SYSTEMS}:
         raise UsageError(f"{name} ships inside the package; there is nothing to fetch")
     repos = parts_of(model_of(name))
     if not all(HUB_ID.fullmatch(repo) for repo in repos):

@@ -23,15 +23,32 @@ from transformers.models.vit.modeling_vit import ViTLayer
 
 from trackgpt.config import BoxTransformerConfig
 from trackgpt.errors import UsageError
+from trackgpt.perception.encoders import ConvEncoder
 from trackgpt.perception.model_folders import CONFIG_FILE, WEIGHTS_FILE, read_folder
 from trackgpt.settings import read_json, write_json
 
 STRIDE = 16
 """Pixels of a cell, in every layout."""
+STAGES = 4
+"""Of "convolutions", each of which halves the map."""
+FIRST_SCORE = -2.19
+"""Logit of a new tracker's scores, 0.1, so that the many cells that hold no middle do not swamp its first steps."""
 LEAST_SCORE = 1e-4
 """Scores and sizes lie this far from 0 and 1, so that their losses are finite (CenterNet)."""
 
-NANO = BoxTransformerConfig()
+NANO = BoxTransformerConfig(
+    stem="convolutions",
+    stem_blocks=[1, 2, 4, 5],
+    stem_channels=[32, 48, 96, 192],
+    depth=4,
+    hidden=512,
+    templates=2,
+    weighed=False,
+    template_side=96,
+    search_side=192,
+    head=64,
+)
+"""Small enough to learn on a CPU: convolutions make the cells, as in all nano models, and four layers compare them."""
 B_256 = BoxTransformerConfig(
     name="box-b-256", width=768, depth=12, heads=12, hidden=3072, vocabulary=30_522, word_width=768, head=256
 )
@@ -91,7 +108,7 @@ class BoxTransformer(nn.Module):
         self.config = config
         self.tokenizer: Any = None
         width = config.width
-        self.stem = Pyramid(config) if config.stem == "pyramid" else nn.Conv2d(3, width, STRIDE, STRIDE)
+        self.stem = _stem(config)
         sides = {"template": config.template_side // STRIDE, "search": config.search_side // STRIDE}
         self.places = nn.ParameterDict({name: _vectors(side**2, width) for name, side in sides.items()})
         self.segments = nn.ParameterDict({name: _vectors(1, width) for name in sides} if config.segments else {})
@@ -128,6 +145,11 @@ class BoxTransformer(nn.Module):
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 
+    def fold(self) -> None:
+        """Fold the stem's convolutions for inference (see `ConvUnit.fold`); it no longer learns."""
+        if isinstance(self.stem, Convolutions):
+            self.stem.fold()
+
     def forward(
         self,
         templates: Tensor,
@@ -135,17 +157,30 @@ class BoxTransformer(nn.Module):
         words: tuple[Tensor, Tensor] | None = None,
         temporal: Tensor | None = None,
     ) -> BoxMaps:
+        """Look for n targets: `look` with `views` of the templates."""
+        return self.look(self.views(templates), search, words, temporal)
+
+    def views(self, templates: Tensor) -> Tensor:
+        """Tokens (n, v * cells, c) of normalised views, (n, v, 3, template_side, template_side), at least one each."""
+        return self._cells(templates.flatten(0, 1), "template").reshape(len(templates), -1, self.config.width)
+
+    def look(
+        self,
+        shown: Tensor,
+        search: Tensor,
+        words: tuple[Tensor, Tensor] | None = None,
+        temporal: Tensor | None = None,
+    ) -> BoxMaps:
         """Look for n targets.
 
         Args:
-            templates: normalised views, (n, v, 3, template_side, template_side), at least one each.
+            shown: tokens of their views, see `views`.
             search: normalised windows, (n, 3, search_side, search_side).
             words: word pieces, int64 (n, m), and which of them count, bool (n, m); None says nothing.
             temporal: what the last frame handed on, (n, t, c); None on a first frame.
         """
-        n, views = templates.shape[:2]
+        n = len(shown)
         first, said = self._temporal(n, temporal), self._said(n, words)
-        shown = self._cells(templates.flatten(0, 1), "template").reshape(n, -1, self.config.width)
         looked = self._cells(search, "search")
         tokens = torch.cat([first, said, shown, looked], 1)
         mask = None if words is None else _mask(tokens, first.shape[1], words[1])
@@ -154,7 +189,8 @@ class BoxTransformer(nn.Module):
         tokens = self.norm(tokens)
         found, handed = tokens[:, -looked.shape[1] :], None
         if self.config.temporal != "none":
-            found = found * (found @ tokens[:, :1].transpose(1, 2))
+            if self.config.weighed:
+                found = found * (found @ tokens[:, :1].transpose(1, 2))
             handed = tokens[:, : self.config.temporal_tokens]
         side = self.config.search_side // STRIDE
         score, size, offset = self.head(found.transpose(1, 2).reshape(n, -1, side, side))
@@ -291,6 +327,23 @@ class PointwiseBlock(nn.Module):
         return x + added
 
 
+class Convolutions(ConvEncoder):
+    """nano's image encoder as a stem; in training, too, it normalises by what it learned elsewhere."""
+
+    def __init__(self, channels: list[int], blocks: list[int], out_channels: int | None) -> None:
+        super().__init__(channels, blocks, out_channels)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Convolutions:
+        """Nothing in it behaves otherwise in training."""
+        super().train(False)
+        return self
+
+    def forward(self, pixels: Tensor) -> Tensor:  # type: ignore[override]
+        """(n, 3, s, s) to (n, c, s/16, s/16)."""
+        return self.pyramid(pixels)[-1]
+
+
 class CentreHead(nn.Module):
     """OSTrack's head: three towers of four 3 x 3 convolutions for score, offset and size (after CenterNet)."""
 
@@ -299,6 +352,7 @@ class CentreHead(nn.Module):
         widths = (inputs, *(channels // 2**k for k in range(4)))
         outputs = {"score": 1, "offset": 2, "size": 2}
         self.towers = nn.ModuleDict({name: _tower(widths, count) for name, count in outputs.items()})
+        nn.init.constant_(self.towers["score"][-1].bias, FIRST_SCORE)
 
     def forward(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps (n, c, g, g) to score (n, 1, g, g), size (n, 2, g, g) and offset (n, 2, g, g), see `BoxMaps`."""
@@ -316,6 +370,15 @@ def is_box_transformer(folder: Path) -> bool:
     """
     file = folder / CONFIG_FILE
     return file.is_file() and read_json(file).get("kind") == BoxTransformerConfig.kind
+
+
+def _stem(config: BoxTransformerConfig) -> nn.Module:
+    if config.stem == "pyramid":
+        return Pyramid(config)
+    if config.stem == "patch":
+        return nn.Conv2d(3, config.width, STRIDE, STRIDE)
+    neck = None if config.stem_channels[-1] == config.width else config.width
+    return Convolutions(config.stem_channels, config.stem_blocks, neck)
 
 
 def _tower(widths: Sequence[int], outputs: int) -> nn.Sequential:
@@ -350,6 +413,8 @@ def _check(config: BoxTransformerConfig) -> None:
             raise UsageError(f"{name} {getattr(config, name)}: wanted a multiple of {STRIDE}")
     if config.width % config.heads:
         raise UsageError(f"width {config.width}: wanted a multiple of heads, which are {config.heads}")
+    if config.stem == "convolutions" and not len(config.stem_channels) == len(config.stem_blocks) == STAGES:
+        raise UsageError(f"stem_channels and stem_blocks: wanted {STAGES} numbers each for convolutions")
     if config.stem == "pyramid" and config.width % 4:
         raise UsageError(f"width {config.width}: wanted a multiple of 4 for a pyramid")
 
