@@ -13,11 +13,12 @@ from trackgpt.errors import InputError
 from trackgpt.perception.box_tracker import FollowedBox
 from trackgpt.perception.memory_segmenter import SegmenterMemory
 from trackgpt.perception.search_window import SquareCrop
-from trackgpt.reasoners.describer import DRAWN, parse, question
+from trackgpt.reasoners.describer import DRAWN, parse, question, written
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.track import TrackState
 from trackgpt.types import Cue, Prompt, Target
 from train.box_tracking import open_box_sets
+from train.describer_score import scored
 from train.description_rows import PairRows, VideoRows, record_rows
 from train.synthtrack_pairs import scene_pair
 from train.window_tracking import WindowTracker, mean_overlap
@@ -206,3 +207,26 @@ def test_the_overlap_is_a_mean_over_frames_on_which_the_target_is():
     moved[0] = 0.0
     assert mean_overlap(np.nan_to_num(moved), window._replace(boxes=hidden)) == 0.5
     assert mean_overlap(window.boxes, window._replace(boxes=np.full((3, 4), np.nan))) == 0.0
+
+
+# Scores
+
+
+def test_right_answers_score_everything_and_words_that_never_change_are_true_of_half():
+    rows = [pair_rows()[number] for number in range(8)]
+    right = scored([row.answer for row in rows], rows, None)
+    assert {name: sum(values) / 8 for name, values in right.items()} == {
+        "form": 100.0,
+        "decision": 100.0,
+        "yes": 50.0,
+        "true": 100.0,
+    }
+    kept = scored([written(False, row.words, "") for row in rows], rows, None)
+    assert {name: sum(values) / 8 for name, values in kept.items()} == {
+        "form": 100.0,
+        "decision": 50.0,
+        "yes": 0.0,
+        "true": 50.0,
+    }
+    silent = scored([""] * 8, rows, WindowTracker(tiny_boxes.tiny_tracker()))
+    assert (sum(silent["form"]), silent["gain"]) == (0.0, [0.0] * 8)
