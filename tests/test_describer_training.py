@@ -180,10 +180,11 @@ def test_two_processes_learn_what_one_does(lent):
     for command in ([sys.executable, "-m", "train", str(one)], [*launch, str(two)]):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-4000:]
-    apart = (weights(root / "one/model") - weights(root / "two/model")).abs().max()
-    assert apart < 1e-4
-    learned = (weights(root / "one/model") - weights(lent[1])).abs().max()
-    assert learned > 1e-3
+    alone, shared = read_log(root / "one"), read_log(root / "two")
+    for name in ("loss", "grad_norm"):  # of the first step; Adam then makes the signs of rounding into steps
+        assert alone[0][name] == pytest.approx(shared[0][name], rel=1e-3)
+    assert [line["loss"] for line in alone] == pytest.approx([line["loss"] for line in shared], rel=1e-2)
+    assert alone[-1]["loss"] < alone[0]["loss"] - 0.01
 
 
 @pytest.mark.slow
