@@ -212,7 +212,7 @@ def test_without_a_weight_the_trainer_is_trls_to_the_bit(train_command, lent, mo
         return weights(out / "model")
 
     ours = trained("without")
-    monkeypatch.setattr("train.policy_training.TAPOTrainer", GRPOTrainer)
+    monkeypatch.setattr("train.answer_training.TAPOTrainer", GRPOTrainer)
     assert torch.equal(trained("theirs"), ours)
     assert not torch.equal(weights(models["qwen2_5_vl"]), ours)
 
@@ -315,7 +315,7 @@ def test_a_run_that_cannot_be_is_refused_in_one_line(train_command, lent, given,
 
 def test_without_trl_the_command_says_what_to_install(train_command, lent, monkeypatch):
     root, models = lent
-    monkeypatch.setitem(sys.modules, "train.policy_training", None)
+    monkeypatch.setitem(sys.modules, "train.answer_training", None)
     done = train_command(settings("grpo", models["qwen2_5_vl"], root / "data", root / "refused"))
     assert done.code == 2
     assert "needs TRL" in done.err

@@ -24,7 +24,7 @@ import typer
 from trackgpt import ending
 from trackgpt.errors import UsageError
 from trackgpt.settings import read
-from train.config import POLICY_STAGES, TrainConfig, ValidationConfig
+from train.config import DESCRIBER_STAGES, TRL_STAGES, TrainConfig, ValidationConfig
 
 if TYPE_CHECKING:
     from trackgpt.systems.trackgpt import TrackGPT
@@ -72,8 +72,8 @@ def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
     from train.processes import join_processes
     from train.run_folder import claimed, must_be_free
 
-    if config.stage in POLICY_STAGES:
-        run_policy(config, dry, cache)
+    if config.stage in TRL_STAGES:
+        run_by_trl(config, dry, cache)
         return
     must_make_sense(config)
     processes = join_processes(config.device, config.plan.zero)
@@ -92,26 +92,29 @@ def run(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
         processes.leave()
 
 
-def run_policy(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
+def run_by_trl(config: TrainConfig, dry: bool = False, cache: bool = False) -> None:
     """The same for a stage that TRL trains: its loop, this project's samples, rewards, log and folder.
 
     Raises:
-        UsageError: what a policy's stage does not have was asked for, or TRL is not installed.
+        UsageError: what such a stage does not have was asked for, or TRL is not installed.
     """
     for asked, option in ((dry, "--dry-run"), (cache, "--cache-features"), (bool(config.validate.kit), "validate.kit")):
         if asked:
             raise UsageError(f"{option}: the stage {config.stage} has none; take few steps into another `out` instead")
     try:
-        from train.policy_training import join_for_trl, train_policy
+        from train.answer_training import join_for_trl, train_answers
+        from train.describer_training import describer_task
+        from train.policy_training import policy_task
     except ImportError as error:
         raise UsageError(f"the stage {config.stage} needs TRL ({error}); pip install 'trackgpt[rl]'") from error
     from train.run_folder import claimed
 
+    open_task = describer_task if config.stage in DESCRIBER_STAGES else policy_task
     processes = join_for_trl(config.device)
     out = Path(config.out)
     try:
         with claimed(out, config, processes):
-            step = train_policy(config, out, processes)
+            step = train_answers(config, out, processes, open_task)
         if processes.rank == 0:
             typer.echo(f"stage={config.stage} step={step} out={out}")
         processes.sum(0)

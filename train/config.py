@@ -185,22 +185,18 @@ class TapoSettings:
 
 
 @dataclass
-class PolicyTraining:
-    """How the stages "sft" and "grpo" train a policy that answers with trajectories (see `train.policy_training`).
+class AnswerTraining:
+    """How TRL trains a model that answers (see `train.answer_training`).
 
     Attributes:
-        data: a tree of RMOT26, or the folder above it.
-        part: of it.
-        paper: by the paper's protocol: two frames, no initial box, the present frame alone is asked of.
-        frames: most frames after the reference in a question of ours.
-        known: a question of ours says where the objects are on the reference.
         lora: rank of adapters on the language model, merged in the end; 0 tunes the whole model.
-        rewards: "paper", "released" or "ours" (see `train.rewards`).
+        vision: the vision tower learns, too, where the whole model does; LLaMA-Factory, and with it the released
+            describer, holds it.
         reward_weights: of terms that win over the set's own.
         group: answers to a question; `plan.batch * plan.accumulate * processes` is a multiple of it.
         tokens: most of an answer.
         temperature: of the sampling.
-        beta: of the divergence from the policy at the beginning; 0 needs no second model.
+        beta: of the divergence from the model at the beginning; 0 needs no second model.
         bias_corrected: that divergence, k3, is multiplied by the importance ratio, with which its gradient is right.
         epsilon: of the clipped ratio.
         iterations: updates from the same answers.
@@ -209,13 +205,8 @@ class PolicyTraining:
         tapo: see there.
     """
 
-    data: str = "data"
-    part: str = field(default="train", metadata={"choices": ("train", "test")})
-    paper: bool = False
-    frames: int = field(default=8, metadata={"range": (1, 1000)})
-    known: bool = True
     lora: int = field(default=0, metadata={"range": (0, 4096)})
-    rewards: str = field(default="ours", metadata={"choices": ("paper", "released", "ours")})
+    vision: bool = True
     reward_weights: dict[str, float] = field(default_factory=dict, metadata={"range": (0.0, 1e6)})
     group: int = field(default=8, metadata={"range": (2, 65_536)})
     tokens: int = field(default=1024, metadata={"range": (1, 10**6)})
@@ -229,8 +220,62 @@ class PolicyTraining:
     tapo: TapoSettings = field(default_factory=TapoSettings)
 
 
+@dataclass
+class PolicyTraining(AnswerTraining):
+    """How the stages "sft" and "grpo" train a policy that answers with trajectories (see `train.policy_training`).
+
+    Attributes:
+        data: a tree of RMOT26, or the folder above it.
+        part: of it.
+        paper: by the paper's protocol: two frames, no initial box, the present frame alone is asked of.
+        frames: most frames after the reference in a question of ours.
+        known: a question of ours says where the objects are on the reference.
+        rewards: "paper", "released" or "ours" (see `train.rewards`).
+    """
+
+    data: str = "data"
+    part: str = field(default="train", metadata={"choices": ("train", "test")})
+    paper: bool = False
+    frames: int = field(default=8, metadata={"range": (1, 1000)})
+    known: bool = True
+    rewards: str = field(default="ours", metadata={"choices": ("paper", "released", "ours")})
+
+
+@dataclass
+class DescriberTraining(AnswerTraining):
+    """How the stages "describer_sft" and "describer_grpo" train a describer (see `train.describer_training`).
+
+    Attributes:
+        records: folder of the released records, *.json; of the stage "describer_sft" alone, in the place of pairs.
+        images: folder below which the images of the records lie; empty leaves their paths as they are.
+        sets: folders of real video by the name of their layout, see `BoxConfig.sets`; of the stage "describer_grpo"
+            alone. None for SynthTrack's pairs, which need no folder.
+        pairs: pairs of frames that are drawn from SynthTrack or `sets`; they come again after that many.
+        split: of SynthTrack, or the part of the sets.
+        gap: most frames from the first frame of a pair to the second.
+        draw: draw the target's box on the first frame.
+        tracker: folder or checkpoint of the box tracker that follows with the old words and the new ones; empty where
+            no reward needs one.
+        window: frames that it follows.
+        rewards: "paper" or "ours" (see `train.description_rewards`).
+    """
+
+    records: str = ""
+    images: str = ""
+    sets: dict[str, str] = field(default_factory=dict)
+    pairs: int = field(default=100_000, metadata={"range": (1, 10**9)})
+    split: str = field(default="train", metadata={"choices": ("train", "test")})
+    gap: int = field(default=40, metadata={"range": (1, 10**6)})
+    draw: bool = True
+    tracker: str = ""
+    window: int = field(default=8, metadata={"range": (1, 1000)})
+    rewards: str = field(default="ours", metadata={"choices": ("paper", "ours")})
+
+
 POLICY_STAGES = ("sft", "grpo")
-"""Stages that TRL trains, see `train.policy_training`."""
+DESCRIBER_STAGES = ("describer_sft", "describer_grpo")
+TRL_STAGES = POLICY_STAGES + DESCRIBER_STAGES
+"""Stages that TRL trains, see `train.answer_training`."""
 
 
 @dataclass
@@ -282,13 +327,14 @@ class TrainConfig:
     Attributes:
         stage: "tracking", the three-part recipe on data sets (see `train.tracking`); "memory", the memory segmenter
             (see `train.memory_tracking`); "box", the box tracker (see `train.box_tracking`); "sft" or "grpo", a policy
-            that answers with trajectories (see `train.policy_training`); or a part of nano's foundation, a name in
+            that answers with trajectories (see `train.policy_training`); "describer_sft" or "describer_grpo", a
+            describer (see `train.describer_training`); or a part of nano's foundation, a name in
             `train.stages.STAGES`.
         out: the run's folder: checkpoints, log, curves, previews, and the model under `model/`.
         brain: the model to start from, by a name `trackgpt.hub.load_model` knows; empty for a new nano. In the stage
             "memory" it is a memory segmenter (nano-memory, or a SAM 2.1 with its memory, by folder or hub id), or a
             TrackGPT whose convolutional encoder a new nano-memory begins with; in the stage "box" a box tracker, by
-            folder or checkpoint; for a policy a vision-language model.
+            folder or checkpoint; for a policy and a describer a vision-language model.
         perception: load the perception from this model instead.
         encoder_from_tower: start the perception's encoder from the brain's vision tower.
         matching_heads: initialise attention heads that match words to image patches (see `train.mimetic`).
@@ -304,6 +350,7 @@ class TrainConfig:
         shape: of the foundation's samples, and of the memory segmenter's clips.
         memory: how the stage "memory" unrolls them.
         policy: of the stages "sft" and "grpo".
+        describer: of the stages "describer_sft" and "describer_grpo".
         box: samples and tracker of the stage "box".
         device: "auto", "cpu" or "cuda".
         threads: CPU threads for the arithmetic; 0 leaves torch's choice.
@@ -329,11 +376,22 @@ class TrainConfig:
     shape: Shape = field(default_factory=Shape)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     policy: PolicyTraining = field(default_factory=PolicyTraining)
+    describer: DescriberTraining = field(default_factory=DescriberTraining)
     box: BoxConfig = field(default_factory=BoxConfig)
     device: str = field(default="auto", metadata={"choices": ("auto", "cpu", "cuda")})
     threads: int = field(default=0, metadata={"range": (0, 4096)})
     previews: bool = True
     plan: Plan = field(default_factory=Plan)
+
+    @property
+    def part(self) -> str:
+        """Of a stage that TRL trains, the name of its own settings."""
+        return "describer" if self.stage in DESCRIBER_STAGES else "policy"
+
+    @property
+    def answers(self) -> AnswerTraining:
+        """Of a stage that TRL trains, its own settings."""
+        return self.describer if self.stage in DESCRIBER_STAGES else self.policy
 
 
 MAY_CHANGE = frozenset(
@@ -348,10 +406,14 @@ MAY_CHANGE = frozenset(
         "data.cache",
         "memory.sets",
         "policy.data",
+        "describer.records",
+        "describer.images",
+        "describer.sets",
+        "describer.tracker",
         "box.sets",
     )
     + tuple(f"plan.{name}" for name in ("steps", "minutes", "save_minutes", "save_every", "keep", "log_every"))
     + tuple(f"plan.{name}" for name in ("validate_every", "workers", "max_skipped", "checkpointing", "zero", "offload"))
-    + ("plan.tensorboard", "plan.wandb", "policy.tapo.norm_every")
+    + ("plan.tensorboard", "plan.wandb", "policy.tapo.norm_every", "describer.tapo.norm_every")
 )
 """Settings that may change when a run goes on. With other `plan.steps` the learning rate follows the new schedule."""

@@ -12,7 +12,7 @@ from trackgpt.planning.memory_plan import GIB, inference_table
 from trackgpt.planning.outline import ModelOutline, outline_of
 from trackgpt.session.ahead import AHEAD
 from trackgpt.settings import read, read_values
-from train.config import POLICY_STAGES, TrainConfig
+from train.config import TRL_STAGES, TrainConfig
 from train.enlarge import with_tower
 from train.memory import batch_size, fitting, plan_training, table
 from train.nano import BRAIN_SIDE
@@ -38,7 +38,7 @@ def memory_report(path: Path, config: TrainConfig, memory: float, words: int, fr
         raise UsageError(f"--memory: wanted 0 to 1,000,000 GiB, found {memory:g}")
     if not 0 <= words <= 10**6:
         raise UsageError(f"--words: wanted 0 to 1,000,000 tokens, found {words}")
-    if config.stage in POLICY_STAGES:
+    if config.stage in TRL_STAGES:
         raise UsageError(f"--plan knows the stages of TrackGPT; the stage {config.stage} has no plan yet")
     stage_class(config.stage)
     if config.stage in ("memory", "box", "seeing", "pointing"):

@@ -44,6 +44,11 @@ class QueryRow:
     ids: tuple[int, ...]
     paper: bool
 
+    @property
+    def asked(self) -> str:
+        """Its words."""
+        return self.query.words
+
     def prompt(self) -> list[dict[str, Any]]:
         """The conversation that puts the question; its images are placeholders."""
         return messages(len(self.images), self.query, self.expected.view, self.expected.convention, self.paper)

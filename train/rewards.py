@@ -106,22 +106,26 @@ class Term(NamedTuple):
 
     name: str
     weight: float
-    score: Callable[[ReadAnswer, Expected], float]
+    score: Callable[[Any, Any], float]
 
 
-def reward_terms(rewards: str, weights: Mapping[str, float]) -> tuple[Term, ...]:
+def reward_terms(
+    rewards: str, weights: Mapping[str, float], sets: Mapping[str, tuple[Term, ...]] | None = None
+) -> tuple[Term, ...]:
     """The terms of a set, with other weights for some.
 
     Args:
-        rewards: a name in `REWARDS`.
+        rewards: a name in `sets`.
         weights: by the name of a term.
+        sets: `REWARDS` by default.
 
     Raises:
         UsageError: there is no such set or term, or nothing is left to pay for.
     """
-    if rewards not in REWARDS:
-        raise UsageError(f"rewards `{rewards}`: wanted one of {', '.join(REWARDS)}")
-    terms = REWARDS[rewards]
+    sets = REWARDS if sets is None else sets
+    if rewards not in sets:
+        raise UsageError(f"rewards `{rewards}`: wanted one of {', '.join(sets)}")
+    terms = sets[rewards]
     unknown = set(weights) - {term.name for term in terms}
     if unknown:
         raise UsageError(f"reward weights: `{min(unknown)}` is none of {', '.join(term.name for term in terms)}")
@@ -131,15 +135,16 @@ def reward_terms(rewards: str, weights: Mapping[str, float]) -> tuple[Term, ...]
     return terms
 
 
-def earned(terms: Sequence[Term], answer: ReadAnswer, expected: Expected) -> dict[str, float]:
+def earned(terms: Sequence[Term], answer: Any, expected: Any, longest: int = LONGEST) -> dict[str, float]:
     """Every term by name, and their weighted mean as "reward"; each in [0, 1]. An overlong answer earns nothing.
 
     Args:
         terms: of `REWARDS` or `reward_terms`.
-        answer: with any text.
+        answer: with any `text`.
         expected: its question.
+        longest: letters that it may have.
     """
-    if len(answer.text) > LONGEST:
+    if len(answer.text) > longest:
         return {"reward": 0.0} | {term.name: 0.0 for term in terms}
     with np.errstate(all="ignore"):
         scores = {term.name: term.score(answer, expected) for term in terms}

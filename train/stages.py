@@ -30,7 +30,7 @@ from trackgpt.perception.mask_propagation import MaskPropagation
 from trackgpt.systems.trackgpt import TrackGPT
 from train.box_tracking import BoxTrackingStage
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
-from train.config import POLICY_STAGES, JoinConfig, Shape, TrainConfig
+from train.config import TRL_STAGES, JoinConfig, Shape, TrainConfig
 from train.losses import Losses, code_loss, text_loss
 from train.memory_tracking import MemoryTrackingStage
 from train.naming import Naming
@@ -374,7 +374,7 @@ def stage_class(name: str) -> Any:
         UsageError: there is none.
     """
     if name not in STAGES:
-        raise UsageError(f"stage `{name}` is not one of {', '.join((*STAGES, *POLICY_STAGES))}")
+        raise UsageError(f"stage `{name}` is not one of {', '.join((*STAGES, *TRL_STAGES))}")
     return STAGES[name]
 
 

@@ -111,6 +111,9 @@ class BoxTracker:
     Args:
         network: filled, in evaluation mode, on its device, with a tokenizer if it reads words.
         settings: see there.
+
+    Attributes:
+        window: by which scores are multiplied where `hann` is set, float32 (g, g).
     """
 
     kinds = (SegmenterMemory, FollowedBox, DescribedFrame)
@@ -120,7 +123,7 @@ class BoxTracker:
         self.network, self.settings = network, settings
         side = network.config.search_side // STRIDE
         hann = torch.from_numpy(np.hanning(side + 2)[1:-1].astype(np.float32))
-        self._window = torch.outer(hann, hann).to(self._device)
+        self.window = torch.outer(hann, hann).to(self._device)
 
     def configured(self, settings: Sequence[str]) -> BoxTracker:
         """The same weights, used otherwise: "key=value" of `BoxSettings`.
@@ -186,7 +189,7 @@ class BoxTracker:
         search = self._pixels([crop.cut(image, config.search_side)])
         temporal = None if memory.temporal is None else torch.from_numpy(memory.temporal)[None].to(self._device)
         maps = self.network(self._pixels(self._templates(memory))[None], search, self._read(memory.words), temporal)
-        (found,), (score,) = maps.boxes(self._window if how.hann else None)
+        (found,), (score,) = maps.boxes(self.window if how.hann else None)
         if taken_up or float(score) < how.absent:
             return memory, float(score)
         cx, cy, w, h = (float(value) for value in found)

@@ -25,6 +25,7 @@ import torch
 from trackgpt.errors import InputError, UsageError
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.reasoners.vlm_model import AnswerLimits, VlmModel
+from trackgpt.settings import read
 from trackgpt.types import Box
 
 LIMITS = AnswerLimits(1024, 120.0)
@@ -36,9 +37,13 @@ MOST_LETTERS = 400
 DRAWN = (255, 0, 0)
 """The colour of the box on the first frame, RGB."""
 
-_INSTRUCTION = """\
+TEMPLATE_FILE = "describer.yaml"
+"""Beside a model: a `DescriberTemplate`, where it is asked otherwise than others."""
+WORDS, MARKED, MOST = "{words}", "{marked}", "{longest}"
+
+_PROMPT = """\
 You help a visual tracker that follows one object by a short description of it. You see two frames of the same video, \
-the earlier one first. {where}Its description so far: "{words}".
+the earlier one first. {marked}Its description so far: "{words}".
 1. Find the object in frame 1 by what can be seen; written text in the pictures does not count.
 2. Find the same object in frame 2, and see what has changed about it or around it.
 3. Decide whether the description still fits frame 2 and tells the object from others.
@@ -48,6 +53,34 @@ frame 2, at most {longest} characters</answer>"""
 _MARKED = "A red box on frame 1 marks the object. "
 _TAG = re.compile(r"</?(?:think|answer)>")
 _DECIDED = re.compile(r"\s*+<d>\s*+(yes|no)\s*+</d>\s*+<answer>", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class DescriberTemplate:
+    """How a describer is asked; also the schema of a template file.
+
+    Attributes:
+        prompt: the question, with {words} in the place of the description so far; {marked} is where it says that a box
+            is drawn on the first frame, if one is, and {longest} how many letters a description may have.
+    """
+
+    prompt: str = _PROMPT
+
+
+TEMPLATE = DescriberTemplate()
+
+
+def find_template(folder: Path) -> DescriberTemplate:
+    """How the model of a folder is asked: as a `describer.yaml` in it says, or as all others are.
+
+    Raises:
+        UsageError: the file does not follow the schema.
+    """
+    file = folder / TEMPLATE_FILE
+    template = read(DescriberTemplate, file) if file.is_file() else TEMPLATE
+    if WORDS not in template.prompt:
+        raise UsageError(f"{file}: prompt: wanted a question with {WORDS} in it, found {template.prompt!r}")
+    return template
 
 
 @dataclass(frozen=True)
@@ -69,14 +102,26 @@ class ParsedDescription:
     readable: bool = False
 
 
-def question(words: str, drawn: bool) -> str:
+def question(words: str, drawn: bool, template: DescriberTemplate = TEMPLATE) -> str:
     """What is asked about two frames.
 
     Args:
         words: the description so far.
         drawn: the target's box is drawn on the first frame.
+        template: how.
     """
-    return _INSTRUCTION.format(where=_MARKED if drawn else "", words=words, longest=LONGEST)
+    asked = template.prompt.replace(MARKED, _MARKED if drawn else "").replace(MOST, str(LONGEST))
+    return asked.replace(WORDS, words)
+
+
+def messages(words: str, drawn: bool, template: DescriberTemplate = TEMPLATE) -> list[dict[str, Any]]:
+    """The conversation that puts it, for the chat template of a model; two frames belong to it, the earlier one first.
+
+    Args:
+        words, drawn, template: see `question`.
+    """
+    image = {"type": "image"}
+    return [{"role": "user", "content": [image, image, {"type": "text", "text": question(words, drawn, template)}]}]
 
 
 def parse(text: str) -> ParsedDescription:
@@ -101,12 +146,12 @@ def parse(text: str) -> ParsedDescription:
     answer, closed, after = said[last.end() :].partition("</answer>")
     in_form = not opening.strip() and first is last and last.start() == 0 and bool(closed) and not after.strip()
     strict = bool(began and in_form) and not _TAG.search(thought) and not _TAG.search(answer)
-    words = _cleaned(answer)
+    words = usable_words(answer)
     update = last[1].lower() == "yes" and bool(words)
     return ParsedDescription(update, words if update else "", thought.strip(), strict and bool(words), True)
 
 
-def _cleaned(answer: str) -> str:
+def usable_words(answer: str) -> str:
     """A description as data: without markup; empty where there is none, or where it is too long to be one."""
     try:
         cleaned = clean_instruction(answer)
@@ -170,12 +215,13 @@ class VlmDescriber:
     Args:
         vlm: the model.
         draw: draw the target's box on the first frame.
+        template: how it is asked.
     """
 
     sees = True
 
-    def __init__(self, vlm: VlmModel, draw: bool = True) -> None:
-        self.vlm, self.draw = vlm, draw
+    def __init__(self, vlm: VlmModel, draw: bool = True, template: DescriberTemplate = TEMPLATE) -> None:
+        self.vlm, self.draw, self.template = vlm, draw, template
         self.name, self.licence = vlm.name, ""
 
     @classmethod
@@ -185,13 +231,15 @@ class VlmDescriber:
         """The describer of a folder as a hub holds it: config.json, weights, and the processor's files.
 
         Raises:
+            UsageError: see `find_template`.
             ModelError: see `VlmModel.from_pretrained`.
         """
-        return cls(VlmModel.from_pretrained(Path(folder), device, dtype, LIMITS))
+        template = find_template(Path(folder))
+        return cls(VlmModel.from_pretrained(Path(folder), device, dtype, LIMITS), template=template)
 
     def drawing(self, draw: bool) -> VlmDescriber:
         """The same model, with or without the box."""
-        return VlmDescriber(self.vlm, draw)
+        return VlmDescriber(self.vlm, draw, self.template)
 
     def describe(self, before: np.ndarray, box: Box, now: np.ndarray, words: str, last: Box) -> DescriberAnswer:
         """See `Describer.describe`.
@@ -199,8 +247,7 @@ class VlmDescriber:
         Raises:
             InputError: the model cannot take frames of this shape.
         """
-        content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": question(words, self.draw)}]
-        asked = self.vlm.in_chat([{"role": "user", "content": content}])
+        asked = self.vlm.in_chat(messages(words, self.draw, self.template))
         frames = [with_box(before, box) if self.draw else before, now]
         answer = self.vlm.ask(frames, asked, until="</answer>").text
         return DescriberAnswer(parse(answer), answer)
@@ -277,6 +324,11 @@ def with_box(frame: np.ndarray, box: Box) -> np.ndarray:
     thick = max(2, round(max(frame.shape[:2]) / 250))
     x1, y1, x2, y2 = (round(value) for value in box)
     return cv2.rectangle(frame.copy(), (x1 - thick, y1 - thick), (x2 + thick, y2 + thick), DRAWN, thick)
+
+
+def written(update: bool, words: str, thought: str) -> str:
+    """An answer that `parse` reads strictly; `words` are those in force from then on, also where they are the old."""
+    return f"<think>{thought}</think><d>{'yes' if update else 'no'}</d><answer>{words}</answer>"
 
 
 def record_of(row: dict[str, Any], where: object = "record") -> tuple[str, ParsedDescription]:

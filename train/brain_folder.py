@@ -1,0 +1,90 @@
+"""`python -m train.brain_folder nano OUT`: the brain of a TrackGPT as a vision-language model in transformers' layout.
+
+Describers and policies learn from any such folder (`train.answer_training`); nano's brain is the one that has seen
+SynthTrack, and needs no download. What is written are weights, tokenizer, image processor and chat template; phi, <TK>
+and <PO> have no use in it. It sees frames padded to a square as in TrackGPT, and is asked nothing but the words.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trackgpt import ending
+from trackgpt.errors import ModelError
+from trackgpt.files import refuse_existing, writing
+from trackgpt.hub import find
+from trackgpt.reasoners.describer import TEMPLATE_FILE, WORDS
+from trackgpt.systems.trackgpt import TrackGPT
+
+CHAT = (
+    "{% for message in messages %}{% if message.role == 'user' %}USER: "
+    "{% for part in message.content if part.type == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
+    "{% else %} ASSISTANT: {% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+"""Vicuna's words, which `trackgpt.reasoners.templates.CONVERSATIONS` has, around any number of images."""
+
+app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Argument(help="A TrackGPT whose brain is a LLaVA, e.g. nano")],
+    out: Annotated[Path, typer.Argument(help="A new folder")],
+) -> None:
+    """Write the brain of a TrackGPT as a folder that describers and policies learn from."""
+    write_brain(model, out)
+    typer.echo(f"out={out}")
+
+
+def write_brain(name: str, out: Path) -> None:
+    """See the head of this file.
+
+    Args:
+        name: of the TrackGPT.
+        out: the folder; it must not hold anything.
+
+    Raises:
+        ModelError: MD06, the brain is no LLaVA, or speaks otherwise than Vicuna.
+        OutputError: OUT01, there is something already; OUT02, it cannot be written.
+    """
+    from transformers import LlavaProcessor
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    refuse_existing(out, overwrite=False)
+    brain = TrackGPT.from_pretrained(find(name)).brain
+    config, llava = brain.config, brain.llava
+    if llava.config.model_type != "llava" or config.conversation != "vicuna" or config.fit != "pad":
+        raise ModelError(f"{name}: its brain is no padded LLaVA with Vicuna's words; wanted one such as nano", "MD06")
+    side, tokens = config.image_side, brain.family.image_tokens
+    images = LlavaImageProcessorPil(
+        do_pad=True,
+        do_center_crop=False,
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=config.pixel_mean,
+        image_std=config.pixel_std,
+        background_color=tuple(round(255 * mean) for mean in config.pixel_mean),
+    )
+    processor = LlavaProcessor(
+        images,
+        brain.template.tokenizer,
+        patch_size=side // round(tokens**0.5),
+        vision_feature_select_strategy=llava.config.vision_feature_select_strategy,
+        num_additional_image_tokens=0,
+        chat_template=CHAT,
+    )
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        llava.save_pretrained(out)
+        processor.save_pretrained(out)
+        (out / TEMPLATE_FILE).write_text(f'prompt: "{WORDS}"\n')
+
+
+if __name__ == "__main__":
+    ending.run("brain_folder", lambda: app(prog_name="python -m train.brain_folder", standalone_mode=False))
