@@ -181,7 +181,7 @@ def test_two_processes_learn_what_one_does(lent):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-4000:]
     alone, shared = read_log(root / "one"), read_log(root / "two")
-    for name in ("loss", "grad_norm"):  # of the first step; Adam then makes the signs of rounding into steps
+    for name in ("loss", "grad_norm"):  # of the first step; Adam makes steps of the signs of small ones
         assert alone[0][name] == pytest.approx(shared[0][name], rel=1e-3)
     assert [line["loss"] for line in alone] == pytest.approx([line["loss"] for line in shared], rel=1e-2)
     assert alone[-1]["loss"] < alone[0]["loss"] - 0.01
