@@ -167,6 +167,20 @@ def test_nanos_brain_is_a_folder_that_can_learn_and_still_says_what_it_said(tmp_
     assert said.strip() == BrainReasoner(brain).reason(frame, TrackState(None, None), Prompt(SCENE)).text
 
 
+def test_a_tower_that_is_held_stays_as_it_is_though_it_normalises_by_batches(lent, train_command, tmp_path):
+    write_brain("nano", tmp_path / "brain")
+    before, out = load_file(tmp_path / "brain/model.safetensors"), tmp_path / "held"
+    config = settings(
+        "sft", (lent[0], tmp_path / "brain", lent[2]), out, describer={"vision": False}, plan={"steps": 1}
+    )
+    assert train_command(config).code == 0
+    after = load_file(out / "model/model.safetensors")
+    tower = [name for name in before if name.startswith("vision_tower.")]
+    assert any(name.endswith("running_mean") for name in tower)
+    assert all(torch.equal(after[name].float(), before[name].float()) for name in tower)
+    assert any(not torch.equal(after[name].float(), before[name].float()) for name in before if name not in tower)
+
+
 # Minutes
 
 

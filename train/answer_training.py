@@ -160,7 +160,7 @@ def train_answers(config: TrainConfig, out: Path, processes: Processes, open_tas
     # Where the reference of `beta` and the adapters' base are looked for.
     task.model.config._name_or_path = task.model.name_or_path = str(folder)
     if not config.answers.vision:
-        _vision(task.model).requires_grad_(False)
+        _hold(_vision(task.model))
     if begun and not lora:
         _restore(task.model, begun[-1])
     reward = AnswerReward(task)
@@ -200,6 +200,17 @@ def _must_fit(config: TrainConfig, processes: int) -> Path:
     if not config.brain:
         raise UsageError(f"brain: the stage {config.stage} wants a vision-language model to start from")
     return find(config.brain)
+
+
+def _hold(tower: Any) -> None:
+    """Keep a vision tower as it is: it learns nothing, and what normalises by batches in it does so as in use."""
+    tower.requires_grad_(False)
+    tower.register_forward_pre_hook(_as_in_use)
+
+
+def _as_in_use(module: Any, _: Any) -> None:
+    """Before each forward, for TRL's trainers put the whole model in training mode."""
+    module.eval()
 
 
 def _vision(model: Any) -> Any:
