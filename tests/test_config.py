@@ -56,7 +56,7 @@ def test_a_whole_number_is_good_enough_for_a_fraction(tmp_path):
     [
         ("rethink: {flooor: 0.2}", r"settings.yaml.rethink: no setting `flooor`; did you mean `floor`\?"),
         ("brain: {lora: {rnk: 2}}", r"settings.yaml.brain.lora: no setting `rnk`; did you mean `rank`\?"),
-        ("xyzzy: 1", "no setting `xyzzy`; it has name, brain, perception, rethink, mask_threshold, min_area"),
+        ("xyzzy: 1", "no setting `xyzzy`; it has name, brain, perception, score, rethink, mask_threshold, min_area"),
         ("3: 4", "no setting `3`"),
         ("rethink: {cooldown: often}", r"settings.yaml.rethink.cooldown: wanted int, found str \('often'\)"),
         ("rethink: {cooldown: 1.5}", r"rethink.cooldown: wanted int, found float \(1.5\)"),

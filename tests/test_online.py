@@ -324,20 +324,20 @@ def test_a_correction_that_finds_nothing_keeps_the_old_targets():
     tracker = scripted([0.8] * 5, targets=[2, 0])
     track = after(tracker, 2)
     seen = track.look(numbered(2), Prompt("no, the blue ones", 2, "correct"))
-    assert (seen.ids.tolist(), seen.reason, seen.cue.targets, seen.verdict) == ([1, 2], "prompt", 0, "keep")
+    assert (seen.ids.tolist(), seen.reason, seen.cue.targets, seen.verdict) == ([1, 2], "prompt", 0, "absent")
     assert track.look(numbered(3)).ids.tolist() == [1, 2]
     assert tracker.perception.used == [0, 0, 0, 0]
     assert [q is None for q in tracker.perception.online] == [True, False, False, False]
     assert track.state.record.first.tolist() == pytest.approx([0.8, 0.8])
 
 
-def test_a_switch_that_finds_nothing_ends_the_old_targets_and_searches():
+def test_a_switch_that_finds_nothing_keeps_the_old_targets_and_asks_no_more():
     tracker = scripted([0.8] * 9, targets=[2, 0, 1], search_every=3)
     track = after(tracker, 2)
-    assert track.look(numbered(2), Prompt("the cat", 2, "switch")).ids.tolist() == []
-    seen = [track.look(numbered(t)) for t in range(3, 7)]
-    assert [p.ids.tolist() for p in seen] == [[], [], [3], [3]]
-    assert tracker.reasoner.reads == [0, 2, 5]
+    seen = track.look(numbered(2), Prompt("the cat", 2, "switch"))
+    assert (seen.ids.tolist(), seen.verdict) == ([1, 2], "absent")
+    assert [track.look(numbered(t)).ids.tolist() for t in range(3, 7)] == [[1, 2]] * 4
+    assert tracker.reasoner.reads == [0, 2]
 
 
 def test_dropping_one_of_two_leaves_the_other_as_it_is_and_asks_nobody():
@@ -393,7 +393,7 @@ def test_dropping_all_stops_tracking_and_asking(ids):
     ("prompt", "said"),
     [
         (Prompt("a dog", 2, "add"), "TrackGPT cannot add targets; name all of them in one instruction"),
-        (Prompt("", 2, "resume", ids=(1,)), "TrackGPT cannot resume targets"),
+        (Prompt("", 2, "resume", ids=(1,)), "resume 1: targets that were given up are none"),
         (
             Prompt("it", 2, visual=(VisualPrompt((0, 0, 4, 4)),)),
             "in words; leave boxes, points and masks out",

@@ -334,8 +334,9 @@ def cue_of(model: TrackGPT, frame: np.ndarray, targets: int) -> Cue:
         cue = tracker.reasoner.reason(frame, tracker.begin(), Prompt(SENTENCE))
     assert cue.referring is not None
     assert cue.purport is not None
+    assert cue.confidence is not None
     rows = np.resize(np.arange(cue.targets), targets)
-    return replace(cue, referring=cue.referring[rows], purport=cue.purport[rows])
+    return replace(cue, referring=cue.referring[rows], purport=cue.purport[rows], confidence=cue.confidence[rows])
 
 
 class FixedReasoner:

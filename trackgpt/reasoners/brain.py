@@ -51,6 +51,7 @@ class Answer:
         purport: Q_p, float32 (k, c), the row of the <PO> that belongs to each <TK> (see `query_positions`).
         confidence: the probability that the brain gave to the words that name each target, given what stands before
             them, float32 (k,); the words of one end where its query tokens begin, those of the next begin behind them.
+            1 where every answer of the brain is the same.
     """
 
     ids: list[int]
@@ -242,6 +243,8 @@ class Brain(nn.Module):
 
         No token is read again: its probability is that of the state before it, which greedy decoding has looked at.
         """
+        if self.config.answer == "forced":  # nothing of such an answer is the brain's own
+            return hidden.new_ones(len(track), dtype=torch.float32)
         sure, begin = [], 0
         for pair in zip(track, purport):
             end = max(begin, min(pair))
