@@ -14,7 +14,7 @@ from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.hub import load_model, load_trackgpt
 from trackgpt.perception.box_transformer import BoxMaps
 from trackgpt.perception.search_window import SquareCrop
-from trackgpt.synthtrack.clips import make_case
+from trackgpt.synthtrack.clips import description, make_case
 from trackgpt.synthtrack.wordings import REGIONS
 from trackgpt.types import Prompt, VisualPrompt
 from train.__main__ import run as train_config
@@ -26,7 +26,6 @@ from train.box_tracking import (
     bump_radius,
     causal,
     corners,
-    described,
     focal_loss,
     heatmap,
     jittered,
@@ -94,10 +93,10 @@ def test_a_sample_of_a_scene_is_a_function_of_its_seed_and_its_box_is_the_target
 def test_a_description_says_what_the_target_is_and_where_it_is_now():
     case = make_case(777_777_0000, split="train", frames=16, longest=96)
     one = next(one for one in case.expressions if len(one.targets) == 1)
-    said = [described(case, t, one.targets[0]) for t in (0, 15)]
+    said = [description(case, t, one.targets[0]) for t in (0, 15)]
     assert all(words.startswith("the ") and words.endswith(REGIONS) for words in said if words)
     assert any(said)
-    assert described(case, 0, 200) == ""
+    assert description(case, 0, 200) == ""
 
 
 def test_samples_in_a_row_share_a_scene_and_randomised_ones_have_no_words():

@@ -65,4 +65,4 @@ def test_a_row_is_compared_with_no_words_target_by_target_and_those_alike_apart(
 
 def test_a_model_that_reads_no_descriptions_is_refused():
     outcome = CliRunner().invoke(app, ["describing", "--model", "nano", "--videos", "1"])
-    assert "wanted reasoningtrack:TRACKER+DESCRIBER" in str(outcome.exception)
+    assert "wanted reasoningtrack-nano or reasoningtrack:TRACKER+DESCRIBER" in str(outcome.exception)

@@ -301,6 +301,11 @@ dog | what do you see? | question |
 dog | is there another one that fits? | question |
 dog | are there any others like it? | question |
 dog | is there a dog that fits the box? | switch | is there a dog that fits the box?
+dog | is there another dog? | question |
+dog | are there more dogs? | question |
+dog | any others? | question |
+dog | does anything else match? | question |
+dog | what else do you see? | question |
 nothing | is there another one that fits? | start | is there another one that fits?
 
 panda | at the moment it is in the middle | state | the panda in the middle

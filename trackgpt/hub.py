@@ -228,7 +228,7 @@ def _refuse_box_tracker(name: str | Path) -> None:
     if ("+" not in str(name) or Path(name).exists()) and is_box_transformer(find(name)):
         raise UsageError(
             f"{name} is a box tracker, which is a part of ReasoningTrack: -m {REASONINGTRACK}{name}, or, with nano's "
-            f"brain to describe, -m {REASONINGTRACK}{name}+nano"
+            f"brain to describe and to find words, -m {REASONINGTRACK}{name}+nano+nano"
         )
 
 

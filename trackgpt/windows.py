@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from trackgpt.arbiter import MOST_ARCHIVED, PointedArbiter
+from trackgpt.arbiter import PointedArbiter, archived
 from trackgpt.arbitration import Arbitration
 from trackgpt.errors import UsageError
 from trackgpt.geometry.boxes import box_iou
@@ -232,12 +232,6 @@ def _begun(
     """New targets, under these numbers if they are as many and free, else under the next ones."""
     free = len(ids) == len(prompts) and {target.id for target in known}.isdisjoint(ids)
     return tuple(Target(ids[k] if free else state.next_id + k, prompt) for k, prompt in enumerate(prompts))
-
-
-def archived(state: TrackState) -> tuple[Target, ...]:
-    """All targets as former ones, those that were active last, and no more than are kept."""
-    by_age = sorted(state.targets, key=lambda target: target.active)
-    return tuple(replace(target, active=False) for target in by_age)[-MOST_ARCHIVED:]
 
 
 def _unlike(boxes: np.ndarray, rows: Sequence[int], known: np.ndarray) -> list[int]:

@@ -29,8 +29,7 @@ from trackgpt.perception.box_tracker import cut_words
 from trackgpt.perception.box_transformer import BoxMaps, BoxTransformer
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.search_window import SquareCrop
-from trackgpt.synthtrack.clips import Case, make_case, seen_actors
-from trackgpt.synthtrack.language import describe, is_clear, region
+from trackgpt.synthtrack.clips import Case, description, make_case
 from trackgpt.synthtrack.randomised import randomised_clip
 from trackgpt.types import Box, Clip
 from train.config import BoxConfig
@@ -161,7 +160,7 @@ class BoxTrackingStage:
             seen = np.isfinite(boxes).all(axis=1)
             if (chosen := causal(rng, seen, self.model.config.templates, self.box.searches, self.box.gap)) is not None:
                 last = chosen[self.model.config.templates - 1]
-                words = described(case, last, one.targets[0]) if rng.random() < self.box.described else ""
+                words = description(case, last, one.targets[0]) if rng.random() < self.box.described else ""
                 return self._cut(rng, [case.clip.frames[t] for t in chosen], boxes[chosen], words or one.text)
         raise InputError(f"SynthTrack scene {seed * TRIES}: no target of its own words in {TRIES} scenes")
 
@@ -269,12 +268,6 @@ def _scene(seed: int, frames: int) -> Case:
 def _randomised(seed: int, frames: int) -> Clip:
     """A domain-randomised clip, which a few samples share."""
     return randomised_clip(seed, frames, SIDE)
-
-
-def described(case: Case, t: int, key: int) -> str:
-    """What an actor is and where on frame t, as a describer says it: "the red dog top left"; "" if unclear."""
-    found = [one for one in seen_actors(case.scene, t, case.clip.ids[t]) if one.id == key and is_clear(one)]
-    return f"{describe(found[0])} {region(found[0].box)}" if found else ""
 
 
 def id_boxes(ids: np.ndarray, key: int) -> np.ndarray:

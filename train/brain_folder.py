@@ -87,4 +87,4 @@ def write_brain(name: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    ending.run("brain_folder", lambda: app(prog_name="python -m train.brain_folder", standalone_mode=False))
+    ending.run("train.brain_folder", lambda: app(prog_name="python -m train.brain_folder", standalone_mode=False))

@@ -92,4 +92,4 @@ def _cell(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    ending.run("describer_score", lambda: app(prog_name="python -m train.describer_score", standalone_mode=False))
+    ending.run("train.describer_score", lambda: app(prog_name="python -m train.describer_score", standalone_mode=False))

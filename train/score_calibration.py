@@ -23,7 +23,7 @@ from eval.run_folder import progress
 from trackgpt.calibration import inputs
 from trackgpt.config import ScoreConfig
 from trackgpt.errors import TrackGPTError, UsageError
-from trackgpt.hub import ASSETS, load_trackgpt
+from trackgpt.hub import find, load_trackgpt
 from trackgpt.online import follow_all
 from trackgpt.settings import write_json
 from trackgpt.systems.trackgpt import CONFIG_FILE, TrackGPT
@@ -52,16 +52,16 @@ class Observed(NamedTuple):
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="A model folder")] = ASSETS / "nano",
+    folder: Annotated[Path, typer.Argument(help="A model folder, whose config.json is written")],
     seed: Annotated[int, typer.Option(help="Chooses the videos, of the train split")] = SEED,
     videos: Annotated[int, typer.Option(min=2, help="How many")] = 60,
 ) -> None:
     """Write the fitted numbers into the folder's config.json, replacing those that are there."""
     try:
-        model = load_trackgpt(folder, "cpu")
+        model = load_trackgpt(find(folder), "cpu")
         score = fitted(observed(model, seed, videos))
         score = replace(score, fitted_on=f"SynthTrack, train split, seed {seed}, {videos} videos")
-        write_json(replace(model.config, score=score), folder / CONFIG_FILE)
+        write_json(replace(model.config, score=score), find(folder) / CONFIG_FILE)
     except TrackGPTError as error:
         typer.echo(f"score_calibration: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
@@ -94,7 +94,7 @@ def fitted(rows: Observed) -> ScoreConfig:
         UsageError: the brain found nothing to follow, or S_p does not rise with the IoU, so that there is no score.
     """
     if not len(rows.iou):
-        raise UsageError("score_calibration: the model followed nothing; train it first")
+        raise UsageError("the model followed nothing; train it first")
     given = np.column_stack([np.ones(len(rows.iou)), inputs(rows.purport, rows.confidence)])
     share = rows.share / rows.share.sum()
 
@@ -102,14 +102,13 @@ def fitted(rows: Observed) -> ScoreConfig:
         z = given @ weights
         slope = given.T @ (share * (1 / (1 + np.exp(-z)) - rows.iou))
         free = np.r_[0, weights[1:]]
-        return float(
-            share @ (np.logaddexp(0, z) - rows.iou * z) + SHRINKAGE * free @ free
-        ), slope + 2 * SHRINKAGE * free
+        likelihood = share @ (rows.iou * z - np.logaddexp(0, z))
+        return float(SHRINKAGE * free @ free - likelihood), slope + 2 * SHRINKAGE * free
 
     bias, purport, words = (round(float(weight), 3) for weight in minimize(loss, np.zeros(3), jac=True).x)
     if purport <= 0 or words < 0:
         raise UsageError(
-            f"score_calibration: purport {purport}, words {words}; wanted more than 0, since better scores should mean "
+            f"purport {purport}, words {words}; wanted more than 0 and at least 0, since better scores should mean "
             "better masks; train the purport score first (configs/trackgpt/foundation/11_score.yaml)"
         )
     return ScoreConfig(bias, purport, words)

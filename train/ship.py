@@ -1,7 +1,7 @@
 """`python -m train.ship FOLDER`: store a trained nano, nano-memory or box-nano inside the package, if it fits.
 
-`python -m train.known_world` and `python -m train.score_calibration` are to be run after nano: what the old weights
-knew of their world, and what their scores were worth, goes with them.
+`python -m train.known_world` and `python -m train.score_calibration nano` are to be run after nano: what the old
+weights knew of their world, and what their scores were worth, goes with them.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from trackgpt.geometry.masks import box_of
 from trackgpt.hub import load_model
 from trackgpt.online import Tracker, follow_all
 from trackgpt.reasoners.describer import DescriberAnswer, ParsedDescription
-from trackgpt.synthtrack.clips import Case, make_case, seen_actors
-from trackgpt.synthtrack.language import describe, is_clear, region
+from trackgpt.synthtrack.clips import Case, description, make_case, seen_actors
+from trackgpt.synthtrack.language import is_clear
 from trackgpt.systems.reasoningtrack import DescribingReasoner, ReasoningTrack
 from trackgpt.types import Box, Prompt, VisualPrompt
 
@@ -52,9 +52,7 @@ class DescribedTarget:
 
     def said(self, t: int) -> str:
         """The true description of frame t; "" where it cannot be made out."""
-        seen = seen_actors(self.case.scene, t, self.case.clip.ids[t])
-        found = [one for one in seen if one.id == self.key and is_clear(one)]
-        return f"{describe(found[0])} {region(found[0].box)}" if found else ""
+        return description(self.case, t, self.key)
 
 
 class TrueDescriber:
@@ -139,7 +137,7 @@ def command(
     torch.set_num_threads(1)
     system = load_model(model, "cpu")
     if not isinstance(system, ReasoningTrack):
-        raise UsageError(f"--model {model}: wanted reasoningtrack:TRACKER+DESCRIBER")
+        raise UsageError(f"--model {model}: wanted reasoningtrack-nano or reasoningtrack:TRACKER+DESCRIBER")
     seeds = [start * 10_000 + number for start in seed or [VALIDATION] for number in range(videos)]
     rows = {row.name: WordsFigures() for row in ROWS}
     for scene in progress(seeds, "videos", len(seeds)):

@@ -19,7 +19,7 @@ def listing() -> Iterator[str]:
         size = _size(weights.stat().st_size) if weights.exists() else "missing"
         yield f"{entry.name:12s}{size:>9s}  {entry.about}"
     for name, parts in SYSTEMS.items():
-        yield f"{name}  all of these that are named in {parts}"
+        yield f"{name}  a name for {parts}"
     yield ""
     yield "Fetched once by `trackgpt models pull NAME`, together or any hub's id alone:"
     for preset in reversed(presets.PRESETS):

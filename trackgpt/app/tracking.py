@@ -386,9 +386,11 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
     from trackgpt.perception.known_world import MOST
     from trackgpt.presets import best_here
     from trackgpt.systems.imat import Imat
+    from trackgpt.systems.reasoningtrack import ReasoningTrack
     from trackgpt.systems.trackgpt import TrackGPT
 
-    found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, TrackGPT | Imat) else None
+    judges = TrackGPT | Imat | ReasoningTrack
+    found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, judges) else None
     if found is None or found <= MOST:
         return tracker
     if not request.model and (preset := best_here()) is not None:

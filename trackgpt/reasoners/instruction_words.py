@@ -151,6 +151,8 @@ ASKED = _set("""
 """)
 LOOKING = _set("what do you see, what can you see, what did you see, what are you seeing, who do you see")
 FITTING = _set("another, any, more, else, fits, fit, matches, match, like, several, candidate, candidates, others")
+FURTHER = _set("another, else, more, several, candidate, candidates, others")
+ASKS_FOR_OTHERS = _set("is there, are there, any, does anything, do you see, what else, anything else")
 ASKS = _set("why, what, which, who, whom, where, how, when, are, is, do, did, have, since, was, were, does, has")
 SMALL = (
     ARTICLES

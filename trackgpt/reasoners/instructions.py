@@ -110,8 +110,9 @@ def _is_named(text: str) -> bool:
 
 def asks_for_others(question: str) -> bool:
     """Whether a question is about what else would fit: "is there another one that fits?"."""
-    words = [token.word for token in _tokens(question[:MAX_LETTERS])]
-    return bool(set(words) & tables.FITTING) and "why" not in words
+    words = {token.word for token in _tokens(question[:MAX_LETTERS])}
+    named = words & (tables.FURTHER | {"fits", "fit", "matches"} - {"more"}) or {"any", "other"} <= words
+    return bool(named or ("more" in words and words & {"there", "any"})) and "why" not in words
 
 
 def referred(words: str, things: Sequence[Called]) -> tuple[Called, ...]:
@@ -354,7 +355,12 @@ def _excluded(tokens: _Tokens, context: Context) -> tuple[int, ...]:
 def _question(tokens: _Tokens, context: Context) -> Understood | None:
     """A question about the tracking; one about the picture ("who will win?") names what to follow."""
     words = [token.word for token in tokens if token.word not in tables.BREAKS]
-    if not words or words[0] not in tables.ASKS:
+    if not words:
+        return None
+    further = set(words) & tables.FURTHER or {"any", "other"} <= set(words)
+    if context.begun and tokens[-1].word == "?" and further and _at(tokens, 0, tables.ASKS_FOR_OTHERS):
+        return Understood("question")
+    if words[0] not in tables.ASKS:
         return None
     rest, about = words[1:], None
     if "you" in words or "your" in words:

@@ -629,11 +629,14 @@ class Session:
         return Reply(answer, objects_of(self._record(frame, seen)), prompt), seen
 
     def _noted(self, at: SourceFrame | TrackRecord | None, prompt: Prompt) -> Reply:
-        """What changes nothing: a question is answered from the record."""
+        """What changes nothing: a question is answered from the record, that of a frame that was looked at included."""
         self._event("instruction", at, **written_prompt(prompt))
-        objects = () if self.last is None else objects_of(self.last)
+        last = self.last
+        if self._pending is not None and isinstance(at, SourceFrame) and self._pending[0] == at.index:
+            last = self._record(at, self._pending[1])
+        objects = () if last is None else objects_of(last)
         others = asks_for_others(prompt.heard)
-        text = self._others() if others else answer_of(self.state, self.last)
+        text = self._others() if others else answer_of(self.state, last)
         self._event("answer", at, text=text, targets=len(self.state.active))
         self._asked = prompt
         return Reply(text, objects, prompt)

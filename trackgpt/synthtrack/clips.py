@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackgpt.synthtrack.language import Seen, expressions
+from trackgpt.synthtrack.language import Seen, describe, expressions, is_clear, region
 from trackgpt.synthtrack.render import boxes_of, render_clip, visible_fractions
 from trackgpt.synthtrack.scene import Scene, SceneInstruction
 from trackgpt.synthtrack.world import leader, make_scene
@@ -59,6 +59,12 @@ def one_of_each_kind(found: list[SceneInstruction], rng: np.random.Generator) ->
             options = [e for e in found if e.kind == kind and e.form == form]
             chosen.append(options[int(rng.integers(len(options)))])
     return tuple(chosen)
+
+
+def description(case: Case, t: int, key: int) -> str:
+    """What an actor is and where on frame t, as a describer says it: "the red dog top left"; "" where it is unclear."""
+    found = [one for one in seen_actors(case.scene, t, case.clip.ids[t]) if one.id == key and is_clear(one)]
+    return f"{describe(found[0])} {region(found[0].box)}" if found else ""
 
 
 def make_case(seed: int, split: str = "test", frames: int = 36, longest: int = 320) -> Case:

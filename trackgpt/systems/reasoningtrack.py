@@ -24,7 +24,7 @@ from trackgpt.reasoners.grounder import Grounder
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.settings import read
 from trackgpt.synthtrack.language import region
-from trackgpt.systems.imat import MOST_LETTERS, GroundingReasoner
+from trackgpt.systems.imat import MOST_LETTERS, GroundingReasoner, TrackerGrounder
 from trackgpt.systems.trackgpt import BrainReasoner, TrackGPT
 from trackgpt.track import TrackState
 from trackgpt.types import Box, Cue, Prompt, VisualPrompt
@@ -98,6 +98,13 @@ class ReasoningTrack:
             UsageError: NL01 it is empty; NL02 it is too long.
         """
         return clean_instruction(text, MOST_LETTERS)
+
+    def unlikeness(self, frame: np.ndarray) -> float | None:
+        """How unlike the world of its grounder a frame, uint8 RGB (height, width, 3), is; None where that is not known.
+
+        See `TrackGPT.unlikeness`.
+        """
+        return self.grounder.unlikeness(frame) if isinstance(self.grounder, TrackerGrounder) else None
 
     def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
         """An online tracker over the loaded weights; several may share them.
