@@ -472,6 +472,8 @@ class ChangeArbiter(PointedArbiter):
     def _due_to(self, state: TrackState, prompt: Prompt) -> str:
         if prompt.kind in ("add", "resume") or len(prompt.visual) > 1:
             raise UsageError(f"{self.name} follows one target; switch to another one with its box, or start anew")
+        if any(shown.box is None and shown.mask is None for shown in prompt.visual):
+            raise UsageError(f"{self.name} begins with a box or a mask, and points were given; draw a box around it")
         told = prompt.kind in SAME_TARGETS and state.active and prompt.text
         if prompt.visual or prompt.kind == "drop" or not (told or prompt.text):
             return super().due(state, prompt)

@@ -30,6 +30,7 @@ from trackgpt.session.understanding import (
     UNANSWERED,
     answer_of,
     context_of,
+    listed,
     others_of,
     refuse_unheard,
     refuse_unknown,
@@ -622,6 +623,8 @@ class Session:
         answer = HIDDEN if prompt.kind == "absence" else (seen.cue or self.state.cue).text
         if seen.verdict in UNANSWERED and prompt.kind != "resume":
             answer = f"{answer} {still_followed(self.state)}".strip()
+        if prompt.kind == "resume" and seen.verdict not in UNANSWERED:  # what a check saw beside it is no answer
+            answer = f"Back to {listed(context_of(self.state).tracked)}."
         self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
         if prompt.visual and seen.masks is not None:
             for text in denied_points(prompt, seen.ids.tolist(), seen.masks):

@@ -118,6 +118,8 @@ def answer_of(state: TrackState, last: TrackRecord | None) -> str:
     told = [f"{_followed(target, last)}." for target in state.active]
     rivals = np.zeros((0, 4)) if state.cue.rivals is None else state.cue.rivals
     passed = "; ".join(xywh(box) for box in rivals.tolist())
+    if state.prompts[-1].kind == "resume":  # the last answer was about what was followed before
+        return " ".join(told)
     return " ".join([*told, state.cue.text, f"Passed over: {passed}." if passed else ""]).strip()
 
 
