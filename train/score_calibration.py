@@ -23,6 +23,7 @@ from eval.run_folder import progress
 from trackgpt.calibration import inputs
 from trackgpt.config import ScoreConfig
 from trackgpt.errors import TrackGPTError, UsageError
+from trackgpt.files import replacing
 from trackgpt.hub import find, load_trackgpt
 from trackgpt.online import follow_all
 from trackgpt.settings import write_json
@@ -61,7 +62,8 @@ def main(
         model = load_trackgpt(find(folder), "cpu")
         score = fitted(observed(model, seed, videos))
         score = replace(score, fitted_on=f"SynthTrack, train split, seed {seed}, {videos} videos")
-        write_json(replace(model.config, score=score), find(folder) / CONFIG_FILE)
+        with replacing(find(folder) / CONFIG_FILE) as new:
+            write_json(replace(model.config, score=score), new)
     except TrackGPTError as error:
         typer.echo(f"score_calibration: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
