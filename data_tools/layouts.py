@@ -72,6 +72,8 @@ Part = tuple[str, Split, float]
 TRAIN: Part = ("train", Split.train, 1.0)
 VALID: Part = ("valid", Split.test, 1.0)
 TEST: Part = ("test", Split.test, 1.0)
+HELD = 32
+"""Videos that are held in memory until they are written."""
 WritePart = Callable[[Path, Iterable[Case], str], Counts]
 
 
@@ -98,24 +100,34 @@ class Form:
 
 @dataclass
 class PartsWriter:
-    """Writes through a function that takes all cases of a part at once (`LayoutWriter`); nothing before it is closed.
+    """Writes through a function that takes many cases of a part at once (`LayoutWriter`).
 
     Attributes:
         write_part: writes a part below a root.
         root: the root.
+        held: cases of a part that are written together, for a function that adds to what is there; 0 for all of them,
+            when it is closed.
     """
 
     write_part: WritePart
     root: Path
+    held: int = 0
     counts: Counts = field(default_factory=Counts)
     cases: dict[str, list[Case]] = field(default_factory=dict)
 
     def write(self, case: Case, part: str) -> None:
-        self.cases.setdefault(part, []).append(case)
+        waiting = self.cases.setdefault(part, [])
+        waiting.append(case)
+        if len(waiting) == self.held:
+            self._write_waiting(part)
 
     def close(self) -> None:
-        for part, cases in self.cases.items():
-            self.counts.add_all(self.write_part(self.root, cases, part))
+        for part in self.cases:
+            self._write_waiting(part)
+
+    def _write_waiting(self, part: str) -> None:
+        waiting, self.cases[part] = self.cases[part], []
+        self.counts.add_all(self.write_part(self.root, waiting, part))
 
 
 def _pictures(write_part: WritePart, *parts: Part) -> Form:
@@ -127,7 +139,7 @@ def _says_one(case: Case) -> bool:
 
 
 def _sequences(write_part: WritePart, *parts: Part, fewest: int = 1) -> Form:
-    return Form(partial(PartsWriter, write_part), parts, fits=_says_one, fewest=fewest)
+    return Form(partial(PartsWriter, write_part, held=HELD), parts, fits=_says_one, fewest=fewest)
 
 
 FORMS: Mapping[Layout, Form] = {

@@ -14,7 +14,13 @@ VIEWS = {
     "wide": Sizes((1920, 200), (1932, 196)),
     "tall": Sizes((90, 1600), (84, 1596)),
 }
-STEP = {"thousandths": 1 / 1000, "bins": 1 / 1000, "rows_first_1024": 1 / 1024, "cells": 1 / 32}
+STEP = {
+    "thousandths": 1 / 1000,
+    "square": 1920 / 200 / 1000,
+    "bins": 1 / 1000,
+    "rows_first_1024": 1 / 1024,
+    "cells": 1 / 32,
+}
 """Of a grid, as a share of the side; the other conventions are exact."""
 
 
@@ -61,6 +67,7 @@ WIDE = VIEWS["wide"]
         ("seen_pixels", (966, 98, 1932, 196), (960, 100, 1920, 200)),
         ("unit", (0.5, 0.25, 1, 1), (960, 50, 1920, 200)),
         ("thousandths", (500, 250, 1000, 1000), (960, 50, 1920, 200)),
+        ("square", (0, 448, 1000, 500), (0, 0.16, 1920, 100)),  # 860 pixels lie above the image in its square
         ("bins", (0, 499, 499, 999), (0.96, 99.9, 959.04, 199.9)),
         ("rows_first_1024", (256, 512, 768, 1023), (960, 50, 1918.125, 150)),
         ("cells", (0, 1023), (30, 3.125, 1890, 196.875)),

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import tiny_policies
 import torch
@@ -21,6 +22,8 @@ from trl import GRPOTrainer, SFTConfig, SFTTrainer
 
 from trackgpt.hub import find
 from trackgpt.reasoners.describer import VlmDescriber, find_template
+from trackgpt.reasoners.policy import Query, Trajectories, messages, parse, render
+from trackgpt.reasoners.vlm_policy import VlmPolicy
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.reasoningtrack import SCENE
 from trackgpt.systems.trackgpt import BrainReasoner, TrackGPT
@@ -165,6 +168,26 @@ def test_nanos_brain_is_a_folder_that_can_learn_and_still_says_what_it_said(tmp_
     said = vlm.ask([frame], asked).text
     brain = TrackGPT.from_pretrained(find("nano")).brain
     assert said.strip() == BrainReasoner(brain).reason(frame, TrackState(None, None), Prompt(SCENE)).text
+
+
+def test_the_brain_as_a_policy_writes_a_box_in_20_tokens_and_reads_a_known_one_in_20(tmp_path):
+    write_brain("nano", tmp_path / "brain")
+    policy = VlmPolicy.from_pretrained(tmp_path / "brain")
+    view, tokens = policy.view(np.zeros((180, 320, 3), np.uint8)), policy.processor.tokenizer
+    boxes = {1: {1: (10.0, 20.0, 110.0, 140.0)}, 2: {1: (30.0, 40.0, 310.0, 70.0)}}
+    one, two = (
+        render(Trajectories.of((1,), {n: boxes[n] for n in range(1, count + 1)}), view, policy.convention)
+        for count in (1, 2)
+    )
+    assert '"bbox_2d": [31, 281, 344, 656]' in one  # along the padded square, whose upper 70 pixels are not the frame's
+    assert parse(one, (1,), view, policy.convention).at(1)[1] == pytest.approx(boxes[1][1], abs=0.17)
+    lengths = [len(tokens.encode(text, add_special_tokens=False)) for text in (one, two)]
+    assert lengths[0] <= 20
+    assert lengths[1] - lengths[0] <= 20
+    (asked,) = messages(2, Query("the car", ((1, boxes[1][1]),)), view, policy.convention, template=policy.template)
+    assert asked["content"][-1]["text"] == "the car On frame 0, object 1 is at [31, 281, 344, 656]."
+    assert len(tokens.encode(asked["content"][-1]["text"], add_special_tokens=False)) <= 20
+    assert tokens.decode(tokens.encode(two, add_special_tokens=False)) == two
 
 
 def test_a_tower_that_is_held_stays_as_it_is_though_it_normalises_by_batches(lent, train_command, tmp_path):

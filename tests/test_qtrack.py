@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_vlms import WRITERS, say
 from toy_memory import ColourNetwork
 from toy_systems import box_named, scene
@@ -29,6 +30,7 @@ from trackgpt.systems.qtrack import NOT_READ, QTrack
 from trackgpt.track import TrackState
 from trackgpt.types import Prompt, VisualPrompt
 
+LOAD_POLICY = VlmPolicy.from_pretrained.__func__
 RED, BOTH = Prompt("the red one"), Prompt("the red one and the green one")
 PIXELS = CONVENTIONS["pixels"]
 
@@ -412,34 +414,11 @@ def test_a_name_that_is_no_policy_is_refused_with_what_such_names_consist_of(nam
 
 @pytest.mark.parametrize("folder", ["qwen2_5_vl"], indirect=True)
 def test_the_command_line_follows_a_real_video_with_a_tiny_random_policy(folder, command, shared, monkeypatch):
-    """What a random model writes cannot be read, so it is made to write two answers; everything else is real."""
     clip = shared / "data/sam2_demo/notebooks/videos/bedroom.mp4"
-    load = VlmPolicy.from_pretrained.__func__
     answers = ['[{"bbox_2d": [0, 0, 28, 28]}]', '[{"frame": 1, "object_id": 1, "bbox_2d": [28, 28, 56, 56]}]']
-
-    def scripted(cls, *args, **how):
-        policy = load(cls, *args, **how)
-        ask = policy._vlm.ask
-        policy._vlm.ask = lambda *a, **k: (say(policy, answers.pop(0)) if answers else None, ask(*a, **k))[1]
-        policy._vlm._settings.max_new_tokens = 80
-        return policy
-
-    monkeypatch.setattr(VlmPolicy, "from_pretrained", classmethod(scripted))
-    run = (
-        "track",
-        clip,
-        "-m",
-        f"qtrack:{folder}",
-        "-i",
-        "every child on the bed",
-        "--end",
-        "3",
-        "--format",
-        "mp4",
-        "-o",
-        "out",
-    )
-    done = command(*run)
+    answer_in_order(answers, monkeypatch)
+    run = ("track", clip, "-m", f"qtrack:{folder}", "-i", "every child on the bed", "--end", "3")
+    done = command(*run, "--format", "mp4", "-o", "out")
     assert done.code == 0, done.err
     records = list(read_tracks(Path("out")))
     assert [len(record.objects) for record in records] == [1, 1, 1]
@@ -448,6 +427,36 @@ def test_the_command_line_follows_a_real_video_with_a_tiny_random_policy(folder,
     assert (x1 > 0, y1 > 0, x2 <= records[1].size[1], y2 <= records[1].size[0]) == (True,) * 4
     assert f"qtrack:{folder}" in Path("out/run.json").read_text()
     assert Path("out/video.mp4").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("folder", ["qwen2_5_vl"], indirect=True)
+def test_the_command_line_sets_how_often_a_policy_is_asked(folder, command, monkeypatch, tmp_path):
+    for t in range(4):
+        Image.fromarray(scene(red=(4 + t, 8))).save(tmp_path / f"{t:05d}.png")
+    run = ("track", tmp_path, "-m", f"qtrack:{folder}", "-i", "the red one", "--format", "jsonl")
+    asked = {}
+    for every in (1, 2):
+        answer_in_order(['[{"bbox_2d": [0, 0, 28, 28]}]'] * 4, monkeypatch)
+        done = command(*run, "-o", f"out{every}", "--set", f"every={every}")
+        assert done.code == 0, done.err
+        asked[every] = done.values()["rethinks"]
+        assert json.loads(Path(f"out{every}/run.json").read_text())["settings"] == [f"every={every}"]
+    assert asked == {1: "3", 2: "1"}
+    done = command(*run, "-o", "out", "--set", "evry=2")
+    assert (done.code, "evry" in done.err, Path("out").exists()) == (2, True, False), done.err
+
+
+def answer_in_order(answers: list[str], monkeypatch) -> None:
+    """Make any policy that is loaded write these answers: what a random model writes cannot be read."""
+
+    def scripted(cls, *args, **how):
+        policy = LOAD_POLICY(cls, *args, **how)
+        ask = policy._vlm.ask
+        policy._vlm.ask = lambda *a, **k: (say(policy, answers.pop(0)) if answers else None, ask(*a, **k))[1]
+        policy._vlm._settings.max_new_tokens = 80
+        return policy
+
+    monkeypatch.setattr(VlmPolicy, "from_pretrained", classmethod(scripted))
 
 
 # A benchmark

@@ -1,6 +1,7 @@
 """Rows of a policy's training: what is shown, asked and expected of a clip; and the right answer earns the maximum."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,41 @@ def test_without_known_places_all_frames_are_asked_of(clip):
     assert row.query.known == ()
     assert (row.expected.frames, row.expected.ids) == ((0, 1, 2, 3), ())
     assert np.isnan(row.expected.before).all()
+
+
+def test_every_frame_may_be_the_reference_of_a_row(clip):
+    rows = maker(frames=1, stride=1).rows([clip])
+    shown = [[path.stem for path in row.images] for row in rows]
+    assert shown == [["000000", "000001"], ["000001", "000002"], ["000002", "000003"]]
+    assert [row.ids for row in rows] == [(1,), (1, 2), (1, 2)]  # the second object comes on the third frame
+    assert rows[1].query.known == ((1, (13.0, 20.0, 43.0, 60.0)), (2, None))
+    np.testing.assert_allclose(rows[2].expected.before, [corners(LEFT[2]), corners(LATE[2])], atol=1e-9)
+    assert len(maker(frames=3, stride=2).rows([clip])) == 2
+
+
+def test_a_share_of_the_rows_says_where_objects_are_and_others_may_show_one_frame_alone(clip):
+    clips = [replace(clip, name=f"c{number}") for number in range(400)]
+    rows = maker(frames=1, known=0.7).rows(clips)
+    told = [row for row in rows if row.query.known]
+    alone = [row for row in rows if len(row.images) == 1]
+    assert len(told) / len(rows) == pytest.approx(0.7, abs=0.06)
+    assert len(alone) / (len(rows) - len(told)) == pytest.approx(0.5, abs=0.12)
+    assert {(row.expected.frames, row.expected.ids) for row in alone} == {((0,), ())}
+    assert {row.expected.frames for row in told} == {(1,)}
+
+
+def test_places_that_a_question_says_are_off_by_the_jitter_and_the_truth_is_not(clip):
+    clips = [replace(clip, name=f"c{number}") for number in range(400)]
+    rows = maker(frames=1, jitter=0.1).rows(clips)
+    said = np.array([row.query.known[0][1] for row in rows])
+    centres, sides = (said[:, :2] + said[:, 2:]) / 2, said[:, 2:] - said[:, :2]
+    assert ((centres - [25, 40]) / [30, 40]).std(0) == pytest.approx([0.1, 0.1], abs=0.02)
+    assert np.log(sides / [30, 40]).std(0) == pytest.approx([0.1, 0.1], abs=0.02)
+    for row in rows:
+        np.testing.assert_allclose(row.expected.truth[0], [corners(LEFT[1])], atol=1e-9)
+        np.testing.assert_allclose(row.expected.before[0], corners(LEFT[0]), atol=1e-9)
+    again = maker(frames=1, jitter=0.1).rows(clips)
+    assert [row.query for row in again] == [row.query for row in rows]
 
 
 def test_the_papers_rows_pair_every_frame_with_the_reference(clip):

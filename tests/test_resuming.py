@@ -180,6 +180,7 @@ def test_options_of_the_first_run_hold_and_others_are_refused(command, killed, m
         ("--batch", 4): "--batch: the run began with none",
         ("-o", "out"): "--output beside --resume, which goes on in the run's own folder",
         ("--box", "1,2,3,4"): "--box: the run began with none, not 1,2,3,4",
+        ("--set", "every=4"): "--set: the run began with none, not every=4",
     }.items():
         done = command("track", clip, "--resume", "cut", *more)
         assert (done.code, line in done.err) == (2, True), done.err

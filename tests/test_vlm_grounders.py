@@ -14,7 +14,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes
-from trackgpt.reasoners.vlm import DIALECTS, VlmGrounder, is_vlm_grounder
+from trackgpt.reasoners.policy import Query, messages
+from trackgpt.reasoners.vlm import DIALECTS, VlmGrounder, find_dialect, is_vlm_grounder
 
 WORDS = "the dog on the left"
 SIZES = {"square": (56, 56), "wide": (120, 24), "tall": (20, 110)}
@@ -120,6 +121,22 @@ def test_a_folder_is_known_by_the_type_of_its_model(folder, tmp_path):
     assert not is_vlm_grounder(tmp_path)
     (tmp_path / "grounder.yaml").write_text("prompt: 'Where is {words}?'\n")
     assert is_vlm_grounder(tmp_path)
+
+
+def test_a_template_with_a_query_asks_about_several_frames_in_its_own_words(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    (tmp_path / "grounder.yaml").write_text("prompt: 'Where is {words}?'\nquery: 'Follow {words}.'\n")
+    with pytest.raises(UsageError, match=r"grounder.yaml: query: wanted a question with \{words\} and \{known\} in it"):
+        find_dialect(tmp_path)
+    (tmp_path / "grounder.yaml").write_text("prompt: '{words}'\nquery: 'Follow {words}.{known}'\n")
+    query = Query("the dog", ((1, (8.0, 6.0, 60.0, 40.0)), (2, None)))
+    view, template = Sizes((80, 48), (80, 48)), find_dialect(tmp_path).query
+    (asked,) = messages(2, query, view, CONVENTIONS["pixels"], template=template)
+    assert [part["type"] for part in asked["content"]] == ["image", "image", "text"]
+    known = " On frame 0, object 1 is at [8, 6, 60, 40], object 2 cannot be seen."
+    assert asked["content"][-1]["text"] == f"Follow the dog.{known}"
+    paper = messages(2, query, view, CONVENTIONS["pixels"], paper=True)
+    assert messages(2, query, view, CONVENTIONS["pixels"], paper=True, template=template) == paper
 
 
 def test_florence_boxes_are_those_of_its_own_processor(tmp_path):

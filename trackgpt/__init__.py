@@ -21,6 +21,7 @@ from trackgpt.types import Clip, Cue, Prediction, Prompt, VisualPrompt
 from trackgpt.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trackgpt.session.playback import InstructionTracker
@@ -33,6 +34,7 @@ def load(
     device: str = "auto",
     perception: str | Path | None = None,
     grounder: str | Path | None = None,
+    settings: Sequence[str] = (),
     **execution: Any,
 ) -> InstructionTracker:
     """A tracker that follows instructions or what it is shown, from a shipped name, a folder, or a brain and a SAM.
@@ -44,15 +46,18 @@ def load(
         perception: for a brain, a SAM: a `.pth` file, a folder or a hub's id.
         grounder: for a memory segmenter, what finds words on real video: the ONNX file of a detector, or the folder or
             hub's id of an open-vocabulary detector or a VLM.
+        settings: rules of the system, each "key=value", as `--set` of the command line has them; see the README.
         execution: how it runs: `dtype` "float32" (default), "bfloat16" or "auto"; `backend` "torch" (default) or
             "onnxruntime"; `compile` False (default) or True; see `trackgpt.config.Execution`.
 
     Raises:
-        UsageError: a brain without a perception, or a perception without a brain; an execution that cannot be.
+        UsageError: a brain without a perception, or a perception without a brain; an execution that cannot be; as soon
+            as a session begins, there is no such setting.
         ModelError: there is no such model, its weights are damaged, or the device is not there.
     """
     from trackgpt.hub import grounded, pair
     from trackgpt.session.playback import InstructionTracker
 
     name = pair(model, perception)
-    return InstructionTracker.from_pretrained(grounded(grounder, name) if grounder else name, device, **execution)
+    named = grounded(grounder, name) if grounder else name
+    return InstructionTracker.from_pretrained(named, device, settings, **execution)

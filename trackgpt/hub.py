@@ -8,7 +8,7 @@ A grounder and a memory segmenter together are IMAT, named `imat:GROUNDER+SEGMEN
 `qtrack:POLICY+SEGMENTER`, e.g. `qtrack:Qwen/Qwen3-VL-4B-Instruct+nano-memory`. A box tracker with a describer is
 ReasoningTrack, named `reasoningtrack:TRACKER[+DESCRIBER[+GROUNDER]]`; the describer is a VLM, a TrackGPT, an endpoint
 such as `http://localhost:8000/v1#MODEL`, or `template`, which changes no words and is taken where none is named.
-`reasoningtrack-nano` is one whose parts all ship.
+`reasoningtrack-nano` and `qtrack-nano` are two whose parts all ship.
 """
 
 from __future__ import annotations
@@ -68,8 +68,13 @@ NANO_MEMORY = "nano-memory"
 """The shipped model that follows what is pointed at."""
 BOX_NANO = "box-nano"
 """The shipped box tracker, which reads words beside the first box."""
-SYSTEMS = {"reasoningtrack-nano": f"{REASONINGTRACK}{BOX_NANO}+nano+nano"}
-"""Names of whole systems whose parts all ship: nano's brain describes, and finds words that are said without a box."""
+POLICY_NANO = "policy-nano"
+"""The shipped policy, which answers with boxes."""
+SYSTEMS = {
+    "qtrack-nano": f"{QTRACK}{POLICY_NANO}",
+    "reasoningtrack-nano": f"{REASONINGTRACK}{BOX_NANO}+nano+nano",
+}
+"""Names of whole systems whose parts all ship. In the last one nano's brain describes, and finds words said alone."""
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +93,7 @@ def shipped() -> tuple[Shipped, ...]:
     return (
         Shipped("nano", ASSETS / "nano", "a whole TrackGPT of under 9 M parameters, trained on SynthTrack alone"),
         Shipped(NANO_MEMORY, ASSETS / NANO_MEMORY, "follows real objects that it is shown by a box, a mask or points"),
+        Shipped(POLICY_NANO, ASSETS / POLICY_NANO, "answers words with boxes, frame by frame, as qtrack-nano"),
         Shipped(BOX_NANO, ASSETS / BOX_NANO, "follows a box and reads words about it, as part of reasoningtrack-nano"),
     )
 

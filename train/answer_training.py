@@ -41,7 +41,7 @@ from train.checkpoints import replace_folder, together
 from train.config import AnswerTraining, TrainConfig
 from train.grpo import TAPOConfig, TAPOTrainer
 from train.loop import RunClock, RunSignals, StoppedError
-from train.model_folder import CARD, RECORD, card, exported_step, training_record
+from train.model_folder import CARD, RECORD, card, copy_beside, exported_step, training_record
 from train.monitor import run_loggers
 from train.plan import Plan
 from train.precision import use_bf16
@@ -436,9 +436,7 @@ def _export(
     def write() -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        for file in source.iterdir():
-            if file.suffix in (".json", ".jinja", ".txt", ".model", ".yaml") and "index" not in file.name:
-                shutil.copy(file, unfinished)
+        copy_beside(source, unfinished)
         model = trainer.accelerator.unwrap_model(trainer.model)
         if config.answers.lora:
             model = model.merge_and_unload()

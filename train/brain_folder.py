@@ -2,21 +2,26 @@
 
 Describers and policies learn from any such folder (`train.answer_training`); nano's brain is the one that has seen
 SynthTrack, and needs no download. What is written are weights, tokenizer, image processor and chat template; phi, <TK>
-and <PO> have no use in it. It sees frames padded to a square as in TrackGPT, and is asked nothing but the words.
+and <PO> have no use in it. It sees frames padded to a square as in TrackGPT, and is asked nothing but the words, and as
+a policy where the objects are. Its vocabulary gets the pieces of which answers consist (`PIECES`), which a tokenizer
+learned from SynthTrack's sentences would write letter by letter.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
 
 from trackgpt import ending
 from trackgpt.errors import ModelError
 from trackgpt.files import refuse_existing, writing
 from trackgpt.hub import find
-from trackgpt.reasoners.describer import TEMPLATE_FILE, WORDS
+from trackgpt.reasoners.describer import TEMPLATE_FILE as DESCRIBED_BY
+from trackgpt.reasoners.policy import KNOWN, WORDS
+from trackgpt.reasoners.vlm import TEMPLATE_FILE as ASKED_BY
 from trackgpt.systems.trackgpt import TrackGPT
 
 CHAT = (
@@ -28,6 +33,14 @@ CHAT = (
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 """Vicuna's words, which `trackgpt.reasoners.templates.CONVERSATIONS` has, around any number of images."""
+
+PIECES = (
+    *("<think></think>\n<answer>", "[]</answer>", '[{"frame": ', ']}, {"frame": ', "]}]</answer>"),
+    *(', "object_id": ', ', "bbox_2d": ['),
+    *(" On frame 0, object ", "], object ", ", object ", " is at [", "].", " cannot be seen"),
+    *(f", {digit}" for digit in range(10)),
+)
+"""What an answer of a policy (`trackgpt.reasoners.policy.render`) and its question have between numbers."""
 
 app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
 
@@ -62,6 +75,8 @@ def write_brain(name: str, out: Path) -> None:
     if llava.config.model_type != "llava" or config.conversation != "vicuna" or config.fit != "pad":
         raise ModelError(f"{name}: its brain is no padded LLaVA with Vicuna's words; wanted one such as nano", "MD06")
     side, tokens = config.image_side, brain.family.image_tokens
+    words = brain.template.tokenizer
+    _add_pieces(llava, words)
     images = LlavaImageProcessorPil(
         do_pad=True,
         do_center_crop=False,
@@ -73,7 +88,7 @@ def write_brain(name: str, out: Path) -> None:
     )
     processor = LlavaProcessor(
         images,
-        brain.template.tokenizer,
+        words,
         patch_size=side // round(tokens**0.5),
         vision_feature_select_strategy=llava.config.vision_feature_select_strategy,
         num_additional_image_tokens=0,
@@ -83,7 +98,23 @@ def write_brain(name: str, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         llava.save_pretrained(out)
         processor.save_pretrained(out)
-        (out / TEMPLATE_FILE).write_text(f'prompt: "{WORDS}"\n')
+        (out / DESCRIBED_BY).write_text(f'prompt: "{WORDS}"\n')
+        (out / ASKED_BY).write_text(f'prompt: "{WORDS}"\nquery: "{WORDS}{KNOWN}"\ncoordinates: square\n')
+
+
+def _add_pieces(llava: Any, words: Any) -> None:
+    """Give `PIECES` to a tokenizer, and rows to a model's embedding: the means of those they were written with before.
+
+    A model that writes out what it reads has one matrix for both.
+    """
+    from tokenizers import AddedToken
+
+    before = [words.encode(piece, add_special_tokens=False) for piece in PIECES]
+    words.add_tokens([AddedToken(piece, normalized=False, special=False) for piece in PIECES])
+    table = llava.resize_token_embeddings(len(words), mean_resizing=False).weight
+    with torch.no_grad():
+        for piece, ids in zip(PIECES, before, strict=True):
+            table[words.convert_tokens_to_ids(piece)] = table[ids].mean(0)
 
 
 if __name__ == "__main__":

@@ -229,7 +229,9 @@ class PolicyTraining(AnswerTraining):
         part: of it.
         paper: by the paper's protocol: two frames, no initial box, the present frame alone is asked of.
         frames: most frames after the reference in a question of ours.
-        known: a question of ours says where the objects are on the reference.
+        known: share of the questions of ours that say where the objects are on the reference.
+        stride: frames from one reference to the next in a clip; 0 for its own alone.
+        jitter: how far the places that a question says are off, see `train.query_rows.RowMaker`.
         rewards: "paper", "released" or "ours" (see `train.rewards`).
     """
 
@@ -237,7 +239,9 @@ class PolicyTraining(AnswerTraining):
     part: str = field(default="train", metadata={"choices": ("train", "test")})
     paper: bool = False
     frames: int = field(default=8, metadata={"range": (1, 1000)})
-    known: bool = True
+    known: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
+    stride: int = field(default=0, metadata={"range": (0, 10**6)})
+    jitter: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     rewards: str = field(default="ours", metadata={"choices": ("paper", "released", "ours")})
 
 

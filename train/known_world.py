@@ -1,4 +1,4 @@
-"""`python -m train.known_world FOLDER`: tell a trained model what SynthTrack looks like, beside all else.
+"""`python -m train.known_world FOLDER`: tell a trained nano, or a policy made of it, what SynthTrack looks like.
 
 Frames of SynthTrack's train split are told from domain-randomised ones (see `trackgpt.synthtrack.randomised`) by
 Fisher's linear discriminant; the limit is the 99.9 % quantile of SynthTrack's frames that the discriminant was not
@@ -9,7 +9,7 @@ that neither tells them apart. It takes five minutes on a core, and the same mac
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +17,12 @@ import numpy as np
 import typer
 from PIL import Image
 
-from trackgpt.errors import TrackGPTError
+from trackgpt.errors import ModelError, TrackGPTError
 from trackgpt.hub import ASSETS, load_trackgpt
-from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld, statistics
+from trackgpt.perception.encoders import Features
+from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld, encoded, statistics
+from trackgpt.reasoners.vlm import is_vlm_grounder
+from trackgpt.reasoners.vlm_policy import VlmPolicy
 from trackgpt.synthtrack.clips import frame_size
 from trackgpt.synthtrack.randomised import randomised_clip
 from trackgpt.synthtrack.render import render
@@ -39,16 +42,16 @@ FOLDS = 4
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="A model folder")] = ASSETS / "nano",
+    folder: Annotated[Path, typer.Argument(help="A TrackGPT, or a policy of its brain")] = ASSETS / "nano",
     scenes: Annotated[int, typer.Option(help="One frame is drawn of each")] = 2400,
     others: Annotated[int, typer.Option(help="Domain-randomised frames")] = 1000,
 ) -> None:
     """Write the file beside the weights, replacing the one that is there."""
     try:
-        perception = load_trackgpt(folder, "cpu").tracker().perception
+        encode = _encoder(folder)
         seeds = range(FIRST_SEED, FIRST_SEED + max(scenes, others))
-        own = _seen(perception, map(drawn_frame, seeds[:scenes]))
-        known = tell_apart(own, _seen(perception, map(other_frame, seeds[:others])))
+        own = _seen(encode, map(drawn_frame, seeds[:scenes]))
+        known = tell_apart(own, _seen(encode, map(other_frame, seeds[:others])))
         known.write(folder / KNOWN_WORLD_FILE)
     except TrackGPTError as error:
         typer.echo(f"known_world: {error}", err=True)
@@ -110,9 +113,24 @@ def _compressed(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.array(Image.open(file))
 
 
-def _seen(perception: QueryPerception, frames: Iterable[np.ndarray]) -> np.ndarray:
+def _encoder(folder: Path) -> Callable[[np.ndarray], Features]:
+    """What a model of a folder computes of a frame: its perception, or the vision tower of a policy.
+
+    Raises:
+        ModelError: it is neither, or has another tower.
+    """
+    if not is_vlm_grounder(folder):
+        perception: QueryPerception = load_trackgpt(folder, "cpu").tracker().perception
+        return lambda frame: perception.encode([frame])[0].features
+    tower = VlmPolicy.from_pretrained(folder).tower
+    if tower is None:
+        raise ModelError(f"{folder}: its vision tower has no maps at strides 4 and 8; wanted nano's", "MD06")
+    return lambda frame: encoded(tower.encoder, tower.config.image_size, frame)
+
+
+def _seen(encode: Callable[[np.ndarray], Features], frames: Iterable[np.ndarray]) -> np.ndarray:
     """`statistics` of frames, (n, d)."""
-    return np.array([statistics(perception.encode([frame])[0].features, frame.shape[:2]) for frame in frames])
+    return np.array([statistics(encode(frame), frame.shape[:2]) for frame in frames])
 
 
 if __name__ == "__main__":

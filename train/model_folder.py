@@ -31,6 +31,19 @@ PROTOCOL = (
 )
 
 
+def copy_beside(source: Path, out: Path) -> None:
+    """Copy what a model's folder has beside weights: configurations, tokenizer, templates; not how it was trained.
+
+    Args:
+        source: the model's folder, as a hub has it.
+        out: a folder that is there.
+    """
+    for file in source.iterdir():
+        beside = file.suffix in (".json", ".jinja", ".txt", ".model", ".yaml") and "index" not in file.name
+        if beside and file.name != RECORD:
+            shutil.copy(file, out)
+
+
 def export_model(
     model: TrackGPT, origin: Origin, engine: Engine, folder: Path, record: dict[str, Any], processes: Processes
 ) -> None:

@@ -49,7 +49,16 @@ def policy_task(config: TrainConfig) -> Callable[[Path, torch.dtype], AnswerTask
 
 
 def _rows(asked: PolicyTraining, clips: Iterable[QueryClip], policy: VlmPolicy) -> list[QueryRow]:
-    maker = RowMaker(policy.convention, views_of(policy), asked.paper, asked.frames, asked.known)
+    maker = RowMaker(
+        policy.convention,
+        views_of(policy),
+        asked.paper,
+        asked.frames,
+        asked.known,
+        asked.stride,
+        asked.jitter,
+        policy.template,
+    )
     rows = maker.rows(clips)
     if not rows:
         raise InputError(f"{asked.data}: no clip of the part {asked.part} has a frame with a visible object")

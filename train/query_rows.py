@@ -1,11 +1,14 @@
 """Rows of a policy's training: a question about frames of a clip, the answer that is right, and what it is judged by.
 
-One clip of RMOT26 gives one row of our protocol, its reference with the frames after it; or, by the paper's, one row
-for every frame, shown beside the reference. Files are read when a row is asked for.
+One clip of RMOT26 gives one row of our protocol, its reference with the frames after it, or one for every so many
+frames as the reference; or, by the paper's, one row for every frame, shown beside the reference. Files are read when a
+row is asked for. A tracker's next question knows what its last answer said: `jitter` shows a model places that are as
+wrong as its own answers are.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +39,7 @@ class QueryRow:
         expected: the truth, as exactly as the model can write it.
         ids: of its objects.
         paper: by the paper's protocol (see `trackgpt.reasoners.policy`).
+        template: the model's own question, if it has one (see `trackgpt.reasoners.policy.messages`).
     """
 
     images: tuple[Path, ...]
@@ -43,6 +47,7 @@ class QueryRow:
     expected: Expected
     ids: tuple[int, ...]
     paper: bool
+    template: str = ""
 
     @property
     def asked(self) -> str:
@@ -51,7 +56,8 @@ class QueryRow:
 
     def prompt(self) -> list[dict[str, Any]]:
         """The conversation that puts the question; its images are placeholders."""
-        return messages(len(self.images), self.query, self.expected.view, self.expected.convention, self.paper)
+        view, convention = self.expected.view, self.expected.convention
+        return messages(len(self.images), self.query, view, convention, self.paper, self.template)
 
     def completion(self) -> str:
         """The answer that is right."""
@@ -77,14 +83,25 @@ class RowMaker:
         view: of a frame's width and height in pixels, these and the size of the copy that the model sees.
         paper: by the paper's protocol.
         frames: most frames of a row after the reference; those that follow are left out.
-        known: the question says where the objects are on the reference; never by the paper's protocol.
+        known: share of the questions that say where the objects are on the reference; none by the paper's protocol.
+            Others ask about all frames; where some do and some do not, these show any number after the reference, also
+            none, as a track begins with one frame.
+        stride: frames from the reference of one row to that of the next; 0 for the clip's own reference alone.
+        jitter: how far the places that a question says are off, as a share of a box's sides: the deviation of its
+            centre and of the logarithm of its size. Truth stays as it is.
+        template: see `QueryRow`.
+        seed: of what is drawn.
     """
 
     convention: Convention
     view: Callable[[Size], Sizes]
     paper: bool = False
     frames: int = 8
-    known: bool = True
+    known: float = 1.0
+    stride: int = 0
+    jitter: float = 0.0
+    template: str = ""
+    seed: int = 0
 
     def rows(self, clips: Iterable[QueryClip]) -> list[QueryRow]:
         """All rows of some clips, in order; frames on which nothing is visible give none by the paper's protocol.
@@ -92,16 +109,39 @@ class RowMaker:
         Raises:
             InputError: a reference cannot be read.
         """
-        return [row for clip in clips for row in (self._of_pairs(clip) if self.paper else self._of_window(clip))]
+        return [row for clip in clips for row in (self._of_pairs(clip) if self.paper else self._of_windows(clip))]
 
-    def _of_window(self, clip: QueryClip) -> list[QueryRow]:
+    def _of_windows(self, clip: QueryClip) -> list[QueryRow]:
         window = _Window(clip, self)
-        count = min(len(window.images), self.frames + 1)
-        first = {each: window.boxes[0].get(each) for each in window.ids}
-        query = Query(window.words, tuple(first.items()) if self.known and any(first.values()) else ())
+        rng = np.random.default_rng([self.seed, zlib.crc32(clip.name.encode())])
+        begins = range(0, max(len(window.images) - 1, 1), self.stride) if self.stride else (0,)
+        return [self._of_window(window, begin, rng) for begin in begins]
+
+    def _of_window(self, window: _Window, begin: int, rng: np.random.Generator) -> QueryRow:
+        """The row whose reference is a frame of a window."""
+        count = min(len(window.images) - begin, self.frames + 1)
+        first = {each: window.boxes[begin].get(each) for each in window.ids}
+        told = rng.random() < self.known and any(first.values())
+        if not told and 0 < self.known < 1:
+            count = int(rng.integers(1, count + 1))
+        shown = {each: None if box is None else self._off(box, window.view, rng) for each, box in first.items()}
+        query = Query(window.words, tuple(shown.items()) if told else ())
         frames = asked_frames(count, query)
-        before = window.boxes[0] if frames[0] else {}
-        return [window.row(list(range(count)), query, frames, window.boxes[frames[0] : count], before)]
+        before = window.boxes[begin] if frames[0] else {}
+        boxes = window.boxes[begin + frames[0] : begin + count]
+        return window.row(list(range(begin, begin + count)), query, frames, boxes, before)
+
+    def _off(self, box: Box, view: Sizes, rng: np.random.Generator) -> Box:
+        """A box as wrong as `jitter` says, of which something is left on the frame."""
+        if not self.jitter:
+            return box
+        corners = np.array(box)
+        sides, centre = corners[2:] - corners[:2], (corners[:2] + corners[2:]) / 2
+        centre = np.clip(centre + rng.normal(0, self.jitter, 2) * sides, 0, view.size)
+        sides = sides * np.exp(rng.normal(0, self.jitter, 2)) / 2
+        x1, y1 = np.maximum(centre - sides, 0)
+        x2, y2 = np.minimum(centre + sides, view.size)
+        return (float(x1), float(y1), float(x2), float(y2)) if x2 - x1 >= 1 and y2 - y1 >= 1 else box
 
     def _of_pairs(self, clip: QueryClip) -> list[QueryRow]:
         window = _Window(clip, self)
@@ -149,7 +189,8 @@ class _Window:
         truth = np.array([[_or_nan(on, each) for on in boxes] for each in ids]).reshape(len(ids), len(frames), 4)
         start = np.array([_or_nan(before, each) for each in ids]).reshape(len(ids), 4)
         expected = Expected(frames, truth, start, self.view, self.maker.convention, ids if query.known else ())
-        return QueryRow(tuple(self.images[t] for t in shown), query, expected, ids, self.maker.paper)
+        images = tuple(self.images[t] for t in shown)
+        return QueryRow(images, query, expected, ids, self.maker.paper, self.maker.template)
 
 
 def _or_nan(boxes: Mapping[int, Box], each: int) -> Sequence[float]:

@@ -1,7 +1,7 @@
-"""`python -m train.ship FOLDER`: store a trained nano, nano-memory or box-nano inside the package, if it fits.
+"""`python -m train.ship FOLDER`: store a trained model (nano and others) inside the package, if it fits.
 
-`python -m train.known_world` and `python -m train.score_calibration nano` are to be run after nano: what the old
-weights knew of their world, and what their scores were worth, goes with them.
+`python -m train.known_world` (nano, or the folder of the policy) and `python -m train.score_calibration nano` are to be
+run after it: what the old weights knew of their world, and what their scores were worth, goes with them.
 """
 
 from __future__ import annotations
@@ -18,26 +18,58 @@ import typer
 
 from trackgpt.errors import OutputError, TrackGPTError
 from trackgpt.files import refuse_existing, refuse_to_hold, writing
-from trackgpt.hub import ASSETS, BOX_NANO, NANO_MEMORY, refuse_to_replace
+from trackgpt.hub import ASSETS, BOX_NANO, NANO_MEMORY, POLICY_NANO, refuse_to_replace
 from trackgpt.perception.box_transformer import BoxTransformer, is_box_transformer
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE
 from trackgpt.perception.mask_propagation import MaskPropagation, is_nano_memory
-from trackgpt.reasoners.brain_weights import load_tokenizer
+from trackgpt.reasoners.brain_weights import load_tokenizer, load_vlm
+from trackgpt.reasoners.vlm import is_vlm_grounder
 from trackgpt.systems.trackgpt import WEIGHTS_FILE, TrackGPT
+from train.model_folder import copy_beside
 
 
 @dataclass(frozen=True)
 class ShippedKind:
-    """A model that ships: its name, whether a folder holds such a one, and the class that reads and writes it."""
+    """A model that ships.
+
+    Attributes:
+        name: of it.
+        is_one: whether a folder holds such a one.
+        network: reads it, with `from_pretrained`, and writes it, with `save_pretrained`.
+    """
 
     name: str
     is_one: Callable[[Path], bool]
     network: Any
 
 
+class PolicyFolder:
+    """The network of a policy with the other files of its folder, as a hub has them.
+
+    Args:
+        model: of transformers.
+        folder: where it was read.
+    """
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        self.model, self.folder = model, folder
+        self.parameters = model.parameters
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> PolicyFolder:
+        """Read a folder; see `load_vlm`."""
+        return cls(load_vlm(folder, torch.float32)[0], folder)
+
+    def save_pretrained(self, out: str, dtype: torch.dtype) -> None:
+        """Write a folder with the weights in a type."""
+        copy_beside(self.folder, Path(out))
+        self.model.to(dtype).save_pretrained(out)
+
+
 KINDS = (
     ShippedKind(NANO_MEMORY, is_nano_memory, MaskPropagation),
     ShippedKind(BOX_NANO, is_box_transformer, BoxTransformer),
+    ShippedKind(POLICY_NANO, is_vlm_grounder, PolicyFolder),
 )
 MOST_PARAMETERS = 9_000_000
 MOST_BYTES = 16 * 2**20

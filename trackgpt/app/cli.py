@@ -105,6 +105,9 @@ def track(
         str, _option("Model", metavar="WAY", help="Several fit: best (default), all, ask, fail", show_default=False)
     ] = "best",
     rethink: Annotated[str, _option("Model", help="auto, off; live also async")] = "auto",
+    set_: Annotated[
+        list[str] | None, _option("Model", "--set", metavar="K=V", help="A rule of the model, see the README")
+    ] = None,
     guess: Annotated[bool, _option("Model", "--guess", help="Go on where footage is unlike its training")] = False,
     start: Annotated[int, _option("Source", help="First frame")] = 0,
     end: Annotated[int | None, _option("Source", help="Frame to stop before")] = None,
@@ -123,10 +126,7 @@ def track(
 ) -> int:
     """Track what an instruction means, or what is pointed at.
 
-    Examples:
-        trackgpt track race.mp4 -i "who will win the race?" -i "240: the blue one"
-
-        trackgpt track dog.mp4 -i "the dog on the left" --grounder yolox_nano.onnx
+    Example: trackgpt track race.mp4 -i "the red car" -i "240: the blue one"
     """
     from trackgpt.app.instructions import SpokenScript, read_script
     from trackgpt.app.pointing import Pointing
@@ -150,6 +150,7 @@ def track(
         reading=reading | {"max_pixels": max_pixels, "allow_gaps": allow_gaps},
         rethink=rethink,
         on_ambiguous=on_ambiguous,
+        settings=tuple(set_ or ()),
         guess=guess,
         lookahead=lookahead_of(batch, ahead),
         overwrite=overwrite,
@@ -180,6 +181,9 @@ def chat(
     dtype: Dtype = "float32",
     offline: Offline = False,
     guess: Annotated[bool, typer.Option("--guess", help="Go on where footage is unlike its training")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="K=V", help="A rule of the model, see the README")
+    ] = None,
     start: Annotated[int, typer.Option(help="First frame")] = 0,
     end: Annotated[int | None, typer.Option(help="Frame to stop before")] = None,
     stride: Annotated[int, typer.Option(help="Take every n-th frame")] = 1,
@@ -208,6 +212,7 @@ def chat(
             execution={"dtype": dtype},
             reading={"start": start, "end": end, "stride": stride},
             guess=guess,
+            settings=tuple(set_ or ()),
             overwrite=overwrite,
         ),
         live_policy,

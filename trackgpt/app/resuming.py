@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 FREE = ("source", "resume", "offline", "strict", "quiet", "as_json")
 """Parameters of the command that do not have to be as in the first run."""
 ELSEWHERE = ("output", "overwrite")
-FIELDS = {"instruction": "instructions", "format": "formats"} | dict.fromkeys(("perception", "grounder"), "model")
+FIELDS = {"instruction": "instructions", "format": "formats", "set": "settings"} | dict.fromkeys(
+    ("perception", "grounder"), "model"
+)
 FIELDS |= dict.fromkeys(("batch", "ahead"), "lookahead")
 """Fields of a request that parameters of other names go into."""
 
@@ -68,6 +70,7 @@ def first_request(folder: Path, facts: Mapping[str, Any]) -> TrackRequest:
             reading=dict(facts["reading"]),
             rethink=str(facts["rethink"]),
             on_ambiguous=str(facts["on_ambiguous"]),
+            settings=tuple(facts["settings"]),
             guess=bool(facts["guess"]),
             lookahead=None if facts["lookahead"] is None else Lookahead(**facts["lookahead"]),
         )

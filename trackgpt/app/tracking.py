@@ -62,6 +62,7 @@ class TrackRequest:
     pointing: Pointing = Pointing()
     script: SpokenScript = SpokenScript()
     on_ambiguous: str = "best"
+    settings: tuple[str, ...] = ()
 
     @property
     def words(self) -> bool:
@@ -223,6 +224,7 @@ def written_request(request: TrackRequest) -> dict[str, Any]:
         "reading": request.reading,
         "rethink": request.rethink,
         "on_ambiguous": request.on_ambiguous,
+        "settings": list(request.settings),
         "guess": request.guess,
         "device": request.device,
         "execution": request.execution,
@@ -367,7 +369,7 @@ def loaded(request: TrackRequest, model: str) -> InstructionTracker:
     """The model of that name, as the request wants it to run."""
     from trackgpt.session.playback import InstructionTracker
 
-    return InstructionTracker.from_pretrained(model, request.device, **request.execution)
+    return InstructionTracker.from_pretrained(model, request.device, request.settings, **request.execution)
 
 
 def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: FrameSource) -> InstructionTracker:
@@ -386,10 +388,11 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
     from trackgpt.perception.known_world import MOST
     from trackgpt.presets import best_here
     from trackgpt.systems.imat import Imat
+    from trackgpt.systems.qtrack import QTrack
     from trackgpt.systems.reasoningtrack import ReasoningTrack
     from trackgpt.systems.trackgpt import TrackGPT
 
-    judges = TrackGPT | Imat | ReasoningTrack
+    judges = TrackGPT | Imat | QTrack | ReasoningTrack
     found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, judges) else None
     if found is None or found <= MOST:
         return tracker

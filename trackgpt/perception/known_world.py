@@ -17,13 +17,29 @@ from safetensors.torch import save_file
 from trackgpt.errors import ModelError
 from trackgpt.files import replacing
 from trackgpt.geometry.letterbox import fit
-from trackgpt.perception.encoders import Features
+from trackgpt.perception.encoders import ConvEncoder, Features, normalise
 from trackgpt.weights import checked, read_lazily
 
 KNOWN_WORLD_FILE = "known_world.safetensors"
 """In a model's folder; where it is missing, nothing is known of the model's world and no footage is refused."""
 MOST = 1.0
 """Unlikeness up to which a frame counts as one of the model's own world: one in a thousand of its frames exceeds it."""
+
+
+@torch.inference_mode()
+def encoded(encoder: ConvEncoder, side: int, frame: np.ndarray) -> Features:
+    """What an encoder with maps at strides 4 and 8 computes of a frame in the upper left of a square.
+
+    Args:
+        encoder: of a vision tower.
+        side: of the square, pixels.
+        frame: uint8 RGB (height, width, 3).
+    """
+    square = np.empty((side, side, 3), np.uint8)
+    fit(frame.shape[:2], side).apply(frame, square)
+    like = next(encoder.parameters())
+    features: Features = encoder(normalise(torch.from_numpy(square).permute(2, 0, 1)[None].to(like.device)).to(like))
+    return features
 
 
 def statistics(features: Features, size: tuple[int, int]) -> np.ndarray:

@@ -103,6 +103,25 @@ def _cells_from_pixels(box: Box, view: Sizes) -> Numbers:
     return tuple(float(row * PATCHES + column) for column, row in (first, last))
 
 
+def _square_to_pixels(numbers: Numbers, view: Sizes) -> Box:
+    """Along the square around the image, in the middle of which it lies."""
+    side, (left, top) = max(view.size), _margins(view)
+    x1, y1, x2, y2 = (value / 1000 * side for value in numbers)
+    return x1 - left, y1 - top, x2 - left, y2 - top
+
+
+def _square_from_pixels(box: Box, view: Sizes) -> Numbers:
+    side, margins = max(view.size), _margins(view) * 2
+    shifted = (edge + margin for edge, margin in zip(box, margins, strict=True))
+    return tuple(float(min(max(floor(edge / side * 1000 + 0.5), 0), 1000)) for edge in shifted)
+
+
+def _margins(view: Sizes) -> tuple[float, float]:
+    """What a square has left of the image and above it, in pixels."""
+    side = max(view.size)
+    return (side - view.size[0]) / 2, (side - view.size[1]) / 2
+
+
 CONVENTIONS: dict[str, Convention] = {
     "pixels": _along(lambda view: view.size),
     "seen_pixels": _along(lambda view: view.seen),
@@ -110,6 +129,7 @@ CONVENTIONS: dict[str, Convention] = {
     "thousandths": _along(lambda view: (1000.0, 1000.0), most=1000),
     "bins": _along(lambda view: (1000.0, 1000.0), most=999, offset=0.5),
     "rows_first_1024": _along(lambda view: (1024.0, 1024.0), most=1023, rows_first=True),
+    "square": Convention(4, _square_to_pixels, _square_from_pixels),
     "cells": Convention(2, _cells_to_pixels, _cells_from_pixels),
 }
 """By name:
@@ -120,6 +140,7 @@ CONVENTIONS: dict[str, Convention] = {
     thousandths       x1 y1 x2 y2 from 0 to 1000 (Qwen2-VL, Qwen3-VL, InternVL)
     bins              x1 y1 x2 y2 as 1000 bins, each meaning its middle (Florence-2)
     rows_first_1024   y1 x1 y2 x2 from 0 to 1024 (PaliGemma)
+    square            x1 y1 x2 y2 from 0 to 1000 along the square that an image is padded to (nano)
     cells             the first and the last cell of a grid of 32 by 32, counted row by row (Kosmos-2)
 """
 

@@ -31,6 +31,8 @@ LONGEST = 100_000
 """Letters of an answer; a longer one is not read."""
 MOST_OBJECTS = 120
 """Objects of an answer, as in the released code; further ones are left out."""
+WORDS, KNOWN = "{words}", "{known}"
+"""In a template of questions: what was said, and where its objects are on the reference."""
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
@@ -156,7 +158,7 @@ def asked_frames(count: int, query: Query, paper: bool = False) -> tuple[int, ..
 
 
 def messages(
-    count: int, query: Query, view: Sizes, convention: Convention, paper: bool = False
+    count: int, query: Query, view: Sizes, convention: Convention, paper: bool = False, template: str = ""
 ) -> list[dict[str, Any]]:
     """The conversation that puts a query, for the chat template of a model; `count` images belong to it, in order.
 
@@ -166,19 +168,21 @@ def messages(
         view: the size of the frames, and that of the copies that the model sees.
         convention: how the model writes boxes.
         paper: by the paper's protocol.
+        template: a question of a model's own, with `WORDS` and `KNOWN`, which stands in our protocol behind the images
+            alone; empty for the one of `question`.
     """
     image = {"type": "image"}
-    if paper:
+    own = "" if paper else template
+    if paper or own:
         content: list[dict[str, str]] = [image] * count
     else:
         labels = [f"Frame {t}:" if t else "Frame 0, the reference:" for t in range(count)]
         content = [part for label in labels for part in ({"type": "text", "text": label}, image)]
-    return [
-        {
-            "role": "user",
-            "content": [*content, {"type": "text", "text": question(count, query, view, convention, paper)}],
-        }
-    ]
+    if own:
+        asked = own.replace(KNOWN, _known(query, view, convention)).replace(WORDS, query.words)
+    else:
+        asked = question(count, query, view, convention, paper)
+    return [{"role": "user", "content": [*content, {"type": "text", "text": asked}]}]
 
 
 def question(count: int, query: Query, view: Sizes, convention: Convention, paper: bool = False) -> str:

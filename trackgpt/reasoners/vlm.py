@@ -21,12 +21,12 @@ from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes, placed
 from trackgpt.reasoners.expression import lasting_if_understood
 from trackgpt.reasoners.grounder import Candidate, Grounding, Nearby
 from trackgpt.reasoners.kind_reader import VlmKindReader
+from trackgpt.reasoners.policy import KNOWN, WORDS
 from trackgpt.reasoners.templates import clean_instruction
 from trackgpt.reasoners.vlm_model import AnswerLimits, Spoken, VlmModel
 from trackgpt.settings import read, read_json
 
 TEMPLATE_FILE = "grounder.yaml"
-WORDS = "{words}"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Dialect:
             text, with the placeholder of the image if the processor wants one.
         answer: how boxes are written, see `answers.PARSERS`.
         coordinates: in which numbers, see `coordinates.CONVENTIONS`.
+        query: the question about several frames, where it is not that of `trackgpt.reasoners.policy.question`: with
+            {words}, and {known} where the objects are on the first of them, as far as that is known.
         first_phrase: the answer goes through the phrases of the words; the boxes of the first one are meant.
         max_new_tokens: an answer is cut off after so many.
         max_seconds: no further token is begun after this time.
@@ -49,6 +51,7 @@ class Dialect:
     chat: bool = True
     answer: str = field(default="json", metadata={"choices": tuple(PARSERS)})
     coordinates: str = field(default="thousandths", metadata={"choices": tuple(CONVENTIONS)})
+    query: str = ""
     first_phrase: bool = False
     max_new_tokens: int = field(default=256, metadata={"range": (1, 4096)})
     max_seconds: float = field(default=60.0, metadata={"range": (0.1, 3600.0)})
@@ -127,6 +130,10 @@ def find_dialect(folder: Path, template: Path | None = None) -> Dialect:
         dialect = read(Dialect, template)
         if WORDS not in dialect.prompt:
             raise UsageError(f"{template}: prompt: wanted a question with {WORDS} in it, found {dialect.prompt!r}")
+        if dialect.query and not all(part in dialect.query for part in (WORDS, KNOWN)):
+            raise UsageError(
+                f"{template}: query: wanted a question with {WORDS} and {KNOWN} in it, found {dialect.query!r}"
+            )
         return dialect
     if model_type not in DIALECTS:
         known = ", ".join(DIALECTS)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from trackgpt.errors import ModelError
+from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld, encoded
+from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes
 from trackgpt.reasoners.policy import PolicyAnswer, Query, Trajectories, asked_frames, messages, parse, sections
 from trackgpt.reasoners.templates import clean_instruction
@@ -34,10 +36,15 @@ class VlmPolicy:
     Attributes:
         name: for people and for run.json.
         licence: for people.
+        convention: in which numbers it writes boxes.
+        template: its own question, see `trackgpt.reasoners.policy.messages`; empty where it has none.
+        known_world: what frames look like that it was trained on, where its folder says so.
     """
 
+    known_world: KnownWorld | None = None
+
     def __init__(self, vlm: VlmModel, dialect: Dialect) -> None:
-        self._vlm, self.convention = vlm, CONVENTIONS[dialect.coordinates]
+        self._vlm, self.convention, self.template = vlm, CONVENTIONS[dialect.coordinates], dialect.query
         self.model, self.processor, self.name = vlm.model, vlm.processor, vlm.name
         self.licence = dialect.licence
 
@@ -59,7 +66,8 @@ class VlmPolicy:
 
         Raises:
             UsageError: a template file beside the model does not follow the schema.
-            ModelError: MD06, the model's family does not write boxes as four numbers in a chat; see also
+            ModelError: MD06, the model's family does not write boxes as four numbers in a chat; MD02, the file about its
+                world is damaged; see also
                 `trackgpt.reasoners.vlm.find_dialect` and `VlmModel.from_pretrained`.
         """
         folder = Path(folder)
@@ -70,7 +78,29 @@ class VlmPolicy:
                 "chat model that writes boxes as JSON, such as Qwen2.5-VL or Qwen3-VL",
                 "MD06",
             )
-        return cls(VlmModel.from_pretrained(folder, device, dtype, limits), dialect)
+        policy = cls(VlmModel.from_pretrained(folder, device, dtype, limits), dialect)
+        if (folder / KNOWN_WORLD_FILE).is_file():
+            tower = policy.tower
+            channels = None if tower is None else tower.encoder.fine_channels
+            policy.known_world = KnownWorld.read(folder / KNOWN_WORLD_FILE, channels)
+        return policy
+
+    @property
+    def tower(self) -> ConvTower | None:
+        """Its vision tower, where that is nano's."""
+        tower = getattr(self.model.model, "vision_tower", None)
+        return tower if isinstance(tower, ConvTower) else None
+
+    def unlikeness(self, frame: np.ndarray) -> float | None:
+        """How unlike its world a frame is (see `KnownWorld.unlikeness`); None where nothing is known of that world.
+
+        Args:
+            frame: uint8 RGB (height, width, 3).
+        """
+        if self.known_world is None or self.tower is None:
+            return None
+        features = encoded(self.tower.encoder, self.tower.config.image_size, frame)
+        return self.known_world.unlikeness(features, (frame.shape[0], frame.shape[1]))
 
     def view(self, frame: np.ndarray) -> Sizes:
         """The size of a frame, uint8 RGB (height, width, 3), and that of the copy that the network is given.
@@ -90,7 +120,7 @@ class VlmPolicy:
         """
         view = self.view(frames[-1])
         query = Query(clean_instruction(query.words), query.known)
-        text = self._vlm.in_chat(messages(len(frames), query, view, self.convention, paper))
+        text = self._vlm.in_chat(messages(len(frames), query, view, self.convention, paper, self.template))
         spoken = self._vlm.ask(frames, text, until="</answer>")
         found = parse(spoken.text, asked_frames(len(frames), query, paper), view, self.convention)
         return PolicyAnswer(found, _scores(found, spoken), sections(spoken.text).thought, spoken.text)

@@ -82,18 +82,27 @@ class PlannedPrompt:
 
 
 class InstructionTracker:
-    """A system ready to be told what to track; several sessions may share it."""
+    """A system ready to be told what to track; several sessions may share it.
 
-    def __init__(self, model: System, name: str = "trackgpt") -> None:
+    Args:
+        model: the system.
+        name: of it, for people.
+        settings: "key=value" of its rules, such as "every=4" of `trackgpt.systems.qtrack.QTrackSettings`.
+    """
+
+    def __init__(self, model: System, name: str = "trackgpt", settings: Sequence[str] = ()) -> None:
         self.model = model
         self.name = name
+        self.settings = tuple(settings)
 
     @classmethod
-    def from_pretrained(cls, model: str | Path = "nano", device: str = "auto", **execution: Any) -> InstructionTracker:
+    def from_pretrained(
+        cls, model: str | Path = "nano", device: str = "auto", settings: Sequence[str] = (), **execution: Any
+    ) -> InstructionTracker:
         """Load a model by its name and say how it runs (see `trackgpt.hub.load_model`)."""
         from trackgpt.hub import load_model
 
-        return cls(load_model(model, device, **execution), str(model))
+        return cls(load_model(model, device, **execution), str(model), settings)
 
     def check(self, text: str) -> str:
         """An instruction as the model will read it: without markup and control characters.
@@ -149,11 +158,11 @@ class InstructionTracker:
         """What a session steps with.
 
         Raises:
-            UsageError: there is no such way of rethinking.
+            UsageError: there is no such way of rethinking, or the model has no such setting.
         """
         if rethink not in RETHINKING:
             raise UsageError(f"rethink {rethink!r}: choose from {', '.join(RETHINKING)}")
-        parts = self.model.tracker()
+        parts = self.model.tracker(settings=self.settings)
         if rethink == "off":
             return replace(parts, arbiter=Unasked(parts.arbiter))
         return LateTracker(parts) if rethink == "async" else parts

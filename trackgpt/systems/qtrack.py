@@ -24,6 +24,7 @@ from trackgpt.perception.identity_banks import BankSettings
 from trackgpt.perception.memory_segmenter import KeepingNetwork
 from trackgpt.reasoners.policy import Policy, PolicyAnswer, Query
 from trackgpt.reasoners.templates import clean_instruction
+from trackgpt.reasoners.vlm_policy import VlmPolicy
 from trackgpt.settings import read
 from trackgpt.systems.imat import MOST_LETTERS, NOT_SEEN
 from trackgpt.track import TrackState
@@ -100,6 +101,13 @@ class QTrack:
             UsageError: NL01 it is empty; NL02 it is too long.
         """
         return clean_instruction(text, MOST_LETTERS)
+
+    def unlikeness(self, frame: np.ndarray) -> float | None:
+        """How unlike the world of its policy a frame, uint8 RGB (height, width, 3), is; None where that is not known.
+
+        See `trackgpt.reasoners.vlm_policy.VlmPolicy.unlikeness`.
+        """
+        return self.policy.unlikeness(frame) if isinstance(self.policy, VlmPolicy) else None
 
     def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
         """An online tracker over the loaded weights; several may share them.
