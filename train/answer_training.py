@@ -14,6 +14,7 @@ describer (`train.describer_training`). Several processes, of `torchrun`, each h
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -26,10 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
 from transformers import PrinterCallback, TrainerCallback
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig, SFTTrainer
 
@@ -37,6 +40,7 @@ from trackgpt.errors import OutOfMemoryError, TrackGPTError, UsageError
 from trackgpt.files import writing
 from trackgpt.hub import find
 from trackgpt.reasoners.brain_weights import load_vlm
+from trackgpt.reasoners.conv_tower import ConvTower
 from train.checkpoints import replace_folder, together
 from train.config import AnswerTraining, TrainConfig
 from train.grpo import TAPOConfig, TAPOTrainer
@@ -203,9 +207,48 @@ def _must_fit(config: TrainConfig, processes: int) -> Path:
 
 
 def _hold(tower: Any) -> None:
-    """Keep a vision tower as it is: it learns nothing, and what normalises by batches in it does so as in use."""
+    """Keep a vision tower as it is: it learns nothing, and what normalises by batches in it does so as in use.
+
+    What nano's tower gave for an image is kept, for it is asked again: answers of a group are about the same images,
+    and each is read when it is generated, scored and learned from.
+    """
     tower.requires_grad_(False)
     tower.register_forward_pre_hook(_as_in_use)
+    if isinstance(tower, ConvTower):
+        tower.forward = KeptTokens(tower.forward)
+
+
+class KeptTokens:
+    """A vision tower's forward that computes every image once, as far as its tokens are still there.
+
+    Args:
+        forward: pixels (b, 3, s, s) to an output whose only hidden state is the last one, (b, tokens, channels).
+        most: images whose tokens are kept; the ones that were asked for first go first.
+    """
+
+    def __init__(self, forward: Callable[..., BaseModelOutputWithPooling], most: int = 20_000) -> None:
+        self.forward, self.most = forward, most
+        self.kept: dict[bytes, torch.Tensor] = {}
+
+    def __call__(self, pixel_values: torch.Tensor, **how: Any) -> BaseModelOutputWithPooling:
+        """See the class."""
+        keys = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in _bytes_of(pixel_values)]
+        new = {key: row for row, key in enumerate(keys) if key not in self.kept}
+        found = {key: self.kept[key] for key in keys if key not in new}
+        if new:
+            with torch.no_grad():
+                tokens = self.forward(pixel_values[list(new.values())], **how).last_hidden_state
+            found |= dict(zip(new, tokens, strict=True))
+            self.kept |= {key: found[key] for key in new}
+            for key in list(self.kept)[: max(0, len(self.kept) - self.most)]:
+                del self.kept[key]
+        together = torch.stack([found[key] for key in keys])
+        return BaseModelOutputWithPooling(last_hidden_state=together, pooler_output=None, hidden_states=(together,))
+
+
+def _bytes_of(pixels: torch.Tensor) -> np.ndarray:
+    """Images (b, ...) of any type as bytes (b, n)."""
+    return pixels.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
 
 
 def _as_in_use(module: Any, _: Any) -> None:
@@ -279,19 +322,34 @@ class AnswerReward:
 
 def row_set(rows: Sequence[AnswerRow], completions: bool) -> Dataset:
     """Rows as TRL reads them, by number; each is looked at when it is asked for."""
+    return Dataset.from_dict({"number": list(range(len(rows)))}).with_transform(_RowReader(rows, completions))
 
-    def of(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
-        asked = [rows[number] for number in batch["number"]]
+
+class _RowReader:
+    """Numbers of rows to what TRL wants of them.
+
+    Args:
+        rows: all of them.
+        completions: with the right answers.
+    """
+
+    def __init__(self, rows: Sequence[AnswerRow], completions: bool) -> None:
+        self.rows, self.completions = rows, completions
+
+    def __call__(self, batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
+        asked = [self.rows[number] for number in batch["number"]]
         made: dict[str, list[Any]] = {
             "number": batch["number"],
             "prompt": [row.prompt() for row in asked],
             "images": [row.pictures() for row in asked],
         }
-        if completions:
+        if self.completions:
             made["completion"] = [[{"role": "assistant", "content": row.completion()}] for row in asked]
         return made
 
-    return Dataset.from_dict({"number": list(range(len(rows)))}).with_transform(of)
+    def __getstate__(self) -> dict[str, Any]:
+        """What `datasets` makes a fingerprint of, for a cache that is not used; all rows would take it minutes."""
+        return {"rows": len(self.rows), "completions": self.completions}
 
 
 def _trainer(config: TrainConfig, settings: dict[str, Any], task: AnswerTask, reward: AnswerReward) -> Any:

@@ -9,16 +9,19 @@ learned from SynthTrack's sentences would write letter by letter.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor
 
 from trackgpt import ending
 from trackgpt.errors import ModelError
 from trackgpt.files import refuse_existing, writing
 from trackgpt.hub import find
+from trackgpt.reasoners.coordinates import SQUARE
 from trackgpt.reasoners.describer import TEMPLATE_FILE as DESCRIBED_BY
 from trackgpt.reasoners.policy import KNOWN, WORDS
 from trackgpt.reasoners.vlm import TEMPLATE_FILE as ASKED_BY
@@ -36,11 +39,14 @@ CHAT = (
 
 PIECES = (
     *("<think></think>\n<answer>", "[]</answer>", '[{"frame": ', ']}, {"frame": ', "]}]</answer>"),
-    *(', "object_id": ', ', "bbox_2d": ['),
-    *(" On frame 0, object ", "], object ", ", object ", " is at [", "].", " cannot be seen"),
-    *(f", {digit}" for digit in range(10)),
+    *(', "object_id": ', ', "bbox_2d": '),
+    *(" On frame 0, object ", "], object ", ", object ", " is at ", "].", " cannot be seen"),
 )
 """What an answer of a policy (`trackgpt.reasoners.policy.render`) and its question have between numbers."""
+BEGINS = ("[", ", ")
+"""In front of the first number of a box, and of further ones. Each is one word with every number from 0 to `SQUARE`."""
+WAVES = 24
+"""Of different lengths, from the whole range down to two steps, of which the embedding of a number is made."""
 
 app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
 
@@ -109,12 +115,27 @@ def _add_pieces(llava: Any, words: Any) -> None:
     """
     from tokenizers import AddedToken
 
-    before = [words.encode(piece, add_special_tokens=False) for piece in PIECES]
-    words.add_tokens([AddedToken(piece, normalized=False, special=False) for piece in PIECES])
+    pieces = [*PIECES, *(f"{begin}{number}" for begin in BEGINS for number in range(SQUARE + 1))]
+    known, before = len(words), [words.encode(piece, add_special_tokens=False) for piece in pieces]
+    words.add_tokens([AddedToken(piece, normalized=False, special=False) for piece in pieces])
     table = llava.resize_token_embeddings(len(words), mean_resizing=False).weight
+    waves = _waves(table.shape[1]) * table[:known].std() / 2**0.5  # a base and a number are as long as a word
     with torch.no_grad():
-        for piece, ids in zip(PIECES, before, strict=True):
+        for piece, ids in zip(PIECES, before, strict=False):
             table[words.convert_tokens_to_ids(piece)] = table[ids].mean(0)
+        for begin in BEGINS:
+            base = table[words.encode(begin, add_special_tokens=False)].mean(0)
+            for number in range(SQUARE + 1):
+                table[words.convert_tokens_to_ids(f"{begin}{number}")] = base + waves[number]
+
+
+def _waves(width: int) -> Tensor:
+    """A vector for each number from 0 to `SQUARE`, float (SQUARE + 1, width), of deviation 1: near ones are alike."""
+    drawn = torch.Generator().manual_seed(0)
+    lengths = torch.logspace(math.log10(2 * SQUARE), math.log10(4), WAVES)
+    angles = 2 * math.pi * torch.arange(SQUARE + 1)[:, None] / lengths
+    sides = torch.randn(2 * WAVES, width, generator=drawn) / WAVES**0.5
+    return torch.cat([angles.cos(), angles.sin()], 1) @ sides
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ Numbers: TypeAlias = tuple[float, ...]
 
 PATCHES = 32
 """Cells along each side of Kosmos-2's grid."""
+SQUARE = 200
+"""Steps along each side of the padded square of nano's policies, each of which is a word of their vocabulary."""
 
 
 class Sizes(NamedTuple):
@@ -106,14 +108,14 @@ def _cells_from_pixels(box: Box, view: Sizes) -> Numbers:
 def _square_to_pixels(numbers: Numbers, view: Sizes) -> Box:
     """Along the square around the image, in the middle of which it lies."""
     side, (left, top) = max(view.size), _margins(view)
-    x1, y1, x2, y2 = (value / 1000 * side for value in numbers)
+    x1, y1, x2, y2 = (value / SQUARE * side for value in numbers)
     return x1 - left, y1 - top, x2 - left, y2 - top
 
 
 def _square_from_pixels(box: Box, view: Sizes) -> Numbers:
     side, margins = max(view.size), _margins(view) * 2
     shifted = (edge + margin for edge, margin in zip(box, margins, strict=True))
-    return tuple(float(min(max(floor(edge / side * 1000 + 0.5), 0), 1000)) for edge in shifted)
+    return tuple(float(min(max(floor(edge / side * SQUARE + 0.5), 0), SQUARE)) for edge in shifted)
 
 
 def _margins(view: Sizes) -> tuple[float, float]:
@@ -140,7 +142,7 @@ CONVENTIONS: dict[str, Convention] = {
     thousandths       x1 y1 x2 y2 from 0 to 1000 (Qwen2-VL, Qwen3-VL, InternVL)
     bins              x1 y1 x2 y2 as 1000 bins, each meaning its middle (Florence-2)
     rows_first_1024   y1 x1 y2 x2 from 0 to 1024 (PaliGemma)
-    square            x1 y1 x2 y2 from 0 to 1000 along the square that an image is padded to (nano)
+    square            x1 y1 x2 y2 from 0 to 200 along the square that an image is padded to (nano)
     cells             the first and the last cell of a grid of 32 by 32, counted row by row (Kosmos-2)
 """
 

@@ -228,7 +228,7 @@ class Sections(NamedTuple):
         thought: what stands in <think>, or before its end.
         answer: what stands in <answer>, or after the thought; None where the thought was cut off.
         start: where in the text the answer begins.
-        tagged: the text is exactly a thought and an answer, each in its tags, once, with nothing around them.
+        tagged: the text is a thought and an answer, each in its tags, once, with nothing but spaces around them.
     """
 
     thought: str
@@ -242,7 +242,8 @@ def sections(text: str) -> Sections:
     places = [text.find(tag) for tag in _TAGS]
     once = all(text.count(tag) == 1 for tag in _TAGS) and places == sorted(places)
     between = text[places[1] + len(_TAGS[1]) : places[2]] if once else "?"
-    tagged = once and not between.strip() and text.startswith(_TAGS[0]) and text.endswith(_TAGS[3])
+    around = text[: places[0]] + text[places[3] + len(_TAGS[3]) :] if once else "?"
+    tagged = once and not between.strip() and not around.strip()
     before, ended, said = text.rpartition("</think>")
     thought = before.rpartition("<think>")[2].strip()
     if "<think>" in said:

@@ -66,9 +66,8 @@ class VlmPolicy:
 
         Raises:
             UsageError: a template file beside the model does not follow the schema.
-            ModelError: MD06, the model's family does not write boxes as four numbers in a chat; MD02, the file about its
-                world is damaged; see also
-                `trackgpt.reasoners.vlm.find_dialect` and `VlmModel.from_pretrained`.
+            ModelError: MD06, the model's family does not write boxes as four numbers in a chat; MD02, the file about
+                its world is damaged; see also `trackgpt.reasoners.vlm.find_dialect` and `VlmModel.from_pretrained`.
         """
         folder = Path(folder)
         dialect = find_dialect(folder)
