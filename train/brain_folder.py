@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trackgpt import ending
 from trackgpt.errors import ModelError
-from trackgpt.files import refuse_existing, writing
+from trackgpt.files import refuse_existing, refuse_strangers, writing
 from trackgpt.hub import find
 from trackgpt.reasoners.coordinates import SQUARE
 from trackgpt.reasoners.describer import TEMPLATE_FILE as DESCRIBED_BY
@@ -55,27 +55,30 @@ app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exc
 def main(
     model: Annotated[str, typer.Argument(help="A TrackGPT whose brain is a LLaVA, e.g. nano")],
     out: Annotated[Path, typer.Argument(help="A new folder")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace such a folder")] = False,
 ) -> None:
     """Write the brain of a TrackGPT as a folder that describers and policies learn from."""
-    write_brain(model, out)
+    write_brain(model, out, overwrite)
     typer.echo(f"out={out}")
 
 
-def write_brain(name: str, out: Path) -> None:
+def write_brain(name: str, out: Path, overwrite: bool = False) -> None:
     """See the head of this file.
 
     Args:
         name: of the TrackGPT.
-        out: the folder; it must not hold anything.
+        out: the folder.
+        overwrite: such a folder may be replaced; other files in it stay.
 
     Raises:
         ModelError: MD06, the brain is no LLaVA, or speaks otherwise than Vicuna.
-        OutputError: OUT01, there is something already; OUT02, it cannot be written.
+        OutputError: OUT01, there is something already, or a model of another kind; OUT02, it cannot be written.
     """
     from transformers import LlavaProcessor
     from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-    refuse_existing(out, overwrite=False)
+    refuse_existing(out, overwrite)
+    refuse_strangers(out, ("config.json", "model.safetensors"), (ASKED_BY,), "it is no such folder")
     brain = TrackGPT.from_pretrained(find(name)).brain
     config, llava = brain.config, brain.llava
     if llava.config.model_type != "llava" or config.conversation != "vicuna" or config.fit != "pad":

@@ -22,7 +22,9 @@ import typer
 from eval.metrics.intervals import bootstrap_mean
 from eval.run_folder import progress
 from trackgpt import ending
-from trackgpt.hub import find, load_box_tracker
+from trackgpt.errors import ModelError
+from trackgpt.hub import find, is_brain, load_box_tracker
+from trackgpt.reasoners.brain_weights import CONFIG_FILE
 from trackgpt.reasoners.describer import VlmDescriber
 from train.description_rewards import DescriptionText, changes
 from train.description_rows import AskedRows, DescriptionRow, PairRows
@@ -43,7 +45,7 @@ def main(
     tracker: Annotated[str, typer.Option(help="A box tracker; none measures no gain")] = "",
 ) -> None:
     """Ask a describer about drawn pairs and print what its answers are worth."""
-    describer = VlmDescriber.from_pretrained(find(model))
+    describer = _describer(model)
     follower = WindowTracker(load_box_tracker(tracker, torch.device("cpu"))) if tracker else None
     rows = AskedRows(PairRows(pairs, split, gap, window, draw=True), describer.template)
     systems: dict[str, Callable[[DescriptionRow], str]] = {
@@ -58,6 +60,22 @@ def main(
         typer.echo(f"{name:24} " + "  ".join(f"{key} {_cell(values)}" for key, values in figures.items()))
     means = {key: sum(values) / len(values) for key, values in found[describer.name].items()}
     typer.echo(" ".join(f"{key}={value:.2f}" for key, value in means.items()))
+
+
+def _describer(model: str) -> VlmDescriber:
+    """The model of a name.
+
+    Raises:
+        ModelError: there is no such model; a TrackGPT is none that describes, but its brain can be written as one.
+    """
+    folder = find(model)
+    if (folder / CONFIG_FILE).is_file() and not is_brain(folder):
+        raise ModelError(
+            f"{model}: is a whole TrackGPT; wanted a vision-language model; its brain becomes one by "
+            f"`python -m train.brain_folder {model} runs/brain`",
+            "MD06",
+        )
+    return VlmDescriber.from_pretrained(folder)
 
 
 def answered(describer: VlmDescriber, row: DescriptionRow) -> str:
