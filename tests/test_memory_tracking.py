@@ -23,7 +23,6 @@ from train.memory_tracking import (
     damaged,
     handed_on,
     jittered_box,
-    leaked,
     prompted,
     soft_iou,
     targets_of,
@@ -169,25 +168,6 @@ def test_damage_changes_no_mask_a_share_of_them_or_most():
     assert torch.equal(logits, before)
 
 
-def test_a_mask_leaks_into_one_colour_beside_it_and_keeps_what_it_had():
-    torch.manual_seed(0)
-    grass, target, post = disc(64, 32, 32, 99), disc(64, 24, 32, 10), np.zeros((64, 64), bool)
-    post[:, 36:42] = True
-    picture = np.select(
-        [target[..., None], post[..., None], grass[..., None]], [(220, 50, 50), (60, 60, 220), (40, 90, 40)]
-    )
-    logits = torch.from_numpy(np.stack([target] * 60)).float()[:, None] * 2 * SURE - SURE
-    pictures = torch.from_numpy(np.stack([picture.astype(np.uint8)] * 60))
-    assert leaked(logits, pictures, 0.0) is logits
-    made = leaked(logits, pictures, 1.0) > 0
-    more = made[:, 0].numpy() & ~target
-    assert made[:, 0].numpy()[:, target].all()
-    grown = more[more.any((1, 2))]
-    assert len(grown) > 40
-    mixed = [(one & post).any() and (one & ~post).sum() > 2 * post.sum() ** 0.5 for one in grown]
-    assert np.mean(mixed) < 0.2  # a leak is of the grass or of the post, not of both
-
-
 # Losses
 
 
@@ -206,7 +186,7 @@ def clip_of(side, frames=3):
 )
 def test_losses_are_finite_and_those_of_the_stage_however_targets_are_shown(shares, measured):
     torch.manual_seed(0)
-    one = stage(prompts=shares, click=1.0, refine=1.0, spoil=1.0, leak=1.0, force=0.5)
+    one = stage(prompts=shares, click=1.0, refine=1.0, spoil=1.0, force=0.5)
     empty = clip_of(32)
     empty["ids"][1:] = 0  # both targets leave
     costs, figures = one.losses([clip_of(32), empty])

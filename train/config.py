@@ -140,7 +140,6 @@ class MemoryConfig:
         click: share of later frames that get a corrective click.
         force: share of later masks that are remembered as they truly are.
         spoil: share of remembered masks that are damaged.
-        leak: share of remembered masks that have spread to something beside the target.
         drop: share of targets without each of the last mask, what is carried over, and what is read.
         echo: how often a drawn clip is used, the second time mirrored, in other colours and backwards.
         sets: folders of real video with masks, laid out as DAVIS, YouTube-VOS or MOSE (see `train.memory_sets`); none
@@ -155,7 +154,6 @@ class MemoryConfig:
     click: float = field(default=0.15, metadata={"range": (0.0, 1.0)})
     force: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     spoil: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
-    leak: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     drop: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
     echo: int = field(default=2, metadata={"range": (1, 2)})
     sets: list[str] = field(default_factory=list)

@@ -251,7 +251,7 @@ def unroll(
     costs = Costs(truth)
     track = _begin(steps, maps.of(clip * t), costs, memory)
     for step in range(1, t):
-        _follow(steps, maps.of(clip * t + step), frames[clip, step], track, step, costs, memory)
+        _follow(steps, maps.of(clip * t + step), track, step, costs, memory)
     return costs.result()
 
 
@@ -270,17 +270,14 @@ def _begin(steps: MemorySteps, maps: Any, costs: Costs, memory: MemoryConfig) ->
     return track
 
 
-def _follow(
-    steps: MemorySteps, maps: Any, pictures: Tensor, track: Any, step: int, costs: Costs, memory: MemoryConfig
-) -> None:
+def _follow(steps: MemorySteps, maps: Any, track: Any, step: int, costs: Costs, memory: MemoryConfig) -> None:
     found = steps.follow(maps, track)
     costs.add(step, found)
     if torch.rand(()) < memory.click:
         found = _again(steps, maps, track, found, costs.errors(step, found), costs, step)
     truth = costs.truth[:, step]
     forced = (torch.rand(len(truth), device=truth.device) < memory.force).view(-1, 1, 1, 1)
-    logits = leaked(damaged(steps.handed_on(found), memory.spoil), pictures, memory.leak)
-    logits = torch.where(forced, steps.exact(truth), logits)
+    logits = torch.where(forced, steps.exact(truth), damaged(steps.handed_on(found), memory.spoil))
     seen = (found.presence.detach() > 0) if torch.rand(()) < 0.5 else costs.present[:, step]
     steps.remember(maps, track, found, logits, logits, seen)
 
@@ -439,45 +436,6 @@ def damaged(logits: Tensor, share: float) -> Tensor:
         cv2.ellipse(blot, centre.int().tolist(), axes, float(180 * torch.rand(())), 0, 360, 1, -1)
         out[k, 0][torch.from_numpy(blot).to(out.device) > 0] = 8.0 if kind < 0.7 else -8.0
     return out
-
-
-def leaked(logits: Tensor, pictures: Tensor, share: float) -> Tensor:
-    """Logits (n, 1, h, w) of which a share has spread to something of one colour that touches the mask.
-
-    So do masks on real video: a post or a wall behind the target is taken in, and then remembered. On the next frame
-    the network has to leave it out again.
-
-    Args:
-        logits: of masks.
-        pictures: the frames of each, uint8 (n, s, s, 3).
-        share: of the masks.
-    """
-    if not share:
-        return logits
-    out, side = logits.clone(), logits.shape[-1]
-    for k in torch.nonzero(torch.rand(len(out)) < share).flatten().tolist():
-        mask = (out[k, 0] > 0).cpu().numpy()
-        rim = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool) & ~mask
-        if not rim.any():
-            continue
-        picture = cv2.resize(pictures[k].cpu().numpy(), (side, side), interpolation=cv2.INTER_AREA)
-        picture = cv2.medianBlur(picture, 5)
-        x, y = (int(v) for v in click_in(rim, middle=False))
-        out[k, 0][torch.from_numpy(_alike_beside(picture, mask, x, y)).to(out.device)] = SURE
-    return out
-
-
-def _alike_beside(picture: np.ndarray, mask: np.ndarray, x: int, y: int) -> np.ndarray:
-    """Pixels, bool (h, w), that are reached from one outside of a mask without leaving its colour and surroundings."""
-    side = len(picture)
-    apart = np.pad(mask.astype(np.uint8), 1)  # floodFill never enters these, nor what it has filled
-    spread = (float(10 + 30 * torch.rand(())),) * 3
-    how = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (2 << 8)
-    cv2.floodFill(np.ascontiguousarray(picture), apart, (x, y), 0, spread, spread, how)
-    rows, columns = np.ogrid[:side, :side]
-    near = (rows - y) ** 2 + (columns - x) ** 2 < (side * (0.1 + 0.25 * float(torch.rand(())))) ** 2
-    found: np.ndarray = (apart[1:-1, 1:-1] == 2) & near
-    return found
 
 
 class Costs:
