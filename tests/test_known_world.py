@@ -17,13 +17,15 @@ from eval.__main__ import app
 from eval.commands.known_world import auroc, through_a_film
 from trackgpt import presets
 from trackgpt.errors import ModelError
-from trackgpt.hub import find, load_trackgpt
+from trackgpt.hub import find, load_model, load_trackgpt
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE, MOST, KnownWorld, statistics
+from trackgpt.reasoners.vlm_policy import VlmPolicy
 from trackgpt.session import playback
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.trackgpt import TrackGPT
-from train.known_world import _discriminant, drawn_frame, other_frame, tell_apart
+from train.brain_folder import write_brain
+from train.known_world import _discriminant, drawn_frame, encoder_of, other_frame, tell_apart
 
 SAY = ("-i", "the dog", "--format", "jsonl", "--end", "2")
 
@@ -124,6 +126,21 @@ def test_an_encoder_without_fine_maps_takes_no_such_file(tmp_path):
     KnownWorld(np.zeros(0, np.float32), 0.0).write(tmp_path / KNOWN_WORLD_FILE)
     with pytest.raises(ModelError, match="MD02"):
         KnownWorld.read(tmp_path / KNOWN_WORLD_FILE, None)
+
+
+def test_a_policy_of_nanos_brain_knows_its_world_by_its_vision_tower(tmp_path):
+    write_brain("nano", tmp_path / "policy")
+    policy = VlmPolicy.from_pretrained(tmp_path / "policy")
+    assert policy.unlikeness(noise()) is None
+    encode = encoder_of(tmp_path / "policy")
+    frames = [drawn_frame(seed) for seed in range(6)]
+    values = np.array([statistics(encode(frame), frame.shape[:2]) for frame in frames])
+    known = KnownWorld(values.mean(0).astype(np.float32), 2.0)
+    known.write(tmp_path / "policy" / KNOWN_WORLD_FILE)
+    system = load_model(f"qtrack:{tmp_path / 'policy'}")
+    for frame in (frames[0], noise(), noise(90, 40)):
+        assert system.unlikeness(frame) == pytest.approx(known.unlikeness(encode(frame), frame.shape[:2]), rel=1e-6)
+    assert encode(noise()).embedding.shape == (1, 192, 16, 16)
 
 
 # --- the command line ---

@@ -85,6 +85,13 @@ def test_every_frame_may_be_the_reference_of_a_row(clip):
     assert len(maker(frames=3, stride=2).rows([clip])) == 2
 
 
+def test_one_frame_alone_is_asked_about_where_no_further_ones_are_wanted(clip):
+    rows = maker(frames=0, known=0.0, stride=1).rows([clip])
+    assert [[path.stem for path in row.images] for row in rows] == [["000000"], ["000001"], ["000002"]]
+    assert all((row.expected.frames, row.query.known) == ((0,), ()) for row in rows)
+    np.testing.assert_allclose(rows[1].expected.truth[:, 0], [corners(LEFT[1])], atol=1e-9)
+
+
 def test_a_share_of_the_rows_says_where_objects_are_and_others_may_show_one_frame_alone(clip):
     clips = [replace(clip, name=f"c{number}") for number in range(400)]
     rows = maker(frames=1, known=0.7).rows(clips)

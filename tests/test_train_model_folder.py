@@ -12,13 +12,15 @@ from tiny_runs import CPU, Line, plan, record, run, run_join, tiny_join
 
 from trackgpt.config import LoraConfig
 from trackgpt.errors import ModelError, OutputError
-from trackgpt.hub import load_box_network, load_model, load_reported, load_tuned, merge
+from trackgpt.hub import ASSETS, load_box_network, load_model, load_reported, load_tuned, merge
 from trackgpt.precision import round_frozen
 from trackgpt.reasoners.lora import add_lora, merge_lora
+from trackgpt.reasoners.vlm_policy import VlmPolicy
 from trackgpt.systems.trackgpt_tuned import save_tuned, tuned_names
 from train import ship
 from train.__main__ import run as train_config
 from train.assemble import Origin, assemble, carries_lora, freeze, origin
+from train.brain_folder import write_brain
 from train.checkpoints import replace_folder
 from train.config import TrainConfig
 from train.engine import start_engine
@@ -345,6 +347,22 @@ def test_nano_memory_ships_where_such_a_model_lies_and_never_over_another_one(tm
     (tmp_path / "other/config.json").write_text("{}")
     with pytest.raises(OutputError, match="holds something else"):
         ship.ship(tmp_path / "trained", tmp_path / "other", overwrite=True)
+
+
+def test_a_policy_ships_with_the_files_by_which_it_is_asked_and_not_with_how_it_was_trained(tmp_path):
+    write_brain("nano", tmp_path / "trained")
+    (tmp_path / "trained/training.json").write_text('{"data": "/somewhere"}')
+    count, size = ship.ship(tmp_path / "trained", tmp_path / "out")
+    assert ship.kind_of(tmp_path / "out").name == "policy-nano"
+    assert count < 6e6
+    assert size == (tmp_path / "out/model.safetensors").stat().st_size < 12 * 2**20
+    policy, was = (VlmPolicy.from_pretrained(tmp_path / name) for name in ("out", "trained"))
+    assert policy.template == was.template == "{words}{known}"
+    for mine, theirs in zip(policy.model.parameters(), was.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs.bfloat16().float())
+    assert not (tmp_path / "out/training.json").exists()
+    with pytest.raises(OutputError, match="holds something else"):
+        ship.ship(tmp_path / "trained", ASSETS / "nano", overwrite=True)
 
 
 def test_a_box_tracker_ships_with_its_word_pieces(tmp_path):

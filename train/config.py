@@ -226,7 +226,7 @@ class PolicyTraining(AnswerTraining):
         data: a tree of RMOT26, or the folder above it.
         part: of it.
         paper: by the paper's protocol: two frames, no initial box, the present frame alone is asked of.
-        frames: most frames after the reference in a question of ours.
+        frames: most frames after the reference in a question of ours; 0 asks about one frame alone.
         known: share of the questions of ours that say where the objects are on the reference.
         stride: frames from one reference to the next in a clip; 0 for its own alone.
         jitter: how far the places that a question says are off, see `train.query_rows.RowMaker`.
@@ -236,7 +236,7 @@ class PolicyTraining(AnswerTraining):
     data: str = "data"
     part: str = field(default="train", metadata={"choices": ("train", "test")})
     paper: bool = False
-    frames: int = field(default=8, metadata={"range": (1, 1000)})
+    frames: int = field(default=8, metadata={"range": (0, 1000)})
     known: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
     stride: int = field(default=0, metadata={"range": (0, 10**6)})
     jitter: float = field(default=0.0, metadata={"range": (0.0, 1.0)})

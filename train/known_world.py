@@ -48,7 +48,7 @@ def main(
 ) -> None:
     """Write the file beside the weights, replacing the one that is there."""
     try:
-        encode = _encoder(folder)
+        encode = encoder_of(folder)
         seeds = range(FIRST_SEED, FIRST_SEED + max(scenes, others))
         own = _seen(encode, map(drawn_frame, seeds[:scenes]))
         known = tell_apart(own, _seen(encode, map(other_frame, seeds[:others])))
@@ -113,7 +113,7 @@ def _compressed(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.array(Image.open(file))
 
 
-def _encoder(folder: Path) -> Callable[[np.ndarray], Features]:
+def encoder_of(folder: Path) -> Callable[[np.ndarray], Features]:
     """What a model of a folder computes of a frame: its perception, or the vision tower of a policy.
 
     Raises:

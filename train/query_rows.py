@@ -82,7 +82,7 @@ class RowMaker:
         convention: in which numbers the model writes boxes.
         view: of a frame's width and height in pixels, these and the size of the copy that the model sees.
         paper: by the paper's protocol.
-        frames: most frames of a row after the reference; those that follow are left out.
+        frames: most frames of a row after the reference; those that follow are left out. 0 asks about one frame alone.
         known: share of the questions that say where the objects are on the reference; none by the paper's protocol.
             Others ask about all frames; where some do and some do not, these show any number after the reference, also
             none, as a track begins with one frame.
