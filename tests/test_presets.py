@@ -212,7 +212,8 @@ def test_models_lists_what_ships_and_what_can_be_fetched(command, cache):
     for part in small.parts:
         put(cache, part.repo, part.revision)
     rows = {line.split()[0]: line for line in command("models").out.splitlines() if line and line[0] != " "}
-    assert list(rows) == ["nano", "nano-memory", "box-nano", "reasoningtrack-nano", "Fetched", "small", "reason"]
+    ships = ["nano", "nano-memory", "policy-nano", "box-nano", "qtrack-nano", "reasoningtrack-nano"]
+    assert list(rows) == [*ships, "Fetched", "small", "reason"]
     assert re.search(r"806.1 MiB +on this machine, Apache-2.0: real footage; things by their names", rows["small"])
     assert re.search(r"8.4 GiB +not here, Apache-2.0: .*thought", rows["reason"])
 
