@@ -43,7 +43,7 @@ class Truthful:
         renumbers: it numbers objects from 1 whatever it was told.
     """
 
-    name, licence = "truthful", "Apache-2.0"
+    name, licence, most_frames = "truthful", "Apache-2.0", 0
 
     def __init__(self, wrong=None, renumbers=False):
         self.asked = []
@@ -283,6 +283,15 @@ def test_settings_that_cannot_be_are_refused_before_a_frame():
     with pytest.raises(UsageError, match="ablation no-memory"):
         qtrack().tracker("no-memory")
     assert qtrack(segmenter=True).tracker(settings=["network.near=5"]).perception.inner.network.near == 5
+
+
+def test_a_policy_that_reads_two_frames_is_shown_two_whatever_the_window_is():
+    policy = Truthful()
+    policy.most_frames = 2
+    list(follow(qtrack(policy).tracker(settings=["every=4"]), moving(9), [RED]))
+    assert [count for _, _, count in policy.asked] == [1, 2, 2]
+    with pytest.raises(UsageError, match="frames is 3; the policy reads 2 at most"):
+        qtrack(policy).tracker(settings=["frames=3"])
 
 
 # State

@@ -108,7 +108,9 @@ def write_brain(name: str, out: Path, overwrite: bool = False) -> None:
         llava.save_pretrained(out)
         processor.save_pretrained(out)
         (out / DESCRIBED_BY).write_text(f'prompt: "{WORDS}"\n')
-        (out / ASKED_BY).write_text(f'prompt: "{WORDS}"\nquery: "{WORDS}{KNOWN}"\ncoordinates: square\n')
+        (out / ASKED_BY).write_text(
+            f'prompt: "{WORDS}"\nquery: "{WORDS}{KNOWN}"\nmost_frames: 2\ncoordinates: square\n'
+        )
 
 
 def _add_pieces(llava: Any, words: Any) -> None:

@@ -128,10 +128,12 @@ class Policy(Protocol):
     Attributes:
         name: for people and for run.json.
         licence: of its weights; empty where that is not known.
+        most_frames: that a question may show; 0 for any number.
     """
 
     name: str
     licence: str
+    most_frames: int
 
     def answer(self, frames: Sequence[np.ndarray], query: Query, paper: bool = False) -> PolicyAnswer:
         """Trajectories of what a query means.

@@ -41,6 +41,7 @@ class Dialect:
         coordinates: in which numbers, see `coordinates.CONVENTIONS`.
         query: the question about several frames, where it is not that of `trackgpt.reasoners.policy.question`: with
             {words}, and {known} where the objects are on the first of them, as far as that is known.
+        most_frames: of such a question; 0 for any number.
         first_phrase: the answer goes through the phrases of the words; the boxes of the first one are meant.
         max_new_tokens: an answer is cut off after so many.
         max_seconds: no further token is begun after this time.
@@ -52,6 +53,7 @@ class Dialect:
     answer: str = field(default="json", metadata={"choices": tuple(PARSERS)})
     coordinates: str = field(default="thousandths", metadata={"choices": tuple(CONVENTIONS)})
     query: str = ""
+    most_frames: int = field(default=0, metadata={"range": (0, 64)})
     first_phrase: bool = False
     max_new_tokens: int = field(default=256, metadata={"range": (1, 4096)})
     max_seconds: float = field(default=60.0, metadata={"range": (0.1, 3600.0)})

@@ -36,6 +36,7 @@ class VlmPolicy:
     Attributes:
         name: for people and for run.json.
         licence: for people.
+        most_frames: that a question may show; 0 for any number.
         convention: in which numbers it writes boxes.
         template: its own question, see `trackgpt.reasoners.policy.messages`; empty where it has none.
         known_world: what frames look like that it was trained on, where its folder says so.
@@ -46,7 +47,7 @@ class VlmPolicy:
     def __init__(self, vlm: VlmModel, dialect: Dialect) -> None:
         self._vlm, self.convention, self.template = vlm, CONVENTIONS[dialect.coordinates], dialect.query
         self.model, self.processor, self.name = vlm.model, vlm.processor, vlm.name
-        self.licence = dialect.licence
+        self.licence, self.most_frames = dialect.licence, dialect.most_frames
 
     @classmethod
     def from_pretrained(

@@ -45,7 +45,8 @@ class QTrackSettings:
 
     Attributes:
         every: frames from one question to the next; 0 for 1 where the policy is alone, and for `EVERY` otherwise.
-        frames: that a question shows, the reference and the present one included; 0 for `every` + 1, 4 at most.
+        frames: that a question shows, the reference and the present one included; 0 for `every` + 1, 4 at most, or as
+            many as the policy reads.
         paper: by the paper's protocol: two frames, the first of the track and the present one, no initial box, and
             identities by overlap, as the answer has none.
         longest: longer side of the frames that the policy is shown, pixels.
@@ -121,9 +122,8 @@ class QTrack:
         """
         if ablation != "full":
             raise UsageError(f"ablation {ablation}: {self.config.name} has none; see its settings")
-        how = _completed(
-            read(QTrackSettings, None, [s for s in settings if not s.startswith("network.")]), self.network
-        )
+        own = [s for s in settings if not s.startswith("network.")]
+        how = _completed(read(QTrackSettings, None, own), self.network, self.policy.most_frames)
         inner, arbiter, kinds = self._followed(how, [s for s in settings if s.startswith("network.")])
         apart = -(-how.every // (how.frames - 1))
         keeper = FrameKeeper(inner, how.frames - 1, apart, how.longest)
@@ -145,8 +145,13 @@ class QTrack:
         return segmenter, WindowArbitration(arbitration, how.most), (ArbitrationRecord, Watch)
 
 
-def _completed(how: QTrackSettings, network: KeepingNetwork | None) -> QTrackSettings:
+def _completed(how: QTrackSettings, network: KeepingNetwork | None, most_frames: int) -> QTrackSettings:
     """The settings with those that follow from others.
+
+    Args:
+        how: as they are given.
+        network: of the segmenter, if there is one.
+        most_frames: that the policy may be shown; 0 for any number.
 
     Raises:
         UsageError: two of them contradict each other.
@@ -156,9 +161,11 @@ def _completed(how: QTrackSettings, network: KeepingNetwork | None) -> QTrackSet
     if not how.arbiter.search or len(how.banks.area) != 2:
         raise UsageError("arbiter.search: wanted at least one number; banks.area: wanted two, [0.8,1.25]")
     every = how.every or how.arbiter.every or (1 if network is None else EVERY)
-    frames = 2 if how.paper else how.frames or min(4, every + 1)
+    frames = 2 if how.paper else how.frames or min(most_frames or 4, 4, every + 1)
     if frames < 2:
         raise UsageError(f"frames is {frames}; wanted 2 at least, the reference and the present one")
+    if most_frames and frames > most_frames:
+        raise UsageError(f"frames is {frames}; the policy reads {most_frames} at most")
     return replace(how, every=every, frames=frames, arbiter=replace(how.arbiter, every=every))
 
 
