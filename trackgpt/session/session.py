@@ -621,9 +621,10 @@ class Session:
         self._several = seen.cue is not None and seen.cue.alike > 0
         self._pending, self._present = (frame.index, seen), None
         answer = HIDDEN if prompt.kind == "absence" else (seen.cue or self.state.cue).text
-        if seen.verdict in UNANSWERED and prompt.kind != "resume":
+        unheard = seen.verdict in UNANSWERED
+        if unheard and [each.id for each in self.state.active] == [each.id for each in now[0].active]:
             answer = f"{answer} {still_followed(self.state)}".strip()
-        if prompt.kind == "resume" and seen.verdict not in UNANSWERED:  # what a check saw beside it is no answer
+        if prompt.kind == "resume" and not unheard:  # what a check saw beside it is no answer
             answer = f"Back to {listed(context_of(self.state).tracked)}."
         self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
         if prompt.visual and seen.masks is not None:

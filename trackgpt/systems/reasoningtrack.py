@@ -9,12 +9,12 @@ words stay in the target's prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from trackgpt.arbiter import ChangeArbiter, ChangeRecord, ChangeSettings, Unasked
+from trackgpt.arbiter import ChangeArbiter, ChangeRecord, ChangeSettings, Unasked, words_to_read
 from trackgpt.errors import UsageError
 from trackgpt.online import Tracker
 from trackgpt.perception.box_tracker import BoxSettings, BoxTracker, FollowedBox
@@ -145,10 +145,14 @@ class DescribingReasoner:
     def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
         """Boxes of words that were said without one; otherwise the words in force from this frame on.
 
-        The cue of a description has the box of the last frame beside it, which says whom it is about.
+        A former target that is to be followed again is looked for as if its words were said anew. The cue of a
+        description has the box of the last frame beside it, which says whom it is about.
         """
         if prompt is not None or not state.active:
             assert self._grounding is not None
+            heard = state.prompt if prompt is None else prompt
+            if heard.kind == "resume":
+                prompt = replace(heard, kind="switch", text=words_to_read(state, heard))
             return self._grounding.reason(frame, state, prompt)
         (target,) = state.active
         so_far = target.prompt.text if self.fallback == "initial" else state.cue.text
