@@ -7,7 +7,7 @@ import pytest
 from trackgpt.errors import UsageError
 from trackgpt.reasoners.describer import MOST_LETTERS, written
 from train.description_rewards import (
-    LONGEST,
+    LONGEST_REWARDED,
     DescriptionCase,
     DescriptionText,
     all_tags,
@@ -29,7 +29,7 @@ RELEASED = {"overlap": 0.0, "decision": 0.15}
 
 def pays(text: str, rewards: str, weights: dict[str, float], **case: object) -> float:
     terms = description_terms(rewards, weights)
-    return earned(terms, DescriptionText.read(text), DescriptionCase(OLD, **case), LONGEST)["reward"]
+    return earned(terms, DescriptionText.read(text), DescriptionCase(OLD, **case), LONGEST_REWARDED)["reward"]
 
 
 TRICKS = {

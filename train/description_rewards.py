@@ -22,7 +22,7 @@ from trackgpt.errors import UsageError
 from trackgpt.reasoners.describer import ParsedDescription, parse, usable_words
 from train.rewards import Term, reward_terms
 
-LONGEST = 5_000
+LONGEST_REWARDED = 5_000
 """Letters of an answer above which it earns nothing."""
 FOUND = 0.61
 """Of the release: an overlap up to this one is halved."""
@@ -57,7 +57,7 @@ class DescriptionText:
     @classmethod
     def read(cls, text: str) -> DescriptionText:
         """Read any string."""
-        return cls(text, parse(text) if len(text) <= LONGEST else ParsedDescription())
+        return cls(text, parse(text) if len(text) <= LONGEST_REWARDED else ParsedDescription())
 
 
 def all_tags(answer: DescriptionText, _: DescriptionCase) -> float:
