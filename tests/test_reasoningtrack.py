@@ -17,6 +17,7 @@ from trackgpt.perception.box_tracker import FollowedBox
 from trackgpt.perception.memory_segmenter import SegmenterMemory
 from trackgpt.reasoners.describer import DescriberAnswer, ParsedDescription, VlmDescriber
 from trackgpt.reasoners.grounder import Candidate, Grounding
+from trackgpt.session.playback import InstructionTracker
 from trackgpt.session.session import Session
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.reasoningtrack import BrainDescriber, ReasoningTrack, named_at
@@ -24,6 +25,7 @@ from trackgpt.track import TrackState
 from trackgpt.types import Cue, Prediction, Prompt, VisualPrompt
 
 BOX = (20.0, 16.0, 44.0, 40.0)
+ELSEWHERE = (40.0, 30.0, 60.0, 50.0)
 CHANGED = ("arbiter.every=2", "arbiter.shift=0", "arbiter.area=1")
 """With a random network a box moves on every frame: it is described anew on frames 3, 5, 7 and so on."""
 
@@ -227,9 +229,37 @@ def test_a_switch_that_the_grounder_does_not_find_keeps_the_target_and_its_words
         np.testing.assert_array_equal(one.boxes, other.boxes)
 
 
-# --- a return to a former target ---
+# --- words beside a box ---
 
-ELSEWHERE = (40.0, 30.0, 60.0, 50.0)
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            (50.0, 44.0, 70.0, 60.0),
+            ["the dog; the model finds 'the dog' at 50,44,20,16; what was shown is followed"],
+        ),
+        ((22.0, 16.0, 44.0, 40.0), ["the dog"]),
+        (None, ["the dog"]),
+    ],
+)
+def test_an_answer_says_where_the_words_beside_a_box_are_found_if_that_is_elsewhere(found, said):
+    session = InstructionTracker(system(grounder=Pointing(found)), "tiny").session()
+    session.say("the dog", box=BOX)
+    result = session.step(video(1)[0])
+    assert [event.data["text"] for event in result.events if event.type == "answer"] == said
+    assert [one.box for one in result.objects] == [BOX]
+
+
+def test_a_grounder_has_no_say_about_footage_that_is_unlike_its_world(monkeypatch):
+    model = system(grounder=Pointing(ELSEWHERE))
+    monkeypatch.setattr(model, "unlikeness", lambda frame: 1.1)
+    assert not len(model.places(video(1)[0], "the dog"))
+    monkeypatch.setattr(model, "unlikeness", lambda frame: 0.9)
+    assert model.places(video(1)[0], "the dog").tolist() == [list(ELSEWHERE)]
+
+
+# --- a return to a former target ---
 
 
 def told(session, *said):

@@ -18,6 +18,7 @@ from trackgpt.arbiter import ChangeArbiter, ChangeRecord, ChangeSettings, Unaske
 from trackgpt.errors import UsageError
 from trackgpt.online import Tracker
 from trackgpt.perception.box_tracker import BoxSettings, BoxTracker, FollowedBox
+from trackgpt.perception.known_world import MOST_UNLIKE
 from trackgpt.perception.memory_segmenter import SegmenterMemory
 from trackgpt.reasoners.describer import Describer, DescriberAnswer, ParsedDescription, drawn_or_not
 from trackgpt.reasoners.grounder import Grounder
@@ -105,6 +106,17 @@ class ReasoningTrack:
         See `TrackGPT.unlikeness`.
         """
         return self.grounder.unlikeness(frame) if isinstance(self.grounder, TrackerGrounder) else None
+
+    def places(self, frame: np.ndarray, words: str) -> np.ndarray:
+        """Where its grounder finds words on a frame, uint8 RGB (height, width, 3): float32 (n, 4), xyxy pixels.
+
+        None where it has no grounder, or one that does not know such footage.
+        """
+        unlike = self.unlikeness(frame)
+        if self.grounder is None or (unlike is not None and unlike > MOST_UNLIKE):
+            return np.zeros((0, 4), np.float32)
+        found = self.grounder.ground(frame, words).found
+        return np.array([one.box for one in found], np.float32).reshape(-1, 4)
 
     def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
         """An online tracker over the loaded weights; several may share them.
