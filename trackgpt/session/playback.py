@@ -2,9 +2,9 @@
 
 tracker = trackgpt.load("nano")
 with tracker.open("race.mp4") as playback:
-playback.say("who will win the race?")
-for result in playback:
-...
+    playback.say("who will win the race?")
+    for result in playback:
+        ...
 """
 
 from __future__ import annotations
