@@ -386,7 +386,7 @@ class TrainConfig:
     plan: Plan = field(default_factory=Plan)
 
     @property
-    def part(self) -> str:
+    def answers_name(self) -> str:
         """Of a stage that TRL trains, the name of its own settings."""
         return "describer" if self.stage in DESCRIBER_STAGES else "policy"
 
