@@ -16,7 +16,7 @@ from PIL import Image
 from data_tools.contact_sheet import wrapped
 from data_tools.rephrase import paraphrases_of
 from eval.label_maps import read_mask, soft_masks
-from eval.metrics.query_mot_answers import LONGEST, parse_predicted_output
+from eval.metrics.query_mot_answers import LONGEST_OUTPUT, parse_predicted_output
 from eval.metrics.query_mot_rewards import RMOT26_HEAD, format_reward
 from trackgpt.data.box_files import read_names
 from trackgpt.data.conversations import record_spans
@@ -112,7 +112,7 @@ def test_answers_are_taken_apart_as_the_released_pattern_does():
 
 def test_an_answer_longer_than_any_model_writes_is_refused():
     with pytest.raises(InputError, match="an answer of 1000001 characters; wanted at most 1000000"):
-        parse_predicted_output(" " * (LONGEST + 1))
+        parse_predicted_output(" " * (LONGEST_OUTPUT + 1))
 
 
 # JSON and YAML

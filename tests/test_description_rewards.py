@@ -1,13 +1,14 @@
 """What a describer's answers earn: the known value of every trick, and that no string raises."""
 
 import math
+import time
 
 import pytest
 
 from trackgpt.errors import UsageError
-from trackgpt.reasoners.describer import MOST_LETTERS, written
+from trackgpt.reasoners.describer import MOST_LETTERS, ParsedDescription, written
 from train.description_rewards import (
-    LONGEST,
+    LONGEST_REWARDED,
     DescriptionCase,
     DescriptionText,
     all_tags,
@@ -29,7 +30,7 @@ RELEASED = {"overlap": 0.0, "decision": 0.15}
 
 def pays(text: str, rewards: str, weights: dict[str, float], **case: object) -> float:
     terms = description_terms(rewards, weights)
-    return earned(terms, DescriptionText.read(text), DescriptionCase(OLD, **case), LONGEST)["reward"]
+    return earned(terms, DescriptionText.read(text), DescriptionCase(OLD, **case), LONGEST_REWARDED)["reward"]
 
 
 TRICKS = {
@@ -119,6 +120,14 @@ def test_a_gain_of_nothing_is_a_half():
 def test_tags_and_their_order_are_two_things(text, tags, order):
     answer = DescriptionText.read(text)
     assert (all_tags(answer, DescriptionCase(OLD)), in_order(answer, DescriptionCase(OLD))) == (tags, order)
+
+
+@pytest.mark.parametrize("piece", ["<think></think><d>yes</d><answer>", "<think>", "<think></think>", "</think> <d> "])
+def test_any_answer_that_is_read_is_judged_quickly(piece):
+    answer = DescriptionText(("<think>" + piece * LONGEST_REWARDED)[:LONGEST_REWARDED], ParsedDescription())
+    began = time.process_time()
+    assert in_order(answer, DescriptionCase(OLD)) == 0
+    assert time.process_time() - began < 0.1
 
 
 def test_which_words_a_tracker_would_read():

@@ -12,7 +12,7 @@ from trackgpt.data.class_names import COCO, COCO_BY_ID
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.reasoners import detector as module
-from trackgpt.reasoners.detector import FLOOR, MOST, OnnxDetector, is_onnx
+from trackgpt.reasoners.detector import FLOOR, MOST_DETECTIONS, OnnxDetector, is_onnx
 
 for package in ("onnx", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'trackgpt[onnx]'")
@@ -382,7 +382,7 @@ def test_raw_detr_outputs_become_what_transformers_makes_of_them(seed, tmp_path)
     path = constant(tmp_path / "net.onnx", {"logits": raw.logits, "pred_boxes": raw.pred_boxes})
     found = OnnxDetector.from_file(described(path, "classes: [a, b, c, d, e, f, g]")).detect(frame(854, 480))
     count = len(wanted["scores"])
-    assert 40 <= count <= MOST
+    assert 40 <= count <= MOST_DETECTIONS
     assert ["abcdefg".index(one.label) for one in found[:count]] == wanted["labels"].tolist()
     assert np.allclose([one.score for one in found[:count]], wanted["scores"], atol=1e-6)
     assert np.allclose([one.box for one in found[:count]], wanted["boxes"], atol=1e-4 * 854)
@@ -435,7 +435,7 @@ def test_at_most_100_boxes_are_given_and_the_best_first(tmp_path):
     rows[0, :, 2:4], rows[0, :, 4] = 50, np.linspace(0.1, 0.9, 300)
     found = OnnxDetector.from_file(constant(tmp_path / "net.onnx", {"output0": rows}, named())).detect(frame())
     assert [one.score for one in found] == pytest.approx(np.linspace(0.1, 0.9, 300)[:199:-1], abs=1e-6)
-    assert len(found) == MOST == 100
+    assert len(found) == MOST_DETECTIONS == 100
 
 
 def test_boxes_end_at_the_frame_and_what_is_no_box_is_left_out(tmp_path):

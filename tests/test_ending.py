@@ -143,6 +143,13 @@ def test_help_is_shown_for_the_short_option_too(program, capsys, monkeypatch):
 # --- outputs that know their source ---
 
 
+def test_every_module_that_is_run_by_itself_ends_as_every_program_does():
+    files = [file for folder in ("train", "eval", "data_tools") for file in (ROOT / folder).rglob("*.py")]
+    run = {str(file): file.read_text() for file in files if "if __name__ ==" in file.read_text()}
+    assert len(run) > 5
+    assert [name for name, text in run.items() if "ending.run(" not in text] == []
+
+
 @pytest.mark.parametrize("source", ["run/video.mp4", "run/masks", "link.mp4", "run/masks/0000*.png", "run"])
 def test_a_run_folder_that_holds_the_source_is_refused_before_anything_is_cleared(command, model, tmp_path, source):
     film(tmp_path / "clip.mp4", 4)

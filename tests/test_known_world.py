@@ -19,7 +19,7 @@ from trackgpt import presets
 from trackgpt.errors import ModelError
 from trackgpt.hub import find, load_model, load_trackgpt
 from trackgpt.perception.encoders import Features
-from trackgpt.perception.known_world import KNOWN_WORLD_FILE, MOST, KnownWorld, statistics
+from trackgpt.perception.known_world import KNOWN_WORLD_FILE, MOST_UNLIKE, KnownWorld, statistics
 from trackgpt.reasoners.vlm_policy import VlmPolicy
 from trackgpt.session import playback
 from trackgpt.synthtrack.clips import make_case
@@ -54,20 +54,20 @@ def frames_of(folder: Path, image: np.ndarray) -> Path:
 def test_drawn_frames_of_unseen_scenes_pass_at_every_size_and_out_of_a_film(unlikeness):
     for seed, longest in ((8, 480), (90_002, 160)):  # the first is the clip of `trackgpt demo`
         frame = make_case(seed, split="test", frames=1, longest=longest).clip.frames[0]
-        assert unlikeness(frame) < MOST
-        assert unlikeness(through_a_film(frame)) < MOST
-    assert max(unlikeness(drawn_frame(seed, "test")) for seed in range(90_010, 90_013)) < MOST
+        assert unlikeness(frame) < MOST_UNLIKE
+        assert unlikeness(through_a_film(frame)) < MOST_UNLIKE
+    assert max(unlikeness(drawn_frame(seed, "test")) for seed in range(90_010, 90_013)) < MOST_UNLIKE
 
 
 def test_noise_is_unlike_a_drawn_scene(unlikeness):
     # Up to the side of the encoder's square: scaling down makes plain grey of larger noise.
     grey = np.repeat(noise()[..., :1], 3, axis=2)
-    assert min(unlikeness(noise()), unlikeness(noise(192, 256)), unlikeness(grey)) > MOST
+    assert min(unlikeness(noise()), unlikeness(noise(192, 256)), unlikeness(grey)) > MOST_UNLIKE
 
 
 def test_most_domain_randomised_frames_of_unseen_seeds_are_unlike_a_drawn_scene(unlikeness):
     found = np.array([unlikeness(other_frame(seed)) for seed in range(90_016, 90_026)])
-    assert (found > MOST).sum() >= 6
+    assert (found > MOST_UNLIKE).sum() >= 6
 
 
 def test_statistics_are_means_and_deviations_over_the_part_that_the_frame_fills():

@@ -154,7 +154,7 @@ def test_a_box_stands_where_its_span_says():
         ('[{"frame": 1, "object_id": 1, "bbox_2d": [0, 0, 0, 0]}]', "unreadable"),
         ('[{"frame": 1, "object_id": 1, "bbox_2d": [1000, 1000, 2000, 2000]}]', "unreadable"),
         ("\x00\ud800{[(" * 100, "unreadable"),
-        (f"[{ONE}]" + " " * policy.LONGEST, "unreadable"),
+        (f"[{ONE}]" + " " * policy.LONGEST_ANSWER, "unreadable"),
     ],
 )
 def test_answers_without_a_box_say_nothing_or_cannot_be_read(text, form):
@@ -191,7 +191,7 @@ def test_the_reference_box_on_every_frame_is_read_as_it_stands():
 )
 def test_hostile_answers_take_time_in_proportion_to_their_length(piece):
     began = time.process_time()
-    text = piece * (policy.LONGEST // len(piece))
+    text = piece * (policy.LONGEST_ANSWER // len(piece))
     parse(text, (1, 2, 3), VIEW, PIXELS)
     policy.parse_tracks(text, (200, 100))
     assert time.process_time() - began < 2

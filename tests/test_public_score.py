@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import typer
 from tiny_models import PAIR, frame, say, square, tiny_brain, tiny_trackgpt
 
 from trackgpt.arbiter import PurportArbiter, PurportRecord
 from trackgpt.calibration import public_score
 from trackgpt.config import RethinkConfig, ScoreConfig
-from trackgpt.errors import UsageError
+from trackgpt.errors import ModelError, UsageError
 from trackgpt.hub import load_trackgpt
 from trackgpt.memory import QueryMemory
 from trackgpt.online import follow
@@ -216,9 +215,6 @@ def test_the_command_writes_the_config_alone(tmp_path, monkeypatch):
     assert changed == {"config.json"}
 
 
-def test_the_command_says_in_a_line_why_it_cannot_fit(tmp_path, capsys):
-    with pytest.raises(typer.Exit) as ended:
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="MD01"):
         score_calibration.main(tmp_path)
-    assert ended.value.exit_code == 4
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("score_calibration: MD01")

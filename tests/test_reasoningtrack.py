@@ -17,6 +17,7 @@ from trackgpt.perception.box_tracker import FollowedBox
 from trackgpt.perception.memory_segmenter import SegmenterMemory
 from trackgpt.reasoners.describer import DescriberAnswer, ParsedDescription, VlmDescriber
 from trackgpt.reasoners.grounder import Candidate, Grounding
+from trackgpt.session.playback import InstructionTracker
 from trackgpt.session.session import Session
 from trackgpt.synthtrack.clips import make_case
 from trackgpt.systems.reasoningtrack import BrainDescriber, ReasoningTrack, named_at
@@ -24,6 +25,7 @@ from trackgpt.track import TrackState
 from trackgpt.types import Cue, Prediction, Prompt, VisualPrompt
 
 BOX = (20.0, 16.0, 44.0, 40.0)
+ELSEWHERE = (40.0, 30.0, 60.0, 50.0)
 CHANGED = ("arbiter.every=2", "arbiter.shift=0", "arbiter.area=1")
 """With a random network a box moves on every frame: it is described anew on frames 3, 5, 7 and so on."""
 
@@ -225,6 +227,96 @@ def test_a_switch_that_the_grounder_does_not_find_keeps_the_target_and_its_words
     for one, other in zip(seen, alone, strict=True):
         assert one.ids.tolist() == other.ids.tolist() == [1]
         np.testing.assert_array_equal(one.boxes, other.boxes)
+
+
+# --- words beside a box ---
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            (50.0, 44.0, 70.0, 60.0),
+            ["the dog; the model finds 'the dog' at 50,44,20,16; what was shown is followed"],
+        ),
+        ((22.0, 16.0, 44.0, 40.0), ["the dog"]),
+        (None, ["the dog"]),
+    ],
+)
+def test_an_answer_says_where_the_words_beside_a_box_are_found_if_that_is_elsewhere(found, said):
+    session = InstructionTracker(system(grounder=Pointing(found)), "tiny").session()
+    session.say("the dog", box=BOX)
+    result = session.step(video(1)[0])
+    assert [event.data["text"] for event in result.events if event.type == "answer"] == said
+    assert [one.box for one in result.objects] == [BOX]
+
+
+def test_a_grounder_has_no_say_about_footage_that_is_unlike_its_world(monkeypatch):
+    model = system(grounder=Pointing(ELSEWHERE))
+    monkeypatch.setattr(model, "unlikeness", lambda frame: 1.1)
+    assert not len(model.places(video(1)[0], "the dog"))
+    monkeypatch.setattr(model, "unlikeness", lambda frame: 0.9)
+    assert model.places(video(1)[0], "the dog").tolist() == [list(ELSEWHERE)]
+
+
+# --- a return to a former target ---
+
+
+def told(session, *said):
+    """What a session answers to things that are said, each on a frame of its own."""
+    results = []
+    for frame, text in zip(video(len(said)), said, strict=True):
+        if text:
+            session.say(text)
+        results.append(session.step(frame))
+    return [[event.data["text"] for event in each.events if event.type == "answer"] for each in results]
+
+
+def test_a_former_target_is_followed_again_under_its_number_where_the_grounder_finds_its_words():
+    grounder = Pointing(BOX, ELSEWHERE, BOX, None)
+    session = Session(system(grounder=grounder).tracker(), str)
+    answers = told(session, "the red car", "now the dog", "back to the first one", "", "back to the dog")
+    assert answers[2] == ["Back to 1 'the red car'."]
+    assert session.last.objects[0].id == 1
+    assert [(each.id, each.active) for each in session.state.targets] == [(1, True), (2, False)]
+    assert answers[4] == ["Nothing on this frame is meant. Still followed: 1 'the red car'."]
+
+
+def test_a_return_that_finds_nothing_while_nothing_is_followed_is_searched_for():
+    session = Session(system(grounder=Pointing(BOX, None, BOX)).tracker("full", ["arbiter.search_every=2"]), str)
+    told(session, "the red car", "stop", "", "", "")
+    assert session.state.active == ()
+    session.resume(1)
+    seen = [[one.id for one in session.step(frame).objects] for frame in video(4)]
+    assert seen == [[], [], [1], [1]]
+
+
+def test_what_is_searched_for_after_a_target_was_given_up_leaves_it_to_be_returned_to():
+    grounder = Pointing(BOX, None, ELSEWHERE, BOX)
+    session = Session(system(grounder=grounder).tracker("full", ["arbiter.search_every=2"]), str)
+    told(session, "the red car", "stop", "now the dog", "", "")
+    assert [each.id for each in session.state.active] == [2]
+    assert told(session, "back to the first one") == [["Back to 1 'the red car'."]]
+
+
+def test_a_return_to_what_was_shown_has_its_box_or_is_refused_in_a_line():
+    session = Session(system().tracker(), str)
+    frame = video(1)[0]
+    for words, box in (("the red car", BOX), ("the dog", ELSEWHERE)):
+        session.say(words, box=box, kind="switch" if session.state.prompts else "start")
+        session.step(frame)
+    with pytest.raises(UsageError, match=r"resume 1: tiny cannot find it again, .* last box; show where it is"):
+        session.say("back to the first one")
+    session.resume(1, box=(10.0, 10.0, 30.0, 30.0))
+    assert [(one.id, one.box) for one in session.step(frame).objects] == [(1, (10.0, 10.0, 30.0, 30.0))]
+    assert session.state.cue.text == "the red car"
+    wordless = Session(system(grounder=Pointing()).tracker(), str)
+    wordless.say(box=BOX)
+    wordless.step(frame)
+    wordless.say("stop")
+    wordless.step(frame)
+    with pytest.raises(UsageError, match="it was shown without words"):
+        wordless.say("back to the first one")
 
 
 def test_a_track_is_saved_and_goes_on_with_the_same_bits(tmp_path):

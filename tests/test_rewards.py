@@ -8,7 +8,7 @@ import pytest
 
 from trackgpt.errors import UsageError
 from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes
-from trackgpt.reasoners.policy import LONGEST, Trajectories, render
+from trackgpt.reasoners.policy import LONGEST_ANSWER, Trajectories, render
 from train.rewards import REWARDS, Expected, ReadAnswer, earned, motion_consistency, read_answer, reward_terms
 
 PIXELS = Sizes((640, 480), (640, 480))
@@ -276,6 +276,6 @@ def test_weights_are_changed_by_name_and_must_leave_something_to_pay_for():
 
 
 def test_the_longest_answer_that_is_read_is_the_parsers():
-    text = "<think>" + "x" * (LONGEST - 40) + "</think><answer>[]</answer>"
+    text = "<think>" + "x" * (LONGEST_ANSWER - 40) + "</think><answer>[]</answer>"
     assert pay("ours", text, asked())["tags"] == 1.0
     assert pay("ours", text + " " * 40, asked())["tags"] == 0.0

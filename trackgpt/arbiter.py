@@ -432,14 +432,15 @@ class ChangeArbiter(PointedArbiter):
         """Why to ask now: "prompt" or "searching" the grounder, "describe" the describer, or "".
 
         Raises:
-            UsageError: the prompt is about several targets, takes a former one up again, or has words alone where there
-                is no grounder; see also `PointedArbiter.due`.
+            UsageError: the prompt is about several targets, has words alone where there is no grounder, or takes up a
+                former target that nothing can find; see also `PointedArbiter.due`.
         """
         if prompt is not None:
             return self._due_to(state, prompt)
         if state.active:
             return "describe" if self._changed(state) else ""
-        searched = self.grounds and state.text and not any(target.box for target in state.targets)
+        said = state.prompts and state.prompts[-1].kind != "drop"
+        searched = self.grounds and said and words_to_read(state, state.prompt)
         return "searching" if searched and state.frame - state.record.asked >= self.settings.search_every else ""
 
     def judge(self, state: TrackState, seen: Prediction | None, cue: Cue | None, prompt: Prompt | None) -> Verdict:
@@ -470,10 +471,12 @@ class ChangeArbiter(PointedArbiter):
         return replace(record, box=(x1, y1, x2, y2) if seen.present[0] else record.box)
 
     def _due_to(self, state: TrackState, prompt: Prompt) -> str:
-        if prompt.kind in ("add", "resume") or len(prompt.visual) > 1:
+        if prompt.kind == "add" or len(prompt.visual) > 1:
             raise UsageError(f"{self.name} follows one target; switch to another one with its box, or start anew")
         if any(shown.box is None and shown.mask is None for shown in prompt.visual):
             raise UsageError(f"{self.name} begins with a box or a mask, and points were given; draw a box around it")
+        if prompt.kind == "resume" and not prompt.visual:
+            return self._due_to_return(resumed(state, prompt))
         told = prompt.kind in SAME_TARGETS and state.active and prompt.text
         if prompt.visual or prompt.kind == "drop" or not (told or prompt.text):
             return super().due(state, prompt)
@@ -487,20 +490,39 @@ class ChangeArbiter(PointedArbiter):
             )
         return "prompt"
 
+    def _due_to_return(self, again: Sequence[Target]) -> str:
+        """Why to ask about former targets that are not shown: the grounder looks for the words of the one there is."""
+        if len(again) > 1:
+            raise UsageError(f"{self.name} follows one target; resume one of {_listed([each.id for each in again])}")
+        (target,) = again
+        if self.grounds and target.prompt.text:
+            return "prompt"
+        why = "it was shown without words" if self.grounds else "a box tracker looks only around the last box"
+        raise UsageError(
+            f"resume {target.id}: {self.name} cannot find it again, since {why}; show where it is, in Python "
+            f"resume({target.id}, box=...)"
+        )
+
     def _words(self, state: TrackState, prompt: Prompt) -> str:
         """The words that a prompt with a box leaves in force."""
+        if prompt.kind == "resume":
+            return words_to_read(state, prompt)
         return prompt.text or (state.cue.text if prompt.kind in SAME_TARGETS else "")
 
     def _grounded(self, state: TrackState, cue: Cue, prompt: Prompt) -> Verdict:
-        """What a grounder's answer begins: its surest box, or nothing."""
-        kind = "switch" if prompt.kind == "switch" else "start"
+        """What a grounder's answer begins, or takes up again: its surest box, or nothing."""
+        kind = prompt.kind if prompt.kind in ("start", "resume") else "switch"
+        again = resumed(state, prompt)[0] if kind == "resume" else None
         found = np.zeros((0, 4)) if cue.boxes is None else cue.boxes[~np.isnan(cue.boxes).any(1)]
+        if not len(found) and (again is not None or (state.active and kind == "switch")):
+            return Verdict("absent")
+        target = Target(state.next_id, prompt) if again is None else replace(again, active=True)
+        former = () if kind == "start" else tuple(each for each in archived(state) if each.id != target.id)
         if not len(found):
-            return Verdict("absent") if kind == "switch" and state.active else Verdict(kind, Cue(prompt.text), ())
+            return Verdict(kind, Cue(prompt.text), former)
         x1, y1, x2, y2 = (float(value) for value in found[0])
-        target = Target(state.next_id, prompt)
-        told = Cue(prompt.text, visual=(VisualPrompt((x1, y1, x2, y2)),), answer=cue.answer)
-        return Verdict(kind, told, (target,), (target.id,))
+        told = Cue(target.prompt.text, visual=(VisualPrompt((x1, y1, x2, y2)),), answer=cue.answer)
+        return Verdict(kind, told, (target, *former), (target.id,))
 
     def _changed(self, state: TrackState) -> bool:
         """Whether the last frame was one to look at, and the box on it has changed since the last time."""

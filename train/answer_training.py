@@ -177,7 +177,7 @@ def train_answers(config: TrainConfig, out: Path, processes: Processes, open_tas
         if not lora:
             trainer._load_from_checkpoint = _already_restored
         if done < config.plan.steps:
-            done = _fit(trainer, run, begun, f"{out}: plan.batch={config.plan.batch}", config.part)
+            done = _fit(trainer, run, begun, f"{out}: plan.batch={config.plan.batch}", config.answers_name)
         else:  # it was ended before its model was written
             trainer._load_from_checkpoint(str(begun[-1]))
         if signals.came and done < config.plan.steps:
@@ -190,7 +190,7 @@ def train_answers(config: TrainConfig, out: Path, processes: Processes, open_tas
 
 def _must_fit(config: TrainConfig, processes: int) -> Path:
     """Refuse settings that do not fit one another; the folder of the model to start from."""
-    plan, part = config.plan, config.part
+    plan, part = config.plan, config.answers_name
     answers = plan.batch * plan.accumulate * processes
     if not by_imitation(config) and answers % config.answers.group:
         raise UsageError(

@@ -204,7 +204,7 @@ def open_box_sets(folders: Mapping[str, str]) -> list[tuple[BoxSequence, ...]]:
     """
     for name in folders:
         if name not in SETS:
-            raise UsageError(f"box.sets: `{name}` is none of {', '.join(SETS)}")
+            raise UsageError(f"sets: layout `{name}` is none of {', '.join(SETS)}")
     return [SETS[name](folder, "train").sequences for name, folder in folders.items()]
 
 

@@ -253,7 +253,7 @@ class DescriberTraining(AnswerTraining):
         sets: folders of real video by the name of their layout, see `BoxConfig.sets`; of the stage "describer_grpo"
             alone. None for SynthTrack's pairs, which need no folder.
         pairs: pairs of frames that are drawn from SynthTrack or `sets`; they come again after that many.
-        split: of SynthTrack, or the part of the sets.
+        split: of SynthTrack's pairs; of `sets` the part "train" is read.
         gap: most frames from the first frame of a pair to the second.
         draw: draw the target's box on the first frame.
         tracker: folder or checkpoint of the box tracker that follows with the old words and the new ones; empty where
@@ -386,7 +386,7 @@ class TrainConfig:
     plan: Plan = field(default_factory=Plan)
 
     @property
-    def part(self) -> str:
+    def answers_name(self) -> str:
         """Of a stage that TRL trains, the name of its own settings."""
         return "describer" if self.stage in DESCRIBER_STAGES else "policy"
 

@@ -20,7 +20,7 @@ from train.answer_training import AnswerTask, by_imitation
 from train.box_tracking import open_box_sets
 from train.config import DescriberTraining, TrainConfig
 from train.description_rewards import (
-    LONGEST,
+    LONGEST_REWARDED,
     DescriptionCase,
     DescriptionText,
     description_terms,
@@ -105,4 +105,4 @@ class DescriptionJudge:
             new = [words_tracked(answer, row.words, self.rewards) for answer, row in zip(read, rows, strict=True)]
             found = self.tracker.compared(rows, new)
             cases = [DescriptionCase(c.words, c.outdated, *both) for c, both in zip(cases, found, strict=True)]
-        return [earned(self.terms, answer, case, LONGEST) for answer, case in zip(read, cases, strict=True)]
+        return [earned(self.terms, answer, case, LONGEST_REWARDED) for answer, case in zip(read, cases, strict=True)]

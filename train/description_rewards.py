@@ -14,6 +14,7 @@ of SynthTrack; and yes with the old words, or with none, is a no.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,13 @@ from trackgpt.errors import UsageError
 from trackgpt.reasoners.describer import ParsedDescription, parse, usable_words
 from train.rewards import Term, reward_terms
 
-LONGEST = 5_000
+LONGEST_REWARDED = 5_000
 """Letters of an answer above which it earns nothing."""
 FOUND = 0.61
 """Of the release: an overlap up to this one is halved."""
 TAGS = ("think", "d", "answer")
-_IN_ORDER = re.compile(r".*?<think>.*?</think>\s*<d>\s*(?:yes|no)\s*</d>\s*<answer>.*?</answer>", re.DOTALL)
+_IN_ORDER = re.compile(r"(?>.*?<think>)(?>.*?</think>\s*+<d>\s*+(?:yes|no)\s*+</d>\s*+<answer>).*?</answer>", re.DOTALL)
+"""The first of each that comes is as good as a later one: none is tried again, and long answers are read quickly."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class DescriptionText:
     @classmethod
     def read(cls, text: str) -> DescriptionText:
         """Read any string."""
-        return cls(text, parse(text) if len(text) <= LONGEST else ParsedDescription())
+        return cls(text, parse(text) if len(text) <= LONGEST_REWARDED else ParsedDescription())
 
 
 def all_tags(answer: DescriptionText, _: DescriptionCase) -> float:
@@ -72,14 +74,14 @@ def in_order(answer: DescriptionText, _: DescriptionCase) -> float:
 
 def overlap(answer: DescriptionText, case: DescriptionCase) -> float:
     """The IoU with the answer's words, halved where it is at most `FOUND`; 0 for an answer that cannot be read."""
-    if not answer.parsed.readable or case.new != case.new:
+    if not answer.parsed.readable or math.isnan(case.new):
         return 0.0
     return case.new if case.new > FOUND else case.new / 2
 
 
 def gain(answer: DescriptionText, case: DescriptionCase) -> float:
     """(1 + new IoU - old IoU) / 2; 0 for an answer that cannot be read."""
-    known = answer.parsed.readable and case.new == case.new and case.old == case.old
+    known = answer.parsed.readable and not math.isnan(case.new - case.old)
     return (1 + case.new - case.old) / 2 if known else 0.0
 
 

@@ -28,7 +28,7 @@ from trackgpt.reasoners.describer import TEMPLATE, DescriberTemplate, messages, 
 from trackgpt.synthtrack.clips import frame_size
 from trackgpt.synthtrack.render import boxes_of, render
 from trackgpt.types import Box
-from train.synthtrack_pairs import LONGEST, ScenePair, scene_pair
+from train.synthtrack_pairs import LONGEST_SIDE, ScenePair, scene_pair
 
 PAIR_FILE = "data.json"
 """Beside the images of a record: boxes as "x,y,w,h"."""
@@ -239,7 +239,7 @@ def _of_scene(pair: ScenePair, draw: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _after_scene(pair: ScenePair, follow: int) -> TrackedWindow:
-    size = frame_size(pair.scene.aspect, LONGEST)
+    size = frame_size(pair.scene.aspect, LONGEST_SIDE)
     drawn = [render(pair.scene, t, *size) for t in range(pair.second, pair.second + follow + 1)]
     boxes = [boxes_of(ids).get(pair.target, (np.nan,) * 4) for _, ids in drawn]
     frames = tuple(frame for frame, _ in drawn[1:])

@@ -17,7 +17,8 @@ import numpy as np
 import typer
 from PIL import Image
 
-from trackgpt.errors import ModelError, TrackGPTError
+from trackgpt import ending
+from trackgpt.errors import ModelError
 from trackgpt.hub import ASSETS, load_trackgpt
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld, encoded, statistics
@@ -40,22 +41,21 @@ SHRINKAGE = 0.02
 """Share of the covariance that its diagonal takes the place of."""
 FOLDS = 4
 
+app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
 
+
+@app.command()
 def main(
     folder: Annotated[Path, typer.Argument(help="A TrackGPT, or a policy of its brain")] = ASSETS / "nano",
     scenes: Annotated[int, typer.Option(help="One frame is drawn of each")] = 2400,
     others: Annotated[int, typer.Option(help="Domain-randomised frames")] = 1000,
 ) -> None:
     """Write the file beside the weights, replacing the one that is there."""
-    try:
-        encode = encoder_of(folder)
-        seeds = range(FIRST_SEED, FIRST_SEED + max(scenes, others))
-        own = _seen(encode, map(drawn_frame, seeds[:scenes]))
-        known = tell_apart(own, _seen(encode, map(other_frame, seeds[:others])))
-        known.write(folder / KNOWN_WORLD_FILE)
-    except TrackGPTError as error:
-        typer.echo(f"known_world: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+    encode = encoder_of(folder)
+    seeds = range(FIRST_SEED, FIRST_SEED + max(scenes, others))
+    own = _seen(encode, map(drawn_frame, seeds[:scenes]))
+    known = tell_apart(own, _seen(encode, map(other_frame, seeds[:others])))
+    known.write(folder / KNOWN_WORLD_FILE)
     typer.echo(f"scenes={scenes} others={others} out={folder / KNOWN_WORLD_FILE}")
 
 
@@ -134,4 +134,4 @@ def _seen(encode: Callable[[np.ndarray], Features], frames: Iterable[np.ndarray]
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    ending.run("train.known_world", lambda: app(prog_name="python -m train.known_world", standalone_mode=False))

@@ -37,7 +37,7 @@ from eval.metrics.query_mot_rewards import (
 from trackgpt.errors import InputError, UsageError
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.reasoners.coordinates import Convention, Sizes
-from trackgpt.reasoners.policy import LONGEST, Trajectories, parse, sections
+from trackgpt.reasoners.policy import LONGEST_ANSWER, Trajectories, parse, sections
 from trackgpt.settings import parse_json
 
 FloatArray = NDArray[np.float64]
@@ -135,7 +135,7 @@ def reward_terms(
     return terms
 
 
-def earned(terms: Sequence[Term], answer: Any, expected: Any, longest: int = LONGEST) -> dict[str, float]:
+def earned(terms: Sequence[Term], answer: Any, expected: Any, longest: int = LONGEST_ANSWER) -> dict[str, float]:
     """Every term by name, and their weighted mean as "reward"; each in [0, 1]. An overlong answer earns nothing.
 
     Args:
@@ -188,7 +188,7 @@ def sound_items(answer: ReadAnswer, expected: Expected) -> float:
 
 def _items(answer: ReadAnswer) -> list[Any] | None:
     """The items of the list in the answer block, or None."""
-    if len(answer.text) > LONGEST:
+    if len(answer.text) > LONGEST_ANSWER:
         return None
     with suppress(ValueError, InputError):
         found = parse_json(answer_block(answer.text), "the answer")

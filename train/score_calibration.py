@@ -20,9 +20,10 @@ from scipy.optimize import minimize
 from eval.commands.rethinking import Truth
 from eval.kits.synthtrack import TRACKED, SynthTrack
 from eval.run_folder import progress
+from trackgpt import ending
 from trackgpt.calibration import inputs
 from trackgpt.config import ScoreConfig
-from trackgpt.errors import TrackGPTError, UsageError
+from trackgpt.errors import UsageError
 from trackgpt.files import replacing
 from trackgpt.hub import find, load_trackgpt
 from trackgpt.online import follow_all
@@ -52,22 +53,23 @@ class Observed(NamedTuple):
     share: np.ndarray
 
 
+app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     folder: Annotated[Path, typer.Argument(help="A model folder, whose config.json is written")],
     seed: Annotated[int, typer.Option(help="Chooses the videos, of the train split")] = SEED,
     videos: Annotated[int, typer.Option(min=2, help="How many")] = 60,
 ) -> None:
     """Write the fitted numbers into the folder's config.json, replacing those that are there."""
-    try:
-        model = load_trackgpt(find(folder), "cpu")
-        score = fitted(observed(model, seed, videos))
-        score = replace(score, fitted_on=f"SynthTrack, train split, seed {seed}, {videos} videos")
-        with replacing(find(folder) / CONFIG_FILE) as new:
-            write_json(replace(model.config, score=score), new)
-    except TrackGPTError as error:
-        typer.echo(f"score_calibration: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    typer.echo(f"bias={score.bias} purport={score.purport} words={score.words} out={folder / CONFIG_FILE}")
+    place = find(folder) / CONFIG_FILE
+    model = load_trackgpt(find(folder), "cpu")
+    score = fitted(observed(model, seed, videos))
+    score = replace(score, fitted_on=f"SynthTrack, train split, seed {seed}, {videos} videos")
+    with replacing(place) as new:
+        write_json(replace(model.config, score=score), new)
+    typer.echo(f"bias={score.bias} purport={score.purport} words={score.words} out={place}")
 
 
 def observed(model: TrackGPT, seed: int, videos: int) -> Observed:
@@ -117,4 +119,6 @@ def fitted(rows: Observed) -> ScoreConfig:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    ending.run(
+        "train.score_calibration", lambda: app(prog_name="python -m train.score_calibration", standalone_mode=False)
+    )

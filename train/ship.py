@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from trackgpt.errors import OutputError, TrackGPTError
+from trackgpt import ending
+from trackgpt.errors import OutputError
 from trackgpt.files import refuse_existing, refuse_to_hold, writing
 from trackgpt.hub import ASSETS, BOX_NANO, NANO_MEMORY, POLICY_NANO, refuse_to_replace
 from trackgpt.perception.box_transformer import BoxTransformer, is_box_transformer
@@ -74,19 +75,18 @@ KINDS = (
 MOST_PARAMETERS = 9_000_000
 MOST_BYTES = 16 * 2**20
 
+app = typer.Typer(add_completion=False, context_settings=ending.HELP, pretty_exceptions_enable=False)
 
+
+@app.command()
 def main(
     folder: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/nano/join/model")],
     out: Annotated[Path | None, typer.Option(help="Folder; else where the package looks for such a model")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there")] = False,
 ) -> None:
     """Write a model in bfloat16 to the package's assets; refuses one that is too large to ship."""
-    try:
-        out = out or ASSETS / kind_of(folder).name
-        count, size = ship(folder, out, overwrite)
-    except TrackGPTError as error:
-        typer.echo(f"ship: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+    out = out or ASSETS / kind_of(folder).name
+    count, size = ship(folder, out, overwrite)
     typer.echo(f"parameters={count} bytes={size} out={out}")
 
 
@@ -135,4 +135,4 @@ def _refuse_other_kind(out: Path, overwrite: bool, folder: Path, kind: ShippedKi
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    ending.run("train.ship", lambda: app(prog_name="python -m train.ship", standalone_mode=False))

@@ -21,7 +21,7 @@ from trackgpt.synthtrack.wordings import FORMS, PLACES
 from trackgpt.synthtrack.world import make_scene
 from trackgpt.types import Box
 
-LONGEST = 320
+LONGEST_SIDE = 320
 """Longest side of a frame, pixels."""
 BEGINNING = 8
 """The first frame of a pair is one of so many at the beginning of its scene."""
@@ -63,7 +63,7 @@ class ScenePair:
 
     def frames(self) -> tuple[np.ndarray, np.ndarray]:
         """Both frames, uint8 RGB (height, width, 3)."""
-        size = frame_size(self.scene.aspect, LONGEST)
+        size = frame_size(self.scene.aspect, LONGEST_SIDE)
         return render(self.scene, self.first, *size)[0], render(self.scene, self.second, *size)[0]
 
     def thought(self) -> str:
@@ -125,7 +125,7 @@ def _pair_of(scene: Scene, rng: np.random.Generator, outdated: bool, gap: int) -
         target, words = about[int(rng.integers(len(about)))]
         renewed = _renewed(rng, fit[target], said[target][words]) if outdated else words
         one, other = (next(each for each in seen if each.id == target) for seen in (before, now))
-        height, width = frame_size(scene.aspect, LONGEST)
+        height, width = frame_size(scene.aspect, LONGEST_SIDE)
         box = (one.box[0] * width, one.box[1] * height, one.box[2] * width, one.box[3] * height)
         places = region(one.box), region(other.box)
         return ScenePair(scene, first, second, target, words, outdated, tuple(fit[target]), renewed, places, box)
@@ -140,7 +140,7 @@ def _renewed(rng: np.random.Generator, fitting: dict[str, str], form: str) -> st
 
 
 def _seen(scene: Scene, t: int) -> tuple[Seen, ...]:
-    return seen_actors(scene, t, render(scene, t, *frame_size(scene.aspect, LONGEST))[1])
+    return seen_actors(scene, t, render(scene, t, *frame_size(scene.aspect, LONGEST_SIDE))[1])
 
 
 def _clearly(before: tuple[Seen, ...], now: tuple[Seen, ...], target: int, words: str) -> bool:

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from eval.run_folder import progress
 from trackgpt.errors import InputError, ModelError
-from trackgpt.perception.known_world import MOST
+from trackgpt.perception.known_world import MOST_UNLIKE
 
 Look = Callable[[np.ndarray], float]
 FRAMES = 36
@@ -39,7 +39,7 @@ class Unlikenesses:
     @property
     def refused(self) -> float:
         """Share of the frames, in percent."""
-        return 100 * float((self.values > MOST).mean())
+        return 100 * float((self.values > MOST_UNLIKE).mean())
 
 
 def command(

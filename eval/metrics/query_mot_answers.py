@@ -17,7 +17,7 @@ from eval.metrics.query_mot import FloatArray
 from trackgpt.errors import InputError
 from trackgpt.settings import parse_json
 
-LONGEST = 1_000_000
+LONGEST_OUTPUT = 1_000_000
 """Characters of an answer; a model that repeats itself to its last token writes a tenth of it."""
 
 
@@ -29,7 +29,7 @@ def parse_predicted_output(text: str) -> list[tuple[Any, Any]]:
     written on one line with a whole number as frame.
 
     Args:
-        text: any string of at most `LONGEST` characters.
+        text: any string of at most `LONGEST_OUTPUT` characters.
 
     Returns:
         (frame, box) in the order of the text; box is a list of numbers, unless the JSON says otherwise. Empty if
@@ -39,8 +39,8 @@ def parse_predicted_output(text: str) -> list[tuple[Any, Any]]:
     Raises:
         InputError: the text is longer.
     """
-    if len(text) > LONGEST:
-        raise InputError(f"an answer of {len(text)} characters; wanted at most {LONGEST}")
+    if len(text) > LONGEST_OUTPUT:
+        raise InputError(f"an answer of {len(text)} characters; wanted at most {LONGEST_OUTPUT}")
     with contextlib.suppress(Exception):
         items = parse_json(text, "the answer")
         if isinstance(items, list):

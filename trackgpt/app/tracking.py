@@ -385,7 +385,7 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
         UsageError: the footage is unlike all that the model was trained on; the line says what to do instead.
     """
     from trackgpt.app.live import say
-    from trackgpt.perception.known_world import MOST
+    from trackgpt.perception.known_world import MOST_UNLIKE
     from trackgpt.presets import best_here
     from trackgpt.systems.imat import Imat
     from trackgpt.systems.qtrack import QTrack
@@ -394,7 +394,7 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
 
     judges = TrackGPT | Imat | QTrack | ReasoningTrack
     found = tracker.model.unlikeness(source.first) if isinstance(tracker.model, judges) else None
-    if found is None or found <= MOST:
+    if found is None or found <= MOST_UNLIKE:
         return tracker
     if not request.model and (preset := best_here()) is not None:
         if not request.quiet:
@@ -403,8 +403,8 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
     name = shlex.quote(request.source)
     raise UsageError(
         f"{source.name}: {request.first_choice} was trained on drawn scenes alone and this footage is unlike them "
-        f"(unlikeness {found:.2f}, wanted at most {MOST:g}); for words, give a detector: trackgpt track {name} -i "
-        f"'the dog' --grounder FILE.onnx, or fetch models: trackgpt models pull small; or show it the target: "
+        f"(unlikeness {found:.2f}, wanted at most {MOST_UNLIKE:g}); for words, give a detector: trackgpt track {name} "
+        f"-i 'the dog' --grounder FILE.onnx, or fetch models: trackgpt models pull small; or show it the target: "
         f"--box 1:x,y,w,h; --guess goes on"
     )
 

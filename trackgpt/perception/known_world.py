@@ -22,7 +22,7 @@ from trackgpt.weights import checked, read_lazily
 
 KNOWN_WORLD_FILE = "known_world.safetensors"
 """In a model's folder; where it is missing, nothing is known of the model's world and no footage is refused."""
-MOST = 1.0
+MOST_UNLIKE = 1.0
 """Unlikeness up to which a frame counts as one of the model's own world: one in a thousand of its frames exceeds it."""
 
 
@@ -75,7 +75,7 @@ class KnownWorld:
     offset: float
 
     def unlikeness(self, features: Features, size: tuple[int, int]) -> float:
-        """How unlike a frame is: 0 for the mean frame of the model's world, above `MOST` for another one.
+        """How unlike a frame is: 0 for the mean frame of the model's world, above `MOST_UNLIKE` for another one.
 
         Args:
             features, size: see `statistics`.

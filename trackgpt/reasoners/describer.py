@@ -30,7 +30,7 @@ from trackgpt.types import Box
 
 LIMITS = AnswerLimits(1024, 120.0)
 """Of an answer: the records of ReasoningTrack have 240 words at the most."""
-LONGEST = 150
+ASKED_LETTERS = 150
 """Characters of a description that are asked for."""
 MOST_LETTERS = 400
 """Characters of a description from which on it is none; the longest of the 997 published ones has 314."""
@@ -39,7 +39,7 @@ DRAWN = (255, 0, 0)
 
 TEMPLATE_FILE = "describer.yaml"
 """Beside a model: a `DescriberTemplate`, where it is asked otherwise than others."""
-WORDS, MARKED, MOST = "{words}", "{marked}", "{longest}"
+WORDS, MARKED, LETTERS = "{words}", "{marked}", "{longest}"
 
 _PROMPT = """\
 You help a visual tracker that follows one object by a short description of it. You see two frames of the same video, \
@@ -110,7 +110,7 @@ def question(words: str, drawn: bool, template: DescriberTemplate = TEMPLATE) ->
         drawn: the target's box is drawn on the first frame.
         template: how.
     """
-    asked = template.prompt.replace(MARKED, _MARKED if drawn else "").replace(MOST, str(LONGEST))
+    asked = template.prompt.replace(MARKED, _MARKED if drawn else "").replace(LETTERS, str(ASKED_LETTERS))
     return asked.replace(WORDS, words)
 
 

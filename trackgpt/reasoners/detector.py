@@ -37,7 +37,7 @@ from trackgpt.version import require
 
 FLOOR = 0.05
 """Lowest score that is given; the caller knows better which it believes."""
-MOST = 100
+MOST_DETECTIONS = 100
 """Candidates of a frame, the best."""
 CONSIDERED = 1000
 """The best so many are looked at for duplicates."""
@@ -227,7 +227,7 @@ class OnnxDetector:
         return cls(network, _fitting(names, count, layout, yaml, network.file), described, licence)
 
     def detect(self, image: np.ndarray) -> list[Candidate]:
-        """The objects on an image, best first, at most `MOST`.
+        """The objects on an image, best first, at most `MOST_DETECTIONS`.
 
         A box may come several times with different classes, as the network scores them; duplicates of one class are
         left out.
@@ -281,7 +281,7 @@ def _best(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, overlap: fl
             np.hstack([corner, sides]).tolist(), scores[order].tolist(), labels[order].tolist(), 0.0, overlap
         )
         order = order[np.sort(np.asarray(found, int).reshape(-1))]
-    return order[:MOST]
+    return order[:MOST_DETECTIONS]
 
 
 def _read(network: _Network, given: Description, placed: _Placed, image: np.ndarray) -> Raw:

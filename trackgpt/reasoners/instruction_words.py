@@ -1,13 +1,13 @@
 """The words that tell kinds of instructions apart, for `trackgpt.reasoners.instructions`: closed classes, casefolded.
 
-A table holds words, or phrases of at most `LONGEST` words; "'s" is a word of its own.
+A table holds words, or phrases of at most `LONGEST_PHRASE` words; "'s" is a word of its own.
 """
 
 from __future__ import annotations
 
 from trackgpt.reasoners.nouns import BODY
 
-LONGEST = 5
+LONGEST_PHRASE = 5
 """Words of a phrase of the tables."""
 
 

@@ -136,6 +136,7 @@ _Tokens = Sequence[_Token]
 
 
 _TOKEN = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:['’](?!s\b)[^\W_]+)*|['’]s\b|[^\w\s]|_")
+_PART_WORDS = 6  # of "the left front wheel of it"; more of them name another thing
 _WORDLESS = ("drop", "resume", "question", "absence")
 
 
@@ -156,7 +157,7 @@ def _written(tokens: Iterable[_Token]) -> str:
 
 def _at(tokens: _Tokens, k: int, phrases: frozenset[str]) -> int:
     """How many tokens the longest phrase of a table has that stands at a place; 0 where none does."""
-    for length in range(min(tables.LONGEST, len(tokens) - k), 0, -1):
+    for length in range(min(tables.LONGEST_PHRASE, len(tokens) - k), 0, -1):
         if " ".join(token.word for token in tokens[k : k + length]) in phrases:
             return length
     return 0
@@ -696,7 +697,7 @@ def _refine(tokens: _Tokens, context: Context) -> Understood | None:
         return None
     of = [relation.other for relation in phrase.relations if relation.said in {"of", "'s"}]
     if of:
-        short = rest[0].word == "the" and len(rest) <= tables.LONGEST + 1 and any(t.word in {"of", "'s"} for t in rest)
+        short = rest[0].word == "the" and len(rest) <= _PART_WORDS and any(t.word in {"of", "'s"} for t in rest)
         same = short and len(phrase.relations) == 1 and _agree(of[0].noun, _root(target.words).noun)
         return Understood("refine", _written(rest), ids) if same else None
     only = any(_at(tokens, k, tables.ONLY) for k in range(len(tokens) - len(rest)))

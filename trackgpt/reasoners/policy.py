@@ -27,7 +27,7 @@ from trackgpt.reasoners.answers import Form, TrackEntry, read_json_tracks, read_
 from trackgpt.reasoners.coordinates import Convention, Sizes, placed
 from trackgpt.types import Box
 
-LONGEST = 100_000
+LONGEST_ANSWER = 100_000
 """Letters of an answer; a longer one is not read."""
 MOST_OBJECTS = 120
 """Objects of an answer, as in the released code; further ones are left out."""
@@ -267,12 +267,12 @@ def parse(text: str, frames: Sequence[int], view: Sizes, convention: Convention)
     frame. Objects without a box are left out. Tags are not looked at (see `sections`).
 
     Args:
-        text: any string; one of more than `LONGEST` letters is unreadable.
+        text: any string; one of more than `LONGEST_ANSWER` letters is unreadable.
         frames: numbers of the frames that were asked about, without repetitions.
         view: the size of the frames, and that of the copies that the model saw.
         convention: in which numbers it writes.
     """
-    part = sections(text) if len(text) <= LONGEST else None
+    part = sections(text) if len(text) <= LONGEST_ANSWER else None
     if part is None or part.answer is None:
         return Trajectories.of(frames, {}, "unreadable")
     read = read_json_tracks(part.answer)
@@ -384,14 +384,14 @@ def parse_tracks(text: str, size: tuple[int, int]) -> tuple[PointTrack, ...]:
     """The points in `<tracks coords="seconds id x y ...;...">`, Molmo2's way of writing, x and y from 0 to 1000.
 
     Objects are in the order of their numbers. Points outside of the frame are left out; of two points of one object at
-    one time the first counts. Any string may be given; one of more than `LONGEST` letters has no tracks.
+    one time the first counts. Any string may be given; one of more than `LONGEST_ANSWER` letters has no tracks.
 
     Args:
         text: an answer.
         size: width and height of the frames in pixels.
     """
     ways: dict[int, dict[float, tuple[float, float]]] = {}
-    for one in read_track_tags(text) if len(text) <= LONGEST else ():
+    for one in read_track_tags(text) if len(text) <= LONGEST_ANSWER else ():
         if one.x <= 1000 and one.y <= 1000 and (one.object_id in ways or len(ways) < MOST_OBJECTS):
             ways.setdefault(one.object_id, {}).setdefault(one.seconds, (one.x / 1000 * size[0], one.y / 1000 * size[1]))
     return tuple(

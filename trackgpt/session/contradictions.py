@@ -1,4 +1,4 @@
-"""What contradicts itself in a track, worth a warning: two targets on one object, points that a mask denies."""
+"""What contradicts itself in a track and is told: targets on one object, points off a mask, words for another thing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from trackgpt.export.records import TrackRecord
-from trackgpt.geometry.masks import iou_of_rles
+from trackgpt.geometry.boxes import box_iou
+from trackgpt.geometry.masks import box_of, iou_of_rles
+from trackgpt.session.choices import xywh
 from trackgpt.types import Prompt, VisualPrompt
 
 SAME, APART = 0.9, 0.5
 """IoU of two masks above which they are one object's, and below which a meeting is over."""
+ANOTHER = 0.1
+"""IoU of two boxes below which they are of different things."""
 LONG = 5
 """Frames in a row after which a meeting is worth a warning: objects that pass each other part sooner."""
 
@@ -56,6 +60,21 @@ def denied_points(prompt: Prompt, ids: Sequence[int], masks: np.ndarray) -> list
         if denied := "; ".join(_denied(shown, masks[rows[number]])):
             lines.append(f"target {number}: {denied}; look at its mask, and show a box or a mask where it is wrong")
     return lines
+
+
+def elsewhere(prompt: Prompt, found: np.ndarray) -> str:
+    """What is told where the words of a prompt fit other things than the one that is shown beside them; else "".
+
+    Args:
+        prompt: with words, and a box or a mask.
+        found: what the words fit on its frame, float32 (n, 4), xyxy pixels.
+    """
+    (shown,) = prompt.visual
+    box = box_of(shown.mask) if shown.mask is not None else shown.box
+    if not len(found) or box_iou(found, np.array([box], np.float32)).max() >= ANOTHER:
+        return ""
+    places = "; ".join(xywh(one) for one in found.tolist())
+    return f"the model finds {prompt.text!r} at {places}; what was shown is followed"
 
 
 def _denied(shown: VisualPrompt, mask: np.ndarray) -> Iterator[str]:

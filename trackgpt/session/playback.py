@@ -2,9 +2,9 @@
 
 tracker = trackgpt.load("nano")
 with tracker.open("race.mp4") as playback:
-playback.say("who will win the race?")
-for result in playback:
-...
+    playback.say("who will win the race?")
+    for result in playback:
+        ...
 """
 
 from __future__ import annotations
@@ -114,12 +114,18 @@ class InstructionTracker:
 
     def session(self, rethink: str = "auto") -> Session:
         """A session that is given its frames one by one (see `Session.step`)."""
-        return Session(self.stepping(rethink), self.check, reader=self.reader)
+        return Session(self.stepping(rethink), self.check, reader=self.reader, finder=self.finder)
 
     @property
     def reader(self) -> KindReader | None:
         """What tells kinds of instructions apart where no rule does: the model's VLM; None where it has none."""
         found: KindReader | None = getattr(self.model, "reader", None)
+        return found
+
+    @property
+    def finder(self) -> Callable[[np.ndarray, str], np.ndarray] | None:
+        """Where the model finds words on a frame, to compare with a box beside them; None where it is not asked."""
+        found: Callable[[np.ndarray, str], np.ndarray] | None = getattr(self.model, "places", None)
         return found
 
     def open(
@@ -201,7 +207,7 @@ class Playback:
             out = Path(folder) / "run"
         reads = files_of(reopen[0]) if reopen else ()
         self.run = out if isinstance(out, RunFolder) else RunFolder(out, overwrite, reads)
-        self.session = Session(parts, tracker.check, self.run, tracker.reader)
+        self.session = Session(parts, tracker.check, self.run, tracker.reader, tracker.finder)
         self.session.size = source.size
         self.lookahead = default_lookahead(source) if lookahead is None else lookahead
         perception = getattr(parts, "parts", parts).perception

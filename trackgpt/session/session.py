@@ -21,7 +21,7 @@ from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
 from trackgpt.reasoners.instructions import asks_for_others, referred
 from trackgpt.session.choices import Ambiguity, alike_in_words, choice_of, fitting
 from trackgpt.session.conditionals import fallen_through, settled
-from trackgpt.session.contradictions import LONG, Meetings, denied_points
+from trackgpt.session.contradictions import LONG, Meetings, denied_points, elsewhere
 from trackgpt.session.late import MOST_FRAMES, LateTracker, Revision
 from trackgpt.session.results import Reply, Result, objects_of
 from trackgpt.session.takes import Said, Takes
@@ -135,6 +135,8 @@ class Session:
         check: gives an instruction as the system will read it, or refuses it.
         log: where every record goes.
         reader: tells the kind of what is said where no rule knows; None for the rules alone.
+        finder: where words that come with one box or mask are found on its frame, uint8 RGB (height, width, 3), as
+            float32 (n, 4), xyxy pixels; None believes what is shown without a word.
 
     Attributes:
         state: of the track.
@@ -156,6 +158,7 @@ class Session:
         check: Callable[[str], str] = str,
         log: Log | None = None,
         reader: KindReader | None = None,
+        finder: Callable[[np.ndarray, str], np.ndarray] | None = None,
     ) -> None:
         self.tracker = tracker
         self.size = (1, 1)
@@ -168,7 +171,7 @@ class Session:
         self.last: TrackRecord | None = None
         self._check = check
         self._log = log or _NoLog()
-        self._reader = reader
+        self._reader, self._finder = reader, finder
         self._image: np.ndarray | None = None
         self._takes = Takes()
         self._said: list[_Waiting] = []
@@ -621,10 +624,13 @@ class Session:
         self._several = seen.cue is not None and seen.cue.alike > 0
         self._pending, self._present = (frame.index, seen), None
         answer = HIDDEN if prompt.kind == "absence" else (seen.cue or self.state.cue).text
-        if seen.verdict in UNANSWERED and prompt.kind != "resume":
+        unheard = seen.verdict in UNANSWERED
+        if unheard and [each.id for each in self.state.active] == [each.id for each in now[0].active]:
             answer = f"{answer} {still_followed(self.state)}".strip()
-        if prompt.kind == "resume" and seen.verdict not in UNANSWERED:  # what a check saw beside it is no answer
+        if prompt.kind == "resume" and not unheard:  # what a check saw beside it is no answer
             answer = f"Back to {listed(context_of(self.state).tracked)}."
+        if self._finder is not None and frame.image is not None and prompt.text and len(prompt.visual) == 1:
+            answer = "; ".join(filter(None, (answer, elsewhere(prompt, self._finder(frame.image, prompt.text)))))
         self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
         if prompt.visual and seen.masks is not None:
             for text in denied_points(prompt, seen.ids.tolist(), seen.masks):

@@ -9,15 +9,16 @@ words stay in the target's prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from trackgpt.arbiter import ChangeArbiter, ChangeRecord, ChangeSettings, Unasked
+from trackgpt.arbiter import ChangeArbiter, ChangeRecord, ChangeSettings, Unasked, words_to_read
 from trackgpt.errors import UsageError
 from trackgpt.online import Tracker
 from trackgpt.perception.box_tracker import BoxSettings, BoxTracker, FollowedBox
+from trackgpt.perception.known_world import MOST_UNLIKE
 from trackgpt.perception.memory_segmenter import SegmenterMemory
 from trackgpt.reasoners.describer import Describer, DescriberAnswer, ParsedDescription, drawn_or_not
 from trackgpt.reasoners.grounder import Grounder
@@ -106,6 +107,17 @@ class ReasoningTrack:
         """
         return self.grounder.unlikeness(frame) if isinstance(self.grounder, TrackerGrounder) else None
 
+    def places(self, frame: np.ndarray, words: str) -> np.ndarray:
+        """Where its grounder finds words on a frame, uint8 RGB (height, width, 3): float32 (n, 4), xyxy pixels.
+
+        None where it has no grounder, or one that does not know such footage.
+        """
+        unlike = self.unlikeness(frame)
+        if self.grounder is None or (unlike is not None and unlike > MOST_UNLIKE):
+            return np.zeros((0, 4), np.float32)
+        found = self.grounder.ground(frame, words).found
+        return np.array([one.box for one in found], np.float32).reshape(-1, 4)
+
     def tracker(self, ablation: str = "full", settings: Sequence[str] = ()) -> Tracker:
         """An online tracker over the loaded weights; several may share them.
 
@@ -145,10 +157,14 @@ class DescribingReasoner:
     def reason(self, frame: np.ndarray, state: TrackState, prompt: Prompt | None) -> Cue:
         """Boxes of words that were said without one; otherwise the words in force from this frame on.
 
-        The cue of a description has the box of the last frame beside it, which says whom it is about.
+        A former target that is to be followed again is looked for as if its words were said anew. The cue of a
+        description has the box of the last frame beside it, which says whom it is about.
         """
         if prompt is not None or not state.active:
             assert self._grounding is not None
+            heard = state.prompt if prompt is None else prompt
+            if heard.kind == "resume":
+                prompt = replace(heard, kind="switch", text=words_to_read(state, heard))
             return self._grounding.reason(frame, state, prompt)
         (target,) = state.active
         so_far = target.prompt.text if self.fallback == "initial" else state.cue.text
