@@ -451,8 +451,8 @@ def test_the_command_line_sets_how_often_a_policy_is_asked(folder, command, monk
         asked[every] = done.values()["rethinks"]
         assert json.loads(Path(f"out{every}/run.json").read_text())["settings"] == [f"every={every}"]
     assert asked == {1: "3", 2: "1"}
-    done = command(*run, "-o", "out", "--set", "evry=2")
-    assert (done.code, "evry" in done.err, Path("out").exists()) == (2, True, False), done.err
+    done = command(*run, "-o", "out", "--set", "everyy=2")
+    assert (done.code, "everyy" in done.err, Path("out").exists()) == (2, True, False), done.err
 
 
 def answer_in_order(answers: list[str], monkeypatch) -> None:
