@@ -17,7 +17,8 @@ from trackgpt.export.records import EventRecord, RunFolder, read_events, read_tr
 from trackgpt.online import follow
 from trackgpt.perception.banked_segmenter import BankedMemory
 from trackgpt.reasoners.grounder import Candidate, Grounding
-from trackgpt.reasoners.instructions import Called, Context, referred, understand
+from trackgpt.reasoners.instructions import understand
+from trackgpt.reasoners.references import Called, Context, referred
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.session.session import Session
 from trackgpt.systems.imat import Imat

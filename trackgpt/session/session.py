@@ -18,7 +18,8 @@ from trackgpt.errors import UsageError
 from trackgpt.export.prompts import answers, written_prompt
 from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
 from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
-from trackgpt.reasoners.instructions import asks_for_others, referred
+from trackgpt.reasoners.instructions import asks_for_others
+from trackgpt.reasoners.references import referred
 from trackgpt.session.choices import Ambiguity, alike_in_words, choice_of, fitting
 from trackgpt.session.conditionals import fallen_through, settled
 from trackgpt.session.contradictions import LONG, Meetings, denied_points
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trackgpt.online import Arbiter, Frame
-    from trackgpt.reasoners.instructions import Context
     from trackgpt.reasoners.kind_reader import KindReader
+    from trackgpt.reasoners.references import Context
 
 FPS = 24.0
 """Frames per second of frames that are given without a time."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from trackgpt.errors import UsageError
 from trackgpt.export.records import TrackRecord
-from trackgpt.reasoners.instructions import Called, Context, understand
+from trackgpt.reasoners.instructions import understand
+from trackgpt.reasoners.references import Called, Context
 from trackgpt.session.choices import xywh
 from trackgpt.track import TrackState
 from trackgpt.types import OUTSIDE_TRACK, SAME_TARGETS, Prompt, PromptKind, Target
