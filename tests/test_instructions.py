@@ -17,7 +17,8 @@ from trackgpt.export.records import EventRecord, RunFolder, read_events, read_tr
 from trackgpt.online import follow
 from trackgpt.perception.banked_segmenter import BankedMemory
 from trackgpt.reasoners.grounder import Candidate, Grounding
-from trackgpt.reasoners.instructions import Called, Context, referred, understand
+from trackgpt.reasoners.instructions import understand
+from trackgpt.reasoners.references import Called, Context, referred
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.session.session import Session
 from trackgpt.systems.imat import Imat
@@ -357,6 +358,12 @@ def test_what_words_refer_to_is_found_by_number_by_order_and_by_name_and_several
         **{"the dog": [], "all": [1, 4, 5], "the horse": [], "": []},
     }
     assert {words: [one.id for one in referred(words, dogs)] for words in wanted} == wanted
+
+
+@pytest.mark.parametrize("text", [", ?", ", ;", ". .", "? ! ,", "again", "again , ?", ", again"])
+def test_signs_alone_are_read_as_they_are_written(text):
+    for context in CONTEXTS.values():
+        assert understand(text, context).kind in PROMPT_KINDS
 
 
 def test_any_text_is_understood_the_same_way_twice_and_names_something_unless_its_kind_does_without():

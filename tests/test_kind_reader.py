@@ -7,8 +7,9 @@ from toy_memory import ColourNetwork
 from toy_systems import box_named, scene
 
 from trackgpt.reasoners.grounder import Candidate, Grounding
-from trackgpt.reasoners.instructions import Called, Context, understand
+from trackgpt.reasoners.instructions import understand
 from trackgpt.reasoners.kind_reader import ASKED_KINDS, kind_in, question
+from trackgpt.reasoners.references import Called, Context
 from trackgpt.reasoners.vlm import VlmGrounder
 from trackgpt.session.playback import InstructionTracker
 from trackgpt.systems.imat import Imat

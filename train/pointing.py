@@ -24,12 +24,13 @@ from trackgpt.synthtrack.language import Seen
 from trackgpt.synthtrack.questions import describe_scene, knowledge, questions
 from trackgpt.synthtrack.world import make_scene
 from trackgpt.systems.trackgpt import TrackGPT
-from train.codes import CATEGORY, PLACE, Codes
+from train.coded_answers import answer_losses, codes_of
+from train.codes import Codes
 from train.config import Shape
-from train.losses import Losses, code_loss, text_loss
+from train.losses import Losses
 from train.mosaics import CATEGORY_INDEX, COLOUR_INDEX, DrawnSquare, shares_of, token_labels
 from train.naming import Naming
-from train.packing import Packed, pack, packed_hidden, packed_logits, packed_queries
+from train.packing import Packed, pack, packed_hidden
 from train.synthtrack_samples import Turn, mixed, plain_turn, render_square, track_turn
 
 NOUN_LAYER, NAME_LAYER = 1, 3
@@ -154,13 +155,8 @@ class PointingStage:
         looks = places(batch, brain.template, [s.looks for s in samples])
         frames = torch.from_numpy(np.stack([s.frame for s in samples])).permute(0, 3, 1, 2)
         names = {k: torch.from_numpy(np.stack([s.labels[k] for s in samples])) for k in self.naming.names}
-        turns = [turn for s in samples for turn in s.turns]
-        boxes = torch.from_numpy(np.concatenate([t.boxes for t in turns]))
-        kinds = torch.tensor([c for t in turns for c in t.category]), torch.tensor([c for t in turns for c in t.colour])
-        codes = self.codes.referring(boxes, *kinds), self.codes.purport(*kinds)
-        return self.batch_losses(
-            batch.to(self.device), frames.to(self.device), names, looks, *(code.to(self.device) for code in codes)
-        )
+        codes = (code.to(self.device) for code in codes_of(self.codes, [t for s in samples for t in s.turns]))
+        return self.batch_losses(batch.to(self.device), frames.to(self.device), names, looks, *codes)
 
     def batch_losses(
         self,
@@ -193,16 +189,8 @@ class PointingStage:
             seen = (chance[:, first : first + cells.shape[1]] * cells).sum(1)
             out[key] = -seen.clamp(min=1e-6).log().mean() if len(seen) else hidden.sum() * 0
             figures[f"{key}_share"] = seen.mean().item() if len(seen) else 0.0
-        logits, labels = packed_logits(brain, hidden, batch)
-        out["text"] = text_loss(logits, labels)
-        referring, purport = packed_queries(brain, hidden, batch)
-        out["code"] = code_loss(referring, referring_code)
-        out["purport_code"] = code_loss(purport, purport_code)
-        with torch.no_grad():
-            figures["place_mse"] = code_loss(referring[:, PLACE], referring_code[:, PLACE]).item()
-            figures["what_mse"] = code_loss(referring[:, CATEGORY], referring_code[:, CATEGORY]).item()
-            figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
-        return out, figures
+        said, more = answer_losses(brain, hidden, batch, referring_code, purport_code)
+        return {**out, **said}, {**figures, **more}
 
 
 def places(

@@ -29,6 +29,7 @@ from trackgpt.errors import UsageError
 from trackgpt.perception.mask_propagation import MaskPropagation
 from trackgpt.systems.trackgpt import TrackGPT
 from train.box_tracking import BoxTrackingStage
+from train.coded_answers import answer_losses, codes_of
 from train.codes import CATEGORY, CATEGORY_NAMES, COLOUR, COLOUR_NAMES, EXTENT, PLACE, Codes
 from train.config import TRL_STAGES, JoinConfig, Shape, TrainConfig
 from train.losses import Losses, code_loss, text_loss
@@ -50,7 +51,6 @@ from train.seeing import SeeingStage
 from train.synthtrack_samples import (
     JoinSample,
     LanguageSample,
-    Turn,
     join_sample,
     language_sample,
     masks_sample,
@@ -215,7 +215,7 @@ class LanguageStage:
             key: torch.cat([_tensor([s.cells for s in read], key), _tensor(looked, key).flatten(0, 1)])
             for key in self.naming.names
         }
-        codes = (code.to(self.device) for code in _codes_of(self.codes, [t for s in read for t in s.turns]))
+        codes = (code.to(self.device) for code in codes_of(self.codes, [t for s in read for t in s.turns]))
         return self.batch_losses(batch.to(self.device), frames.to(self.device), cells, *codes)
 
     def batch_losses(
@@ -233,16 +233,8 @@ class LanguageStage:
         tokens = project(brain, brain.preprocess(frames))
         hidden = packed_hidden(brain, batch, tokens[: len(batch.ids)])
         out, figures = self.naming.losses(self.model, tokens, cells)
-        logits, labels = packed_logits(brain, hidden, batch)
-        out["text"] = text_loss(logits, labels)
-        referring, purport = packed_queries(brain, hidden, batch)
-        out["code"] = code_loss(referring, referring_code)
-        out["purport_code"] = code_loss(purport, purport_code)
-        with torch.no_grad():
-            figures["place_mse"] = code_loss(referring[:, PLACE], referring_code[:, PLACE]).item()
-            figures["what_mse"] = code_loss(referring[:, CATEGORY], referring_code[:, CATEGORY]).item()
-            figures["token_acc"] = (logits.argmax(-1) == labels).float().mean().item()
-        return out, figures
+        said, more = answer_losses(brain, hidden, batch, referring_code, purport_code)
+        return {**out, **said}, {**figures, **more}
 
 
 class JoinStage:
@@ -284,7 +276,7 @@ class JoinStage:
         frames = _frames(torch.from_numpy(np.stack([s.frames for s in samples])))
         truth = torch.from_numpy(np.concatenate([s.masks for s in samples]))
         misled = [bad for s in samples for t, bad in zip(s.turns, s.misled, strict=True) for _ in t.targets]
-        code, _ = _codes_of(self.codes, [t for s in samples for t in s.turns])
+        code, _ = codes_of(self.codes, [t for s in samples for t in s.turns])
         on_device = (part.to(self.device) for part in (frames, truth, torch.tensor(misled), code))
         return self.batch_losses(batch.to(self.device), read.to(self.device), cells, *on_device)
 
@@ -345,13 +337,6 @@ class JoinStage:
         fails = (draw < self.config.swap + self.config.drift) & same.any(1)
         since = torch.randint(1, max(2, steps), (len(clip),), device=clip.device)
         return Failures(torch.where(fails, since, steps), others, draw < self.config.swap)
-
-
-def _codes_of(codes: Codes, turns: list[Turn]) -> tuple[Tensor, Tensor]:
-    """Referring and purport code (n, 128) of every target of some turns."""
-    boxes = torch.from_numpy(np.concatenate([t.boxes for t in turns]))
-    kinds = torch.tensor([c for t in turns for c in t.category]), torch.tensor([c for t in turns for c in t.colour])
-    return codes.referring(boxes, *kinds), codes.purport(*kinds)
 
 
 STAGES: dict[str, type[Stage]] = {

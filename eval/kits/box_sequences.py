@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from eval.kit import Follow, Item, MissingResultError, Row, SplitKit, alone
 from eval.metrics.boxes import FrameErrors, SequenceResult, figures, sequence_result, xywh
@@ -65,26 +65,15 @@ class BoxKit(SplitKit[Item]):
         return self.about + (f" **Only {here} of the list's {here + missing} sequences are here.**" if missing else "")
 
 
-class BoxSequenceKit(BoxKit[BoxSequence]):
-    """See the module; a kit of its own gives texts and `conventions`.
+class PromptedBoxKit(BoxKit[Item]):
+    """A kit whose tracks can begin in several ways.
 
     Attributes:
         prompt: what begins the track, of `begins`.
         begins: what the protocol says of it.
-        conventions: by name, errors of a sequence from predicted boxes, float64 (T, 4) xywh, and truth; the first is
-            drawn, and its figures come first.
     """
 
-    name = ""
-    headline: tuple[str, ...] = ()
-    pixels = frozenset({"fps"})
-    layout = "SEQUENCE.txt, x,y,w,h per line, for every frame; 0,0,0,0 for no box"
-    conventions: Mapping[str, Convention] = {}
-    begins: Mapping[str, str] = {
-        "sentence": " The sentence alone begins the track.",
-        "box": " The true box of the first frame begins the track, and nothing is said.",
-        "both": " The true box of the first frame and the sentence begin the track.",
-    }
+    begins: Mapping[str, str] = {}
 
     def __init__(self, root: Path, split: str, prompt: str = "sentence") -> None:
         super().__init__(root, split)
@@ -96,6 +85,26 @@ class BoxSequenceKit(BoxKit[BoxSequence]):
     def protocol(self) -> str:
         """What the figures mean, what begins the track, and over how much of the benchmark they are taken."""
         return super().protocol + self.begins[self.prompt]
+
+
+class BoxSequenceKit(PromptedBoxKit[BoxSequence]):
+    """See the module; a kit of its own gives texts and `conventions`.
+
+    Attributes:
+        conventions: by name, errors of a sequence from predicted boxes, float64 (T, 4) xywh, and truth; the first is
+            drawn, and its figures come first.
+    """
+
+    name = ""
+    headline: tuple[str, ...] = ()
+    pixels = frozenset({"fps"})
+    layout = "SEQUENCE.txt, x,y,w,h per line, for every frame; 0,0,0,0 for no box"
+    conventions: Mapping[str, Convention] = {}
+    begins = {
+        "sentence": " The sentence alone begins the track.",
+        "box": " The true box of the first frame begins the track, and nothing is said.",
+        "both": " The true box of the first frame and the sentence begin the track.",
+    }
 
     def read(self) -> BoxPart:
         """The sequences, from the reader of this name."""
@@ -199,6 +208,11 @@ class OneTarget:
         if self._chosen not in ids:
             return np.full(4, np.nan)
         return np.asarray(prediction.boxes[ids.index(self._chosen)], np.float64)
+
+
+def shown_boxes(boxes: ArrayLike) -> tuple[VisualPrompt, ...]:
+    """What shows targets by their boxes (n, 4) xywh."""
+    return tuple(VisualPrompt((x, y, x + w, y + h)) for x, y, w, h in np.asarray(boxes, np.float64).tolist())
 
 
 def boxes_of_one_target(predictions: Iterable[Prediction]) -> FloatArray:

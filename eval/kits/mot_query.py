@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.kit import Follow, Reported, Row, alone, percent_means, values
-from eval.kits.box_sequences import BoxKit, result_file
+from eval.kits.box_sequences import PromptedBoxKit, result_file, shown_boxes
 from eval.kits.mot import figures_of, result_lines, scores_of
 from eval.metrics.multi_object import combined_scores, sequence_scores
 from eval.metrics.query_mot import clip_metrics
@@ -18,13 +18,9 @@ from eval.run_folder import write_text
 from trackgpt.data.mot_files import MotTruth, Tracked, read_results
 from trackgpt.data.mot_sequences import MotPart, QuerySegment, mot, query_segments
 from trackgpt.data.videos import read_image
-from trackgpt.errors import InputError, UsageError
-from trackgpt.types import Prompt, VisualPrompt
+from trackgpt.errors import InputError
+from trackgpt.types import Prompt
 
-BEGINS = {
-    "sentence": "The question alone begins the track.",
-    "box": "The true boxes on the reference begin the track, beside the question where there is one.",
-}
 MOTION = ("MCP", "MCP_static_box")
 STATIC = "static-box/"
 TOOLKIT = ("HOTA", "DetA", "AssA", "MOTA", "MOTP", "IDF1")
@@ -36,14 +32,8 @@ _PRINTED = {
 }
 
 
-class MotQuery(BoxKit[QuerySegment]):
-    """See the module; splits are train, val and test.
-
-    Args:
-        root: folder of the data set.
-        split: part of it.
-        prompt: what begins a track, of `BEGINS`.
-    """
+class MotQuery(PromptedBoxKit[QuerySegment]):
+    """See the module; splits are train, val and test."""
 
     name = "mot-query"
     about = (
@@ -53,8 +43,12 @@ class MotQuery(BoxKit[QuerySegment]):
         "mean over objects, paired with the predicted track that overlaps each most. The authors say neither which "
         "segments nor which questions they took: questions are those of queries.json, and without it the largest "
         "pedestrian of every 30 frames, whom only a box can name. So no figure here may be compared with the paper's "
-        "without saying so. **Read MCP only beside MCP_static_box**; static-box/* is the initial box on every frame. "
+        "without saying so. **Read MCP only beside MCP_static_box**; static-box/* is the initial box on every frame."
     )
+    begins = {
+        "sentence": " The question alone begins the track.",
+        "box": " The true boxes on the reference begin the track, beside the question where there is one.",
+    }
     headline = ("HOTA", "MOTA", "MOTP", "MCP", "MCP_static_box", "static-box/HOTA")
     pixels = frozenset({"IDSW"})
     layout = "SEQUENCE-FRAME-IDS.txt, frame,id,x,y,w,h,score,-1,-1,-1 per line, the reference is frame 1"
@@ -62,17 +56,6 @@ class MotQuery(BoxKit[QuerySegment]):
         Reported(name, dict(zip(("MOTA", "MOTP", "HOTA", "MCP"), row, strict=True)), "QTrack, Table 3 (x 100)")
         for name, row in _PRINTED.items()
     )
-
-    def __init__(self, root: Path, split: str, prompt: str = "sentence") -> None:
-        super().__init__(root, split)
-        self.prompt = prompt
-        if prompt not in BEGINS:
-            raise UsageError(f"--prompt {prompt}: choose {' or '.join(BEGINS)}")
-
-    @property
-    def protocol(self) -> str:
-        """What the figures mean, and what begins a track."""
-        return super().protocol + BEGINS[self.prompt]
 
     @property
     def baselines(self) -> Mapping[str, Callable[[str, Path], None]]:
@@ -106,8 +89,7 @@ class MotQuery(BoxKit[QuerySegment]):
             if not segment.question:
                 raise InputError(f"{segment.name}: no question; begin with its true box (--prompt box)")
             return Prompt(segment.question)
-        corners = [(x, y, x + w, y + h) for x, y, w, h in np.asarray(segment.truth().boxes[0], np.float64).tolist()]
-        return Prompt(segment.question, visual=tuple(VisualPrompt(box) for box in corners))
+        return Prompt(segment.question, visual=shown_boxes(segment.truth().boxes[0]))
 
     def _static_box(self, task: str, results: Path) -> None:
         segment = self.by_name[task]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from eval.kit import Follow, MissingResultError, Reported, Row, SplitKit, alone, percent_means, values
-from eval.kits.box_sequences import boxes_of_one_target
+from eval.kits.box_sequences import boxes_of_one_target, shown_boxes
 from eval.metrics.boxes import xywh
 from eval.metrics.multi_object import sequence_scores
 from eval.metrics.query_mot import box_iou, clip_metrics
@@ -24,7 +24,7 @@ from trackgpt.data.mot_files import MotTruth, Tracked
 from trackgpt.data.query_clips import ClipObject, QueryClip, frame_number
 from trackgpt.data.trees import entries, read_object
 from trackgpt.errors import InputError, UsageError
-from trackgpt.types import Prediction, Prompt, VisualPrompt
+from trackgpt.types import Prediction, Prompt
 
 FloatArray = NDArray[np.float64]
 
@@ -120,8 +120,7 @@ class Rmot26(SplitKit[QueryClip]):
         boxes = [each.initial_box for each in clip.objects if each.initial_box is not None]
         if len(boxes) < len(clip.objects):
             raise InputError(f"clip {clip.name}: an object without an initial box; begin with the question alone")
-        corners = [(x, y, x + w, y + h) for x, y, w, h in np.array(boxes).tolist()]
-        return Prompt(clip.question, visual=tuple(VisualPrompt(box) for box in corners))
+        return Prompt(clip.question, visual=shown_boxes(boxes))
 
     def _static_box(self, task: str, results: Path) -> None:
         clip = self.by_name[task]

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ViTConfig
 from transformers.models.vit.modeling_vit import ViTLayer
@@ -24,8 +23,8 @@ from transformers.models.vit.modeling_vit import ViTLayer
 from trackgpt.config import BoxTransformerConfig
 from trackgpt.errors import UsageError
 from trackgpt.perception.encoders import ConvEncoder
-from trackgpt.perception.model_folders import CONFIG_FILE, WEIGHTS_FILE, read_folder
-from trackgpt.settings import read_json, write_json
+from trackgpt.perception.model_folders import CONFIG_FILE, read_folder, write_folder
+from trackgpt.settings import read_json
 
 STRIDE = 16
 """Pixels of a cell, in every layout."""
@@ -135,13 +134,7 @@ class BoxTransformer(nn.Module):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write config, weights and tokenizer to a folder; `dtype` stores floating weights smaller."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.config, folder / CONFIG_FILE)
-        stored = {
-            name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous()
-            for name, value in self.state_dict().items()
-        }
-        save_file(stored, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        write_folder(folder, self.config, self, dtype)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 

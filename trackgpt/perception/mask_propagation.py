@@ -14,14 +14,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trackgpt.config import MaskPropagationConfig
 from trackgpt.errors import ModelError, UsageError
 from trackgpt.perception.encoders import ConvEncoder, ConvUnit
-from trackgpt.perception.model_folders import CONFIG_FILE, WEIGHTS_FILE, read_folder
-from trackgpt.settings import read_json, write_json
+from trackgpt.perception.model_folders import CONFIG_FILE, read_folder, write_folder
+from trackgpt.settings import read_json
 
 SURE = 10.0
 """The logit of a mask that was given, and the largest that is handed on."""
@@ -176,14 +175,7 @@ class MaskPropagation(nn.Module):
         """
         if any(isinstance(unit, ConvUnit) and unit.norm is None for unit in self.encoder.modules()):
             raise ModelError(f"{folder}: the model is folded for inference; save it before fold()")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.config, folder / CONFIG_FILE)
-        stored = {
-            name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous()
-            for name, value in self.state_dict().items()
-        }
-        save_file(stored, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        write_folder(Path(folder), self.config, self, dtype)
 
     def encode(self, pixels: Tensor) -> Maps:
         """Normalised windows (n, 3, s, s), s a multiple of 16."""

@@ -1,4 +1,4 @@
-"""Folders of this project's own perception models: configuration and weights, read strictly; nothing in them is run."""
+"""Folders of this project's own perception models, read strictly and written; nothing in them is run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from trackgpt.errors import ModelError, UsageError
-from trackgpt.settings import from_dict, read_json, to_dict
+from trackgpt.settings import from_dict, read_json, to_dict, write_json
 from trackgpt.weights import describing, give, must_fit, read_lazily, refuse_oversized, refuse_pointer, unfilled
 
 CONFIG_FILE = "config.json"
@@ -47,3 +48,21 @@ def read_folder(folder: Path, config: type, make: Callable[[Any], Model], what: 
     must_fit(model.state_dict(), weights, folder / WEIGHTS_FILE)
     give(model, ((name, lazy.make()) for name, lazy in weights.items()), torch.float32, folder / WEIGHTS_FILE)
     return model.eval()
+
+
+def write_folder(folder: Path, config: Any, model: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """Write a folder that `read_folder` reads.
+
+    Args:
+        folder: made where it is not there.
+        config: of the model, the dataclass.
+        model: the weights.
+        dtype: in which floating weights are stored; None for their own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(config, folder / CONFIG_FILE)
+    stored = {
+        name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    save_file(stored, folder / WEIGHTS_FILE, metadata={"format": "pt"})

@@ -13,7 +13,7 @@ from typing import Protocol, get_args
 
 import numpy as np
 
-from trackgpt.reasoners.instructions import Context
+from trackgpt.reasoners.references import Context
 from trackgpt.reasoners.vlm_model import VlmModel
 from trackgpt.types import PromptKind
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from trackgpt.reasoners.instructions import referred
+from trackgpt.reasoners.references import referred
 from trackgpt.session.understanding import UNANSWERED, context_of
 from trackgpt.track import TrackState
 from trackgpt.types import Prediction, Prompt, PromptKind

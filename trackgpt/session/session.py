@@ -6,39 +6,36 @@ from a file, a folder, a stream and Python.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from trackgpt.errors import UsageError
 from trackgpt.export.prompts import answers, written_prompt
-from trackgpt.export.records import EventRecord, EventType, ObjectRecord, State, Take, TrackRecord, record_of
-from trackgpt.geometry.pointing import refuse_misplaced, visual_prompts
-from trackgpt.reasoners.instructions import asks_for_others, referred
+from trackgpt.export.records import EventRecord, EventType, Take, TrackRecord
+from trackgpt.geometry.pointing import refuse_misplaced
+from trackgpt.reasoners.instructions import asks_for_others
 from trackgpt.session.choices import Ambiguity, alike_in_words, choice_of, fitting
 from trackgpt.session.conditionals import fallen_through, settled
-from trackgpt.session.contradictions import LONG, Meetings, denied_points, elsewhere
-from trackgpt.session.late import MOST_FRAMES, LateTracker, Revision
+from trackgpt.session.contradictions import denied_points, elsewhere
+from trackgpt.session.given import given_frame, given_prompt, given_visual
+from trackgpt.session.journal import Journal, Log, grounded, record_seen
+from trackgpt.session.late import LateTracker, Revision
 from trackgpt.session.results import Reply, Result, objects_of
-from trackgpt.session.takes import Said, Takes
+from trackgpt.session.takes import Said
 from trackgpt.session.understanding import (
-    HIDDEN,
-    UNANSWERED,
     answer_of,
-    context_of,
-    listed,
     others_of,
+    referring,
     refuse_unheard,
     refuse_unknown,
-    still_followed,
+    reply_to,
     understood,
 )
 from trackgpt.track import TrackState
-from trackgpt.types import PROMPT_KINDS, Box, Cue, Prediction, Prompt, PromptKind, Target, VisualPrompt
+from trackgpt.types import Box, Cue, Prediction, Prompt, PromptKind, Target, VisualPrompt
 from trackgpt.video.frames import SourceFrame
 
 if TYPE_CHECKING:
@@ -46,15 +43,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trackgpt.online import Arbiter, Frame
-    from trackgpt.reasoners.instructions import Context
     from trackgpt.reasoners.kind_reader import KindReader
-
-FPS = 24.0
-"""Frames per second of frames that are given without a time."""
-MOST_SHOWN = 4 * MOST_FRAMES
-"""Recorded frames that a late answer may change, those that were not tracked included."""
-MOST_EVENTS = 1000
-"""Events that wait for `Session.events`."""
+    from trackgpt.reasoners.references import Context
 
 
 @dataclass(frozen=True)
@@ -64,20 +54,6 @@ class _Waiting:
     given: str | Prompt
     how: Mapping[str, Any]
     prompt: Prompt
-
-
-class _Shown(NamedTuple):
-    """A frame that has been recorded, which a late answer may change.
-
-    Attributes:
-        frame: of the track (`TrackState.frame` before it), or -1 where it was not tracked.
-        present: which targets were on the frame before, by id.
-        record: of it.
-    """
-
-    frame: int
-    present: dict[int, bool] | None
-    record: TrackRecord
 
 
 class Stepping(Protocol):
@@ -102,26 +78,6 @@ class Stepping(Protocol):
         ...
 
 
-class Log(Protocol):
-    """Where a session's records go, as they happen; `trackgpt.export.records.RunFolder` is one."""
-
-    def track(self, record: TrackRecord) -> None:
-        """One frame."""
-        ...
-
-    def event(self, record: EventRecord) -> None:
-        """One event."""
-        ...
-
-
-class _NoLog:
-    def track(self, record: TrackRecord) -> None:
-        """Keep nothing."""
-
-    def event(self, record: EventRecord) -> None:
-        """Keep nothing."""
-
-
 class Session:
     """One track and its takes, a frame at a time.
 
@@ -141,15 +97,9 @@ class Session:
     Attributes:
         state: of the track.
         size: height and width that unreadable frames have, as long as none could be read.
-        on_event: called with every event as it happens; does nothing unless set.
         on_choice: called where several things fit what was said; gives what a person answers ("2", "all", other words),
             or "", and then the surest is followed and may be changed by `choose`. Always "" unless set.
         choice: what may be chosen from; None where what was said last fits one thing alone.
-        frames: how many frames have been recorded.
-        rethinks: how often the slow model was asked again.
-        warnings: how many warnings there were.
-        found: some target has been seen on some frame.
-        last: the record of the last frame, or None.
     """
 
     def __init__(
@@ -163,28 +113,16 @@ class Session:
         self.tracker = tracker
         self.size = (1, 1)
         self.state = tracker.begin()
-        self.on_event: Callable[[EventRecord], None] = _ignore
         self.on_choice: Callable[[Ambiguity], str] = _undecided
         self.choice: Ambiguity | None = None
-        self.frames = self.rethinks = self.warnings = 0
-        self.found = False
-        self.last: TrackRecord | None = None
         self._check = check
-        self._log = log or _NoLog()
+        self._journal = Journal(log)
         self._reader, self._finder = reader, finder
         self._image: np.ndarray | None = None
-        self._takes = Takes()
         self._said: list[_Waiting] = []
         self._pending: tuple[int, Prediction] | None = None
         self._asked: Prompt | None = None
         self._several = False
-        self._present: dict[int, bool] | None = None
-        self._meetings = Meetings()
-        self._shown: deque[_Shown] = deque(maxlen=MOST_SHOWN)
-        self._revised: tuple[Result, ...] = ()
-        self._events: list[EventRecord] = []
-        self._unheard: deque[EventRecord] = deque(maxlen=MOST_EVENTS)
-        self._seq = 0
 
     # --- what a person does ---
 
@@ -304,13 +242,13 @@ class Session:
         """
         if choose is not None:
             return self._answer(choose)
-        shown = _shown(visual, box, points, mask)
+        shown = given_visual(visual, box, points, mask)
         if not isinstance(text, Prompt):
             prompt = self._prompt(text, kind, ids, shown)
             if kind is None and prompt.text and not (prompt.ids or prompt.visual or written):
                 chosen = self.choice and self.choice.understood(prompt.text)
                 return chosen or self._understood(prompt.text)
-            return replace(self._referring(prompt), **written)
+            return replace(referring(prompt, self.state), **written)
         if kind is not None or ids != () or shown != ():
             raise UsageError("a whole Prompt and more beside it: wanted one of them")
         prompt = self._prompt(text.text, text.kind, text.ids, text.visual)
@@ -322,17 +260,8 @@ class Session:
         return self.choice.answered(choose)
 
     def _prompt(self, text: Any, kind: Any, ids: Any, shown: Any) -> Prompt:
-        if not isinstance(text, str):
-            raise UsageError(f"instruction is {type(text).__name__}; wanted text or a Prompt; targets are ids=[2, 3]")
-        if kind is not None and kind not in PROMPT_KINDS:
-            raise UsageError(f"kind {kind!r} does not exist; wanted one of {', '.join(PROMPT_KINDS)}")
-        chosen: PromptKind = kind or ("switch" if self.state.prompts or self._said else "start")
-        pointed_at, numbers = visual_prompts(shown), _checked_ids(ids)
-        if pointed_at and numbers and len(pointed_at) != len(numbers):
-            raise UsageError(f"{len(numbers)} ids for {len(pointed_at)} visual prompts; wanted one of each per target")
-        wordless = pointed_at or chosen in ("drop", "resume") or (numbers and chosen == "add")
-        cleaned = "" if wordless and not text else self._check(text)
-        return Prompt(cleaned, 0, chosen, numbers, pointed_at)
+        begun = bool(self.state.prompts or self._said)
+        return given_prompt(text, kind, ids, shown, begun, self._check)
 
     def _understood(self, text: str) -> Prompt:
         """What words say of what is tracked, written out."""
@@ -344,14 +273,6 @@ class Session:
         if self._reader is None or self._image is None:
             return None
         return self._reader.kind_of(text, context, self._image)
-
-    def _referring(self, prompt: Prompt) -> Prompt:
-        """The prompt with the ids of what the words of a "drop" or "resume" refer to."""
-        if prompt.kind not in ("drop", "resume") or not prompt.text or prompt.ids:
-            return prompt
-        context = context_of(self.state)
-        meant = referred(prompt.text, context.tracked if prompt.kind == "drop" else context.former)
-        return replace(prompt, ids=tuple(one.id for one in meant))
 
     def _taken(self, given: str | Prompt, how: Mapping[str, Any]) -> Prompt:
         """What is said, with the refusal of words for a target that is to end or to be taken up again and is not there.
@@ -385,7 +306,7 @@ class Session:
         at = frame if isinstance(frame, SourceFrame) else self._numbered(frame, index, time)
         if at.image is None:
             self._pending = None
-            return self._unreadable(at)
+            return self._journal.unreadable(at, self.size)
         self._image = None if self._reader is None else at.image
         if at.problem:
             self.warn("IN06" if "lost" in at.problem else "IN05", at, f"frame {at.index}: {at.problem}")
@@ -395,10 +316,10 @@ class Session:
             self._instruct(at, self._taken(each.given, each.how) if k else each.prompt)
         if not self.state.prompts:
             height, width = at.image.shape[:2]
-            return self._logged(TrackRecord(at.index, round(at.time, 6), (height, width)), at, None)
+            return self._journal.untracked(TrackRecord(at.index, round(at.time, 6), (height, width)), at)
         pending, self._pending = self._pending, None
         prediction = pending[1] if pending is not None and pending[0] == at.index else self._track(at)
-        return self._recorded(self._record(at, prediction), at, prediction, self.state.frame - 1)
+        return self._journal.tracked(self._record(at, prediction), at, prediction, self.state.frame - 1)
 
     def undo(self) -> Said:
         """Take back what was said last: after an instruction, the state is the one before it, to the bit.
@@ -410,20 +331,20 @@ class Session:
             UsageError: there is nothing to take back.
         """
         if self._said:
-            return Said(self._said.pop().prompt, self.state, self._present, self._takes.following)
+            return Said(self._said.pop().prompt, self.state, self._journal.present, self._journal.takes.following)
         if self._asked is not None:
             asked, self._asked = self._asked, None
             self._event("undo", self.last, text=asked.summary)
-            return Said(asked, self.state, self._present, self._takes.following)
-        said = self._takes.find(self.state.prompts[-1]) if self.state.prompts else None
+            return Said(asked, self.state, self._journal.present, self._journal.takes.following)
+        said = self._journal.takes.find(self.state.prompts[-1]) if self.state.prompts else None
         if said is None:
             raise UsageError("nothing has been said here that could be taken back")
-        frame, recorded = said.prompt.frame, self._takes.recorded(said.prompt.frame)
+        frame, recorded = said.prompt.frame, self._journal.takes.recorded(said.prompt.frame)
         self._event("undo", self.last, text=said.prompt.summary, frame=frame, recorded=recorded)
         self._go_to(said.before, said.seen)
         self._pending, self.choice = said.looked, said.choice
         if recorded:
-            self._takes.branch(said.take)
+            self._journal.takes.branch(said.take)
             self._say_again(frame, said.time)
         return said
 
@@ -431,7 +352,7 @@ class Session:
         """Go back to the frame of what may be chosen from, which is the next one to come; it opens a new take."""
         choice = self.choice
         assert choice is not None
-        self._takes.branch()
+        self._journal.takes.branch()
         self._go_to(choice.after[0], None)
         self._pending, self.choice = (choice.frame.index, choice.after[1]), choice
         self._say_again(choice.frame.index, choice.frame.time)
@@ -439,8 +360,42 @@ class Session:
     def _say_again(self, index: int, time: float) -> None:
         """Record what holds and was said about the first frame of a take in that take, too."""
         for prompt in self.state.prompts:
-            if prompt.frame == index and self._takes.find(prompt) is not None:
+            if prompt.frame == index and self._journal.takes.find(prompt) is not None:
                 self._event("instruction", SourceFrame(index, time, None), **written_prompt(prompt))
+
+    @property
+    def on_event(self) -> Callable[[EventRecord], None]:
+        """Called with every event as it happens; does nothing unless set."""
+        return self._journal.on_event
+
+    @on_event.setter
+    def on_event(self, listener: Callable[[EventRecord], None]) -> None:
+        self._journal.on_event = listener
+
+    @property
+    def frames(self) -> int:
+        """How many frames have been recorded."""
+        return self._journal.frames
+
+    @property
+    def rethinks(self) -> int:
+        """How often the slow model was asked again."""
+        return self._journal.rethinks
+
+    @property
+    def warnings(self) -> int:
+        """How many warnings there were."""
+        return self._journal.warnings
+
+    @property
+    def found(self) -> bool:
+        """Some target has been seen on some frame."""
+        return self._journal.found
+
+    @property
+    def last(self) -> TrackRecord | None:
+        """The record of the last frame, or None."""
+        return self._journal.last
 
     @property
     def pending(self) -> bool:
@@ -450,7 +405,7 @@ class Session:
     @property
     def takes(self) -> tuple[Take, ...]:
         """The ways through the video that were opened so far; the last one is current."""
-        return tuple(self._takes.opened)
+        return tuple(self._journal.takes.opened)
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -480,7 +435,7 @@ class Session:
         if not isinstance(state, TrackState) or (type(state.memory), type(state.record)) != kinds:
             raise UsageError(f"{type(state).__name__}: not a state of this system; wanted one of its snapshot()")
         self._said = []
-        self._takes.branch()
+        self._journal.takes.branch()
         self._go_to(state, {target.id: target.last_seen == state.frame - 1 for target in state.active} or None)
 
     def load(self, path: str | Path) -> None:
@@ -501,35 +456,25 @@ class Session:
             records, events: all of them.
         """
         for event in events:
-            self._seq = event.seq + 1
-            self.rethinks += event.type == "rethink"
+            self._journal.count(event)
             self._several = bool(event.data.get("alike")) if event.type == "answer" else self._several
-            self.warnings += event.type == "warn"
-        for record in records:
-            self._takes.record(record.index)
-            self.frames, self.last = self.frames + 1, record
-            self.found = self.found or any(item.box is not None for item in record.objects)
-            if not record.problem:
-                self._meetings.see(record)
+        self._journal.go_on_after(records)
         self.state = state
         if state.prompts and self.last is not None:
-            self._present = {item.id: item.box is not None for item in self.last.objects}
+            self._journal.present = {item.id: item.box is not None for item in self.last.objects}
 
     def heard(self, first: int, last: int) -> list[Prompt]:
         """What was said in this session, on the way to the present state, about the frames from `first` to `last`."""
-        said = [prompt for prompt in self.state.prompts if self._takes.find(prompt) is not None]
+        said = [prompt for prompt in self.state.prompts if self._journal.takes.find(prompt) is not None]
         return [prompt for prompt in said if first <= prompt.frame <= last]
 
     def events(self) -> list[EventRecord]:
         """What has happened since this was last asked, the last 1,000 events at most."""
-        heard = list(self._unheard)
-        self._unheard.clear()
-        return heard
+        return self._journal.unheard()
 
     def warn(self, code: str, at: SourceFrame | TrackRecord | None, text: str) -> None:
         """Count and record a warning; the code may be empty."""
-        self.warnings += 1
-        self._event("warn", at, **({"code": code} if code else {}), text=text)
+        self._journal.warn(code, at, text)
 
     def note(self, event_type: EventType, /, **data: Any) -> None:
         """Record an event on the last frame."""
@@ -542,24 +487,15 @@ class Session:
     # --- one frame ---
 
     def _go_to(self, state: TrackState, present: dict[int, bool] | None) -> None:
-        self.state, self._pending, self._present = state, None, present
+        self.state, self._pending = state, None
         self._asked = self.choice = None
         self._several = False
-        self._meetings = Meetings()
-        self._shown.clear()
+        self._journal.go_to(present)
 
     def _numbered(self, image: np.ndarray | None, index: int | None, time: float | None) -> SourceFrame:
-        if image is not None and not is_rgb(image):
-            shown = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}".strip()
-            raise UsageError(f"frame is {shown}; wanted uint8 (height, width, 3) RGB")
         number = (0 if self.last is None else self.last.index + 1) if index is None else index
-        passed = -1 if self.last is None or self._takes.branching else self.last.index
-        if type(number) is not int or number <= passed:
-            raise UsageError(f"frame {number!r} cannot follow frame {passed}; wanted a larger whole number")
-        if time is not None and not math.isfinite(time):
-            raise UsageError(f"frame {number} at {time} seconds; wanted a number")
-        problem = "" if image is not None else "no image was given"
-        return SourceFrame(number, number / FPS if time is None else time, image, problem)
+        passed = -1 if self.last is None or self._journal.takes.branching else self.last.index
+        return given_frame(image, number, passed, time)
 
     def _instruct(self, frame: SourceFrame, said: Prompt) -> Reply:
         assert frame.image is not None
@@ -606,8 +542,8 @@ class Session:
         if about is not None and about.index != frame.index:
             raise UsageError(f"choose: the boxes are of frame {frame.index}, and frame {about.index} comes next")
         prompt = replace(prompt, frame=frame.index)
-        if self._takes.recorded(frame.index):
-            self._takes.branch()
+        if self._journal.takes.recorded(frame.index):
+            self._journal.takes.branch()
         self._event("instruction", frame, **written_prompt(prompt))
         reply, _ = self._heeded(frame, prompt, self.tracker.step(choice.before, looked_at(frame), prompt))
         self.choice = None
@@ -617,21 +553,16 @@ class Session:
         self, frame: SourceFrame, prompt: Prompt, stepped: tuple[TrackState, Prediction]
     ) -> tuple[Reply, Prediction]:
         """Go on from a step with an instruction; `undo` can bring back what is now. The answer, and what was seen."""
-        now = self.state, self._present, self._takes.following, frame.time, self._pending, self.choice
+        now = self.state, self._journal.present, self._journal.takes.following, frame.time, self._pending, self.choice
         self.state, seen = stepped
-        self._takes.add(Said(prompt, *now))
+        self._journal.takes.add(Said(prompt, *now))
         self._asked = None
         self._several = seen.cue is not None and seen.cue.alike > 0
-        self._pending, self._present = (frame.index, seen), None
-        answer = HIDDEN if prompt.kind == "absence" else (seen.cue or self.state.cue).text
-        unheard = seen.verdict in UNANSWERED
-        if unheard and [each.id for each in self.state.active] == [each.id for each in now[0].active]:
-            answer = f"{answer} {still_followed(self.state)}".strip()
-        if prompt.kind == "resume" and not unheard:  # what a check saw beside it is no answer
-            answer = f"Back to {listed(context_of(self.state).tracked)}."
+        self._pending, self._journal.present = (frame.index, seen), None
+        answer = reply_to(prompt, now[0], self.state, seen)
         if self._finder is not None and frame.image is not None and prompt.text and len(prompt.visual) == 1:
             answer = "; ".join(filter(None, (answer, elsewhere(prompt, self._finder(frame.image, prompt.text)))))
-        self._event("answer", frame, text=answer, targets=len(seen.ids), **_grounded(seen.cue))
+        self._event("answer", frame, text=answer, targets=len(seen.ids), **grounded(seen.cue))
         if prompt.visual and seen.masks is not None:
             for text in denied_points(prompt, seen.ids.tolist(), seen.masks):
                 self.warn("", frame, f"frame {frame.index}: {text}")
@@ -676,12 +607,11 @@ class Session:
 
     def _rethought(self, at: SourceFrame | TrackRecord, before: TrackState, seen: Prediction, **late: Any) -> None:
         """Events of a question that was asked without an instruction, and of its answer."""
-        self.rethinks += 1
         old = [target.score for target in before.active] or None
         scores = {"old": old, "new": seen.scores, "threshold": self.tracker.arbiter.threshold(before)}
         self._event("rethink", at, reason=seen.reason, verdict=seen.verdict, **scores, **late)
         if seen.cue is not None:
-            self._event("answer", at, text=seen.cue.text, targets=seen.cue.targets, **_grounded(seen.cue), **late)
+            self._event("answer", at, text=seen.cue.text, targets=seen.cue.targets, **grounded(seen.cue), **late)
             self._fit_by_now(at, before, seen.cue, **late)
 
     def _fit_by_now(self, at: SourceFrame | TrackRecord, before: TrackState, cue: Cue, **late: Any) -> None:
@@ -698,112 +628,28 @@ class Session:
 
     def _late(self, frame: SourceFrame, tracker: LateTracker) -> Revision | None:
         """What an answer about an earlier frame came to; where it changes what was shown, that is recorded anew."""
-        shown = {one.frame: k for k, one in enumerate(self._shown)}
-        if tracker.missed in shown:
-            about = self._shown[shown[tracker.missed]].record.index
-            text = f"the answer about frame {about} takes more than {len(self._shown) - shown[tracker.missed]} frames"
+        if missed := self._journal.since(tracker.missed):
+            text = f"the answer about frame {missed[0].record.index} takes more than {len(missed)} frames"
             self.warn("", frame, f"{text}; it is not waited for")
         revision = tracker.revision
-        if revision is not None and revision.frame in shown:
-            passed = list(self._shown)[shown[revision.frame] :]
-            self._rethought(frame, revision.before, revision.seen, about=passed[0].record.index)
+        if revision is not None and (passed := self._journal.since(revision.frame)):
+            first, last = passed[0].record.index, passed[-1].record.index
+            self._rethought(frame, revision.before, revision.seen, about=first)
             if revision.again:
-                self._revise(frame, revision, passed)
+                now = {"reason": revision.seen.reason, "verdict": revision.seen.verdict}
+                self._event("revise", frame, first=first, last=last, **now)
+                threshold = self.tracker.arbiter.threshold
+                self._journal.revise(passed, [(seen, threshold(state)) for state, seen in revision.again])
         return revision
-
-    def _revise(self, frame: SourceFrame, revision: Revision, passed: Sequence[_Shown]) -> None:
-        """Record the frames since a question anew, in a take of their own."""
-        first, last = passed[0].record.index, passed[-1].record.index
-        self._event("revise", frame, first=first, last=last, reason=revision.seen.reason, verdict=revision.seen.verdict)
-        waiting, self._events = self._events, []
-        self._takes.branch()
-        for _ in passed:
-            self._shown.pop()
-        self._present, self._meetings = passed[0].present, Meetings()
-        steps, revised = iter(revision.again), []
-        for one in passed:
-            old = one.record
-            at = SourceFrame(old.index, old.time, None, old.problem, name=old.name)
-            if one.frame < 0:
-                revised.append(self._logged(old, at, None))
-                continue
-            state, again = next(steps)
-            record = self._seen(old.index, old.time, old.size, again, state)
-            revised.append(self._recorded(record, at, again, one.frame))
-        self._revised, self._events = tuple(revised), waiting
 
     def _record(self, frame: SourceFrame, prediction: Prediction) -> TrackRecord:
         assert frame.image is not None
         height, width = frame.image.shape[:2]
-        return self._seen(frame.index, frame.time, (height, width), prediction, self.state)
-
-    def _seen(
-        self, index: int, time: float, size: tuple[int, int], prediction: Prediction, state: TrackState
-    ) -> TrackRecord:
-        low = prediction.scores < self.tracker.arbiter.threshold(state)
-        states: list[State] = [
-            "absent" if not present else "suspect" if suspect else "tracked"
-            for present, suspect in zip(prediction.present, low, strict=True)
-        ]
-        return record_of(index, time, size, prediction, states)
-
-    def _notice(self, record: TrackRecord) -> None:
-        """Events for what has come or gone since the frame before; the first frame of a track has neither."""
-        here = {item.id: item.box is not None for item in record.objects}
-        before = here if self._present is None else self._present
-        for number in sorted(here.keys() | before.keys()):
-            was, now = before.get(number, False), here.get(number, False)
-            if was != now:
-                self._event("found" if now else "lost", record, id=number)
-        self.found = self.found or any(here.values())
-        self._present = here
-
-    def _unreadable(self, frame: SourceFrame) -> Result:
-        """IN03: the frame keeps its place; what is followed is absent on it, and the track's state waits."""
-        self.warn("IN03", frame, f"frame {frame.index}: {frame.problem}")
-        size = self.last.size if self.last is not None else self.size
-        objects = tuple(ObjectRecord(number, state="absent") for number in self._present or ())
-        return self._logged(TrackRecord(frame.index, round(frame.time, 6), size, objects, frame.problem), frame, None)
-
-    def _recorded(self, record: TrackRecord, frame: SourceFrame, prediction: Prediction, step: int) -> Result:
-        """A frame that was tracked, in the track's step of this number."""
-        before = self._present
-        self._notice(record)
-        for one, other in self._meetings.see(record):
-            both = f"targets {one} and {other} have been on one object for {LONG} frames"
-            self.warn("", record, f"frame {record.index}: {both}; show one of them again, or drop it")
-        return self._logged(record, frame, prediction, _Shown(step, before, record))
-
-    def _logged(
-        self, record: TrackRecord, frame: SourceFrame, prediction: Prediction | None, shown: _Shown | None = None
-    ) -> Result:
-        take, parent = self._takes.record(record.index)
-        if parent:
-            self._event("take", record, parent=parent)
-        record = replace(record, take=take, parent=parent, name=frame.name)
-        self._log.track(record)
-        self._shown.append(shown._replace(record=record) if shown else _Shown(-1, self._present, record))
-        self.frames += 1
-        self.last = record
-        events, self._events = tuple(self._events), []
-        revised, self._revised = self._revised, ()
-        found = objects_of(record)
-        image = frame.image
-        return Result(record.index, record.time, found, events, record, frame.problem, image, prediction, revised)
+        threshold = self.tracker.arbiter.threshold(self.state)
+        return record_seen(frame.index, frame.time, (height, width), prediction, threshold)
 
     def _event(self, event_type: EventType, at: SourceFrame | TrackRecord | None, /, **data: Any) -> None:
-        index, time = (0, 0.0) if at is None else (at.index, at.time)
-        event = EventRecord.of(self._seq, event_type, index, time, self._takes.following, **data)
-        self._seq += 1
-        self._log.event(event)
-        self._events.append(event)
-        self._unheard.append(event)
-        self.on_event(event)
-
-
-def is_rgb(image: Any) -> bool:
-    """Whether a value is a uint8 array (height, width, 3)."""
-    return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        self._journal.event(event_type, at, **data)
 
 
 def looked_at(frame: SourceFrame) -> Any:
@@ -811,44 +657,6 @@ def looked_at(frame: SourceFrame) -> Any:
     return frame.image if frame.encoded is None else frame.encoded
 
 
-def _grounded(cue: Cue | None) -> dict[str, Any]:
-    """What a log keeps of an answer: boxes, their scores, others that would fit the words, and how many of them as well
-    as what was found; a chain of thought.
-    """
-    if cue is None or cue.boxes is None:
-        return {}
-    found: dict[str, Any] = {"boxes": cue.boxes, "scores": cue.scores, "candidates": cue.rivals}
-    found |= {"alike": cue.alike or None, "reasoning": cue.reasoning or None}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _shown(visual: Any, box: Any, points: Any, mask: Any) -> Any:
-    """What is shown, by `visual` or in the short form of one target.
-
-    Raises:
-        UsageError: by both; points alone are given, and there are none.
-    """
-    if box is None and points is None and mask is None:
-        return visual
-    if box is None and mask is None and isinstance(points, Sequence) and not points:
-        raise UsageError("points is empty; wanted x, y in pixels and 1 (on the target) or 0 (not on it) for each")
-    if isinstance(visual, tuple | list) and not visual:
-        return (VisualPrompt(box, () if points is None else points, mask),)
-    raise UsageError("visual beside box, points or mask: wanted one of them; `visual` holds all targets")
-
-
-def _checked_ids(ids: Any) -> tuple[int, ...]:
-    """Identities as they are given; whole numbers from 1, none twice."""
-    whole = isinstance(ids, Sequence) and all(type(number) is int and number >= 1 for number in ids)
-    if not whole or len(set(ids)) != len(ids):
-        raise UsageError(f"ids {ids!r:.60}: wanted a list of whole numbers from 1, none twice")
-    return tuple(ids)
-
-
 def _undecided(choice: Ambiguity) -> str:
     """What a session does about a choice when nobody answers."""
     return ""
-
-
-def _ignore(event: EventRecord) -> None:
-    """What a session does with its events when nobody listens."""

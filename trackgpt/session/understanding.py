@@ -1,4 +1,4 @@
-"""What a session knows when a person says something: what words mean and refer to, and what answers a question."""
+"""What a session knows when a person says something: what words mean and refer to, and what is replied."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from trackgpt.errors import UsageError
 from trackgpt.export.records import TrackRecord
-from trackgpt.reasoners.instructions import Called, Context, understand
+from trackgpt.reasoners.instructions import understand
+from trackgpt.reasoners.references import Called, Context, referred
 from trackgpt.session.choices import xywh
 from trackgpt.track import TrackState
-from trackgpt.types import OUTSIDE_TRACK, SAME_TARGETS, Prompt, PromptKind, Target
+from trackgpt.types import OUTSIDE_TRACK, SAME_TARGETS, Prediction, Prompt, PromptKind, Target
 
 if TYPE_CHECKING:
     from trackgpt.online import Arbiter
@@ -73,6 +74,15 @@ def _of_kind(kind: PromptKind, words: str, context: Context) -> Prompt:
     return Prompt(words, 0, kind, ids, (), words, wrong)
 
 
+def referring(prompt: Prompt, state: TrackState) -> Prompt:
+    """The prompt with the ids of what the words of a "drop" or "resume" refer to."""
+    if prompt.kind not in ("drop", "resume") or not prompt.text or prompt.ids:
+        return prompt
+    context = context_of(state)
+    meant = referred(prompt.text, context.tracked if prompt.kind == "drop" else context.former)
+    return replace(prompt, ids=tuple(one.id for one in meant))
+
+
 def refuse_unheard(prompt: Prompt, state: TrackState, arbiter: Arbiter) -> None:
     """Refuse what the system cannot do with a track as it is.
 
@@ -107,6 +117,17 @@ def listed(named: Sequence[Called]) -> str:
 def still_followed(state: TrackState) -> str:
     """What a person is told of the targets where an instruction changes nothing; empty where there are none."""
     return f"Still followed: {listed(context_of(state).tracked)}." if state.active else ""
+
+
+def reply_to(prompt: Prompt, before: TrackState, state: TrackState, seen: Prediction) -> str:
+    """What a person is told of an instruction, by the states before and after it and what was seen with it."""
+    unheard = seen.verdict in UNANSWERED
+    if prompt.kind == "resume" and not unheard:  # what a check saw beside it is no answer
+        return f"Back to {listed(context_of(state).tracked)}."
+    answer = HIDDEN if prompt.kind == "absence" else (seen.cue or state.cue).text
+    if unheard and [each.id for each in state.active] == [each.id for each in before.active]:
+        answer = f"{answer} {still_followed(state)}".strip()
+    return answer
 
 
 def answer_of(state: TrackState, last: TrackRecord | None) -> str:
