@@ -7,7 +7,9 @@ start as the mean of all trained rows, so that neither is likelier than any word
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
@@ -23,6 +25,7 @@ from transformers import (
     LlamaTokenizer,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from trackgpt.config import BrainConfig
 from trackgpt.errors import ModelError
@@ -46,6 +49,8 @@ IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 SAMPLES = 256
 """Numbers of a weight that are compared with the file after loading: enough to tell any two trained weights apart."""
+LARGE = 100_000_000
+"""Parameters from which on a model takes so long to load that a bar is drawn."""
 _COUNTERS = ("position_ids", "num_batches_tracked")
 _OF_NO_USE = ("transformers_version", "architectures", "_name_or_path", "dtype", "torch_dtype")
 
@@ -221,13 +226,14 @@ def load_vlm(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
         refuse_oversized(config.to_dict(), weights, lambda: kind(config), folder / CONFIG_FILE)
     samples: dict[str, Tensor] = {}
     try:
-        model, info = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict={name: _Given(folder, name, lazy, samples) for name, lazy in weights.items()},
-            dtype=dtype,
-            output_loading_info=True,
-        )
+        with _progress_of(sum(math.prod(lazy.shape) for lazy in weights.values())):
+            model, info = kind.from_pretrained(
+                None,
+                config=config,
+                state_dict={name: _Given(folder, name, lazy, samples) for name, lazy in weights.items()},
+                dtype=dtype,
+                output_loading_info=True,
+            )
     except ModelError:
         raise
     except Exception as error:  # transformers fails in many ways
@@ -240,6 +246,19 @@ def load_vlm(folder: Path, dtype: torch.dtype) -> tuple[Any, LoadReport]:
         unexpected=tuple(sorted(info["unexpected_keys"])),
         changed=_changed(model, samples),
     )
+
+
+@contextmanager
+def _progress_of(parameters: int) -> Iterator[None]:
+    """Let transformers draw its bar where loading takes long, and not for a model that is there at once."""
+    if parameters >= LARGE or not is_progress_bar_enabled():
+        yield
+        return
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        enable_progress_bar()
 
 
 def _untie(config: Any, weights: Mapping[str, Lazy]) -> None:
