@@ -127,7 +127,8 @@ class PartsWriter:
 
     def _write_waiting(self, part: str) -> None:
         waiting, self.cases[part] = self.cases[part], []
-        self.counts.add_all(self.write_part(self.root, waiting, part))
+        if waiting:
+            self.counts.add_all(self.write_part(self.root, waiting, part))
 
 
 def _pictures(write_part: WritePart, *parts: Part) -> Form:

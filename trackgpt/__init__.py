@@ -51,8 +51,8 @@ def load(
             "onnxruntime"; `compile` False (default) or True; see `trackgpt.config.Execution`.
 
     Raises:
-        UsageError: a brain without a perception, or a perception without a brain; an execution that cannot be; as soon
-            as a session begins, there is no such setting.
+        UsageError: a brain without a perception, or a perception without a brain; an execution that cannot be. A
+            setting that does not exist is refused where a session begins.
         ModelError: there is no such model, its weights are damaged, or the device is not there.
     """
     from trackgpt.hub import grounded, pair

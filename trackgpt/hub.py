@@ -74,7 +74,7 @@ SYSTEMS = {
     "qtrack-nano": f"{QTRACK}{POLICY_NANO}",
     "reasoningtrack-nano": f"{REASONINGTRACK}{BOX_NANO}+nano+nano",
 }
-"""Names of whole systems whose parts all ship. In the last one nano's brain describes, and finds words said alone."""
+"""Names of whole systems whose parts all ship. ReasoningTrack's has nano to describe, and to find words without a box."""
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def find(name: str | Path, download: bool = True) -> Path:
         raise ModelError(f"{name}: no such file", "MD01")
     if HUB_ID.fullmatch(str(name)):
         return _of_hub(str(name), download)
-    names = ", ".join(model.name for model in shipped())
+    names = ", ".join([*(model.name for model in shipped()), *SYSTEMS])
     public = ", ".join(preset.name for preset in PRESETS)
     raise ModelError(
         f"{name}: not a model on this machine; shipped: {names}; by `trackgpt models pull`: {public}; or pass a folder "

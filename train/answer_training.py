@@ -223,7 +223,7 @@ class KeptTokens:
 
     Args:
         forward: pixels (b, 3, s, s) to an output whose only hidden state is the last one, (b, tokens, channels).
-        most: images whose tokens are kept; the ones that were asked for first go first.
+        most: images whose tokens are kept; the ones that were computed first go first.
     """
 
     def __init__(self, forward: Callable[..., BaseModelOutputWithPooling], most: int = 20_000) -> None:
@@ -240,8 +240,8 @@ class KeptTokens:
                 tokens = self.forward(pixel_values[list(new.values())], **how).last_hidden_state
             found |= dict(zip(new, tokens, strict=True))
             self.kept |= {key: found[key] for key in new}
-            for key in list(self.kept)[: max(0, len(self.kept) - self.most)]:
-                del self.kept[key]
+            while len(self.kept) > self.most:
+                del self.kept[next(iter(self.kept))]
         together = torch.stack([found[key] for key in keys])
         return BaseModelOutputWithPooling(last_hidden_state=together, pooler_output=None, hidden_states=(together,))
 

@@ -404,8 +404,8 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
     raise UsageError(
         f"{source.name}: {request.first_choice} was trained on drawn scenes alone and this footage is unlike them "
         f"(unlikeness {found:.2f}, wanted at most {MOST_UNLIKE:g}); for words, give a detector: trackgpt track {name} "
-        f"-i 'the dog' --grounder FILE.onnx, or fetch models: trackgpt models pull small; or show it the target: "
-        f"--box 1:x,y,w,h; --guess goes on"
+        f"-i 'the dog' --grounder FILE.onnx, or fetch models: trackgpt models pull small; or show the target: -m "
+        f"nano-memory --box 1:x,y,w,h; --guess goes on"
     )
 
 

@@ -113,8 +113,8 @@ def _square_to_pixels(numbers: Numbers, view: Sizes) -> Box:
 
 
 def _square_from_pixels(box: Box, view: Sizes) -> Numbers:
-    side, margins = max(view.size), _margins(view) * 2
-    shifted = (edge + margin for edge, margin in zip(box, margins, strict=True))
+    side, (left, top) = max(view.size), _margins(view)
+    shifted = (edge + margin for edge, margin in zip(box, (left, top, left, top), strict=True))
     return tuple(float(min(max(floor(edge / side * SQUARE + 0.5), 0), SQUARE)) for edge in shifted)
 
 
@@ -142,7 +142,7 @@ CONVENTIONS: dict[str, Convention] = {
     thousandths       x1 y1 x2 y2 from 0 to 1000 (Qwen2-VL, Qwen3-VL, InternVL)
     bins              x1 y1 x2 y2 as 1000 bins, each meaning its middle (Florence-2)
     rows_first_1024   y1 x1 y2 x2 from 0 to 1024 (PaliGemma)
-    square            x1 y1 x2 y2 from 0 to 200 along the square that an image is padded to (nano)
+    square            x1 y1 x2 y2 from 0 to 200 along the square that an image is padded to (policy-nano)
     cells             the first and the last cell of a grid of 32 by 32, counted row by row (Kosmos-2)
 """
 
