@@ -74,7 +74,7 @@ SYSTEMS = {
     "qtrack-nano": f"{QTRACK}{POLICY_NANO}",
     "reasoningtrack-nano": f"{REASONINGTRACK}{BOX_NANO}+nano+nano",
 }
-"""Names of whole systems whose parts all ship. ReasoningTrack's has nano to describe, and to find words without a box."""
+"""Names of whole systems whose parts all ship. In ReasoningTrack's, nano describes, and finds words without a box."""
 
 log = logging.getLogger(__name__)
 
