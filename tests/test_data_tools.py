@@ -12,10 +12,10 @@ from data_tools.checks.stages import STAGES
 from data_tools.image_sets import READERS
 from data_tools.instructions import read_instructions
 from data_tools.label_map_writers import InsTrackWriter, ReferDavis17Writer, object_major
-from data_tools.layouts import FORMS
+from data_tools.layouts import FORMS, PartsWriter
 from data_tools.synthtrack import Layout, Split, cases, make, parts, scene_seed
 from data_tools.vipseg import number_of, open_video
-from data_tools.writers import MANIFEST
+from data_tools.writers import MANIFEST, Counts
 from trackgpt.data.conversations import llava_instruct
 from trackgpt.data.image_trees import TREES
 from trackgpt.data.segmentation import ade20k
@@ -431,3 +431,18 @@ def test_the_last_line_of_make_is_for_programs(tmp_path, capsys):
     assert (values["layout"], values["videos"], values["frames"]) == ("refer-davis17", "2", "4")
     assert int(values["expressions"]) % 4 == 0
     assert values["out"] == str(out)
+
+
+def test_cases_are_written_as_they_come_and_no_empty_batch_is(tmp_path):
+    written: list[int] = []
+
+    def write_part(root: Path, cases: list, part: str) -> Counts:
+        written.append(len(cases))
+        return Counts(videos=len(cases))
+
+    writer = PartsWriter(write_part, tmp_path, held=2)
+    for number in range(4):
+        writer.write(number, "train")
+        assert sum(written) == 2 * ((number + 1) // 2)  # what waits is fewer than two
+    writer.close()
+    assert (written, writer.counts.videos) == ([2, 2], 4)
