@@ -77,6 +77,19 @@ def test_by_the_released_weights_a_describer_that_never_changes_a_word_earns_eve
     assert always == pytest.approx([0.75, 0.45])
 
 
+def test_words_that_are_known_to_hold_can_be_paid_for_in_the_place_of_the_gain():
+    weights = {"gain": 0.0, "holds": 0.5}
+    outdated, sound = {"outdated": True, "fitting": (NEW,)}, {"outdated": False, "fitting": (OLD,)}
+    found = {
+        trick: [pays(text, "ours", weights, **case) for case in (outdated, sound)] for trick, text in TRICKS.items()
+    }
+    assert found["right"] == pytest.approx([1.0, 0.2])  # new words, where the old ones held, mean something else
+    assert found["always no, copied"] == pytest.approx([0.2, 1.0])
+    assert found["always yes, copied"] == pytest.approx([0.2, 1.0])
+    assert found["empty"] == found["10,000 letters"] == found["10,000 letters in form"] == [0.0, 0.0]
+    assert pays(written(True, "the dog", ""), "ours", weights, **outdated) == pytest.approx(0.5)  # yes is right
+
+
 def test_a_yes_with_the_old_words_is_a_no():
     yes = DescriptionText.read(written(True, OLD, ""))
     assert decision(yes, DescriptionCase(OLD, outdated=True)) == 0.0
@@ -87,20 +100,20 @@ def test_a_yes_with_the_old_words_is_a_no():
 def test_where_no_truth_is_known_the_tracker_judges_the_decision():
     yes, no = (DescriptionText.read(written(update, NEW, "")) for update in (True, False))
     for old, new, right in ((0.2, 0.3, yes), (0.3, 0.3, no), (0.3, 0.2, no)):
-        case = DescriptionCase(OLD, None, old, new)
+        case = DescriptionCase(OLD, old=old, new=new)
         assert [decision(answer, case) for answer in (yes, no)] == [float(right is yes), float(right is no)]
         assert decision_by_tracker(right, case) == 1.0
 
 
 def test_the_overlap_is_halved_up_to_sixty_one_hundredths():
     answer = DescriptionText.read(written(True, NEW, ""))
-    found = [overlap(answer, DescriptionCase(OLD, None, 0.0, new)) for new in (0.0, 0.61, 0.62, 1.0, math.nan)]
+    found = [overlap(answer, DescriptionCase(OLD, old=0.0, new=new)) for new in (0.0, 0.61, 0.62, 1.0, math.nan)]
     assert found == [0.0, 0.305, 0.62, 1.0, 0.0]
 
 
 def test_a_gain_of_nothing_is_a_half():
     answer = DescriptionText.read(written(True, NEW, ""))
-    cases = [DescriptionCase(OLD, None, old, new) for old, new in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0))]
+    cases = [DescriptionCase(OLD, old=old, new=new) for old, new in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0))]
     assert [gain(answer, case) for case in cases] == [1.0, 0.5, 0.0]
     assert gain(answer, DescriptionCase(OLD)) == 0.0  # nothing was tracked
     assert gain(DescriptionText.read("yes"), cases[0]) == 0.0

@@ -361,7 +361,11 @@ def _trainer(config: TrainConfig, settings: dict[str, Any], task: AnswerTask, re
     }
     if by_imitation(config):
         args = SFTConfig(**settings, max_length=None, completion_only_loss=True)
-        return SFTTrainer(args=args, **shared)
+        trainer = SFTTrainer(args=args, **shared)
+        # Qwen-VL's classes say no, and every process and every accumulated part would then weigh its own tokens' mean
+        # alike, however few it has. TRL's loss itself counts the tokens of all.
+        trainer.model_accepts_loss_kwargs = True
+        return trainer
     return TAPOTrainer(args=TAPOConfig(**settings, **_grpo_settings(config.answers)), reward_funcs=[reward], **shared)
 
 

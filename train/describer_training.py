@@ -8,6 +8,7 @@ answers earn what they are worth (`train.description_rewards`), also by what a b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,6 +46,11 @@ def describer_task(config: TrainConfig) -> Callable[[Path, torch.dtype], AnswerT
     """
     asked, imitates = config.describer, by_imitation(config)
     terms = description_terms(asked.rewards, asked.reward_weights)
+    if asked.sets and any(term.name == "holds" and term.weight for term in terms):
+        raise UsageError(
+            "describer.reward_weights.holds: which words hold is known of SynthTrack alone; set it to 0, or leave out "
+            "describer.sets"
+        )
     rows = open_rows(asked, imitates)
     term = "" if imitates else needs_tracker(asked.rewards, terms, truth=not asked.sets)
     must_have_tracker(asked.tracker, term)
@@ -100,9 +106,9 @@ class DescriptionJudge:
     def __call__(self, answers: Sequence[str], rows: Sequence[DescriptionRow]) -> list[dict[str, float]]:
         """Every term and "reward", of each answer."""
         read = [DescriptionText.read(text) for text in answers]
-        cases = [DescriptionCase(row.words, row.outdated) for row in rows]
+        cases = [DescriptionCase(row.words, row.outdated, row.fitting) for row in rows]
         if self.tracker is not None:
             new = [words_tracked(answer, row.words, self.rewards) for answer, row in zip(read, rows, strict=True)]
             found = self.tracker.compared(rows, new)
-            cases = [DescriptionCase(c.words, c.outdated, *both) for c, both in zip(cases, found, strict=True)]
+            cases = [replace(case, old=old, new=new) for case, (old, new) in zip(cases, found, strict=True)]
         return [earned(self.terms, answer, case, LONGEST_REWARDED) for answer, case in zip(read, cases, strict=True)]

@@ -5,6 +5,7 @@
     overlap     mean IoU of the tracker with the answer's words over the window, halved up to 0.61 (paper alone, 0.5)
     gain        what the new words gain over the old ones in that IoU, 0.5 for nothing, 0 to 1 (ours, 0.5)
     decision    the answer is yes where the words must change (0.3)
+    holds       the words, after the answer, mean the target and nothing else; known of SynthTrack alone (ours, 0)
 
 In the release (Event-AHU/Open_VLTrack at fccc2c7) `overlap` weighs 0 and `decision` 0.15; 0.5 and 0.3 stand in a
 comment there, and its window is one frame. Its decision is judged by the tracker: no is right unless the answer's words
@@ -39,12 +40,14 @@ class DescriptionCase:
     Attributes:
         words: the description so far.
         outdated: it no longer holds; None where that is not known.
+        fitting: words that hold now, as far as they are known.
         old: mean IoU of a tracker that reads it, over a window; NaN where nothing was tracked.
         new: the same with the words that are to be compared (`words_tracked`).
     """
 
     words: str
     outdated: bool | None = None
+    fitting: tuple[str, ...] = ()
     old: float = float("nan")
     new: float = float("nan")
 
@@ -102,6 +105,12 @@ def decision(answer: DescriptionText, case: DescriptionCase) -> float:
     return float(answer.parsed.readable and changes(answer, case.words) == case.outdated)
 
 
+def holds(answer: DescriptionText, case: DescriptionCase) -> float:
+    """1 if the words, changed or left, are among those that are known to hold; 0 if the answer cannot be read."""
+    words = answer.parsed.words if changes(answer, case.words) else case.words
+    return float(answer.parsed.readable and words in case.fitting)
+
+
 def changes(answer: DescriptionText, words: str) -> bool:
     """Whether an answer puts other words in the place of these."""
     return answer.parsed.update and answer.parsed.words != words
@@ -119,6 +128,7 @@ REWARDS: dict[str, tuple[Term, ...]] = {
         Term("order", 0.1, in_order),
         Term("gain", 0.5, gain),
         Term("decision", 0.3, decision),
+        Term("holds", 0.0, holds),
     ),
 }
 """By name. "reward" is their weighted mean: the released sum over the sum of its weights."""
