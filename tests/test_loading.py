@@ -24,6 +24,7 @@ from trackgpt.perception.encoders import normalise
 from trackgpt.reasoners.brain_weights import load_brain
 from trackgpt.reasoners.families import FAMILIES
 from trackgpt.reasoners.lora import add_lora, merge_lora
+from trackgpt.reasoners.vlm import find_dialect
 from trackgpt.settings import to_dict
 from trackgpt.systems.trackgpt import TrackGPT
 from trackgpt.types import Prompt
@@ -519,6 +520,15 @@ def test_a_brain_alone_and_a_perception_too_many_are_usage_errors(checkpoints, p
         load_model(checkpoints["llava"][0])
     with pytest.raises(UsageError, match="is a whole model, and needs no perception beside it"):
         load_model(pair(tiny, pth))
+
+
+def test_names_that_are_used_for_the_wrong_thing_say_what_they_are_for(tiny):
+    with pytest.raises(UsageError, match="^policy-nano is a policy, which answers with boxes: use it as qtrack:pol"):
+        load_model("policy-nano")
+    with pytest.raises(ModelError, match="^MD01: qtrack-nano: is a whole system, short for qtrack:policy-nano, and no"):
+        find("qtrack-nano")
+    with pytest.raises(ModelError, match="is no vision-language model, as its config.json names no model_type"):
+        find_dialect(tiny)
 
 
 def test_a_hub_id_that_is_not_here_says_how_to_fetch_it():

@@ -159,6 +159,8 @@ def find(name: str | Path, download: bool = True) -> Path:
         raise ModelError(f"{name}: no such file", "MD01")
     if HUB_ID.fullmatch(str(name)):
         return _of_hub(str(name), download)
+    if str(name) in SYSTEMS:
+        raise ModelError(f"{name}: is a whole system, short for {SYSTEMS[str(name)]}, and no part of another", "MD01")
     names = ", ".join([*(model.name for model in shipped()), *SYSTEMS])
     public = ", ".join(preset.name for preset in PRESETS)
     raise ModelError(
@@ -589,6 +591,10 @@ def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[T
         model = TrackGPT.from_pretrained(folder, dtype or torch.float32)
         return model, LoadReport(tuple(sorted(model.state_dict())))
     if whole:
+        from trackgpt.reasoners.vlm import TEMPLATE_FILE
+
+        if (folder / TEMPLATE_FILE).is_file():
+            raise UsageError(f"{name} is a policy, which answers with boxes: use it as qtrack:{name}")
         raise UsageError(f"{name} is a brain alone; give it a SAM: --perception facebook/sam-vit-huge, or a .pth file")
     return compose(folder, find(perception), str(name), dtype)
 

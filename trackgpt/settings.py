@@ -116,6 +116,8 @@ def read_values(path: str | Path | None, overrides: list[str] | None = None) -> 
         _check_yaml(text)
         merged = OmegaConf.load(io.StringIO(text))
         for override in overrides or ():
+            if "=" not in override:
+                raise UsageError(f"{override}: wanted SETTING=VALUE")
             _check_yaml(override.partition("=")[2])
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([override]))
         values = OmegaConf.to_container(merged, resolve=False)

@@ -139,7 +139,7 @@ def command(
 ) -> None:
     """Compare rules for asking again, with and without knowledge of the truth, on SynthTrack."""
     rules = [each for each in RULES if not rule or each.name in rule]
-    if len(rules) != len(rule or RULES):
+    if not set(rule or ()) <= {each.name for each in RULES}:
         raise UsageError(f"--rule {', '.join(rule or ())}: rows are {'; '.join(each.name for each in RULES)}")
     torch.set_num_threads(1)
     loaded = load_trackgpt(model, "cpu")

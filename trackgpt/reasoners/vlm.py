@@ -137,6 +137,8 @@ def find_dialect(folder: Path, template: Path | None = None) -> Dialect:
                 f"{template}: query: wanted a question with {WORDS} and {KNOWN} in it, found {dialect.query!r}"
             )
         return dialect
+    if model_type == "None":
+        raise ModelError(f"{folder}: is no vision-language model, as its config.json names no model_type", "MD06")
     if model_type not in DIALECTS:
         known = ", ".join(DIALECTS)
         advice = f"describe how it answers in a file {TEMPLATE_FILE} beside it"
