@@ -16,6 +16,7 @@ from trackgpt.synthtrack.sprites import NATURAL, sprite
 from trackgpt.synthtrack.textures import TextureWindow
 
 Rng = np.random.Generator
+_CUT_OUT = 0.4  # share of things that are cut out of photographs, where there are any
 _LOOKS = tuple(
     (c.name, shade) for c in CATEGORIES for shade in (NATURAL, *COLOURS) if (c.name, shade) not in HELD_OUT_PAIRS
 )
@@ -121,6 +122,8 @@ def thing(rng: Rng, window: TextureWindow, frames: int, still: bool = False) -> 
 
 
 def _single(rng: Rng, window: TextureWindow, frames: int, kind: float, still: bool) -> np.ndarray:
+    if window.photographs is not None and window.photographs.things and rng.random() < _CUT_OUT:
+        return window.photographs.thing(rng)[None]
     if kind < 0.18:
         return _glyph(rng, window)[None]
     if kind < 0.52:
