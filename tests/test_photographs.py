@@ -52,7 +52,8 @@ def test_a_thing_fills_its_canvas_and_keeps_its_colour_beyond_its_edge(folder):
     assert picture.shape == (CANVAS, CANVAS, 4)
     disc = np.pi * ((CANVAS - 12) / 2) ** 2
     assert (picture[..., 3] > 127).sum() == pytest.approx(disc, rel=0.03)
-    assert not picture[[0, -1], :, 3].any() and not picture[:, [0, -1], 3].any()
+    assert not picture[[0, -1], :, 3].any()
+    assert not picture[:, [0, -1], 3].any()
     middle = picture[CANVAS // 2, CANVAS // 2, :3].astype(int)
     edge = picture[(picture[..., 3] > 20) & (picture[..., 3] < 128)][:, :3].astype(int)
     assert np.abs(edge - middle).max() <= 12  # black of the hidden part would be 240 away
@@ -71,7 +72,8 @@ def test_clips_with_photographs_are_the_same_twice_and_show_them(folder):
     again = [randomised_clip(seed, 2, 64, photographs=folders) for seed in reversed(range(8))][::-1]
     drawn = [randomised_clip(seed, 2, 64) for seed in range(8)]
     for a, b in zip(once, again, strict=True):
-        assert np.array_equal(a.frames, b.frames) and np.array_equal(a.ids, b.ids)
+        assert np.array_equal(a.frames, b.frames)
+        assert np.array_equal(a.ids, b.ids)
     hue = [cv2.cvtColor(np.concatenate(c.frames), cv2.COLOR_RGB2HSV) for clips in (once, drawn) for c in clips]
     orange = [((h[..., 0] > 8) & (h[..., 0] < 20) & (h[..., 1] > 180)).mean() for h in hue]
     assert np.mean(orange[:8]) > 0.15 > np.mean(orange[8:])

@@ -108,7 +108,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _kind(path: Path) -> str:
-    """ "thing" where a part of the picture is transparent, "whole" where none is, "" where it is no use."""
+    """What a picture is: "thing" if a part of it is transparent, else "whole"; "" if it is no use."""
     with _opened(path) as picture:
         if max(picture.size) < SMALLEST:
             return ""
