@@ -1,4 +1,4 @@
-"""Photographs in domain-randomised clips: folders of pictures are read by what they are, and only where they are named."""
+"""Photographs in domain-randomised clips: folders of pictures are read by what they are, where they are named."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ NOUN_LAYER, NAME_LAYER = 1, 3
 LOOKED_AT = 0.1
 """A cell belongs to a thing that fills this share of it, or more of it than of any other cell."""
 KIND_WEIGHTS = {"explicit": 2.5, "implicit": 8.0, "multi": 2.5, "none": 2.0}
-FORM_WEIGHTS = {"relation": 5.0, "superlative": 3.0, "fact": 1.5, "part": 1.2, "race": 2.0}
+FORM_WEIGHTS = {"relation": 5.0, "superlative": 3.0, "fact": 2.5, "part": 2.0, "race": 3.0}
 """How often a kind and a form are asked: the more, the more often the shipped nano's answers were wrong."""
 
 
