@@ -190,7 +190,7 @@ def test_nanos_brain_is_a_folder_that_can_learn_and_still_says_what_it_said(tmp_
     assert said.strip() == BrainReasoner(brain).reason(frame, TrackState(None, None), Prompt(SCENE)).text
 
 
-def test_the_brain_as_a_policy_writes_a_box_in_10_tokens_and_reads_one_in_7(tmp_path):
+def test_the_brain_as_a_policy_writes_a_box_in_11_tokens_and_two_in_20(tmp_path):
     write_brain("nano", tmp_path / "brain")
     policy = VlmPolicy.from_pretrained(tmp_path / "brain")
     view, tokens = policy.view(np.zeros((180, 320, 3), np.uint8)), policy.processor.tokenizer

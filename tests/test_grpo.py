@@ -301,6 +301,7 @@ def test_what_is_rewarded_is_said_more_often(train_command, lent, monkeypatch):
         (["--dry-run"], "--dry-run: the stage grpo has none"),
         (["--plan"], "the stage grpo has no plan yet"),
         (["validate.kit=synthtrack"], "validate.kit: the stage grpo has none"),
+        (["policy.frames=0"], "policy.frames=0: a question about one frame would say where its objects are"),
         (["policy.tapo.mode=penalty"], "policy.tapo.mode: `penalty` is none of advantage, loss"),
         (["policy.reward_weights.speed=1"], "`speed` is none of tags, format, boxes, motion"),
     ],

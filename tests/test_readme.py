@@ -101,7 +101,7 @@ ELSEWHERE = {
     *("--grounder", "small", "reason", "--resume", "imat:nano+nano-memory"),
     *("reasoningtrack-nano", "qtrack-nano", "qtrack:policy-nano+nano-memory"),
 }
-"""What needs a file or a model that is not here, or a run that was cut: each has tests of its own."""
+"""What needs a file that is not here, a cut run, or minutes with real weights; their parts have tests of their own."""
 
 
 def test_the_commands_of_the_readme_run(place, tiny, capsys, monkeypatch):

@@ -116,7 +116,7 @@ def write_brain(name: str, out: Path, overwrite: bool = False) -> None:
 def _add_pieces(llava: Any, words: Any) -> None:
     """Give `PIECES` to a tokenizer, and rows to a model's embedding: the means of those they were written with before.
 
-    A model that writes out what it reads has one matrix for both.
+    nano has one matrix for what it reads and writes. In a model with two, the new rows of the second are random.
     """
     from tokenizers import AddedToken
 

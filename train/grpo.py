@@ -157,7 +157,7 @@ class TAPOConfig(GRPOConfig):
 class TAPOTrainer(GRPOTrainer):
     """TRL's GRPO trainer, whose advantages carry the bonus of every token. Logged, over all processes:
 
-    tapo/kl          mean gain per token, nats, before clipping: the estimate of eq. 4
+    tapo/kl          mean gain per token where frames were changed, nats, before clipping: the estimate of eq. 4
     tapo/clipped     share of the tokens whose gain is clipped
     tapo/bonus       mean size of what is added to an advantage
     tapo/kept        temporal keep rate: share of the frames after the first that were really shown as they are
@@ -179,7 +179,7 @@ class TAPOTrainer(GRPOTrainer):
         gain = gain * mask * corrupted.changed[:, None]  # of equal frames it is 0, whatever arithmetic makes of it
         bonus = args.tapo_weight * token_bonus(gain, args.tapo_mode, args.tapo_clip) * mask
         batch["advantages"] = batch["advantages"][:, None] + bonus  # TRL takes one for each token, too
-        self._log_gain(gain, bonus, mask, corrupted.kept)
+        self._log_gain(gain, bonus, mask * corrupted.changed[:, None], corrupted.kept)
         if args.tapo_norm_every and self.state.global_step % args.tapo_norm_every == 0:
             self._log("tapo/grad_norm", bonus_gradient_norm(self, batch, bonus))
         return batch

@@ -19,7 +19,7 @@ from PIL import Image
 
 from trackgpt import ending
 from trackgpt.errors import ModelError
-from trackgpt.hub import ASSETS, load_trackgpt
+from trackgpt.hub import ASSETS, find, load_trackgpt
 from trackgpt.perception.encoders import Features
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld, encoded, statistics
 from trackgpt.reasoners.vlm import is_vlm_grounder
@@ -51,6 +51,7 @@ def main(
     others: Annotated[int, typer.Option(help="Domain-randomised frames")] = 1000,
 ) -> None:
     """Write the file beside the weights, replacing the one that is there."""
+    folder = find(folder)
     encode = encoder_of(folder)
     seeds = range(FIRST_SEED, FIRST_SEED + max(scenes, others))
     own = _seen(encode, map(drawn_frame, seeds[:scenes]))

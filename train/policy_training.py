@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from trackgpt.data.query_clips import QueryClip, rmot26
-from trackgpt.errors import InputError
+from trackgpt.errors import InputError, UsageError
 from trackgpt.reasoners.coordinates import Sizes
 from trackgpt.reasoners.vlm_policy import VlmPolicy
 from train.answer_training import AnswerTask
@@ -28,16 +28,20 @@ def policy_task(config: TrainConfig) -> Callable[[Path, torch.dtype], AnswerTask
     """The questions of RMOT26 and what answers earn (see `train.answer_training.OpenTask`).
 
     Raises:
-        UsageError: there is no such reward.
+        UsageError: there is no such reward, or questions would say their own answer.
         InputError: the data cannot be read.
     """
     asked = config.policy
     terms = reward_terms(asked.rewards, asked.reward_weights)
+    if not asked.frames and asked.known and not asked.paper:
+        raise UsageError(
+            "policy.frames=0: a question about one frame would say where its objects are; set policy.known=0"
+        )
     clips = rmot26(asked.data, asked.part)
 
     def load(folder: Path, dtype: torch.dtype) -> AnswerTask:
         policy = VlmPolicy.from_pretrained(folder, dtype=dtype)
-        return AnswerTask(policy.model, policy.processor, _rows(asked, clips, policy), judge, READ_BY)
+        return AnswerTask(policy.model, policy.processor, _rows(asked, clips, policy, config.plan.seed), judge, READ_BY)
 
     def judge(answers: Sequence[str], rows: Sequence[QueryRow]) -> list[dict[str, float]]:
         return [
@@ -48,7 +52,7 @@ def policy_task(config: TrainConfig) -> Callable[[Path, torch.dtype], AnswerTask
     return load
 
 
-def _rows(asked: PolicyTraining, clips: Iterable[QueryClip], policy: VlmPolicy) -> list[QueryRow]:
+def _rows(asked: PolicyTraining, clips: Iterable[QueryClip], policy: VlmPolicy, seed: int) -> list[QueryRow]:
     maker = RowMaker(
         policy.convention,
         views_of(policy),
@@ -58,6 +62,7 @@ def _rows(asked: PolicyTraining, clips: Iterable[QueryClip], policy: VlmPolicy) 
         asked.stride,
         asked.jitter,
         policy.template,
+        seed,
     )
     rows = maker.rows(clips)
     if not rows:

@@ -86,7 +86,8 @@ class RowMaker:
         known: share of the questions that say where the objects are on the reference; none by the paper's protocol.
             Others ask about all frames; where some do and some do not, these show any number after the reference, also
             none, as a track begins with one frame.
-        stride: frames from the reference of one row to that of the next; 0 for the clip's own reference alone.
+        stride: frames from the reference of one row to that of the next; 0 for the clip's own reference alone. Words
+            stay those that were said of the clip's own reference: where things have moved they may fit another.
         jitter: how far the places that a question says are off, as a share of a box's sides: the deviation of its
             centre and of the logarithm of its size. Truth stays as it is.
         template: see `QueryRow`.
