@@ -527,6 +527,8 @@ def test_names_that_are_used_for_the_wrong_thing_say_what_they_are_for(tiny):
         load_model("policy-nano")
     with pytest.raises(ModelError, match="^MD01: qtrack-nano: is a whole system, short for qtrack:policy-nano, and no"):
         find("qtrack-nano")
+    with pytest.raises(UsageError, match=r"settings: wanted a list of KEY=VALUE, such as \['cooldown=3'\]"):
+        trackgpt.load(tiny, settings="cooldown=3")
     with pytest.raises(ModelError, match="is no vision-language model, as its config.json names no model_type"):
         find_dialect(tiny)
 

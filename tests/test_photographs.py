@@ -66,6 +66,21 @@ def test_a_ground_is_a_square_of_the_photograph(folder, side):
     assert (cut == ORANGE).all()
 
 
+def test_a_long_thin_photograph_gives_squares_as_high_as_it_is(tmp_path):
+    Image.new("RGB", (7000, 48), ORANGE).save(tmp_path / "rope.png")  # 1024 x 7 when it is kept
+    photographs = open_photographs((str(tmp_path),))
+    for seed in range(5):
+        assert (photographs.ground(np.random.default_rng(seed), 0, 64) == ORANGE).all()
+
+
+def test_a_thing_of_which_little_is_seen_is_left_out(tmp_path):
+    picture = np.zeros((64, 64, 4), np.uint8)
+    picture[10:20, 10:20] = 255
+    Image.fromarray(picture).save(tmp_path / "speck.png")
+    with pytest.raises(InputError, match="no usable photograph"):
+        open_photographs((str(tmp_path),))
+
+
 def test_clips_with_photographs_are_the_same_twice_and_show_them(folder):
     folders = (str(folder),)
     once = [randomised_clip(seed, 2, 64, photographs=folders) for seed in range(8)]

@@ -7,7 +7,7 @@ from scripted_model import film
 from tiny_boxes import tiny_tracker, written_tracker
 
 from trackgpt.arbiter import ChangeArbiter, ChangeSettings
-from trackgpt.errors import ModelError, UsageError
+from trackgpt.errors import InputError, ModelError, UsageError
 from trackgpt.export.records import read_events, read_tracks
 from trackgpt.geometry.boxes import box_iou
 from trackgpt.geometry.masks import box_of
@@ -52,12 +52,13 @@ class Pointing:
     name, licence, reads_motion, checks_every = "pointing", "", False, 0
 
     def __init__(self, *found) -> None:
-        self.found = list(found)
+        self.found, self.asked = list(found), []
 
     def later(self, words):
         return words
 
     def ground(self, image, words, nearby=()):
+        self.asked.append(words)
         box = self.found.pop(0) if self.found else None
         return Grounding((Candidate(box, 0.5, words),) if box else ())
 
@@ -280,6 +281,30 @@ def test_a_former_target_is_followed_again_under_its_number_where_the_grounder_f
     assert session.last.objects[0].id == 1
     assert [(each.id, each.active) for each in session.state.targets] == [(1, True), (2, False)]
     assert answers[4] == ["Nothing on this frame is meant. Still followed: 1 'the red car'."]
+
+
+@pytest.mark.parametrize("number", ["number 1", "the first one", "all"])
+def test_a_return_by_number_or_order_looks_for_the_words_of_the_target(number):
+    grounder = Pointing(BOX, BOX)
+    session = Session(system(grounder=grounder).tracker(), str)
+    told(session, "the red car", "stop")
+    session.resume(number)
+    session.step(video(1)[0])
+    assert grounder.asked == ["the red car", "the red car"]
+    assert session.state.prompts[-1].heard == number
+    assert [one.id for one in session.state.active] == [1]
+
+
+def test_a_grounder_that_cannot_read_a_frame_takes_nothing_back_that_was_said_with_a_box():
+    class Blind(Pointing):
+        def ground(self, image, words, nearby=()):
+            raise InputError("this frame has one pixel")
+
+    model = system(grounder=Blind())
+    session = Session(model.tracker(), str, finder=model.places)
+    session.say("the red car", box=BOX)
+    assert [one.id for one in session.step(video(1)[0]).objects] == [1]
+    assert [event.type for event in session.events()].count("answer") == 1
 
 
 def test_a_return_that_finds_nothing_while_nothing_is_followed_is_searched_for():

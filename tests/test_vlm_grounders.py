@@ -128,6 +128,11 @@ def test_a_template_with_a_query_asks_about_several_frames_in_its_own_words(tmp_
     (tmp_path / "grounder.yaml").write_text("prompt: 'Where is {words}?'\nquery: 'Follow {words}.'\n")
     with pytest.raises(UsageError, match=r"grounder.yaml: query: wanted a question with \{words\} and \{known\} in it"):
         find_dialect(tmp_path)
+    (tmp_path / "grounder.yaml").write_text("prompt: '{words}'\nmost_frames: 1\n")
+    with pytest.raises(
+        UsageError, match=r"grounder.yaml: most_frames: wanted 0 for any number, or at least 2, found 1"
+    ):
+        find_dialect(tmp_path)
     (tmp_path / "grounder.yaml").write_text("prompt: '{words}'\nquery: 'Follow {words}.{known}'\n")
     query = Query("the dog", ((1, (8.0, 6.0, 60.0, 40.0)), (2, None)))
     view, template = Sizes((80, 48), (80, 48)), find_dialect(tmp_path).query

@@ -263,7 +263,7 @@ def load_trackgpt(name: str | Path = "nano", device: str = "auto", **execution: 
 
     model = load_model(name, device, **execution)
     if not isinstance(model, TrackGPT):
-        raise UsageError(f"{name} is a memory segmenter; wanted a TrackGPT, such as nano")
+        raise UsageError(f"{name} is no TrackGPT; wanted one, such as nano")
     return model
 
 
@@ -470,6 +470,8 @@ def load_grounder(name: str | Path, device: torch.device, dtype: str = "float32"
     from trackgpt.reasoners.vlm import VlmGrounder, is_vlm_grounder
     from trackgpt.systems.imat import TrackerGrounder
 
+    if str(name) in SYSTEMS:
+        find(name)  # says what the name is for
     if len(parts_of(name)) > 1:  # a brain and its perception
         return TrackerGrounder(load_trackgpt(name, str(device), dtype=dtype), str(name))
     place = find(name)
@@ -591,10 +593,12 @@ def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[T
         model = TrackGPT.from_pretrained(folder, dtype or torch.float32)
         return model, LoadReport(tuple(sorted(model.state_dict())))
     if whole:
-        from trackgpt.reasoners.vlm import TEMPLATE_FILE
+        from trackgpt.reasoners.vlm import TEMPLATE_FILE, find_dialect
 
         if (folder / TEMPLATE_FILE).is_file():
-            raise UsageError(f"{name} is a policy, which answers with boxes: use it as qtrack:{name}")
+            policy = bool(find_dialect(folder).query)
+            what, use = ("policy", f"qtrack:{name}") if policy else ("grounder", f"--grounder {name}")
+            raise UsageError(f"{name} is a {what}, which answers with boxes: use it as {use}")
         raise UsageError(f"{name} is a brain alone; give it a SAM: --perception facebook/sam-vit-huge, or a .pth file")
     return compose(folder, find(perception), str(name), dtype)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trackgpt.export.records import TrackRecord
     from trackgpt.session.ahead import Lookahead
     from trackgpt.session.playback import InstructionTracker, Playback
+    from trackgpt.session.session import Session
     from trackgpt.types import Prompt
     from trackgpt.video.frames import FrameSource
 
@@ -352,7 +353,7 @@ def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoke
     Raises:
         UsageError: it reads no words, or cannot be pointed at; NL01, NL02.
     """
-    session = tracker.session()
+    session = _begun(request, tracker, request.first_choice)
     for words in spoken:
         if "choose" in words.how:
             continue  # among what has not been found yet
@@ -363,6 +364,18 @@ def _refuse_impossible(request: TrackRequest, tracker: InstructionTracker, spoke
         except UsageError as error:
             both = f"{request.first_choice} takes words or pointing, and both were given" if request.shown else ""
             raise error.at(both) if both and request.words else error from error
+
+
+def _begun(request: TrackRequest, tracker: InstructionTracker, name: str) -> Session:
+    """A session of a tracker.
+
+    Raises:
+        UsageError: it has no such setting.
+    """
+    try:
+        return tracker.session()
+    except UsageError as error:
+        raise error.at(f"--set of {name}") if request.settings else error from error
 
 
 def loaded(request: TrackRequest, model: str) -> InstructionTracker:
@@ -399,7 +412,9 @@ def _for_its_world(request: TrackRequest, tracker: InstructionTracker, source: F
     if not request.model and (preset := best_here()) is not None:
         if not request.quiet:
             say(f"{source.name}: no drawn scene, so {preset.name} reads the words; -m chooses another model")
-        return loaded(request, preset.name)
+        other = loaded(request, preset.name)
+        _begun(request, other, preset.name)
+        return other
     name = shlex.quote(request.source)
     raise UsageError(
         f"{source.name}: {request.first_choice} was trained on drawn scenes alone and this footage is unlike them "

@@ -97,20 +97,29 @@ def number_in(tokens: Tokens) -> int:
     return int(rest[0]) if len(rest) == 1 and rest[0].isdecimal() and len(rest[0]) < 9 else 0
 
 
+def order_in(tokens: Tokens) -> str:
+    """The word of order in "the first one" or "the previous"; "" where the words say more, or something else."""
+    rest = [token.word for token in tokens if token.word not in tables.ARTICLES]
+    ordered = rest and rest[0] in (*tables.ORDINALS, "last", "previous", "former", "earlier")
+    return rest[0] if ordered and set(rest[1:]) <= tables.GENERIC else ""
+
+
+def only_counts(words: str) -> bool:
+    """Whether words say which one is meant by number, order or "all", and nothing of what it is."""
+    tokens = bare(tokens_of(words[:MAX_LETTERS]))
+    return not tokens or is_phrase(tokens, tables.ALL) or number_in(tokens) > 0 or order_in(tokens) != ""
+
+
 def those_meant(tokens: Tokens, things: Sequence[Called]) -> tuple[Called, ...]:
     """The things that words refer to, by number, order or description: none, one, or several that fit alike."""
     number = number_in(tokens)
     if number:
         return tuple(one for one in things if one.id == number)
-    words = [token.word for token in tokens if token.word not in tables.ARTICLES]
-    if (
-        words
-        and words[0] in (*tables.ORDINALS, "last", "previous", "former", "earlier")
-        and set(words[1:]) <= tables.GENERIC
-    ):
+    order = order_in(tokens)
+    if order:
         ordered = sorted(things, key=lambda one: one.id)
-        at = tables.ORDINALS.index(words[0]) if words[0] in tables.ORDINALS else len(things) - 1
-        picked = ordered if words[0] in tables.ORDINALS else things
+        at = tables.ORDINALS.index(order) if order in tables.ORDINALS else len(things) - 1
+        picked = ordered if order in tables.ORDINALS else things
         return tuple(picked[at : at + 1]) if at >= 0 else ()
     reference = first_phrase(text_of(tokens))
     if not reference.noun and not reference.traits:

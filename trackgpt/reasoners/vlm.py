@@ -136,6 +136,8 @@ def find_dialect(folder: Path, template: Path | None = None) -> Dialect:
             raise UsageError(
                 f"{template}: query: wanted a question with {WORDS} and {KNOWN} in it, found {dialect.query!r}"
             )
+        if dialect.most_frames == 1:
+            raise UsageError(f"{template}: most_frames: wanted 0 for any number, or at least 2, found 1")
         return dialect
     if model_type == "None":
         raise ModelError(f"{folder}: is no vision-language model, as its config.json names no model_type", "MD06")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trackgpt.errors import ModelError
+from trackgpt.errors import ModelError, UsageError
 from trackgpt.perception.known_world import KNOWN_WORLD_FILE, KnownWorld, encoded
 from trackgpt.reasoners.conv_tower import ConvTower
 from trackgpt.reasoners.coordinates import CONVENTIONS, Sizes
@@ -115,9 +115,11 @@ class VlmPolicy:
         """See `Policy.answer`; markup in the words is taken out.
 
         Raises:
-            UsageError: NL01, there are no words.
+            UsageError: NL01, there are no words; the paper's protocol, of a policy that has a question of its own.
             InputError: the model cannot take frames of this shape.
         """
+        if paper and self.template:
+            raise UsageError("paper: this policy was taught a question of its own, and not the paper's; leave it out")
         view = self.view(frames[-1])
         query = Query(clean_instruction(query.words), query.known)
         text = self._vlm.in_chat(messages(len(frames), query, view, self.convention, paper, self.template))

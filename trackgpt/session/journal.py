@@ -69,7 +69,8 @@ class Journal:
     Attributes:
         takes: the ways through the video that were opened so far.
         on_event: see `Session`.
-        present: which targets were on the frame before, by id; None where nothing was tracked on it.
+        present: which targets were on the frame before, by id; None where nothing was tracked on it, and after an
+            instruction, which may have changed what the ids mean.
         frames, rethinks, warnings, found, last: see `Session`.
     """
 
@@ -220,11 +221,12 @@ class Journal:
         self.rethinks += event.type == "rethink"
         self.warnings += event.type == "warn"
 
-    def go_on_after(self, records: Iterable[TrackRecord]) -> None:
-        """Go on behind the frames of a log of one take, which are not written again."""
+    def go_on_after(self, records: Iterable[TrackRecord], tracking: bool) -> None:
+        """Go on behind the frames of a log of one take, which are not written again; `tracking` after them or not."""
         for record in records:
             self.takes.record(record.index)
             self.frames, self.last = self.frames + 1, record
+            self.present = _present_on(record) if tracking else None
             self.found = self.found or any(_present_on(record).values())
             if not record.problem:
                 self._meetings.see(record)

@@ -91,6 +91,10 @@ class InstructionTracker:
     """
 
     def __init__(self, model: System, name: str = "trackgpt", settings: Sequence[str] = ()) -> None:
+        if isinstance(settings, str):
+            raise UsageError(
+                f"settings: wanted a list of KEY=VALUE, such as ['{settings}'], found the text {settings!r}"
+            )
         self.model = model
         self.name = name
         self.settings = tuple(settings)

@@ -7,12 +7,13 @@ from a file, a folder, a stream and Python.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from trackgpt.errors import UsageError
+from trackgpt.errors import TrackGPTError, UsageError
 from trackgpt.export.prompts import answers, written_prompt
 from trackgpt.export.records import EventRecord, EventType, Take, TrackRecord
 from trackgpt.geometry.pointing import refuse_misplaced
@@ -458,10 +459,8 @@ class Session:
         for event in events:
             self._journal.count(event)
             self._several = bool(event.data.get("alike")) if event.type == "answer" else self._several
-        self._journal.go_on_after(records)
+        self._journal.go_on_after(records, tracking=bool(state.prompts))
         self.state = state
-        if state.prompts and self.last is not None:
-            self._journal.present = {item.id: item.box is not None for item in self.last.objects}
 
     def heard(self, first: int, last: int) -> list[Prompt]:
         """What was said in this session, on the way to the present state, about the frames from `first` to `last`."""
@@ -561,7 +560,9 @@ class Session:
         self._pending, self._journal.present = (frame.index, seen), None
         answer = reply_to(prompt, now[0], self.state, seen)
         if self._finder is not None and frame.image is not None and prompt.text and len(prompt.visual) == 1:
-            answer = "; ".join(filter(None, (answer, elsewhere(prompt, self._finder(frame.image, prompt.text)))))
+            # A mere hint: where the grounder cannot read the frame, the instruction still counts.
+            with suppress(TrackGPTError):
+                answer = "; ".join(filter(None, (answer, elsewhere(prompt, self._finder(frame.image, prompt.text)))))
         self._event("answer", frame, text=answer, targets=len(seen.ids), **grounded(seen.cue))
         if prompt.visual and seen.masks is not None:
             for text in denied_points(prompt, seen.ids.tolist(), seen.masks):

@@ -11,7 +11,7 @@ import numpy as np
 from trackgpt.errors import UsageError
 from trackgpt.export.records import TrackRecord
 from trackgpt.reasoners.instructions import understand
-from trackgpt.reasoners.references import Called, Context, referred
+from trackgpt.reasoners.references import Called, Context, only_counts, referred
 from trackgpt.session.choices import xywh
 from trackgpt.track import TrackState
 from trackgpt.types import OUTSIDE_TRACK, SAME_TARGETS, Prediction, Prompt, PromptKind, Target
@@ -75,12 +75,17 @@ def _of_kind(kind: PromptKind, words: str, context: Context) -> Prompt:
 
 
 def referring(prompt: Prompt, state: TrackState) -> Prompt:
-    """The prompt with the ids of what the words of a "drop" or "resume" refer to."""
+    """The prompt with the ids of what the words of a "drop" or "resume" refer to.
+
+    A number or an order in the place of a description ("number 1") is not left to be looked for.
+    """
     if prompt.kind not in ("drop", "resume") or not prompt.text or prompt.ids:
         return prompt
     context = context_of(state)
     meant = referred(prompt.text, context.tracked if prompt.kind == "drop" else context.former)
-    return replace(prompt, ids=tuple(one.id for one in meant))
+    found = replace(prompt, ids=tuple(one.id for one in meant))
+    counted = meant and prompt.kind == "resume" and only_counts(prompt.text)
+    return replace(found, text="", said=prompt.text) if counted else found
 
 
 def refuse_unheard(prompt: Prompt, state: TrackState, arbiter: Arbiter) -> None:

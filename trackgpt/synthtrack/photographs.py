@@ -26,7 +26,7 @@ AT_A_TIME = 8
 LARGEST = 1024
 """Longer side in pixels at which a whole photograph is kept."""
 SMALLEST = 48
-"""Longer side in pixels of a cut-out thing, and shorter side of a whole photograph, below which it is left out."""
+"""Longer side in pixels of what is seen of a thing, and shorter side of a whole photograph, that are used at least."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,14 @@ class Photographs:
             rng: decides on which one and where.
             first: number of the first one of each folder that may be taken, of `AT_A_TIME`; they are counted round.
             side: of the square in pixels; it shows a quarter to all of the photograph's shorter side.
+
+        Raises:
+            InputError: the photograph is damaged behind its header.
         """
         folder = self.whole[int(rng.integers(len(self.whole)))]
         picture = _photograph(folder[(first + int(rng.integers(AT_A_TIME))) % len(folder)])
         shorter = min(picture.shape[:2])
-        n = max(8, int(rng.uniform(0.25, 1.0) * shorter))
+        n = min(shorter, max(8, int(rng.uniform(0.25, 1.0) * shorter)))
         y, x = (int(rng.integers(length - n + 1)) for length in picture.shape[:2])
         how = cv2.INTER_AREA if n > side else cv2.INTER_LINEAR
         cut = cv2.resize(picture[y : y + n, x : x + n], (side, side), interpolation=how)
@@ -73,7 +76,7 @@ def open_photographs(folders: tuple[str, ...]) -> Photographs | None:
     """The photographs of folders and all below them; None for no folder.
 
     Raises:
-        InputError: a folder is missing, a picture is damaged, or no folder holds a usable one.
+        InputError: a folder is missing or holds no usable picture, or a picture cannot be opened.
     """
     if not folders:
         return None
@@ -86,10 +89,8 @@ def open_photographs(folders: tuple[str, ...]) -> Photographs | None:
         things += [path for path, kind in kinds.items() if kind == "thing"]
         grounds = tuple(path for path, kind in kinds.items() if kind == "whole")
         whole += [grounds] if grounds else []
-    if not whole and not things:
-        raise InputError(
-            f"{', '.join(folders)}: no usable photograph; wanted {', '.join(KINDS)} of {SMALLEST} pixels or more"
-        )
+        if not any(kinds.values()):
+            raise InputError(f"{folder}: no usable photograph; wanted {', '.join(KINDS)} of {SMALLEST} pixels or more")
     return Photographs(tuple(whole), tuple(things))
 
 
@@ -115,13 +116,13 @@ def _kind(path: Path) -> str:
         if not picture.has_transparency_data:
             return "whole" if min(picture.size) >= SMALLEST else ""
         seen = np.asarray(picture.convert("RGBA"))[..., 3] > 127
-    share = float(seen.mean())
-    if share > 0.98:
+    if seen.mean() > 0.98:
         return "whole" if min(seen.shape) >= SMALLEST else ""
-    return "thing" if share > 0.02 else ""
+    extent = [int(np.ptp(np.flatnonzero(seen.any(axis)))) + 1 for axis in (0, 1)] if seen.any() else [0]
+    return "thing" if max(extent) >= SMALLEST else ""
 
 
-@lru_cache(maxsize=160)
+@lru_cache(maxsize=160)  # of 20 folders what a clip may use; 3 MB each at the most
 def _photograph(path: Path) -> np.ndarray:
     """A whole photograph, at most `LARGEST` pixels long, uint8 (height, width, 3), read-only."""
     with _opened(path) as picture:

@@ -73,7 +73,7 @@ def randomised_clip(seed: int, frames: int, side: int, objects: int = 2, photogr
 
     Raises:
         UsageError: an argument out of its range.
-        InputError: a folder of photographs is missing or has none.
+        InputError: see `trackgpt.synthtrack.photographs`.
     """
     if seed < 0 or frames < 1 or side < 32 or not 1 <= objects <= 8:
         raise UsageError(

@@ -105,7 +105,7 @@ def thing(rng: Rng, window: TextureWindow, frames: int, still: bool = False) -> 
 
     Args:
         rng: decides on everything.
-        window: where its textures come from.
+        window: where its textures come from, and some things whole.
         frames: of the clip; a figure has a picture for each.
         still: part of the scenery: one picture only, and no union.
 

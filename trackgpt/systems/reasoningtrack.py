@@ -110,7 +110,10 @@ class ReasoningTrack:
     def places(self, frame: np.ndarray, words: str) -> np.ndarray:
         """Where its grounder finds words on a frame, uint8 RGB (height, width, 3): float32 (n, 4), xyxy pixels.
 
-        None where it has no grounder, or one that does not know such footage.
+        Empty where it has no grounder, or one that does not know such footage.
+
+        Raises:
+            InputError: the grounder cannot read the frame.
         """
         unlike = self.unlikeness(frame)
         if self.grounder is None or (unlike is not None and unlike > MOST_UNLIKE):
