@@ -142,8 +142,6 @@ class MemoryConfig:
         spoil: share of remembered masks that are damaged.
         drop: share of targets without each of the last mask, what is carried over, and what is read.
         echo: how often a drawn clip is used, the second time mirrored, in other colours and backwards.
-        photographs: folders of pictures of any kind, without masks, that the drawn clips take textures and things from
-            (see `trackgpt.synthtrack.photographs`).
         sets: folders of real video with masks, laid out as DAVIS, YouTube-VOS or MOSE (see `train.memory_sets`); none
             for domain-randomised clips alone.
         share: of clips that come from `sets`; the others are domain-randomised.
@@ -158,7 +156,6 @@ class MemoryConfig:
     spoil: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     drop: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
     echo: int = field(default=2, metadata={"range": (1, 2)})
-    photographs: list[str] = field(default_factory=list)
     sets: list[str] = field(default_factory=list)
     share: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
     learn: str = field(default="decoder-memory", metadata={"choices": ("decoder-memory", "lora", "all")})

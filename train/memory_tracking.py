@@ -138,7 +138,7 @@ class MemoryTrackingStage:
         shape, echo = self.shape, self.memory.echo
         if self.real and np.random.default_rng([seed, 223]).random() < self.memory.share:
             return self.real.sample(seed)
-        frames, ids = _drawn(seed // echo, shape.frames, shape.side, shape.targets, tuple(self.memory.photographs))
+        frames, ids = _drawn(seed // echo, shape.frames, shape.side, shape.targets)
         return {"frames": frames, "ids": ids} if seed % echo == 0 else varied(frames, ids, seed)
 
     def modules(self) -> Iterable[nn.Module]:
@@ -151,10 +151,8 @@ class MemoryTrackingStage:
 
 
 @lru_cache(maxsize=2)
-def _drawn(
-    seed: int, frames: int, side: int, targets: int, photographs: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    clip = randomised_clip(seed, frames, side, targets, photographs)
+def _drawn(seed: int, frames: int, side: int, targets: int) -> tuple[np.ndarray, np.ndarray]:
+    clip = randomised_clip(seed, frames, side, targets)
     return clip.frames, clip.ids
 
 

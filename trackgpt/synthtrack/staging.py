@@ -12,7 +12,7 @@ import numpy as np
 
 from trackgpt.synthtrack.painting import Layer, Lens, Staged
 from trackgpt.synthtrack.silhouettes import CANVAS, outline, polygon
-from trackgpt.synthtrack.textures import TextureWindow
+from trackgpt.synthtrack.textures import SIDE, TextureWindow
 from trackgpt.synthtrack.things import bars, rgba, screen, thing
 
 Rng = np.random.Generator
@@ -63,16 +63,25 @@ def _layer(
     return Layer(pictures, place, size * grow, angle, wobble)
 
 
+def _ground(rng: Rng, window: TextureWindow, extent: int) -> np.ndarray:
+    """A texture over a whole background of that side, at its own scale or enlarged, uint8 (extent, extent, 3)."""
+    picture = window.whole(rng)
+    if extent > SIDE and rng.random() < 0.5:  # mirrored instead of enlarged: enlarged ones are all blurred
+        reach = extent - SIDE
+        return np.asarray(cv2.copyMakeBorder(picture, 0, reach, 0, reach, cv2.BORDER_REFLECT))
+    return np.asarray(cv2.resize(picture, (extent, extent), interpolation=cv2.INTER_LINEAR))
+
+
 def _background(rng: Rng, window: TextureWindow, side: int) -> np.ndarray:
     """A ground with regions (walls, sky) and things that stay where they are, uint8 (2 x side, 2 x side, 3)."""
     extent = 2 * side
-    back = window.ground(rng, extent)
+    back = _ground(rng, window, extent)
     for _ in range(int(rng.integers(0, 4))):
         mask = np.zeros((extent, extent), np.uint8)
         curve = outline(rng) if rng.random() < 0.5 else polygon(rng)
         at = curve * side * rng.uniform(0.4, 1.6) + rng.uniform(0, extent, 2)
         cv2.fillPoly(mask, [at.astype(np.int32)], 255)
-        back = cv2.copyTo(window.ground(rng, extent), mask, back)
+        back = cv2.copyTo(_ground(rng, window, extent), mask, back)
     for _ in range(int(rng.integers(0, 9))):
         n = int(side * rng.uniform(0.1, 0.9))
         picture = cv2.resize(thing(rng, window, 1, still=True)[0], (n, n), interpolation=cv2.INTER_AREA)

@@ -12,13 +12,11 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from trackgpt.synthtrack.photographs import AT_A_TIME, Photographs
 from trackgpt.synthtrack.silhouettes import outline, polygon
 
 Rng = np.random.Generator
 SIDE = 288  # of a texture, in pixels
 _PLAIN, _RICH = 101, 102  # keep the two kinds' random numbers apart
-_PHOTOGRAPHED = 0.6  # share of grounds and pieces that are cut from photographs, where there are any
 
 
 def colour(rng: Rng) -> np.ndarray:
@@ -140,37 +138,17 @@ def texture(number: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TextureWindow:
-    """The textures that a clip may use: `count` numbers from `first`, and some photographs where there are any."""
+    """The textures that a clip may use: `count` numbers from `first`."""
 
     first: int
     count: int = 160
-    photographs: Photographs | None = None
-
-    def ground(self, rng: Rng, side: int) -> np.ndarray:
-        """A texture over a whole background, at its own scale or enlarged, or a photograph, uint8 (side, side, 3)."""
-        if self._photographed(rng):
-            return self._cut(rng, side)
-        picture = self.whole(rng)
-        if side > SIDE and rng.random() < 0.5:  # mirrored instead of enlarged: enlarged ones are all blurred
-            reach = side - SIDE
-            return np.asarray(cv2.copyMakeBorder(picture, 0, reach, 0, reach, cv2.BORDER_REFLECT))
-        return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR))
-
-    def _photographed(self, rng: Rng) -> bool:
-        return self.photographs is not None and bool(self.photographs.whole) and rng.random() < _PHOTOGRAPHED
-
-    def _cut(self, rng: Rng, side: int) -> np.ndarray:
-        assert self.photographs is not None
-        return self.photographs.ground(rng, AT_A_TIME // 2 * self.first, side)
 
     def whole(self, rng: Rng) -> np.ndarray:
         """A texture, turned, mirrored and sometimes with its channels exchanged, uint8 (SIDE, SIDE, 3)."""
         return self._varied(rng, texture(self.first + int(rng.integers(self.count))))
 
     def piece(self, rng: Rng, side: int) -> np.ndarray:
-        """A square of a texture at a random zoom, or of a photograph, uint8 (side, side, 3)."""
-        if self._photographed(rng):
-            return self._cut(rng, side)
+        """A square of a texture at a random zoom, uint8 (side, side, 3)."""
         picture = texture(self.first + int(rng.integers(self.count)))
         n = int(rng.uniform(0.3, 1) * SIDE)
         y, x = rng.integers(SIDE - n + 1, size=2).tolist()

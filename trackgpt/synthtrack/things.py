@@ -16,7 +16,6 @@ from trackgpt.synthtrack.sprites import NATURAL, sprite
 from trackgpt.synthtrack.textures import TextureWindow
 
 Rng = np.random.Generator
-_CUT_OUT = 0.4  # share of things that are cut out of photographs, where there are any
 _LOOKS = tuple(
     (c.name, shade) for c in CATEGORIES for shade in (NATURAL, *COLOURS) if (c.name, shade) not in HELD_OUT_PAIRS
 )
@@ -105,7 +104,7 @@ def thing(rng: Rng, window: TextureWindow, frames: int, still: bool = False) -> 
 
     Args:
         rng: decides on everything.
-        window: where its textures come from, and some things whole.
+        window: where its textures come from.
         frames: of the clip; a figure has a picture for each.
         still: part of the scenery: one picture only, and no union.
 
@@ -122,8 +121,6 @@ def thing(rng: Rng, window: TextureWindow, frames: int, still: bool = False) -> 
 
 
 def _single(rng: Rng, window: TextureWindow, frames: int, kind: float, still: bool) -> np.ndarray:
-    if window.photographs is not None and window.photographs.things and rng.random() < _CUT_OUT:
-        return window.photographs.thing(rng)[None]
     if kind < 0.18:
         return _glyph(rng, window)[None]
     if kind < 0.52:
