@@ -131,6 +131,7 @@ def must_make_sense(config: TrainConfig) -> None:
     """
     from train.box_tracking import open_box_sets
     from train.memory_sets import open_mask_videos
+    from train.memory_tracking import open_subject
     from train.stages import stage_class
     from train.validation import open_validation
 
@@ -144,6 +145,8 @@ def must_make_sense(config: TrainConfig) -> None:
         open_validation(_validated_on(config))
     for folder in config.memory.sets if config.stage == "memory" else ():
         open_mask_videos(folder)
+    if config.stage == "memory":
+        open_subject(config.memory.shown)
     if config.stage == "box":
         open_box_sets(config.box.sets)
 

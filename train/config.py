@@ -142,6 +142,8 @@ class MemoryConfig:
         spoil: share of remembered masks that are damaged.
         drop: share of targets without each of the last mask, what is carried over, and what is read.
         echo: how often a drawn clip is used, the second time mirrored, in other colours and backwards.
+        shown: a picture, or a video for its first frame, and the mask of its object, which is then the target of every
+            drawn clip (see `trackgpt.synthtrack.reenacted`).
         sets: folders of real video with masks, laid out as DAVIS, YouTube-VOS or MOSE (see `train.memory_sets`); none
             for domain-randomised clips alone.
         share: of clips that come from `sets`; the others are domain-randomised.
@@ -156,6 +158,7 @@ class MemoryConfig:
     spoil: float = field(default=0.0, metadata={"range": (0.0, 1.0)})
     drop: float = field(default=0.1, metadata={"range": (0.0, 1.0)})
     echo: int = field(default=2, metadata={"range": (1, 2)})
+    shown: list[str] = field(default_factory=list)
     sets: list[str] = field(default_factory=list)
     share: float = field(default=1.0, metadata={"range": (0.0, 1.0)})
     learn: str = field(default="decoder-memory", metadata={"choices": ("decoder-memory", "lora", "all")})

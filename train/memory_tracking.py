@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eval.label_maps import read_label_map
+from trackgpt.errors import UsageError
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.mask_propagation import (
     SURE,
@@ -31,6 +33,8 @@ from trackgpt.perception.mask_propagation import (
     filled,
 )
 from trackgpt.synthtrack.randomised import randomised_clip
+from trackgpt.synthtrack.reenacted import Subject, subject_of
+from trackgpt.video.source import open_source
 from train.config import MemoryConfig, Shape
 from train.memory_sets import RealClips
 
@@ -128,6 +132,7 @@ class MemoryTrackingStage:
         self.model, self.shape, self.memory, self.device = model, shape, memory, device
         self.steps = NanoSteps(model, memory.drop) if steps is None else steps
         self.real = RealClips(memory.sets, shape, whole) if memory.sets else None
+        self.subject = open_subject(memory.shown)
 
     def sample(self, seed: int) -> dict[str, np.ndarray]:
         """A clip: frames uint8 (t, s, s, 3) and ids uint8 (t, s, s).
@@ -138,7 +143,7 @@ class MemoryTrackingStage:
         shape, echo = self.shape, self.memory.echo
         if self.real and np.random.default_rng([seed, 223]).random() < self.memory.share:
             return self.real.sample(seed)
-        frames, ids = _drawn(seed // echo, shape.frames, shape.side, shape.targets)
+        frames, ids = _drawn(seed // echo, shape.frames, shape.side, shape.targets, self.subject)
         return {"frames": frames, "ids": ids} if seed % echo == 0 else varied(frames, ids, seed)
 
     def modules(self) -> Iterable[nn.Module]:
@@ -150,9 +155,24 @@ class MemoryTrackingStage:
         return unroll(self.steps, frames, clip.to(self.device), truth.to(self.device), self.memory)
 
 
+def open_subject(shown: list[str]) -> Subject | None:
+    """The object of a picture, or of the first frame of a video, and a mask, by their files; None for none.
+
+    Raises:
+        UsageError: there are not two files, or the mask is empty or of another size.
+        InputError: a file is missing or damaged.
+    """
+    if not shown:
+        return None
+    if len(shown) != 2:
+        raise UsageError(f"memory.shown: wanted a picture and the mask of its object, found {len(shown)} files")
+    with open_source(shown[0]) as source:
+        return subject_of(source.first, read_label_map(shown[1]) > 0)
+
+
 @lru_cache(maxsize=2)
-def _drawn(seed: int, frames: int, side: int, targets: int) -> tuple[np.ndarray, np.ndarray]:
-    clip = randomised_clip(seed, frames, side, targets)
+def _drawn(seed: int, frames: int, side: int, targets: int, subject: Subject | None) -> tuple[np.ndarray, np.ndarray]:
+    clip = randomised_clip(seed, frames, side, targets, subject)
     return clip.frames, clip.ids
 
 

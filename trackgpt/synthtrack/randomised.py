@@ -13,6 +13,7 @@ import numpy as np
 
 from trackgpt.errors import UsageError
 from trackgpt.synthtrack.painting import Staged, draw
+from trackgpt.synthtrack.reenacted import Subject
 from trackgpt.synthtrack.staging import stage
 from trackgpt.synthtrack.textures import TextureWindow
 from trackgpt.types import Clip
@@ -24,11 +25,11 @@ _RENEWAL = 32  # seeds for which a window of textures stays
 _CLIPS = 103  # keeps the random numbers of clips and of textures apart
 
 
-def _scene(seed: int, frames: int, side: int) -> tuple[Staged, tuple[np.ndarray, np.ndarray]]:
+def _scene(seed: int, frames: int, side: int, subject: Subject | None) -> tuple[Staged, tuple[np.ndarray, np.ndarray]]:
     """The first scene of a seed whose target is seen well on frame 0, and that frame with its ids."""
     window = TextureWindow(seed // _RENEWAL)
     for attempt in count():
-        scene = stage(np.random.default_rng([seed, attempt, _CLIPS]), window, frames, side)
+        scene = stage(np.random.default_rng([seed, attempt, _CLIPS]), window, frames, side, subject)
         first = draw(scene, 0)
         share = float((first[1] == 1 + _index(scene)).mean())
         if SHARES[0] < share < SHARES[1]:
@@ -52,7 +53,7 @@ def _identities(scene: Staged, first: np.ndarray, objects: int) -> np.ndarray:
     return ids
 
 
-def randomised_clip(seed: int, frames: int, side: int, objects: int = 2) -> Clip:
+def randomised_clip(seed: int, frames: int, side: int, objects: int = 2, subject: Subject | None = None) -> Clip:
     """A clip of made-up things, the same for the same arguments in every process and order.
 
     Neighbouring seeds are quicker than scattered ones, because they share textures in the cache.
@@ -62,6 +63,7 @@ def randomised_clip(seed: int, frames: int, side: int, objects: int = 2) -> Clip
         frames: T, at least 1; from 5 on, the target leaves and returns in some clips.
         side: of the frames in pixels, at least 32.
         objects: how many things may have an id, the target included; 1 to 8.
+        subject: of a picture, the target of every clip (see `trackgpt.synthtrack.reenacted`); None for drawn ones.
 
     Returns:
         frames uint8 (T, side, side, 3) and ids uint8 (T, side, side) of visible pixels: 1 is the target, which covers
@@ -75,7 +77,7 @@ def randomised_clip(seed: int, frames: int, side: int, objects: int = 2) -> Clip
             f"seed {seed}, {frames} frames, {side} px, {objects} objects: the seed must not be negative, and a clip "
             "has at least 1 frame, 32 px and 1 to 8 objects"
         )
-    scene, first = _scene(seed, frames, side)
+    scene, first = _scene(seed, frames, side, subject)
     drawn = [first, *(draw(scene, k) for k in range(1, frames))]
     ids = _identities(scene, first[1], objects)
     return Clip(np.stack([f for f, _ in drawn]), ids[np.stack([i for _, i in drawn])], name=f"randomised-{seed}")

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from trackgpt.synthtrack.painting import Layer, Lens, Staged
+from trackgpt.synthtrack.reenacted import Subject
 from trackgpt.synthtrack.silhouettes import CANVAS, outline, polygon
 from trackgpt.synthtrack.textures import SIDE, TextureWindow
 from trackgpt.synthtrack.things import bars, rgba, screen, thing
@@ -235,7 +236,7 @@ def _follow(rng: Rng, target: Layer) -> tuple[np.ndarray, np.ndarray]:
     return late + jitter, np.exp(rng.normal(0, rng.choice([0, 0.02, 0.06]), frames))
 
 
-def stage(rng: Rng, window: TextureWindow, frames: int, side: int) -> Staged:
+def stage(rng: Rng, window: TextureWindow, frames: int, side: int, subject: Subject | None = None) -> Staged:
     """Make up a scene; nothing promises that its target can be seen.
 
     Args:
@@ -243,14 +244,20 @@ def stage(rng: Rng, window: TextureWindow, frames: int, side: int) -> Staged:
         window: where textures come from.
         frames: how many.
         side: of the frames, in pixels.
+        subject: the target, which moves over its own surroundings; None for a drawn one.
     """
-    camera, background = _camera(rng, frames), _background(rng, window, side)
+    camera = _camera(rng, frames)
+    background = None if subject else _background(rng, window, side)
     speed = float(rng.choice([0.003, 0.015, 0.04, 0.1]))
     near = rng.random() < 0.8
-    pictures = thing(rng, window, frames)
-    if rng.random() < 0.12:
+    pictures = subject.pictures if subject else thing(rng, window, frames)
+    if background is not None and rng.random() < 0.12:
         pictures = _camouflaged(rng, pictures, background)
     target = _layer(rng, pictures, frames, (0.45, 1.2) if near else (0.15, 0.5), camera, speed)
+    if subject:
+        target.angle = target.angle - target.angle[0] + rng.normal(0, 0.1)  # as it stands, nearly
+        background = subject.background(rng, side, float(target.size[0]))
+    assert background is not None
     layers, twin = _others(rng, target, window, camera, speed)
     gone = rng.random() if frames >= 5 else 1.0
     if gone < 0.07:
