@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow fuzz faults soak talk bench clean
+.PHONY: help demo test lint slow fuzz faults soak talk bench nano clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target what; do \
@@ -43,6 +43,10 @@ talk: $(READY)  ## a session of 5,000 frames and 50 instructions: memory, questi
 
 bench: $(READY)  ## measure speed on this machine
 	@$(BIN)/python -m eval speed
+
+nano: $(READY)  ## train nano from nothing, 14 parts (half a day); the same command goes on after a stop
+	@for part in $$(ls configs/trackgpt/foundation/*.yaml | sort -V); do $(BIN)/python -m train $$part || exit 1; done
+	@$(BIN)/python -m train.score_calibration runs/nano/score_longer/model
 
 clean:  ## remove the environment, caches and builds
 	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -98,7 +98,7 @@ def test_the_example_of_the_package_itself_runs(place, tiny, capsys):
 
 
 ELSEWHERE = {
-    *("--grounder", "small", "reason", "--resume", "imat:nano+nano-memory"),
+    *("--grounder", "small", "reason", "--resume", "imat:nano+nano-memory", "runs/nano-memory/mine/model"),
     *("reasoningtrack-nano", "qtrack-nano", "qtrack:policy-nano+nano-memory"),
 }
 """What needs a file that is not here, a cut run, or minutes with real weights; their parts have tests of their own."""

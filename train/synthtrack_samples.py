@@ -134,10 +134,16 @@ def masks_sample(seed: int, side: int, frames: int = 3, targets: int = 2) -> dic
 
 
 def clip_times(length: int, frames: int, rng: np.random.Generator) -> list[int]:
-    """I_0 and, some way on, I_t, I_t+1, ...: what a query says of the place must be outlived as well as used."""
+    """I_0 and, some way on, I_t, I_t+1, ...: what a query says of the place must be outlived as well as used.
+
+    Half of the time they are two or three frames apart, so that queries live through more than a few frames change.
+    """
     gap = int(rng.choice([1, 1, 2, 4, 8, 16]))
-    first = int(rng.integers(0, length - gap - frames + 2))
-    return [first, *range(first + gap, first + gap + frames - 1)]
+    step = int(rng.choice([1, 1, 2, 3]))
+    step = max(1, min(step, (length - 1 - gap) // max(1, frames - 2)))
+    last = gap + step * (frames - 2) if frames > 1 else 0
+    first = int(rng.integers(0, length - last))
+    return [first, *range(first + gap, first + last + 1, step)]
 
 
 def small_mask(mask: np.ndarray) -> np.ndarray:
