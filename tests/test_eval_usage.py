@@ -34,7 +34,7 @@ WRONG = [
     ((*NANO, "--seed", "-1"), 2, "--seed"),
     ((*NANO, "--split", "val"), 3, "split 'val': SynthTrack has test and train"),
     ((*NANO, "--variant", "nothing"), 2, "ablation nothing: not one of"),
-    ((*NANO, "--set", "nonsense"), 2, "no setting `nonsense`"),
+    ((*NANO, "--set", "nonsense"), 2, "nonsense: wanted SETTING=VALUE"),
     ((*NANO, "--set", "cooldown=-3"), 2, "config.cooldown: wanted 0 to 1,000,000,000, found -3"),
     ((*NANO, "--set", "ratio=.inf"), 2, "config.ratio: wanted a finite number, found inf"),
     ((*NANO, "--set", "ratio=" + "[" * 3000), 2, "nested deeper than 64 levels"),
