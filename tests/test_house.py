@@ -300,5 +300,18 @@ def test_the_wheel_holds_trackgpt_alone_with_its_assets(tmp_path):
 def test_the_two_commands_of_the_readme_exist():
     listed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True)
     targets = [line.split()[1] for line in listed.stdout.splitlines()]  # "  make demo    what it does"
-    assert targets == ["help", "demo", "test", "lint", "slow", "fuzz", "faults", "soak", "talk", "bench", "clean"]
+    assert targets == [
+        "help",
+        "demo",
+        "test",
+        "lint",
+        "slow",
+        "fuzz",
+        "faults",
+        "soak",
+        "talk",
+        "bench",
+        "nano",
+        "clean",
+    ]
     assert "make test" in (ROOT / ".ci/run").read_text()
