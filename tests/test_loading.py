@@ -523,9 +523,12 @@ def test_a_brain_alone_and_a_perception_too_many_are_usage_errors(checkpoints, p
 
 
 def test_names_that_are_used_for_the_wrong_thing_say_what_they_are_for(tiny):
-    with pytest.raises(UsageError, match="^policy-nano is a policy, which answers with boxes: use it as qtrack:pol"):
+    with pytest.raises(UsageError, match="^policy-nano is a policy, which answers with boxes: use it as -m qtrack:pol"):
         load_model("policy-nano")
-    with pytest.raises(ModelError, match="^MD01: qtrack-nano: is a whole system, short for qtrack:policy-nano, and no"):
+    with pytest.raises(
+        ModelError,
+        match="^MD01: qtrack-nano is a whole system, and no part of one; its own parts are qtrack:policy-nano",
+    ):
         find("qtrack-nano")
     with pytest.raises(UsageError, match=r"settings: wanted a list of KEY=VALUE, such as \['cooldown=3'\]"):
         trackgpt.load(tiny, settings="cooldown=3")

@@ -462,7 +462,7 @@ def test_a_memory_network_is_loaded_by_a_shipped_name_or_a_folder_and_run_where_
     for wrong in ({"compile": True}, {"backend": "onnxruntime"}):
         with pytest.raises(UsageError, match="a memory segmenter runs in torch, not compiled"):
             trackgpt.load("nano-memory", "cpu", **wrong)
-    with pytest.raises(UsageError, match="nano-memory is no TrackGPT; wanted one, such as nano"):
+    with pytest.raises(UsageError, match="nano-memory is no TrackGPT, such as nano"):
         load_trackgpt("nano-memory", "cpu")
 
 

@@ -43,9 +43,22 @@ def test_a_subject_fills_its_canvas_and_its_surroundings_show_nothing_of_it(scal
     assert subject.middle == pytest.approx((60.5 * per_pixel, 50.5 * per_pixel), rel=0.01)
 
 
-def test_the_surroundings_of_a_small_object_are_kept_within_bounds():
-    picture, mask = disc(2000, 1000, radius=6)
-    assert max(subject_of(picture, mask).surroundings.shape) <= 2000 * CANVAS / (1.12 * 13) + 1
+@pytest.mark.parametrize("radius", [2, 6, 25])
+def test_surroundings_are_kept_as_far_as_clips_may_show_them_however_small_the_object(radius):
+    picture, mask = disc(2000, 1000, radius)
+    assert max(subject_of(picture, mask).surroundings.shape) <= 8.2 * CANVAS
+    assert randomised_clip(0, 2, 64, 1, subject_of(picture, mask)).ids.any()
+
+
+def test_a_thin_line_and_specks_far_apart_are_refused():
+    picture, line = disc(1200, 600)
+    line = np.zeros_like(line)
+    line[300, 100:1100] = True
+    specks = np.zeros_like(line)
+    specks[[100, 500], [100, 1100]] = True
+    for mask in (line, specks):
+        with pytest.raises(UsageError, match="of the square around it; wanted 2 % or more; take specks"):
+            subject_of(picture, mask)
 
 
 def test_the_target_of_every_clip_is_the_subject():
@@ -77,8 +90,14 @@ def test_what_cannot_be_a_subject_is_named(tmp_path):
         subject_of(picture, mask[:, :80])
     with pytest.raises(UsageError, match="memory.shown: wanted a picture and the mask of its object, found 1 files"):
         open_subject(["frame.jpg"])
+    with pytest.raises(InputError, match=r"gone\.png"):
+        open_subject(["frame.jpg", str(tmp_path / "gone.png")])
+    Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match=r"gone\.jpg"):
-        open_subject([str(tmp_path / "gone.jpg"), "mask.png"])
+        open_subject([str(tmp_path / "gone.jpg"), str(tmp_path / "mask.png")])
+    Image.fromarray(picture[:60]).save(tmp_path / "half.png")
+    with pytest.raises(UsageError, match=r"^memory.shown: .*mask\.png: a mask of 160 x 120 pixels"):
+        open_subject([str(tmp_path / "half.png"), str(tmp_path / "mask.png")])
 
 
 def test_an_object_at_the_edge_of_its_picture_is_one():
@@ -98,7 +117,7 @@ def test_each_sequence_of_davis_is_followed_by_a_network_that_learned_from_its_f
             Image.fromarray(np.roll(part, (0, 3 * t), (0, 1)).astype(np.uint8)).save(place / name)
     small = [f"--set={each}" for each in ("plan.steps=1", "plan.batch=1", "shape.side=64", "shape.frames=2")]
     asked = ["--resolution", "240p", "--prompt", prompt, "--out", str(tmp_path / "out"), *small]
-    done = CliRunner().invoke(app, [str(tmp_path / "DAVIS"), *asked], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["--data", str(tmp_path / "DAVIS"), *asked], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     last = dict(each.split("=") for each in done.stdout.splitlines()[-1].split() if "=" in each)
     assert float(last["J"]) > 60

@@ -65,7 +65,7 @@ TRAIN = {
     "run.yaml --frob": (2, "No such option: --frob"),
     "run.yaml plan.batchs=4": (2, "plan: no setting `batchs`; did you mean `batch`?"),
     "run.yaml plan.batch=many": (2, "plan.batch: wanted int, found str ('many')"),
-    "run.yaml plan.lr": (2, "plan.lr: wanted float, found NoneType (None)"),
+    "run.yaml plan.lr": (2, "plan.lr: wanted SETTING=VALUE"),
     "run.yaml stage=dance": (2, "stage `dance` is not one of tracking, words, masks, language, join"),
     "run.yaml device=tpu": (2, "device: `tpu` is none of auto, cpu, cuda"),
     "run.yaml frozen=[tail]": (2, "frozen: `tail` is none of brain, perception"),

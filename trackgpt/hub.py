@@ -160,7 +160,9 @@ def find(name: str | Path, download: bool = True) -> Path:
     if HUB_ID.fullmatch(str(name)):
         return _of_hub(str(name), download)
     if str(name) in SYSTEMS:
-        raise ModelError(f"{name}: is a whole system, short for {SYSTEMS[str(name)]}, and no part of another", "MD01")
+        raise ModelError(
+            f"{name} is a whole system, and no part of one; its own parts are {SYSTEMS[str(name)]}", "MD01"
+        )
     names = ", ".join([*(model.name for model in shipped()), *SYSTEMS])
     public = ", ".join(preset.name for preset in PRESETS)
     raise ModelError(
@@ -263,7 +265,7 @@ def load_trackgpt(name: str | Path = "nano", device: str = "auto", **execution: 
 
     model = load_model(name, device, **execution)
     if not isinstance(model, TrackGPT):
-        raise UsageError(f"{name} is no TrackGPT; wanted one, such as nano")
+        raise UsageError(f"{name} is no TrackGPT, such as nano; a memory segmenter reads no words and is given as -m")
     return model
 
 
@@ -597,7 +599,7 @@ def load_reported(name: str | Path, dtype: torch.dtype | None = None) -> tuple[T
 
         if (folder / TEMPLATE_FILE).is_file():
             policy = bool(find_dialect(folder).query)
-            what, use = ("policy", f"qtrack:{name}") if policy else ("grounder", f"--grounder {name}")
+            what, use = ("policy", f"-m qtrack:{name}") if policy else ("grounder", f"--grounder {name}")
             raise UsageError(f"{name} is a {what}, which answers with boxes: use it as {use}")
         raise UsageError(f"{name} is a brain alone; give it a SAM: --perception facebook/sam-vit-huge, or a .pth file")
     return compose(folder, find(perception), str(name), dtype)

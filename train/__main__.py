@@ -147,6 +147,8 @@ def must_make_sense(config: TrainConfig) -> None:
         open_mask_videos(folder)
     if config.stage == "memory":
         open_subject(config.memory.shown)
+        if config.memory.shown and config.memory.sets and config.memory.share == 1:
+            raise UsageError("memory.share=1: every clip is of memory.sets, and memory.shown is never seen; lower it")
     if config.stage == "box":
         open_box_sets(config.box.sets)
 

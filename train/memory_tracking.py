@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eval.label_maps import read_label_map
+from eval.kits.davis import first_masks
 from trackgpt.errors import UsageError
 from trackgpt.perception.encoders import normalise
 from trackgpt.perception.mask_propagation import (
@@ -166,8 +167,13 @@ def open_subject(shown: list[str]) -> Subject | None:
         return None
     if len(shown) != 2:
         raise UsageError(f"memory.shown: wanted a picture and the mask of its object, found {len(shown)} files")
+    masks = first_masks(Path(shown[1]))
     with open_source(shown[0]) as source:
-        return subject_of(source.first, read_label_map(shown[1]) > 0)
+        empty = np.zeros(source.first.shape[:2], bool)
+        try:
+            return subject_of(source.first, np.any(list(masks.values()), axis=0) if masks else empty)
+        except UsageError as error:
+            raise error.at(f"memory.shown: {shown[1]}") from error
 
 
 @lru_cache(maxsize=2)

@@ -21,6 +21,8 @@ from trackgpt.types import Clip
 SHARES = (0.004, 0.6)
 """Least and largest share of frame 0 that the target may cover; the least holds for the other objects, too."""
 
+MOST_TRIES = 500
+"""Scenes of a seed that are made up; a drawn target is seen well in one of three."""
 _RENEWAL = 32  # seeds for which a window of textures stays
 _CLIPS = 103  # keeps the random numbers of clips and of textures apart
 
@@ -29,6 +31,8 @@ def _scene(seed: int, frames: int, side: int, subject: Subject | None) -> tuple[
     """The first scene of a seed whose target is seen well on frame 0, and that frame with its ids."""
     window = TextureWindow(seed // _RENEWAL)
     for attempt in count():
+        if attempt == MOST_TRIES:
+            raise UsageError(f"clip {seed}: no scene of {MOST_TRIES} shows its target well; show another mask")
         scene = stage(np.random.default_rng([seed, attempt, _CLIPS]), window, frames, side, subject)
         first = draw(scene, 0)
         share = float((first[1] == 1 + _index(scene)).mean())

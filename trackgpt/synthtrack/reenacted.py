@@ -19,8 +19,10 @@ from trackgpt.synthtrack.silhouettes import CANVAS
 Rng = np.random.Generator
 ROOM = 1.12
 """Side of the canvas in longer sides of the object."""
-FARTHEST = 8.0
-"""Longer side of the kept surroundings in canvases: what lies farther away is never in a clip."""
+FARTHEST = 4.0
+"""How far from the object's middle surroundings are kept, in canvases: what lies farther away is hardly in a clip."""
+LEAST = 0.02
+"""Share of its canvas that an object fills: of thinner ones, and of specks far apart, no clip shows enough."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,7 @@ def subject_of(picture: np.ndarray, mask: np.ndarray) -> Subject:
         mask: bool (height, width), the object.
 
     Raises:
-        UsageError: the mask is empty, or of another size.
+        UsageError: the mask is empty, of another size, or of something too thin.
     """
     if mask.shape != picture.shape[:2] or not mask.any():
         raise UsageError(
@@ -76,11 +78,19 @@ def subject_of(picture: np.ndarray, mask: np.ndarray) -> Subject:
             f"{picture.shape[1]} x {picture.shape[0]}; wanted the object on the same picture"
         )
     x1, y1, x2, y2 = box_of(mask)
-    scale = CANVAS / (ROOM * max(x2 - x1, y2 - y1))
-    scale = min(scale, FARTHEST * CANVAS / max(picture.shape[:2])) if scale < 1 else scale
-    middle = ((x1 + x2) / 2, (y1 + y2) / 2)
+    canvas = ROOM * max(x2 - x1, y2 - y1)
+    left, top = (max(0, int((a + b) / 2 - FARTHEST * canvas)) for a, b in ((x1, x2), (y1, y2)))
+    right, bottom = (int((a + b) / 2 + FARTHEST * canvas) + 1 for a, b in ((x1, x2), (y1, y2)))
+    picture, mask = picture[top:bottom, left:right], mask[top:bottom, left:right]
+    scale, middle = CANVAS / canvas, ((x1 + x2) / 2 - left, (y1 + y2) / 2 - top)
     cut = np.array([[scale, 0, CANVAS / 2 - scale * middle[0]], [0, scale, CANVAS / 2 - scale * middle[1]]])
     alpha = cv2.warpAffine(mask.astype(np.uint8) * 255, cut, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR)
+    share = float((alpha > 127).mean())
+    if share < LEAST:
+        raise UsageError(
+            f"a mask that fills {100 * share:.1f} % of the square around it; wanted {100 * LEAST:g} % or more; take "
+            "specks out of it"
+        )
     rgb = cv2.warpAffine(picture, cut, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR)
     weight = cv2.merge([alpha.astype(np.float32) / 255] * 3)
     spread = cv2.blur(rgb * weight, (9, 9)) / np.maximum(cv2.blur(weight, (9, 9)), 1e-3)
