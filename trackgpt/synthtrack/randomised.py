@@ -7,8 +7,6 @@ than these do.
 
 from __future__ import annotations
 
-from itertools import count
-
 import numpy as np
 
 from trackgpt.errors import UsageError
@@ -30,15 +28,13 @@ _CLIPS = 103  # keeps the random numbers of clips and of textures apart
 def _scene(seed: int, frames: int, side: int, subject: Subject | None) -> tuple[Staged, tuple[np.ndarray, np.ndarray]]:
     """The first scene of a seed whose target is seen well on frame 0, and that frame with its ids."""
     window = TextureWindow(seed // _RENEWAL)
-    for attempt in count():
-        if attempt == MOST_TRIES:
-            raise UsageError(f"clip {seed}: no scene of {MOST_TRIES} shows its target well; show another mask")
+    for attempt in range(MOST_TRIES):
         scene = stage(np.random.default_rng([seed, attempt, _CLIPS]), window, frames, side, subject)
         first = draw(scene, 0)
         share = float((first[1] == 1 + _index(scene)).mean())
         if SHARES[0] < share < SHARES[1]:
             return scene, first
-    raise AssertionError("count() has no end")
+    raise UsageError(f"clip {seed}: no scene of {MOST_TRIES} shows its target well; show another mask")
 
 
 def _index(scene: Staged) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from trackgpt.errors import UsageError
 from trackgpt.geometry.masks import box_of
-from trackgpt.synthtrack.silhouettes import CANVAS
+from trackgpt.synthtrack.silhouettes import CANVAS, spread_colours
 
 Rng = np.random.Generator
 ROOM = 1.12
@@ -92,9 +92,16 @@ def subject_of(picture: np.ndarray, mask: np.ndarray) -> Subject:
             "specks out of it"
         )
     rgb = cv2.warpAffine(picture, cut, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR)
-    weight = cv2.merge([alpha.astype(np.float32) / 255] * 3)
-    spread = cv2.blur(rgb * weight, (9, 9)) / np.maximum(cv2.blur(weight, (9, 9)), 1e-3)
-    rgb = np.where(weight > 0.9, rgb, np.clip(spread, 0, 255)).astype(np.uint8)
+    rgb = spread_colours(rgb, alpha)
+    without = _filled_in(picture, mask)
+    shape = (max(2, round(picture.shape[1] * scale)), max(2, round(picture.shape[0] * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    surroundings = cv2.resize(without, shape, interpolation=how)
+    return Subject(cv2.merge([*cv2.split(rgb), alpha])[None], surroundings, (middle[0] * scale, middle[1] * scale))
+
+
+def _filled_in(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A picture without an object: what it hid, and a rim, filled in from around it, uint8 (height, width, 3)."""
     reach = max(3, round(0.02 * max(picture.shape[:2])))
     wide = cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8))
     small = min(1.0, 480 / max(picture.shape[:2]))  # filling in is slow, and what it makes is smooth
@@ -102,8 +109,4 @@ def subject_of(picture: np.ndarray, mask: np.ndarray) -> Subject:
     hole = cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST)
     patch = cv2.inpaint(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), hole, 3, cv2.INPAINT_TELEA)
     patch = cv2.resize(patch, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    without = np.where(wide[..., None] > 0, patch, picture)
-    shape = (max(2, round(picture.shape[1] * scale)), max(2, round(picture.shape[0] * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    surroundings = cv2.resize(without, shape, interpolation=how)
-    return Subject(cv2.merge([*cv2.split(rgb), alpha])[None], surroundings, (middle[0] * scale, middle[1] * scale))
+    return np.where(wide[..., None] > 0, patch, picture)

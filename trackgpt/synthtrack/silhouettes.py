@@ -34,6 +34,18 @@ def filled(points: np.ndarray, centre: tuple[float, float] = (0.0, 0.0)) -> np.n
     return alpha
 
 
+def spread_colours(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours carried outwards over the rim of an alpha, so that soft edges do not turn dark.
+
+    Args:
+        rgb: uint8 (height, width, 3).
+        alpha: uint8 (height, width).
+    """
+    weight = cv2.merge([alpha.astype(np.float32) / 255] * 3)
+    spread = cv2.blur(rgb * weight, (9, 9)) / np.maximum(cv2.blur(weight, (9, 9)), 1e-3)
+    return np.where(weight > 0.9, rgb, np.clip(spread, 0, 255)).astype(np.uint8)
+
+
 def add_thin_parts(rng: Rng, alpha: np.ndarray) -> None:
     """Draw one to four sticks, tails or loops that start near the middle, into uint8 (CANVAS, CANVAS) alpha."""
     for _ in range(int(rng.integers(1, 5))):

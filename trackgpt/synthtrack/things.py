@@ -11,7 +11,7 @@ import numpy as np
 
 from trackgpt.synthtrack.catalog import CATEGORIES, COLOURS, HELD_OUT_PAIRS
 from trackgpt.synthtrack.figures import figure
-from trackgpt.synthtrack.silhouettes import CANVAS, add_thin_parts, filled, outline, polygon
+from trackgpt.synthtrack.silhouettes import CANVAS, add_thin_parts, filled, outline, polygon, spread_colours
 from trackgpt.synthtrack.sprites import NATURAL, sprite
 from trackgpt.synthtrack.textures import TextureWindow
 
@@ -34,10 +34,7 @@ def _glyph(rng: Rng, window: TextureWindow) -> np.ndarray:
     if rng.random() < 0.5:
         picture = picture[:, ::-1]
     rgb, alpha = np.ascontiguousarray(picture[..., :3]), np.ascontiguousarray(picture[..., 3])
-    # Carry the colours at the rim outwards: what lies outside is black in the atlas.
-    weight = cv2.merge([alpha.astype(np.float32) / 255] * 3)
-    spread = cv2.blur(rgb * weight, (9, 9)) / np.maximum(cv2.blur(weight, (9, 9)), 1e-3)
-    rgb = np.where(weight > 0.9, rgb, np.clip(spread, 0, 255)).astype(np.uint8)
+    rgb = spread_colours(rgb, alpha)  # what lies outside is black in the atlas
     if rng.random() < 0.4:
         rgb = cv2.addWeighted(rgb, 0.5, window.piece(rng, CANVAS), 0.5, 0)
     return rgba(rgb, alpha)
